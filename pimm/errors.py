@@ -1,0 +1,21 @@
+"""The errors that are meant for people: a message says what is wrong, where, and what would be valid."""
+
+
+class PimmError(Exception):
+    """A mistake that the user can mend; command-line tools print its message alone and exit with 2."""
+
+
+class ConfigError(PimmError, ValueError):
+    """A setting, name or architecture that cannot be used."""
+
+
+class DataError(PimmError, RuntimeError):
+    """A data set, image or archive that cannot be read."""
+
+
+class CheckpointError(PimmError, RuntimeError):
+    """A checkpoint that is damaged, unreadable or belongs to another net."""
+
+
+class TrainingError(PimmError, RuntimeError):
+    """A training that cannot go on, such as one whose loss is no longer finite."""
