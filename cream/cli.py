@@ -1,0 +1,106 @@
+"""The command-line front of the three jobs: arguments, one clear line for a user's mistake, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Callable
+
+from cream.config import Config, load_config
+from pimm.errors import PimmError
+
+# What the file system refuses is the user's to mend; any other OSError is a fault of the program.
+_FILE_TROUBLE = {
+    getattr(errno, name)
+    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
+    if hasattr(errno, name)
+}
+
+
+def search(argv: Sequence[str] | None = None) -> int:
+    """Searches an architecture (``cream-search``, ``tools/train.py``)."""
+    return _command("search", "Search a network with Cream.", argv)
+
+
+def retrain(argv: Sequence[str] | None = None) -> int:
+    """Trains one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
+    return _command("retrain", "Retrain the network that a search found, or a published one.", argv)
+
+
+def test(argv: Sequence[str] | None = None) -> int:
+    """Measures a trained network (``cream-test``, ``tools/test.py``)."""
+    return _command("test", "Test a trained network on the validation images.", argv)
+
+
+def parse_args(description: str, argv: Sequence[str] | None = None) -> Config:
+    """Settings of ``--cfg FILE [KEY=VALUE ...]``; ``--local_rank``, which older launchers append, is passed over.
+
+    Raises:
+        ConfigError, OSError: as ``load_config``.
+        SystemExit: arguments of another form.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the settings")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
+    args = parser.parse_intermixed_args(argv)
+    return load_config(args.cfg, args.overrides)
+
+
+def run(job: Callable[[], object]) -> int:
+    """Runs the job and returns the exit code: 0; 2 after a user's mistake, told in one line; 130 after an interrupt.
+
+    Among several processes a failure ends this one at once, because ordinary shutdown waits for the others, and
+    so that ``paddle.distributed.launch`` ends them.
+    """
+    try:
+        job()
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except PimmError as error:
+        return _failed(f"error: {error}", 2)
+    except OSError as error:
+        if error.errno in _FILE_TROUBLE:
+            return _failed(f"error: {_file_trouble(error)}", 2)
+        return _crashed()
+    except Exception:
+        return _crashed()
+    return 0
+
+
+def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
+    def job() -> None:
+        cfg = parse_args(description, argv)
+        from cream import jobs  # imports Paddle, which a wrong setting or --help need not wait for
+
+        getattr(jobs, name)(cfg)
+
+    return run(job)
+
+
+def _file_trouble(error: OSError) -> str:
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*names, os.strerror(error.errno)])
+
+
+def _failed(message: str, code: int) -> int:
+    rank = os.environ.get("PADDLE_TRAINER_ID", "0")
+    print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
+    return _leave(code)
+
+
+def _crashed() -> int:
+    traceback.print_exc()
+    return _leave(1)
+
+
+def _leave(code: int) -> int:
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

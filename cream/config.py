@@ -1,0 +1,391 @@
+"""Settings: dataclasses with the keys of Cream's YAML files, read from YAML and the command line with checks.
+
+The keys and defaults are those of microsoft/Cream (and NNI 2.5's copy); keys that are ours are marked so.
+A value is taken as text and becomes what its field's type says, so that ``1e-4``, ``(0.05,0.2)`` and ``None``,
+which plain YAML leaves as strings, mean what they look like.
+"""
+
+import dataclasses
+import difflib
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union, get_type_hints
+
+import yaml
+
+from cream.typed import ArchLists, Numbers, Rule, at_least, between, convert, key, one_of, section
+from pimm.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+NOT_EMPTY = Rule("not empty", bool)
+ABOVE_ZERO = Rule("above 0", lambda value: value > 0)
+THREE = Rule("three of them, one a channel", lambda value: len(value) == 3)
+THREE_ABOVE_ZERO = Rule("three of them above 0", lambda value: len(value) == 3 and min(value) > 0)
+CROP_SCALE = Rule(
+    "two shares of the area, 0 < low <= high <= 1", lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1
+)
+WEIGHTS = Rule("none below 0 and at least one above", lambda value: value and min(value) >= 0 and sum(value) > 0)
+DEPTHS = Rule("five of them, each at least 1", lambda value: len(value) == 5 and min(value) >= 1)
+STAGES = Rule("no stage of them empty", lambda value: value and all(value))
+
+
+@dataclass
+class Dataset:
+    """Images: where they come from is ``Config.DATA_DIR``."""
+
+    NUM_CLASSES: int = key(1000, at_least(1))
+    IMAGE_SIZE: int = key(224, at_least(8))
+    INTERPOLATION: str = key("bilinear", one_of("bilinear", "bicubic", "lanczos", "hamming", "random"))
+    BATCH_SIZE: int = key(32, at_least(1))  # of one process
+    VAL_BATCH_MUL: int = key(4, at_least(1))
+    NO_PREFECHTER: bool = key(False)  # spelt as in the official files
+    CROP_PCT: Optional[float] = key(None, Rule("above 0 and at most 1", lambda value: 0 < value <= 1))  # ours
+    MEAN: Numbers = key((0.485, 0.456, 0.406), THREE)  # ours
+    STD: Numbers = key((0.229, 0.224, 0.225), THREE_ABOVE_ZERO)  # ours
+    SCALE: Numbers = key((0.08, 1.0), CROP_SCALE)  # ours: random-resized-crop
+    HFLIP: float = key(0.5, between(0, 1))  # ours
+
+
+@dataclass
+class Ema:
+    """Moving average of the weights, in retraining and test."""
+
+    USE: bool = key(True)
+    FORCE_CPU: bool = key(False)
+    DECAY: float = key(0.9998, between(0, 1))
+
+
+@dataclass
+class Net:
+    """The net that is retrained or tested; SELECTION -1 means the one that INPUT_ARCH gives."""
+
+    SELECTION: int = key(14)
+    INPUT_ARCH: Optional[ArchLists] = key(None, STAGES)  # NNI's
+    GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"))
+    DROPOUT_RATE: float = key(0.0, Rule("at least 0 and below 1", lambda value: 0 <= value < 1))
+    EMA: Ema = section(Ema)
+
+
+@dataclass
+class Augmentation:
+    """Changes to the training images and labels."""
+
+    AA: Optional[str] = key("rand-m9-mstd0.5")
+    COLOR_JITTER: float = key(0.4, at_least(0))
+    RE_PROB: float = key(0.2, between(0, 1))
+    RE_MODE: str = key("pixel", one_of("const", "rand", "pixel"))
+    MIXUP: float = key(0.0, at_least(0))
+    MIXUP_OFF_EPOCH: int = key(0, at_least(0))
+    SMOOTHING: float = key(0.1, Rule("at least 0 and below 1", lambda value: 0 <= value < 1))
+
+
+@dataclass
+class BatchNorm:
+    """Batch normalisation; BN_MOMENTUM is the weight of the new value, as in the official files."""
+
+    SYNC_BN: bool = key(False)
+    BN_TF: bool = key(False)
+    BN_MOMENTUM: float = key(0.1, between(0, 1))
+    BN_EPS: float = key(1e-5, ABOVE_ZERO)
+
+
+@dataclass
+class Supernet:
+    """The search: FLOPs in millions of multiply-adds, UPDATE_ITER in steps, META_STA_EPOCH in epochs."""
+
+    FLOPS_MINIMUM: float = key(0, at_least(0))
+    FLOPS_MAXIMUM: float = key(600, ABOVE_ZERO)
+    RESOLUTION: Optional[int] = key(None, at_least(8))  # ours: in place of the one that the FLOPs range implies
+    STAGE_DEPTHS: Optional[tuple[int, ...]] = key(None, DEPTHS)  # ours: in place of those that it implies
+    RESUNIT: bool = key(False)
+    DIL_CONV: bool = key(False)
+    SLICE: int = key(4, at_least(1))
+    POOL_SIZE: int = key(10, at_least(1))
+    UPDATE_ITER: int = key(1300, at_least(1))
+    META_STA_EPOCH: int = key(20, at_least(0))
+    PICK_METHOD: str = key("meta", one_of("meta", "top1"))
+    HOW_TO_PROB: str = key("pre_prob", one_of("even", "pre_prob", "teacher"))
+    PRE_PROB: Numbers = key((0.05, 0.2, 0.05, 0.5, 0.05, 0.15), WEIGHTS)
+    PROBES: int = key(4, at_least(1))  # ours: fixed paths that are evaluated after every epoch
+    SELECT_BATCHES: int = key(32, at_least(1))  # ours: training batches that recalibrate BN before the final choice
+
+
+@dataclass
+class Config:
+    """All settings of a search, a retraining or a test."""
+
+    AUTO_RESUME: bool = key(True)
+    DATA_DIR: str = key("./data/imagenet", NOT_EMPTY)
+    MODEL: str = key("cream", NOT_EMPTY)
+    RESUME_PATH: str = key("./experiments/ckps/resume.pth.tar")
+    SAVE_PATH: str = key("./experiments/ckps/", NOT_EMPTY)
+    SEED: int = key(42, at_least(0))
+    LOG_INTERVAL: int = key(50, at_least(1))
+    RECOVERY_INTERVAL: int = key(0, at_least(0))
+    WORKERS: int = key(4, at_least(0))
+    AMP: bool = key(False)
+    EVAL_METRICS: str = key("prec1", one_of("prec1", "prec5", "loss"))
+    DEVICE: str = key("", one_of("", "cpu", "gpu"))  # ours: empty takes a GPU where there is one
+    CHECKPOINT_HISTORY: int = key(3, at_least(1))  # ours
+
+    DATASET: Dataset = section(Dataset)
+    NET: Net = section(Net)
+
+    OPT: str = key("sgd", NOT_EMPTY)
+    OPT_EPS: float = key(1e-2, ABOVE_ZERO)
+    MOMENTUM: float = key(0.9, between(0, 1))
+    WEIGHT_DECAY: float = key(1e-4, at_least(0))
+    CLIP_GRAD: Optional[float] = key(None, ABOVE_ZERO)  # ours: norm of all gradients together
+
+    SCHED: str = key("sgd", one_of("sgd", "linear", "cosine", "tanh", "step", "plateau"))  # sgd: constant rate
+    LR: float = key(1e-2, at_least(0))
+    META_LR: float = key(1e-4, at_least(0))
+    LR_NOISE: Optional[Numbers] = key(None)
+    LR_NOISE_PCT: float = key(0.67, at_least(0))
+    LR_NOISE_STD: float = key(1.0, at_least(0))
+    WARMUP_LR: float = key(1e-4, at_least(0))
+    MIN_LR: float = key(1e-5, at_least(0))
+    EPOCHS: int = key(200, at_least(1))
+    START_EPOCH: Optional[int] = key(None, at_least(0))
+    DECAY_EPOCHS: float = key(30.0, ABOVE_ZERO)
+    WARMUP_EPOCHS: int = key(3, at_least(0))
+    COOLDOWN_EPOCHS: int = key(10, at_least(0))
+    PATIENCE_EPOCHS: int = key(10, at_least(0))
+    DECAY_RATE: float = key(0.1, at_least(0))
+
+    AUGMENTATION: Augmentation = section(Augmentation)
+    BATCHNORM: BatchNorm = section(BatchNorm)
+    SUPERNET: Supernet = section(Supernet)
+
+
+class Inert(NamedTuple):
+    """An official key without effect: values passed over in silence (those of the official files), and why."""
+
+    quiet: tuple[str, ...]
+    why: str
+
+
+# Every key that is accepted for the sake of existing files and does nothing.
+INERT = {
+    "NUM_GPU": Inert(("1", "2", "8"), "paddle.distributed.launch decides how many processes run"),
+    "LOCAL_RANK": Inert(("0",), "paddle.distributed.launch gives each process its rank"),
+    "SAVE_IMAGES": Inert(("False",), "training images are not written"),
+    "OUTPUT": Inert(("None", "output/path/"), "results go to SAVE_PATH"),
+    "TTA": Inert(("0",), "images are tested once, unchanged"),
+    "VERBOSE": Inert(("False",), "nothing more is logged"),
+    "ACC_GAP": Inert(("5",), "the board ranks by accuracy and FLOPs alone"),
+    "DATASET.PIN_MEM": Inert(("True",), "Paddle's loader manages its own memory"),
+    "OPTIMIZER.NAME": Inert(("sgd",), "OPT is the key that acts"),
+    "OPTIMIZER.MOMENTUM": Inert(("0.9",), "MOMENTUM is the key that acts"),
+    "OPTIMIZER.WEIGHT_DECAY": Inert(("1e-3",), "WEIGHT_DECAY is the key that acts"),
+    "SUPERNET.UPDATE_2ND": Inert(("True",), "PICK_METHOD decides whether the matching network learns"),
+}
+
+# NNI's names and places of two keys.
+ALIASES = {
+    "MODEL_SELECTION": "NET.SELECTION",
+    "NET.MODEL_SELECTION": "NET.SELECTION",
+    "INPUT_ARCH": "NET.INPUT_ARCH",
+}
+
+# Written by `dump` even where they equal the defaults, so that a record of a run says what it was.
+ESSENTIAL = {
+    *("DATA_DIR", "MODEL", "SAVE_PATH", "SEED", "OPT", "SCHED", "LR", "EPOCHS"),
+    *("DATASET.NUM_CLASSES", "DATASET.IMAGE_SIZE", "DATASET.BATCH_SIZE"),
+}
+
+
+class _Key(NamedTuple):
+    kind: Any
+    rule: Rule
+    default: Any
+
+
+def _keys(kind: type, prefix: str = "") -> Iterator[tuple[str, _Key]]:
+    hints = get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            yield from _keys(hints[item.name], f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, _Key(hints[item.name], item.metadata["rule"], item.default)
+
+
+KEYS: dict[str, _Key] = dict(_keys(Config))
+_KNOWN = [*KEYS, *INERT, *ALIASES]
+_SECTIONS = {name.rpartition(".")[0] for name in _KNOWN} - {""}
+
+
+class _Setting(NamedTuple):
+    """A key as it was given, its value as text or lists of text, and where it stands."""
+
+    name: str
+    raw: Any
+    place: str
+
+
+def load_config(path: Optional[Union[str, Path]] = None, overrides: Sequence[str] = ()) -> Config:
+    """Settings of a YAML file, changed by overrides.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: texts ``KEY=VALUE`` or ``SECTION.KEY=VALUE``.
+
+    Raises:
+        ConfigError: unknown key, wrong type, value out of range, or values that contradict each other.
+        OSError: the file cannot be read.
+    """
+    cfg, places = Config(), {}
+    settings = [*(_read(path) if path is not None else ()), *map(_override, overrides)]
+    for name, raw, place in settings:
+        name = ALIASES.get(name, name)
+        if name in INERT:
+            _note_inert(name, raw, place)
+        elif name in KEYS:
+            _put(cfg, name, _value(name, raw, place))
+            places[name] = place
+        elif name in _SECTIONS:
+            raise ConfigError(f"{place}: {name} is a section; name one of its keys, such as {_siblings(name)[0]}")
+        else:
+            raise ConfigError(f"{place}: unknown key {name}{_hint(name)}")
+    _select_given_arch(cfg, places)
+    _check_together(cfg, places)
+    return cfg
+
+
+def dump(cfg: Config) -> str:
+    """YAML text that loads back equal: the keys that differ from their defaults, and the essential ones."""
+    tree: dict[str, Any] = {}
+    for name, known in KEYS.items():
+        value = functools.reduce(getattr, name.split("."), cfg)
+        if value != known.default or name in ESSENTIAL:
+            *sections, last = name.split(".")
+            functools.reduce(lambda branch, part: branch.setdefault(part, {}), sections, tree)[last] = value
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=1000)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Tuples become lists on one line."""
+
+
+_Dumper.add_representer(
+    tuple, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+# Reading
+
+
+def _read(path: Union[str, Path]) -> Iterator[_Setting]:
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else path
+        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if root is None:
+        return iter(())
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: holds no settings; must be lines of the form KEY: VALUE")
+    return _settings(root, "", path)
+
+
+def _settings(node: yaml.MappingNode, prefix: str, path: Union[str, Path]) -> Iterator[_Setting]:
+    seen = set()
+    for name_node, value in node.value:
+        name = f"{prefix}{name_node.value}"
+        place = f"{path}, line {name_node.start_mark.line + 1}"
+        if name in seen:
+            raise ConfigError(f"{place}: {name} is given twice")
+        seen.add(name)
+        if name not in _SECTIONS:
+            yield _Setting(name, _raw(value), place)
+        elif isinstance(value, yaml.MappingNode):
+            yield from _settings(value, f"{name}.", path)
+        elif _raw(value) != "":
+            raise ConfigError(f"{place}: {name} is a section; must hold keys, not a value")
+
+
+def _raw(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_raw(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {name.value: _raw(value) for name, value in node.value}
+    return node.value
+
+
+def _override(text: str) -> _Setting:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"command line: {text!r} is no setting; must be KEY=VALUE or SECTION.KEY=VALUE")
+    return _Setting(name.strip(), value.strip(), "command line")
+
+
+def _value(name: str, raw: Any, place: str) -> Any:
+    try:
+        return convert(raw, KEYS[name].kind, KEYS[name].rule)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {name} {error}") from None
+
+
+def _put(cfg: Config, name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    setattr(functools.reduce(getattr, sections, cfg), last, value)
+
+
+def _hint(name: str) -> str:
+    """Names near an unknown one: of the whole key, or of its last part in another section."""
+    near = difflib.get_close_matches(name.upper(), _KNOWN, n=1, cutoff=0.75)
+    if not near:
+        leaves = {known.rpartition(".")[2]: known for known in _KNOWN}
+        near = [leaves[leaf] for leaf in difflib.get_close_matches(name.upper().rpartition(".")[2], leaves, n=1)]
+    if near:
+        return f"; did you mean {near[0]}?"
+    siblings = _siblings(name.rpartition(".")[0])
+    return f"; known are {', '.join(siblings)}" if siblings else f"; known sections are {', '.join(sorted(_SECTIONS))}"
+
+
+def _siblings(parent: str) -> list[str]:
+    return [known for known in KEYS if known.rpartition(".")[0] == parent]
+
+
+def _note_inert(name: str, raw: Any, place: str) -> None:
+    inert = INERT[name]
+    if str(raw).lower() not in (value.lower() for value in inert.quiet):
+        _log.warning("%s: %s has no effect here: %s", place, name, inert.why)
+
+
+# Rules between keys
+
+
+def _select_given_arch(cfg: Config, places: dict[str, str]) -> None:
+    """An INPUT_ARCH alone selects itself; beside another SELECTION it is a contradiction."""
+    place = places.get("NET.INPUT_ARCH", places.get("NET.SELECTION", ""))
+    if cfg.NET.INPUT_ARCH is not None and "NET.SELECTION" not in places:
+        cfg.NET.SELECTION = -1
+    if cfg.NET.INPUT_ARCH is not None and cfg.NET.SELECTION != -1:
+        selection = f"NET.SELECTION is {cfg.NET.SELECTION} ({places['NET.SELECTION']})"
+        raise ConfigError(f"{place}: NET.INPUT_ARCH is given, but {selection}; must be -1 to use it")
+    if cfg.NET.INPUT_ARCH is None and cfg.NET.SELECTION == -1:
+        raise ConfigError(f"{place}: NET.SELECTION is -1, so that NET.INPUT_ARCH must be given")
+
+
+def _check_together(cfg: Config, places: dict[str, str]) -> None:
+    space = cfg.SUPERNET
+    if space.FLOPS_MINIMUM > space.FLOPS_MAXIMUM:
+        place = places.get("SUPERNET.FLOPS_MINIMUM", places.get("SUPERNET.FLOPS_MAXIMUM"))
+        raise ConfigError(
+            f"{place}: SUPERNET.FLOPS_MINIMUM is {space.FLOPS_MINIMUM:g}; "
+            f"must be at most SUPERNET.FLOPS_MAXIMUM, which is {space.FLOPS_MAXIMUM:g}"
+        )
+    choices = 6 + space.RESUNIT + 2 * space.DIL_CONV
+    if space.HOW_TO_PROB == "pre_prob" and len(space.PRE_PROB) != choices:
+        names = ("PRE_PROB", "RESUNIT", "DIL_CONV", "HOW_TO_PROB")
+        place = next(places[f"SUPERNET.{name}"] for name in names if f"SUPERNET.{name}" in places)
+        raise ConfigError(
+            f"{place}: SUPERNET.PRE_PROB has {len(space.PRE_PROB)} values; must have {choices}, one for each choice "
+            "(six, one more with RESUNIT, two more with DIL_CONV)"
+        )

@@ -1,0 +1,14 @@
+"""Retrain the network that a search found, or a published one: ``python tools/retrain.py --cfg FILE [KEY=VALUE ...]``.
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cream.cli import retrain
+
+if __name__ == "__main__":
+    sys.exit(retrain())

@@ -1,0 +1,14 @@
+"""Test a trained network: ``python tools/test.py --cfg FILE [KEY=VALUE ...]``.
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cream.cli import test
+
+if __name__ == "__main__":
+    sys.exit(test())
