@@ -1,0 +1,31 @@
+# `make test` and `make demo` need Python 3.9 or newer and make; each sets up its own environment in .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+# Written last and named after the interpreter, so that an interrupted set-up, another PYTHON or a changed
+# requirement makes the environment anew.
+INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
+
+.PHONY: test demo clean
+
+test: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest -q
+
+demo: $(INSTALLED)
+	$(VENV)/bin/python -m cream.demo
+
+$(INSTALLED): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
+		{ echo 'error: $(PYTHON) is not Python 3.9 or newer; name one with PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'error: $(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@echo 'Setting up $(VENV); this downloads about 300 MB, most of it Paddle.'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
