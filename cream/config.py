@@ -97,8 +97,8 @@ class BatchNorm:
 class Supernet:
     """The search: FLOPs in millions of multiply-adds, UPDATE_ITER in steps, META_STA_EPOCH in epochs."""
 
-    FLOPS_MINIMUM: float = key(0, at_least(0))
-    FLOPS_MAXIMUM: float = key(600, ABOVE_ZERO)
+    FLOPS_MINIMUM: float = key(0.0, at_least(0))
+    FLOPS_MAXIMUM: float = key(600.0, ABOVE_ZERO)
     RESOLUTION: Optional[int] = key(None, at_least(8))  # ours: in place of the one that the FLOPs range implies
     STAGE_DEPTHS: Optional[tuple[int, ...]] = key(None, DEPTHS)  # ours: in place of those that it implies
     RESUNIT: bool = key(False)

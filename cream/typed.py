@@ -71,11 +71,11 @@ def _typed(raw: Any, kind: Any) -> Any:
 
 
 def _items(raw: Any, kind: Any) -> Sequence[Any]:
-    """Items of a list, also of one written as text; a single number counts as a list of one."""
+    """Items of a list, also of one written as text; one number in place of several counts as a list of one."""
     items = ast.literal_eval(raw) if isinstance(raw, str) else raw
     if isinstance(items, (list, tuple)):
         return items
-    if kind in _SCALARS and not isinstance(items, dict):
+    if kind is float and not isinstance(items, dict):
         return [items]
     raise ValueError(raw)
 
