@@ -1,0 +1,1 @@
+"""Image models, and what it takes to train them, on PaddlePaddle."""

@@ -1,0 +1,68 @@
+"""Layers that image networks are made of, with timm's names and arguments."""
+
+from .activations import (
+    HardMish,
+    HardSigmoid,
+    HardSwish,
+    Mish,
+    Sigmoid,
+    Swish,
+    Tanh,
+    hard_mish,
+    hard_sigmoid,
+    hard_swish,
+    mish,
+    sigmoid,
+    swish,
+    tanh,
+)
+from .conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
+from .create_act import get_act_fn, get_act_layer
+from .drop import DropPath, drop_path
+from .helpers import make_divisible
+from .linear import Linear
+from .norm import BatchNorm2d, frozen_batch_norm_statistics
+from .padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
+from .pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from .squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "AvgPool2dSame",
+    "BatchNorm2d",
+    "CondConv2d",
+    "Conv2d",
+    "Conv2dSame",
+    "DropPath",
+    "HardMish",
+    "HardSigmoid",
+    "HardSwish",
+    "Linear",
+    "MaxPool2dSame",
+    "Mish",
+    "MixedConv2d",
+    "SelectAdaptivePool2D",
+    "SelectAdaptivePool2d",
+    "Sigmoid",
+    "SqueezeExcite",
+    "Swish",
+    "Tanh",
+    "create_conv2d",
+    "create_pool2d",
+    "drop_path",
+    "frozen_batch_norm_statistics",
+    "get_act_fn",
+    "get_act_layer",
+    "get_padding",
+    "get_padding_value",
+    "get_same_padding",
+    "hard_mish",
+    "hard_sigmoid",
+    "hard_swish",
+    "is_static_pad",
+    "make_divisible",
+    "mish",
+    "pad_same",
+    "sigmoid",
+    "swish",
+    "tanh",
+]

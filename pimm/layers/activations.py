@@ -1,0 +1,98 @@
+"""Activation functions, and the layers made of them.
+
+Every layer takes ``inplace`` as timm's do, and ignores it: Paddle's fused kernels need their input in backward.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+def swish(x, inplace=False):
+    """``x * sigmoid(x)`` (https://arxiv.org/abs/1710.05941)."""
+    return F.swish(x)
+
+
+def mish(x, inplace=False):
+    """``x * tanh(softplus(x))`` (https://arxiv.org/abs/1908.08681)."""
+    return F.mish(x)
+
+
+def sigmoid(x, inplace=False):
+    """``1 / (1 + exp(-x))``."""
+    return F.sigmoid(x)
+
+
+def tanh(x, inplace=False):
+    """Hyperbolic tangent."""
+    return paddle.tanh(x)
+
+
+def hard_swish(x, inplace=False):
+    """``x * relu6(x + 3) / 6`` (https://arxiv.org/abs/1905.02244)."""
+    return F.hardswish(x)
+
+
+def hard_sigmoid(x, inplace=False):
+    """``relu6(x + 3) / 6``."""
+    # Paddle's default slope is 0.1666667, which is not one sixth
+    return F.hardsigmoid(x, slope=1 / 6, offset=0.5)
+
+
+def hard_mish(x, inplace=False):
+    """``x / 2 * min(relu(x + 2), 2)``."""
+    return 0.5 * x * paddle.clip(F.relu(x + 2), max=2.0)
+
+
+class _Activation(nn.Layer):
+    def __init__(self, inplace=False):
+        super().__init__()
+
+
+class Swish(_Activation):
+    """Layer of `swish`."""
+
+    def forward(self, x):
+        return swish(x)
+
+
+class Mish(_Activation):
+    """Layer of `mish`."""
+
+    def forward(self, x):
+        return mish(x)
+
+
+class Sigmoid(_Activation):
+    """Layer of `sigmoid`."""
+
+    def forward(self, x):
+        return sigmoid(x)
+
+
+class Tanh(_Activation):
+    """Layer of `tanh`."""
+
+    def forward(self, x):
+        return tanh(x)
+
+
+class HardSwish(_Activation):
+    """Layer of `hard_swish`."""
+
+    def forward(self, x):
+        return hard_swish(x)
+
+
+class HardSigmoid(_Activation):
+    """Layer of `hard_sigmoid`."""
+
+    def forward(self, x):
+        return hard_sigmoid(x)
+
+
+class HardMish(_Activation):
+    """Layer of `hard_mish`."""
+
+    def forward(self, x):
+        return hard_mish(x)

@@ -1,0 +1,181 @@
+"""Two-dimensional convolutions: plain, TensorFlow's 'same' padding, mixed kernels, conditional experts.
+
+Arguments and state names are PyTorch's and timm's; so are the initial values, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+Convolutions of one channel a group go through `pimm.ops.depthwise_conv2d`, which is fast on a CPU.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ..errors import ConfigError
+from .helpers import to_pair
+from .padding import get_padding_value, same_padding
+
+
+def _uniform(fan_in):
+    bound = 1 / math.sqrt(fan_in)
+    return nn.initializer.Uniform(-bound, bound)
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """Convolve ``x`` [N, C, H, W] with ``weight`` [O, C / groups, kh, kw]; padding is an int, a pair or four sides."""
+    if groups > 1 and list(weight.shape[:2]) == [groups, 1]:
+        from ..ops import depthwise_conv2d
+
+        return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class Conv2d(nn.Conv2D):
+    """`paddle.nn.Conv2D` with PyTorch's arguments, attributes and initial values."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        self_kernel = to_pair(kernel_size)
+        init = _uniform(in_channels // groups * math.prod(self_kernel))
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            weight_attr=init,
+            bias_attr=init if bias else False,
+        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = self_kernel
+        self.stride = to_pair(stride)
+        self.padding = to_pair(padding)
+        self.dilation = to_pair(dilation)
+        self.groups = groups
+        self._is_pointwise = self.kernel_size == (1, 1) and self.padding == (0, 0) and groups == 1
+
+    def forward(self, x):
+        # a 1x1 kernel on 1x1 pixels is a matrix product, three times as fast as the CPU's convolution
+        if self._is_pointwise and x.shape[2:] == [1, 1] and paddle.in_dynamic_mode():
+            x = F.linear(x.flatten(1), self.weight.flatten(1).t(), self.bias)
+            return x.unsqueeze([2, 3])
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2dSame(Conv2d):
+    """`Conv2d` with TensorFlow's 'same' padding, worked out from each input's size."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
+
+    def forward(self, x):
+        padding = same_padding(x.shape[2:], self.kernel_size, self.stride, self.dilation)
+        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+def _create_conv2d_pad(in_channels, out_channels, kernel_size, padding="", bias=False, **kwargs):
+    padding, dynamic = get_padding_value(
+        padding, kernel_size, stride=kwargs.get("stride", 1), dilation=kwargs.get("dilation", 1)
+    )
+    layer = Conv2dSame if dynamic else Conv2d
+    return layer(in_channels, out_channels, kernel_size, padding=padding, bias=bias, **kwargs)
+
+
+class MixedConv2d(nn.LayerList):
+    """Convolution whose channel groups have kernels of different sizes (MixConv, https://arxiv.org/abs/1907.09595).
+
+    ``kernel_size`` is a list; channels are split evenly, the first group takes the rest.
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size=3, stride=1, padding="", dilation=1, depthwise=False, **kwargs
+    ):
+        kernels = kernel_size if isinstance(kernel_size, list) else [kernel_size]
+        in_splits = _split_channels(in_channels, len(kernels))
+        out_splits = _split_channels(out_channels, len(kernels))
+        super().__init__(
+            _create_conv2d_pad(
+                ins, outs, kernel, padding, stride=stride, dilation=dilation, groups=outs if depthwise else 1, **kwargs
+            )
+            for kernel, ins, outs in zip(kernels, in_splits, out_splits)
+        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.splits = in_splits
+
+    def forward(self, x):
+        parts = paddle.split(x, self.splits, axis=1)
+        return paddle.concat([conv(part) for conv, part in zip(self, parts)], axis=1)
+
+
+def _split_channels(channels, groups):
+    size = channels // groups
+    return [channels - size * (groups - 1)] + [size] * (groups - 1)
+
+
+class CondConv2d(nn.Layer):
+    """Convolution whose kernel is a mixture of experts, another one for each image (https://arxiv.org/abs/1904.04971).
+
+    ``forward(x, routing_weights)``: ``x`` [N, C, H, W], ``routing_weights`` [N, num_experts].
+    The state holds one flattened kernel a row, [num_experts, O * C / groups * kh * kw].
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        stride=1,
+        padding="",
+        dilation=1,
+        groups=1,
+        bias=False,
+        num_experts=4,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = to_pair(kernel_size)
+        self.stride = to_pair(stride)
+        self.padding, self.dynamic_padding = get_padding_value(padding, kernel_size, stride=stride, dilation=dilation)
+        self.dilation = to_pair(dilation)
+        self.groups = groups
+        self.num_experts = num_experts
+        self.weight_shape = (out_channels, in_channels // groups, *self.kernel_size)
+        init = _uniform(math.prod(self.weight_shape[1:]))
+        self.weight = self.create_parameter([num_experts, math.prod(self.weight_shape)], default_initializer=init)
+        self.bias = self.create_parameter([num_experts, out_channels], default_initializer=init) if bias else None
+
+    def forward(self, x, routing_weights):
+        batch, channels, height, width = x.shape
+        outs, *kernel_shape = self.weight_shape
+        weight = paddle.matmul(routing_weights, self.weight).reshape([batch * outs, *kernel_shape])
+        bias = None if self.bias is None else paddle.matmul(routing_weights, self.bias).flatten()
+        padding = self.padding
+        if self.dynamic_padding:
+            padding = same_padding((height, width), self.kernel_size, self.stride, self.dilation)
+        # the images of a batch become channel groups of one image, so that each meets its own kernel
+        x = x.reshape([1, batch * channels, height, width])
+        x = conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups * batch)
+        return x.reshape([batch, outs, *x.shape[2:]])
+
+
+def create_conv2d(in_chs, out_chs, kernel_size, **kwargs):
+    """Convolution for these arguments, without bias unless ``bias=True``.
+
+    A list of kernel sizes gives `MixedConv2d`, ``num_experts > 0`` `CondConv2d`, else `Conv2d` or `Conv2dSame` as
+    ``padding`` asks. ``depthwise=True`` makes every channel its own group. Raises `ConfigError` on ``groups``, and on
+    mixed kernels with experts.
+    """
+    if "groups" in kwargs:
+        raise ConfigError("create_conv2d knows no groups; say depthwise=True for one group a channel")
+    num_experts = kwargs.pop("num_experts", 0)
+    if isinstance(kernel_size, list):
+        if num_experts:
+            raise ConfigError(f"mixed kernels {kernel_size} and {num_experts} experts cannot be combined")
+        return MixedConv2d(in_chs, out_chs, kernel_size, **kwargs)
+    groups = out_chs if kwargs.pop("depthwise", False) else 1
+    if num_experts:
+        return CondConv2d(in_chs, out_chs, kernel_size, groups=groups, num_experts=num_experts, **kwargs)
+    return _create_conv2d_pad(in_chs, out_chs, kernel_size, groups=groups, **kwargs)

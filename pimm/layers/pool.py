@@ -1,0 +1,100 @@
+"""Pooling: global with a choice of kinds, and windowed with TensorFlow's 'same' padding."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ..errors import ConfigError
+from .helpers import to_pair
+from .padding import get_padding_value, pad_same
+
+
+def _avgmax(x, output_size):
+    return 0.5 * (F.adaptive_avg_pool2d(x, output_size) + F.adaptive_max_pool2d(x, output_size))
+
+
+def _catavgmax(x, output_size):
+    return paddle.concat([F.adaptive_avg_pool2d(x, output_size), F.adaptive_max_pool2d(x, output_size)], axis=1)
+
+
+_ADAPTIVE_POOLS = {  # name: (function, output channels per input channel)
+    "avg": (F.adaptive_avg_pool2d, 1),
+    "max": (F.adaptive_max_pool2d, 1),
+    "avgmax": (_avgmax, 1),
+    "catavgmax": (_catavgmax, 2),
+}
+
+
+class SelectAdaptivePool2d(nn.Layer):
+    """Pool [N, C, H, W] to ``output_size``: by ``'avg'``, ``'max'``, the mean of both or both side by side.
+
+    ``pool_type`` is one of ``avg``, ``max``, ``avgmax``, ``catavgmax``; `ConfigError` otherwise.
+    """
+
+    def __init__(self, output_size=1, pool_type="avg"):
+        super().__init__()
+        if pool_type not in _ADAPTIVE_POOLS:
+            raise ConfigError(f"unknown pooling {pool_type!r}; valid are {', '.join(_ADAPTIVE_POOLS)}")
+        self.output_size = output_size
+        self.pool_type = pool_type
+
+    def forward(self, x):
+        return _ADAPTIVE_POOLS[self.pool_type][0](x, self.output_size)
+
+    def feat_mult(self):
+        """How many channels come out for each that goes in."""
+        return _ADAPTIVE_POOLS[self.pool_type][1]
+
+    def extra_repr(self):
+        return f"output_size={self.output_size}, pool_type={self.pool_type}"
+
+
+SelectAdaptivePool2D = SelectAdaptivePool2d  # how Paddle spells its layers
+
+
+class AvgPool2dSame(nn.Layer):
+    """Average pooling with 'same' padding; padded zeros count."""
+
+    def __init__(self, kernel_size, stride=None):
+        super().__init__()
+        self.kernel_size = to_pair(kernel_size)
+        self.stride = to_pair(stride or kernel_size)
+
+    def forward(self, x):
+        return F.avg_pool2d(pad_same(x, self.kernel_size, self.stride), self.kernel_size, self.stride)
+
+
+class MaxPool2dSame(nn.Layer):
+    """Maximum pooling with 'same' padding."""
+
+    def __init__(self, kernel_size, stride=None):
+        super().__init__()
+        self.kernel_size = to_pair(kernel_size)
+        self.stride = to_pair(stride or kernel_size)
+
+    def forward(self, x):
+        x = pad_same(x, self.kernel_size, self.stride, value=-float("inf"))
+        return F.max_pool2d(x, self.kernel_size, self.stride)
+
+
+def _avg_pool(kernel_size, stride, padding, count_include_pad=True):
+    return nn.AvgPool2D(kernel_size, stride, padding, exclusive=not count_include_pad)
+
+
+_POOLS = {  # name: (with fixed padding, with 'same' padding)
+    "avg": (_avg_pool, AvgPool2dSame),
+    "max": (nn.MaxPool2D, MaxPool2dSame),
+}
+
+
+def create_pool2d(pool_type, kernel_size, stride=None, padding="", **kwargs):
+    """Pooling layer ``'avg'`` or ``'max'``; ``padding`` as in `get_padding_value`, ``stride`` the kernel by default.
+
+    ``count_include_pad`` (default true) is for average pooling with fixed padding. `ConfigError` on another type.
+    """
+    if pool_type not in _POOLS:
+        raise ConfigError(f"unknown pooling {pool_type!r}; valid are {', '.join(_POOLS)}")
+    stride = stride or kernel_size
+    padding, dynamic = get_padding_value(padding, kernel_size, stride=stride)
+    fixed, same = _POOLS[pool_type]
+    return same(kernel_size, stride) if dynamic else fixed(kernel_size, stride, padding, **kwargs)

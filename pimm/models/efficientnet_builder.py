@@ -1,0 +1,257 @@
+"""Block strings, and the builder that makes stages of blocks from them (timm 0.1.20's conventions).
+
+A block string such as ``ir_r2_k3_s2_e4_c24_se0.25_nsw_noskip`` is a block type and options in any order:
+
+====== ==================================================================================================
+type   ``ir`` inverted residual, ``ds`` depthwise separable, ``dsa`` the same with a last activation and no
+       shortcut, ``er`` edge residual, ``cn`` convolution, batch norm and activation
+``r``  how many such blocks follow each other; only the first has the stride
+``k``  kernel size, mixed kernels with dots (``k3.5.7``); ``a`` and ``p``: those of expansion and projection
+``s``  stride
+``e``  expansion ratio
+``c``  output channels, before the width multiplier
+``se`` squeeze-and-excitation ratio
+``cc`` number of experts of conditional convolutions
+``fc`` input channels to count the expansion from (``er``)
+``n``  activation: ``re`` ReLU, ``r6`` ReLU6, ``hs`` hard swish, ``sw`` swish; else the network's
+====== ==================================================================================================
+
+``noskip`` leaves the shortcut out.
+"""
+
+import difflib
+import math
+import re
+
+from paddle import nn
+
+from ..errors import ConfigError
+from ..layers import BatchNorm2d, CondConv2d, HardSwish, Swish
+from .efficientnet_blocks import (
+    CondConvResidual,
+    ConvBnAct,
+    DepthwiseSeparableConv,
+    EdgeResidual,
+    InvertedResidual,
+    round_channels,
+)
+
+
+def _kernel(text):
+    return int(text) if text.isdigit() else [int(size) for size in text.split(".")]
+
+
+_OPTIONS = {
+    "r": int,
+    "k": _kernel,
+    "a": _kernel,
+    "p": _kernel,
+    "s": int,
+    "e": float,
+    "c": int,
+    "se": float,
+    "cc": int,
+    "fc": int,
+}
+_ACTIVATIONS = {"re": nn.ReLU, "r6": nn.ReLU6, "hs": HardSwish, "sw": Swish}
+
+_COMMON = {"s": "stride", "c": "out_chs"}
+_RESIDUAL = {**_COMMON, "p": "pw_kernel_size", "se": "se_ratio"}
+_DEPTHWISE = {**_RESIDUAL, "k": "dw_kernel_size"}
+_ARGUMENTS = {  # block type: {option: constructor argument}
+    "ir": {**_DEPTHWISE, "a": "exp_kernel_size", "e": "exp_ratio", "cc": "num_experts"},
+    "ds": _DEPTHWISE,
+    "dsa": _DEPTHWISE,
+    "er": {**_RESIDUAL, "k": "exp_kernel_size", "e": "exp_ratio", "fc": "fake_in_chs"},
+    "cn": {**_COMMON, "k": "kernel_size"},
+}
+_DEFAULTS = {"a": 1, "p": 1, "se": None, "fc": 0}
+_REQUIRED = ("r", "k", "s", "c", "e")
+_BLOCKS = {
+    "ir": InvertedResidual,
+    "ds": DepthwiseSeparableConv,
+    "dsa": DepthwiseSeparableConv,
+    "er": EdgeResidual,
+    "cn": ConvBnAct,
+}
+
+
+def _choose(table, key, what, block_str):
+    if key not in table:
+        near = difflib.get_close_matches(key, table) or table
+        raise ConfigError(f"block string {block_str!r}: unknown {what} {key!r}; valid are {', '.join(near)}")
+    return table[key]
+
+
+def _decode_block_str(block_str):
+    """Constructor arguments, ``block_type`` among them, and the number of repeats that a block string means."""
+    block_type, *words = block_str.split("_")
+    names = _choose(_ARGUMENTS, block_type, "block type", block_str)
+    options, noskip, act_layer = dict(_DEFAULTS), False, None
+    for word in words:
+        number = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)*)", word)
+        if word == "noskip":
+            noskip = True
+        elif word.startswith("n"):
+            act_layer = _choose(_ACTIVATIONS, word[1:], "activation", block_str)
+        elif number:
+            options[number[1]] = _choose(_OPTIONS, number[1], "option", block_str)(number[2])
+        else:
+            raise ConfigError(f"block string {block_str!r}: {word!r} is neither an option with a number nor 'noskip'")
+    missing = [option for option in _REQUIRED if option not in options and (option in names or option == "r")]
+    if missing:
+        raise ConfigError(f"block string {block_str!r} lacks {', '.join(missing)}")
+
+    arguments = {name: options[option] for option, name in names.items() if option in options}
+    arguments.update(block_type=block_type, act_layer=act_layer)
+    if block_type != "cn":
+        arguments["noskip"] = noskip or block_type == "dsa"
+    if block_type in ("ds", "dsa"):
+        arguments["pw_act"] = block_type == "dsa"
+    return arguments, options["r"]
+
+
+def _scale_stage_depth(stack_args, repeats, depth_multiplier=1.0, depth_trunc="ceil"):
+    """Blocks of one stage, each definition repeated as often as the depth multiplier wants.
+
+    The scaled total is shared out in proportion, from the last definition to the first, so that the first, which
+    usually stands alone, is the least likely to grow.
+    """
+    total = sum(repeats)
+    if depth_trunc == "round":
+        scaled_total = max(1, round(total * depth_multiplier))
+    else:
+        scaled_total = math.ceil(total * depth_multiplier)
+    scaled = []
+    for repeat in reversed(repeats):
+        share = max(1, round(repeat / total * scaled_total))
+        scaled.insert(0, share)
+        total -= repeat
+        scaled_total -= share
+    return [dict(arguments) for arguments, count in zip(stack_args, scaled) for _ in range(count)]
+
+
+def decode_arch_def(arch_def, depth_multiplier=1.0, depth_trunc="ceil", experts_multiplier=1, fix_first_last=False):
+    """Constructor arguments of every block of a network given as a list of stages, each a list of block strings.
+
+    ``depth_multiplier`` scales the repeats (``depth_trunc``: ``'ceil'`` or ``'round'``), except those of the first and
+    last stage with ``fix_first_last``; ``experts_multiplier`` the experts. Raises `ConfigError` on a bad string.
+    """
+    stages = []
+    for index, block_strings in enumerate(arch_def):
+        decoded = [_decode_block_str(block_str) for block_str in block_strings]
+        for arguments, _ in decoded:
+            if arguments.get("num_experts"):
+                arguments["num_experts"] *= experts_multiplier
+        fixed = fix_first_last and index in (0, len(arch_def) - 1)
+        stack_args, repeats = [arguments for arguments, _ in decoded], [repeat for _, repeat in decoded]
+        stages.append(_scale_stage_depth(stack_args, repeats, 1.0 if fixed else depth_multiplier, depth_trunc))
+    return stages
+
+
+class EfficientNetBuilder:
+    """Makes the stages between stem and head: ``EfficientNetBuilder(...)(in_chs, decode_arch_def(...))``.
+
+    Beyond ``output_stride`` strides become dilations. Stochastic depth grows linearly from 0 to ``drop_path_rate``
+    over the blocks. After a call ``in_chs`` holds the last block's channels.
+    """
+
+    def __init__(
+        self,
+        channel_multiplier=1.0,
+        channel_divisor=8,
+        channel_min=None,
+        output_stride=32,
+        pad_type="",
+        act_layer=None,
+        se_kwargs=None,
+        norm_layer=BatchNorm2d,
+        norm_kwargs=None,
+        drop_path_rate=0.0,
+    ):
+        self.channel_multiplier = channel_multiplier
+        self.channel_divisor = channel_divisor
+        self.channel_min = channel_min
+        self.output_stride = output_stride
+        self.pad_type = pad_type
+        self.act_layer = act_layer
+        self.se_kwargs = se_kwargs
+        self.norm_layer = norm_layer
+        self.norm_kwargs = norm_kwargs
+        self.drop_path_rate = drop_path_rate
+        self.in_chs = None
+
+    def __call__(self, in_chs, model_block_args):
+        """List of stages, one `paddle.nn.Sequential` of blocks each."""
+        self.in_chs = in_chs
+        block_count = sum(len(stage_args) for stage_args in model_block_args)
+        block_index, net_stride, dilation = 0, 2, 1  # the stem has halved the image
+        stages = []
+        for stage_args in model_block_args:
+            blocks = []
+            for position, arguments in enumerate(stage_args):
+                stride = arguments["stride"] if position == 0 else 1
+                block_dilation = dilation
+                if net_stride * stride > self.output_stride:
+                    dilation, stride = dilation * stride, 1
+                net_stride *= stride
+                drop_path_rate = self.drop_path_rate * block_index / block_count
+                placed = {**arguments, "stride": stride, "dilation": block_dilation}
+                blocks.append(self._make_block(placed, drop_path_rate))
+                block_index += 1
+            stages.append(nn.Sequential(*blocks))
+        return stages
+
+    def _round_channels(self, channels):
+        return round_channels(channels, self.channel_multiplier, self.channel_divisor, self.channel_min)
+
+    def _make_block(self, arguments, drop_path_rate):
+        block_type = arguments.pop("block_type")
+        block = _BLOCKS[block_type]
+        arguments.update(
+            in_chs=self.in_chs,
+            out_chs=self._round_channels(arguments["out_chs"]),
+            act_layer=arguments["act_layer"] or self.act_layer,
+            pad_type=self.pad_type,
+            norm_layer=self.norm_layer,
+            norm_kwargs=self.norm_kwargs,
+        )
+        if block_type != "cn":
+            arguments.update(se_kwargs=self.se_kwargs, drop_path_rate=drop_path_rate)
+        if arguments.get("fake_in_chs"):
+            arguments["fake_in_chs"] = self._round_channels(arguments["fake_in_chs"])
+        if arguments.get("num_experts"):
+            block = CondConvResidual
+        self.in_chs = arguments["out_chs"]
+        return block(**arguments)
+
+
+def _init_weight_goog(m, n="", fix_group_fanout=True):
+    """Initial values of Google's TensorFlow networks for one layer ``m`` called ``n``.
+
+    Convolutions: N(0, sqrt(2 / fan_out)), fan_out within a group. Linear: U(-r, r), r = 1 / sqrt(fan_out), or
+    1 / sqrt(fan_in + fan_out) for the router of conditional convolutions. Biases 0, batch norm the identity.
+    """
+    if isinstance(m, (nn.Conv2D, CondConv2d)):
+        fan_out = math.prod(m.kernel_size) * m.out_channels
+        if fix_group_fanout:
+            fan_out //= m.groups
+        nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out))(m.weight)
+    elif isinstance(m, nn.BatchNorm2D):
+        if m.weight is not None:
+            nn.initializer.Constant(1.0)(m.weight)
+    elif isinstance(m, nn.Linear):
+        fan_in, fan_out = m.weight.shape
+        bound = 1.0 / math.sqrt(fan_out + (fan_in if "routing_fn" in n else 0))
+        nn.initializer.Uniform(-bound, bound)(m.weight)
+    else:
+        return
+    if m.bias is not None:
+        nn.initializer.Constant(0.0)(m.bias)
+
+
+def efficientnet_init_weights(model, init_fn=None):
+    """Draw initial values for every layer by ``init_fn(layer, name)``; Google's by default."""
+    init_fn = init_fn or _init_weight_goog
+    for name, layer in model.named_sublayers(include_self=True):
+        init_fn(layer, name)

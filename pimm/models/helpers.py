@@ -1,0 +1,31 @@
+"""Reading weights into models: strict about every name and shape."""
+
+import numpy as np
+
+from ..errors import CheckpointError
+
+
+def check_state(expected, given, source="the weights"):
+    """Compare two ``{name: shape}``; raises `CheckpointError` that lists all that is missing, left over or misshapen."""
+    faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in given]
+    faults += [f"left over: {name} {list(shape)}" for name, shape in given.items() if name not in expected]
+    faults += [
+        f"shape differs: {name} {list(given[name])}, the model has {list(shape)}"
+        for name, shape in expected.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
+    if faults:
+        listed = "\n  ".join(faults)
+        raise CheckpointError(f"{source} do not fit the model, {len(faults)} differences:\n  {listed}")
+
+
+def set_state(model, arrays, source="the weights"):
+    """Set parameters and running statistics of ``model`` from ``{name: array}``, after `check_state`."""
+    state = model.state_dict()
+    check_state(
+        {name: tuple(tensor.shape) for name, tensor in state.items()},
+        {name: np.shape(value) for name, value in arrays.items()},
+        source,
+    )
+    for name, tensor in state.items():
+        tensor.set_value(np.array(arrays[name], order="C"))
