@@ -33,14 +33,10 @@ class BatchNorm2d(nn.BatchNorm2D):
         attr = None if affine else False
         super().__init__(num_features, momentum=1.0 - momentum, epsilon=eps, weight_attr=attr, bias_attr=attr)
         self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
 
     def forward(self, x):
-        if not self.training:
-            return self._normalise(x, self._variance, momentum=0.0)
-        if _frozen:
-            return self._normalise(x, self._variance, momentum=0.0)  # running statistics times one, plus nothing
+        if not self.training or _frozen:
+            return self._normalise(x, self._variance, momentum=1.0)  # the old statistics times one, plus nothing
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count < 2:
             raise TrainingError(f"batch norm needs more than one value a channel in training, got shape {x.shape}")
@@ -48,7 +44,7 @@ class BatchNorm2d(nn.BatchNorm2D):
         # batch's share alone has grown by n / (n - 1). A copy, since autograd holds on to the tensor it was given.
         unbiased = count / (count - 1)
         variance = self._variance.scale(1 / unbiased)
-        x = self._normalise(x, variance, self.momentum)
+        x = self._normalise(x, variance, self._momentum)
         self._variance.copy_(variance.scale(unbiased), False)
         return x
 
@@ -60,9 +56,6 @@ class BatchNorm2d(nn.BatchNorm2D):
             self.weight,
             self.bias,
             training=self.training,
-            momentum=1.0 - momentum,
-            epsilon=self.eps,
+            momentum=momentum,
+            epsilon=self._epsilon,
         )
-
-    def extra_repr(self):
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

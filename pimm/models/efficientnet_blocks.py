@@ -16,7 +16,7 @@ def get_bn_args_tf():
 
 
 def resolve_bn_args(kwargs):
-    """Take ``bn_tf``, ``bn_momentum`` and ``bn_eps`` out of ``kwargs`` and return the batch-norm arguments they mean."""
+    """Take ``bn_tf``, ``bn_momentum`` and ``bn_eps`` out of ``kwargs``; return the batch-norm arguments they mean."""
     bn_args = get_bn_args_tf() if kwargs.pop("bn_tf", False) else {}
     given = {"momentum": kwargs.pop("bn_momentum", None), "eps": kwargs.pop("bn_eps", None)}
     return {**bn_args, **{name: value for name, value in given.items() if value is not None}}

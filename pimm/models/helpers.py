@@ -6,7 +6,7 @@ from ..errors import CheckpointError
 
 
 def check_state(expected, given, source="the weights"):
-    """Compare two ``{name: shape}``; raises `CheckpointError` that lists all that is missing, left over or misshapen."""
+    """Compare two ``{name: shape}``; raises `CheckpointError` that lists all that is missing, left over or differs."""
     faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in given]
     faults += [f"left over: {name} {list(shape)}" for name, shape in given.items() if name not in expected]
     faults += [
@@ -19,7 +19,7 @@ def check_state(expected, given, source="the weights"):
         raise CheckpointError(f"{source} do not fit the model, {len(faults)} differences:\n  {listed}")
 
 
-def set_state(model, arrays, source="the weights"):
+def load_state_dict_strictly(model, arrays, source="the weights"):
     """Set parameters and running statistics of ``model`` from ``{name: array}``, after `check_state`."""
     state = model.state_dict()
     check_state(

@@ -7,7 +7,7 @@ Three things differ: Paddle's Linear holds the transposed weight, running statis
 import numpy as np
 from paddle import nn
 
-from .helpers import check_state, set_state
+from .helpers import check_state, load_state_dict_strictly
 
 _RUNNING_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 _COUNTER = "num_batches_tracked"
@@ -58,4 +58,4 @@ def from_torch_arrays(model, arrays):
 
 def load_torch_arrays(model, arrays):
     """Set the state of ``model`` from PyTorch's ``{name: array}``; errors as in `from_torch_arrays`."""
-    set_state(model, from_torch_arrays(model, arrays))
+    load_state_dict_strictly(model, from_torch_arrays(model, arrays))
