@@ -1,0 +1,46 @@
+"""Lookahead: k steps forward, one step back (arXiv 1907.08610)."""
+
+from __future__ import annotations
+
+import paddle
+
+from pimm.errors import ConfigError
+from pimm.optim.base import TimmOptimizer
+
+
+class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
+    """Any optimizer, with weights that go back half-way to a slow copy of themselves after every ``k`` steps.
+
+    As in timm 0.1.20 a slow weight starts at its first synchronisation, which therefore changes nothing.
+    """
+
+    SLOW = "slow"
+
+    def __init__(self, base_optimizer, alpha=0.5, k=6):
+        if not 0.0 <= alpha <= 1.0 or k < 1:
+            raise ConfigError(f"Lookahead needs 0 <= alpha <= 1 and k >= 1, got alpha={alpha} and k={k}")
+        # One optimizer under two classes: rates, groups and accumulators are the wrapped optimizer's own.
+        self.__dict__ = base_optimizer.__dict__
+        self.base_optimizer = base_optimizer
+        self.alpha, self.k, self.lookahead_step = alpha, k, 0
+
+    @paddle.no_grad()
+    def step(self):
+        """One step of the wrapped optimizer and, after every ``k``-th, one step back."""
+        self.base_optimizer.step()
+        if self._get_auxiliary_var("found_inf"):
+            return  # the loss scaler skipped this step
+        self.lookahead_step += 1
+        if self.lookahead_step % self.k == 0:
+            for group in self._param_groups:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        self._synchronise(param)
+
+    def _synchronise(self, param):
+        if param.name in self._accumulators[self.SLOW]:
+            slow = self._accumulators[self.SLOW][param.name]
+            slow.lerp_(param, self.alpha)
+            paddle.assign(slow, output=param)
+        else:
+            paddle.assign(param, output=self._add_accumulator(self.SLOW, param))

@@ -1,0 +1,157 @@
+"""Optimizer state under the net's own names.
+
+Paddle keys accumulators by generated names (``conv2d_7.w_0_velocity_0``), which shift with every net built earlier in
+the process, and refuses a state that lacks an accumulator made since. Here a state is ``{"conv_stem.weight/velocity":
+array}``, with a ``step`` counter where the optimizer counts by parameter, and the optimizer's own values beside them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+
+from pimm.errors import CheckpointError
+from pimm.optim.lookahead import Lookahead
+
+_STEP = "step"
+_MASTER = "master_weight"
+_SHOWN_PROBLEMS = 20
+
+
+def optimizer_state(optimizer, model):
+    """All that the next step depends on besides weights and gradients, as ``{name: array}``.
+
+    Parameters that no step has visited have no entry. A Paddle ``LRScheduler`` inside the optimizer is left to its
+    owner. CheckpointError if the optimizer holds parameters that the model does not name.
+    """
+    state = _global_values(optimizer)
+    for name, param in _named_parameters(optimizer, model).items():
+        state.update({f"{name}/{slot}": tensor.numpy() for slot, tensor in _tensors(optimizer, param).items()})
+        if param.name in _steps(optimizer):
+            state[f"{name}/{_STEP}"] = np.array(_steps(optimizer)[param.name], np.int64)
+    return state
+
+
+def load_optimizer_state(optimizer, model, state):
+    """Put back what ``optimizer_state`` gave, bit for bit; parameters without an entry start afresh.
+
+    CheckpointError for entries that do not belong to this optimizer and net, for missing ones, and for other shapes or
+    types: it lists them, and nothing has changed.
+    """
+    params = _named_parameters(optimizer, model)
+    entries, values, unknown = {name: {} for name in params}, {}, []
+    for key, value in state.items():
+        name, _, slot = key.rpartition("/")
+        if name in entries:
+            entries[name][slot] = value
+        elif key in _global_values(optimizer):
+            values[key] = value
+        else:
+            unknown.append(key)
+    problems = [f"unknown {key}" for key in unknown]
+    problems += [f"missing {key}" for key in _global_values(optimizer) if key not in values]
+    for name, found in entries.items():
+        problems += [f"{problem} {name}/{slot}" for slot, problem in _misfits(optimizer, params[name], found).items()]
+    if problems:
+        more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        listed = ", ".join(problems[:_SHOWN_PROBLEMS]) + more
+        raise CheckpointError(f"the saved state does not fit this {type(optimizer).__name__} and net: {listed}")
+    for name, found in entries.items():
+        _replace(optimizer, params[name], found)
+    if "learning_rate" in values:
+        optimizer.set_lr(float(values["learning_rate"]))
+    if "lookahead_step" in values:
+        optimizer.lookahead_step = int(values["lookahead_step"])
+
+
+def _named_parameters(optimizer, model):
+    groups = optimizer._param_groups
+    held = [p for group in groups for p in group["params"]] if isinstance(groups[0], dict) else groups
+    held = {param.name for param in held}
+    named = {name: param for name, param in model.named_parameters() if param.name in held}
+    if len(named) < len(held):
+        raise CheckpointError(
+            f"{len(held) - len(named)} of the optimizer's {len(held)} parameters are not the model's: "
+            "its state can only be kept with the net that it trains"
+        )
+    return named
+
+
+def _global_values(optimizer):
+    values = {}
+    if isinstance(optimizer._learning_rate, float):
+        values["learning_rate"] = np.array(optimizer.get_lr(), np.float64)
+    if isinstance(optimizer, Lookahead):
+        values["lookahead_step"] = np.array(optimizer.lookahead_step, np.int64)
+    return values
+
+
+def _steps(optimizer):
+    return getattr(optimizer, "param_steps", {})
+
+
+def _tensors(optimizer, param):
+    """The parameter's accumulators by slot; those of a half-precision one hang on its float32 master copy."""
+    master = optimizer._master_weights.get(param.name)
+    owners = [param.name] if master is None else [param.name, master.name]
+    tensors = {
+        slot: table[owner] for slot, table in optimizer._accumulators.items() for owner in owners if owner in table
+    }
+    return tensors if master is None else {**tensors, _MASTER: master}
+
+
+def _create(optimizer, param):
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, [param])
+
+
+def _forget(optimizer, param):
+    master = optimizer._master_weights.pop(param.name, param)
+    for table in optimizer._accumulators.values():
+        table.pop(param.name, None)
+        table.pop(master.name, None)
+    _steps(optimizer).pop(param.name, None)
+    optimizer._already_create_accumulator.discard(param.name)
+
+
+def _misfits(optimizer, param, found):
+    """What is wrong with the entries found for a parameter: ``{slot: problem}``."""
+    if not found:
+        return {}
+    fresh = not _tensors(optimizer, param)
+    if fresh:
+        _create(optimizer, param)
+    expected = {slot: (tensor.shape, _numpy_dtype(tensor)) for slot, tensor in _tensors(optimizer, param).items()}
+    if fresh:
+        _forget(optimizer, param)
+    if hasattr(optimizer, "param_steps"):
+        expected[_STEP] = ([], np.dtype(np.int64))
+    expected.pop(Lookahead.SLOW, None)
+    if isinstance(optimizer, Lookahead) and Lookahead.SLOW in found:
+        expected[Lookahead.SLOW] = (param.shape, _numpy_dtype(param))
+    problems = {slot: "missing" for slot in expected if slot not in found}
+    for slot, value in found.items():
+        if slot not in expected:
+            problems[slot] = "unknown"
+        elif (list(value.shape), value.dtype) != expected[slot]:
+            shape, dtype = expected[slot]
+            problems[slot] = f"{value.dtype}{list(value.shape)} instead of {dtype}{list(shape)} for"
+    return problems
+
+
+def _numpy_dtype(tensor):
+    name = str(tensor.dtype).rsplit(".", 1)[-1]
+    return np.dtype("uint16" if name == "bfloat16" else name)  # numpy has no bfloat16: Paddle hands out its bits
+
+
+def _replace(optimizer, param, found):
+    _forget(optimizer, param)
+    if not found:
+        return
+    _create(optimizer, param)
+    if Lookahead.SLOW in found:
+        optimizer._add_accumulator(Lookahead.SLOW, param)
+    for slot, tensor in _tensors(optimizer, param).items():
+        tensor.set_value(found[slot])
+    if _STEP in found:
+        _steps(optimizer)[param.name] = int(found[_STEP])

@@ -1,0 +1,127 @@
+"""Schedules that fall along a line, in steps, or when the metric no longer improves."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from pimm.errors import ConfigError
+from pimm.scheduler.scheduler import Scheduler
+
+_logger = logging.getLogger(__name__)
+
+
+class LinearLRScheduler(Scheduler):
+    """A straight line from the group's rate to ``lr_min`` over ``t_initial`` ticks, by default optimizer updates.
+
+    The schedule of the supernet; after the last tick the rate stays at ``lr_min``.
+    """
+
+    def __init__(self, optimizer, t_initial, lr_min=0.0, t_in_epochs=False, **options):
+        if t_initial <= 0 or lr_min < 0:
+            raise ConfigError(f"LinearLRScheduler needs t_initial > 0 and lr_min >= 0, got {t_initial} and {lr_min}")
+        self.t_initial = t_initial
+        self.lr_min = lr_min
+        super().__init__(optimizer, t_in_epochs=t_in_epochs, **options)
+
+    def scheduled(self, t):
+        left = max(0.0, 1.0 - t / self.t_initial)
+        return [self.lr_min + (base - self.lr_min) * left for base in self.base_values]
+
+
+class StepLRScheduler(Scheduler):
+    """``decay_rate`` times the rate after every ``decay_t`` ticks."""
+
+    def __init__(self, optimizer, decay_t, decay_rate=1.0, **options):
+        if decay_t <= 0:
+            raise ConfigError(f"StepLRScheduler needs decay_t > 0, got {decay_t}")
+        self.decay_t = decay_t
+        self.decay_rate = decay_rate
+        super().__init__(optimizer, **options)
+
+    def scheduled(self, t):
+        factor = self.decay_rate ** (t // self.decay_t)
+        return [base * factor for base in self.base_values]
+
+
+class PlateauLRScheduler(Scheduler):
+    """``decay_rate`` times the rate when the metric has not improved for more than ``patience_t`` epochs.
+
+    An improvement is one by the share ``threshold`` of the best value, downwards in mode ``min`` (a loss), upwards in
+    mode ``max`` (an accuracy). After a decay the next ``cooldown_t`` epochs are not counted. Epochs without a metric
+    leave everything as it is.
+    """
+
+    _BETTER = {
+        "min": lambda metric, best, threshold: metric < best * (1.0 - threshold),
+        "max": lambda metric, best, threshold: metric > best * (1.0 + threshold),
+    }
+    _WORST = {"min": math.inf, "max": -math.inf}
+    _SMALLEST_CHANGE = 1e-8  # a smaller one is not worth making
+
+    def __init__(
+        self,
+        optimizer,
+        decay_rate=0.1,
+        patience_t=10,
+        verbose=True,
+        threshold=1e-4,
+        cooldown_t=0,
+        warmup_t=0,
+        warmup_lr_init=0.0,
+        lr_min=0.0,
+        mode="min",
+        **options,
+    ):
+        if mode not in self._BETTER:
+            raise ConfigError(f"PlateauLRScheduler's mode is 'min' or 'max', got {mode!r}")
+        super().__init__(optimizer, warmup_t=warmup_t, warmup_lr_init=warmup_lr_init, **options)
+        self.decay_rate = decay_rate
+        self.patience_t = patience_t
+        self.verbose = verbose
+        self.threshold = threshold
+        self.cooldown_t = cooldown_t
+        self.lr_min = lr_min
+        self.mode = mode
+        self.best = self._WORST[mode]
+        self.bad_epochs = 0
+        self.cooldown_left = 0
+        self.plateau_values = list(self.base_values)  # the rates without noise
+
+    def step(self, epoch, metric=None):
+        if epoch <= self.warmup_t:
+            share = epoch / self.warmup_t if self.warmup_t else 1.0
+            start = self.warmup_lr_init if self.warmup_t else 0.0
+            self.plateau_values = [start + share * (base - start) for base in self.base_values]
+            self.update_groups(self.plateau_values)
+            return
+        if metric is not None:
+            self._observe(float(metric))
+        self.update_groups(self.with_noise(self.plateau_values, epoch))
+
+    def _observe(self, metric):
+        if self._BETTER[self.mode](metric, self.best, self.threshold):
+            self.best, self.bad_epochs = metric, 0
+        else:
+            self.bad_epochs += 1
+        if self.cooldown_left > 0:
+            self.cooldown_left -= 1
+            self.bad_epochs = 0
+        if self.bad_epochs > self.patience_t:
+            self.cooldown_left, self.bad_epochs = self.cooldown_t, 0
+            lowered = [max(value * self.decay_rate, self.lr_min) for value in self.plateau_values]
+            self.plateau_values = [
+                new if old - new > self._SMALLEST_CHANGE else old for old, new in zip(self.plateau_values, lowered)
+            ]
+            if self.verbose:
+                _logger.info("no improvement on %g: learning rate lowered to %g", self.best, self.plateau_values[0])
+
+    def state_dict(self):
+        state = {name: getattr(self, name) for name in ("best", "bad_epochs", "cooldown_left")}
+        return {**super().state_dict(), **state, "plateau_values": list(self.plateau_values)}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for name in ("best", "bad_epochs", "cooldown_left"):
+            setattr(self, name, state_dict[name])
+        self.plateau_values = list(state_dict["plateau_values"])
