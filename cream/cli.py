@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Callable
@@ -19,6 +20,9 @@ _FILE_TROUBLE = {
     for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
     if hasattr(errno, name)
 }
+
+# Seconds within which paddle.distributed.launch notices that a process has failed.
+_LAUNCHER_PATIENCE = 10
 
 
 def search(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +71,8 @@ def run(job: Callable[[], object]) -> int:
         if error.errno in _FILE_TROUBLE:
             return _failed(f"error: {_file_trouble(error)}", 2)
         return _crashed()
-    except Exception:
-        return _crashed()
+    except Exception as error:
+        return _bereft() if _lost_peer(error) else _crashed()
     return 0
 
 
@@ -96,6 +100,17 @@ def _failed(message: str, code: int) -> int:
 def _crashed() -> int:
     traceback.print_exc()
     return _leave(1)
+
+
+def _lost_peer(error: Exception) -> bool:
+    """Whether a collective operation broke off because another process of this run ended."""
+    return isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
+
+
+def _bereft() -> int:
+    """Leaves the word to the process that failed first: the launcher shows that one's log, and ends this one."""
+    time.sleep(_LAUNCHER_PATIENCE)
+    return _failed("error: another process of this run ended; its log says why", 1)
 
 
 def _leave(code: int) -> int:

@@ -1,0 +1,119 @@
+"""The command-line front: arguments, exit codes, one line for a user's mistake, and the end of all processes."""
+
+import errno
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from cream import cli
+from pimm.errors import CheckpointError, ConfigError, DataError, TrainingError
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {"train": "search", "retrain": "retrain", "test": "test"}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("LR: 0.5\n")
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Settings that each job was called with."""
+    calls = []
+    jobs = types.SimpleNamespace(
+        **{name: lambda cfg, name=name: calls.append((name, cfg)) for name in COMMANDS.values()}
+    )
+    monkeypatch.setitem(sys.modules, "cream.jobs", jobs)
+    monkeypatch.setattr("cream.jobs", jobs, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("name", COMMANDS.values())
+def test_command_runs_its_job_with_the_settings(name, settings, calls):
+    code = getattr(cli, name)(["--cfg", str(settings), "EPOCHS=3", "--local_rank", "1", "NET.EMA.DECAY=0.9"])
+    ((job, cfg),) = calls
+    assert (code, job, cfg.LR, cfg.EPOCHS, cfg.NET.EMA.DECAY) == (0, name, 0.5, 3, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ConfigError("LR is odd"), 2, "error: LR is odd\n"),
+        (DataError("broken"), 2, "error: broken\n"),
+        (CheckpointError("damaged"), 2, "error: damaged\n"),
+        (TrainingError("loss is nan"), 2, "error: loss is nan\n"),
+        (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
+        (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
+        (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_mistake_is_told_in_one_line(error, code, says, capsys):
+    def job():
+        raise error
+
+    assert cli.run(job) == code
+    assert capsys.readouterr().err == says
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EBADF, "a bug")])
+def test_fault_of_the_program_keeps_its_traceback(error, capsys):
+    def job():
+        raise error
+
+    assert cli.run(job) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+@pytest.mark.parametrize("tool", COMMANDS)
+def test_tool_runs_from_anywhere_without_installation(tool, tmp_path):
+    def run(*args):
+        command = [sys.executable, ROOT / "tools" / f"{tool}.py", *args]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    shown = run("--help")
+    assert (shown.returncode, "--cfg FILE" in shown.stdout) == (0, True)
+    missing = run("--cfg", "missing.yaml")
+    assert (missing.returncode, missing.stderr) == (2, "error: missing.yaml: No such file or directory\n")
+    (tmp_path / "settings.yaml").write_text("EPOCH: 3\n")
+    unknown = run("--cfg", "settings.yaml")
+    assert unknown.returncode == 2
+    assert unknown.stderr == "error: settings.yaml, line 1: unknown key EPOCH; did you mean EPOCHS?\n"
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_failure_of_one_process_ends_all_and_is_seen(failing, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import paddle.distributed as dist
+import paddle
+from cream.cli import run
+from pimm.errors import DataError
+
+def job():
+    paddle.set_device("cpu")
+    dist.init_parallel_env()
+    if dist.get_rank() == {failing}:
+        raise DataError("broken image")
+    dist.all_reduce(paddle.ones([2]))
+
+sys.exit(run(job))
+"""
+    )
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log", script]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert ("error: broken image" if failing == 0 else "[rank 1] error: broken image") in output
+    assert "Traceback" not in output
