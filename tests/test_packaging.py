@@ -1,0 +1,132 @@
+"""What is shipped: the embedded images, the package's metadata, and the set-up's first words."""
+
+import ast
+import collections
+import importlib
+import io
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "data" / "fashion_mnist"
+ORIGINAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
+CLASSES = {
+    *("t-shirt_top", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle_boot"),
+}
+
+
+def read_tar(path):
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+
+
+def pixels(files):
+    return {name: np.asarray(Image.open(io.BytesIO(content))) for name, content in files.items()}
+
+
+# Embedded images
+
+
+@pytest.mark.parametrize(("part", "per_class"), [("train", 100), ("val", 30)])
+def test_embedded_images_are_balanced_grey_and_distinct(part, per_class):
+    images = pixels(read_tar(IMAGES / f"{part}.tar"))
+    counts = collections.Counter(name.split("/")[0] for name in images)
+    assert counts == dict.fromkeys(CLASSES, per_class)
+    assert sorted(images) == sorted(f"{name}/{number:04d}.png" for name in CLASSES for number in range(per_class))
+    assert {(image.shape, image.dtype.name) for image in images.values()} == {((28, 28), "uint8")}
+    assert len({image.tobytes() for image in images.values()}) == len(images)
+
+
+def test_embedded_parts_share_no_image():
+    parts = [
+        {image.tobytes() for image in pixels(read_tar(IMAGES / f"{part}.tar")).values()} for part in ("train", "val")
+    ]
+    assert parts[0] & parts[1] == set()
+
+
+def test_embedded_tars_are_small_and_carry_neither_times_nor_owners():
+    assert sum(path.stat().st_size for path in IMAGES.iterdir()) < 3e6
+    for part in ("train", "val"):
+        with tarfile.open(IMAGES / f"{part}.tar") as tar:
+            members = tar.getmembers()
+        assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {(0, 0, 0, "")}
+        assert [member.name for member in members] == sorted(member.name for member in members)
+
+
+@pytest.mark.skipif(not ORIGINAL.is_dir(), reason="needs the original data set, Debian's dataset-fashion-mnist")
+def test_script_makes_the_embedded_images_again(tmp_path):
+    command = [sys.executable, ROOT / "data" / "make_fashion_mnist.py", ORIGINAL, tmp_path]
+    subprocess.run(command, check=True, timeout=120)
+    for part in ("train", "val"):
+        made, shipped = (pixels(read_tar(folder / f"{part}.tar")) for folder in (tmp_path, IMAGES))
+        assert list(made) == list(shipped)
+        assert all(np.array_equal(made[name], shipped[name]) for name in shipped)
+
+
+def test_licences_are_included():
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    licence = (IMAGES / "LICENSE").read_text()
+    assert "MIT" in licence
+    assert "Zalando SE" in licence
+
+
+# Metadata
+
+
+def scripts():
+    """``command -> module:function`` of pyproject.toml, which Python before 3.11 has no parser for."""
+    section = re.search(r"^\[project\.scripts\]\n(.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S).group(1)
+    return dict(re.findall(r'^(\S+) = "(\S+)"$', section, re.M))
+
+
+@pytest.mark.parametrize("command", ["cream-search", "cream-retrain", "cream-test", "pimm-build-ops"])
+def test_console_command_names_a_function(command):
+    module, function = scripts()[command].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def imports(path):
+    """Top-level names of the packages that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python does not list its standard modules")
+def test_every_imported_package_is_required():
+    paths = [path for pattern in ("pimm/**/*.py", "cream/**/*.py", "tools/*.py", "*.py") for path in ROOT.glob(pattern)]
+    own = {"pimm", "cream", *(path.stem for path in ROOT.glob("*.py"))}
+    imported = {name for path in paths for name in imports(path)} - set(sys.stdlib_module_names) - own
+    projects = {"yaml": "pyyaml", "PIL": "pillow", "paddle": "paddlepaddle"}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {re.match(r"[\w-]+", line).group() for line in lines if not line.startswith("#")}
+    assert {projects.get(name, name) for name in imported} - required == set()
+
+
+# Set-up
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("fails_at", "says"),
+    [("version_info", "is not Python 3.9 or newer; name one with PYTHON="), ("ensurepip", "apt install python3-venv")],
+)
+def test_make_says_what_the_interpreter_lacks(fails_at, says, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *{fails_at}*) exit 1;; esac\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    done = subprocess.run(["make", "-C", ROOT, "test", f"PYTHON={python}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert says in done.stderr
