@@ -1,0 +1,62 @@
+"""Data sets, augmentation and loaders, under timm's names."""
+
+from pimm.data.auto_augment import (
+    AutoAugment,
+    RandAugment,
+    auto_augment_policy,
+    auto_augment_transform,
+    rand_augment_ops,
+    rand_augment_transform,
+)
+from pimm.data.config import resolve_data_config
+from pimm.data.constants import (
+    DEFAULT_CROP_PCT,
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_DPN_MEAN,
+    IMAGENET_DPN_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
+from pimm.data.dataset import AugMixDataset, Dataset, DatasetTar
+from pimm.data.loader import create_loader
+from pimm.data.mixup import FastCollateMixup, Mixup, mixup_batch, mixup_target
+from pimm.data.random_erasing import RandomErasing
+from pimm.data.samplers import OrderedDistributedSampler
+from pimm.data.transforms import (
+    RandomResizedCropAndInterpolation,
+    ToNumpy,
+    ToTensor,
+)
+from pimm.data.transforms_factory import create_transform
+
+__all__ = [
+    "DEFAULT_CROP_PCT",
+    "IMAGENET_DEFAULT_MEAN",
+    "IMAGENET_DEFAULT_STD",
+    "IMAGENET_DPN_MEAN",
+    "IMAGENET_DPN_STD",
+    "IMAGENET_INCEPTION_MEAN",
+    "IMAGENET_INCEPTION_STD",
+    "AugMixDataset",
+    "AutoAugment",
+    "Dataset",
+    "DatasetTar",
+    "FastCollateMixup",
+    "Mixup",
+    "OrderedDistributedSampler",
+    "RandAugment",
+    "RandomErasing",
+    "RandomResizedCropAndInterpolation",
+    "ToNumpy",
+    "ToTensor",
+    "auto_augment_policy",
+    "auto_augment_transform",
+    "create_loader",
+    "create_transform",
+    "mixup_batch",
+    "mixup_target",
+    "rand_augment_ops",
+    "rand_augment_transform",
+    "resolve_data_config",
+]

@@ -1,0 +1,307 @@
+"""Batches of normalised images, read and augmented by worker processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from multiprocessing.pool import RemoteTraceback
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle.base import core
+
+from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from pimm.data.random_erasing import RandomErasing
+from pimm.data.samplers import BatchPlan
+from pimm.data.seeding import preserved_streams, seed_streams
+from pimm.data.transforms import Compose, Normalize, pair
+from pimm.data.transforms_factory import create_transform
+from pimm.errors import DataError
+
+_logger = logging.getLogger(__name__)
+
+_BATCH_STREAM = 1  # ends the key of a batch's random stream; those of images have no fourth part
+
+
+def fast_collate(samples):
+    """Stack uint8 images [C, H, W] to an array [B, C, H, W] and their classes to int64 [B].
+
+    Images in tuples (clean, augmented, ...) are taken apart: all clean ones first, then all first augmented ones, ...
+    """
+    images, labels = zip(*samples)
+    if isinstance(images[0], tuple):
+        labels *= len(images[0])
+        images = [image for split in zip(*images) for image in split]
+    batch = np.empty((len(images), *images[0].shape), np.uint8)
+    for slot, image in zip(batch, images):
+        slot[:] = image
+    return batch, np.array(labels, np.int64)
+
+
+def default_collate(samples):
+    """Stack images and labels of any kind that numpy can stack; integer labels become int64."""
+    images, labels = (np.stack([np.asarray(value) for value in values]) for values in zip(*samples))
+    return images, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
+
+
+class _Task(NamedTuple):
+    """One batch to make, in any process."""
+
+    epoch: int
+    indices: np.ndarray
+
+
+class _BatchReader(paddle.io.Dataset):
+    """Makes whole batches: ``reader[task]`` is (images, labels); the same code in workers and without."""
+
+    def __init__(self, dataset, collate_fn, finish, seed):
+        super().__init__()
+        self.dataset = dataset
+        self.collate_fn = collate_fn
+        self.finish = finish
+        self.seed = seed
+
+    def __getitem__(self, task):
+        samples = []
+        for index in task.indices.tolist():
+            seed_streams(self.seed, task.epoch, index)
+            samples.append(self.dataset[index])
+        self.seed_batch(task)
+        images, labels = self.collate_fn(samples)
+        return (self.finish(images) if self.finish else images), labels
+
+    def seed_batch(self, task):
+        seed_streams(self.seed, task.epoch, int(task.indices[0]), _BATCH_STREAM)
+
+    def __len__(self):
+        return len(self.dataset)
+
+
+class _Guarded(paddle.io.Dataset):
+    """The reader as a worker runs it: what goes wrong comes back beside the batch, for an exception would be lost.
+
+    Items are (images, labels, broken images, error, traceback); Paddle ends in silence when a batch has no array.
+    """
+
+    def __init__(self, reader):
+        super().__init__()
+        self.reader = reader
+
+    def __getitem__(self, task):
+        broken = getattr(self.reader.dataset, "broken", {})
+        known = set(broken)
+        images, labels, error, trace = np.zeros(1), np.zeros(1), None, ""
+        try:
+            images, labels = self.reader[task]
+        except Exception as caught:
+            error = str(caught) if isinstance(caught, DataError) else f"{type(caught).__name__}: {caught}"
+            trace = "" if isinstance(caught, DataError) else traceback.format_exc()
+        return images, labels, [(path, broken[path]) for path in broken if path not in known], error, trace
+
+    def __len__(self):
+        return len(self.reader)
+
+
+def _start_worker(_):
+    """Leave Ctrl-C to the main process, end with it, and take one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    core.set_num_threads(1)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Loader:
+    """Iterates over (images, labels) of one epoch at a time; made by ``create_loader``.
+
+    Images are float32 [B, C, H, W], labels int64 [B] (or what the collate function makes of them), on the current
+    device. ``len(loader)`` is the number of batches of a whole epoch. Each ``iter(loader)`` is the next epoch, or the
+    one that ``set_epoch`` chose.
+
+    What is drawn for an image depends on (seed, epoch, index of the image) alone: the same for any number of workers
+    or ranks, and when an epoch is resumed in its middle. The global random streams are left as they were.
+    """
+
+    def __init__(self, dataset, sampler, collate_fn, finish=None, num_workers=0, seed=0):
+        self.dataset = dataset
+        self.sampler = sampler
+        self.collate_fn = collate_fn
+        self.finish = finish
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def set_epoch(self, epoch, start_batch=0):
+        """Choose the epoch of the next pass; its first ``start_batch`` batches are left out without being read."""
+        self.sampler.set_epoch(epoch, start_batch)
+
+    @property
+    def mixup_enabled(self):
+        return getattr(self.collate_fn, "mixup_enabled", False)
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, enabled):
+        if hasattr(self.collate_fn, "mixup_enabled"):
+            self.collate_fn.mixup_enabled = enabled
+
+    def __iter__(self):
+        epoch, batches = self.sampler.batches()
+        on_device = self.finish is not None and not paddle.get_device().startswith("cpu")
+        reader = _BatchReader(self.dataset, self.collate_fn, None if on_device else self.finish, self.seed)
+        tasks = [_Task(epoch, indices) for indices in batches]
+        pairs = self._read_in_workers(reader, tasks) if self.num_workers else map(_read_here(reader), tasks)
+        return self._finish_on_device(reader, tasks, pairs) if on_device else iter(pairs)
+
+    def _finish_on_device(self, reader, tasks, pairs):
+        for task, (images, labels) in zip(tasks, pairs):
+            with preserved_streams():
+                reader.seed_batch(task)
+                images = self.finish(images)
+            yield images, labels
+
+    def _read_in_workers(self, reader, tasks):
+        if not tasks:
+            return
+        # Forking anew each epoch takes 15 ms a worker; Paddle's persistent workers wait half a second instead.
+        batches = paddle.io.DataLoader(
+            _Guarded(reader),
+            batch_sampler=[[task] for task in tasks],
+            collate_fn=lambda batch: batch[0],
+            num_workers=min(self.num_workers, len(tasks)),
+            worker_init_fn=_start_worker,
+            timeout=1,  # seconds between looks at whether the workers live
+        )
+        received = 0
+        try:
+            for images, labels, broken, error, trace in batches:
+                for path, reason in broken:
+                    self.dataset.skip(path, reason)
+                if error:
+                    raise DataError(error) from (RemoteTraceback(trace) if trace else None)
+                received += 1
+                yield images, labels
+        except SystemError as error:
+            raise DataError(_WORKER_DIED) from error
+        if received != len(tasks):
+            raise DataError(_WORKER_DIED)
+
+
+_WORKER_DIED = (
+    "a data-loading worker ended unexpectedly; was it killed, or is memory (or shared memory, /dev/shm) used up? "
+    "Fewer workers or a smaller batch may help"
+)
+
+
+def _read_here(reader):
+    def read(task):
+        with preserved_streams():
+            images, labels = reader[task]
+        return paddle.to_tensor(images), paddle.to_tensor(labels)
+
+    return read
+
+
+def create_loader(
+    dataset,
+    input_size,
+    batch_size,
+    is_training=False,
+    use_prefetcher=True,
+    re_prob=0.0,
+    re_mode="const",
+    re_count=1,
+    re_split=False,
+    scale=None,
+    ratio=None,
+    hflip=0.5,
+    vflip=0.0,
+    color_jitter=0.4,
+    auto_augment=None,
+    num_aug_splits=0,
+    interpolation="bilinear",
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
+    num_workers=1,
+    distributed=False,
+    crop_pct=None,
+    collate_fn=None,
+    pin_memory=False,
+    fp16=False,
+    tf_preprocessing=False,
+    seed=0,
+    draft=False,
+):
+    """Give ``dataset`` its transform and make the loader of its batches; the arguments are timm's.
+
+    Args:
+        dataset: as ``pimm.data.Dataset``; its ``transform`` is replaced.
+        input_size: (channels, height, width), (height, width) or one side.
+        batch_size: images of one process.
+        is_training: shuffle, augment, and drop the last incomplete batch.
+        use_prefetcher: normalise and erase whole batches (in the workers on a CPU, on the device otherwise) instead of
+            single images.
+        re_split: erase only in the augmented splits (without ``num_aug_splits``, in the second half of the batch).
+        distributed: take this rank's share of the images, see ``BatchPlan``: equally many batches in training; in
+            evaluation every image exactly once, so that ranks may have different numbers of them.
+        pin_memory: accepted for timm's scripts; Paddle copies to the device in the background anyway.
+        fp16: give float16 images.
+        seed: of the order and of all that is drawn for the images.
+        draft: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still large enough; faster for large
+            photographs, with slightly different pixels.
+
+        The other arguments are those of ``create_transform``.
+
+    Raises:
+        DataError: when a training set does not fill one batch on every process.
+    """
+    re_num_splits = (num_aug_splits or 2) if re_split else 0
+    dataset.transform = create_transform(
+        input_size,
+        is_training=is_training,
+        use_prefetcher=use_prefetcher,
+        scale=scale,
+        ratio=ratio,
+        hflip=hflip,
+        vflip=vflip,
+        color_jitter=color_jitter,
+        auto_augment=auto_augment,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        crop_pct=crop_pct,
+        tf_preprocessing=tf_preprocessing,
+        re_prob=re_prob,
+        re_mode=re_mode,
+        re_count=re_count,
+        re_num_splits=re_num_splits,
+        separate=num_aug_splits > 0,
+    )
+    finish = None
+    if use_prefetcher:
+        erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
+        finish = Compose([Normalize(mean, std), *([erasing] if is_training and re_prob > 0 else [])])
+    if draft:
+        height, width = pair(tuple(input_size[-2:]) if isinstance(input_size, (tuple, list)) else input_size)
+        dataset.draft_size = (width, height)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    return Loader(
+        dataset,
+        BatchPlan(len(dataset), batch_size, is_training, rank, world, seed),
+        collate_fn or (fast_collate if use_prefetcher else default_collate),
+        finish,
+        num_workers,
+        seed,
+    )

@@ -1,0 +1,211 @@
+"""Mixup (arXiv 1710.09412) and CutMix (1905.04899), on tensors or while a batch is collated.
+
+An image is mixed with its mirror in the batch: the first with the last, and so on. All draws come from the stream of
+``numpy.random``, in timm's order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+
+from pimm.errors import ConfigError
+
+MODES = ("batch", "pair", "elem", "half")
+
+
+def _soft_labels(labels, num_classes, share, smoothing):
+    """int [B] to float32 [B, num_classes]: ``share`` of the image's own class, the rest of its mirror's."""
+    off = smoothing / num_classes
+    soft = np.full((len(labels), num_classes), off, np.float32)
+    soft[np.arange(len(labels)), labels] = 1.0 - smoothing + off
+    return soft * np.float32(share) + soft[::-1] * np.float32(1 - share)
+
+
+def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, device=None):
+    """Soft labels [B, num_classes] of a batch mixed with its mirror; ``lam`` is the share of the batch itself.
+
+    ``device`` is not used, for the labels know where they are; timm's scripts pass it.
+    """
+    return paddle.to_tensor(_soft_labels(target.numpy(), num_classes, lam, smoothing), place=target.place)
+
+
+def mixup_batch(input, target, alpha=0.2, num_classes=1000, smoothing=0.1, disable=False):
+    """Mix images [B, ...] with their mirror by one share drawn from Beta(alpha, alpha).
+
+    Returns the images and their soft labels [B, num_classes].
+    """
+    lam = 1.0 if disable else np.random.beta(alpha, alpha)
+    return input * lam + input.flip(0) * (1 - lam), mixup_target(target, num_classes, lam, smoothing)
+
+
+def _cutmix_box(height, width, share):
+    """Rectangle of ``1 - share`` of the image around a random centre, clipped at the borders."""
+    ratio = np.sqrt(1 - share)
+    cut_h, cut_w = int(height * ratio), int(width * ratio)
+    center_y, center_x = np.random.randint(0, height), np.random.randint(0, width)
+    top, bottom = np.clip((center_y - cut_h // 2, center_y + (cut_h + 1) // 2), 0, height)
+    left, right = np.clip((center_x - cut_w // 2, center_x + (cut_w + 1) // 2), 0, width)
+    return slice(top, bottom), slice(left, right)
+
+
+def _minmax_box(height, width, minmax):
+    """Rectangle inside the image with sides drawn from ``minmax``, parts of the image's sides."""
+    cut_h = np.random.randint(int(height * minmax[0]), int(height * minmax[1]))
+    cut_w = np.random.randint(int(width * minmax[0]), int(width * minmax[1]))
+    top, left = np.random.randint(0, height - cut_h + 1), np.random.randint(0, width - cut_w + 1)
+    return slice(top, top + cut_h), slice(left, left + cut_w)
+
+
+class Mixup:
+    """Mix images and labels of a batch: ``mixup(images, labels)`` gives images and soft labels [B, num_classes].
+
+    Args:
+        mixup_alpha, cutmix_alpha: of the Beta distributions of the share; a method with 0 is off.
+        cutmix_minmax: range of the pasted rectangle's sides as parts of the image's, instead of ``cutmix_alpha``.
+        prob: of mixing at all, for each batch or element.
+        switch_prob: of CutMix where both methods are on.
+        mode: one draw for the ``batch``, for each ``pair`` of mirror images, or for each ``elem``.
+        correct_lam: count the share of labels from the rectangle after clipping.
+        label_smoothing, num_classes: of the soft labels.
+
+    ``mixup_enabled = False`` stops the mixing; labels stay soft.
+    """
+
+    modes = MODES[:3]
+
+    def __init__(
+        self,
+        mixup_alpha=1.0,
+        cutmix_alpha=0.0,
+        cutmix_minmax=None,
+        prob=1.0,
+        switch_prob=0.5,
+        mode="batch",
+        correct_lam=True,
+        label_smoothing=0.1,
+        num_classes=1000,
+    ):
+        if mode not in self.modes:
+            raise ConfigError(f"mixup mode {mode!r} is none of {', '.join(self.modes)}")
+        if cutmix_minmax is not None and len(cutmix_minmax) != 2:
+            raise ConfigError(f"cutmix_minmax {cutmix_minmax} is not a range (low, high)")
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = 1.0 if cutmix_minmax is not None else cutmix_alpha
+        self.cutmix_minmax = cutmix_minmax
+        if self.mixup_alpha <= 0 and self.cutmix_alpha <= 0:
+            raise ConfigError("mixup needs mixup_alpha or cutmix_alpha above 0, or cutmix_minmax")
+        self.prob = prob
+        self.switch_prob = switch_prob
+        self.mode = mode
+        self.correct_lam = correct_lam
+        self.label_smoothing = label_smoothing
+        self.num_classes = num_classes
+        self.mixup_enabled = True
+
+    def __call__(self, images, labels):
+        shares, boxes = self._draw(len(images), images.shape)
+        mirror = images.flip(0)
+        blend = _blend_shares(shares, boxes).reshape(-1, 1, 1, 1)
+        weight, rest = (paddle.to_tensor(np.float32(w), place=images.place) for w in (blend, 1 - blend))
+        mixed = images * weight.astype(images.dtype) + mirror * rest.astype(images.dtype)
+        for index, box in enumerate(boxes):
+            if box is not None:
+                mixed[(index, slice(None), *box)] = mirror[(index, slice(None), *box)]
+        return mixed, mixup_target(labels, self.num_classes, shares[:, None], self.label_smoothing)
+
+    def _draw(self, size, shape):
+        """Share of its own label [size] and rectangle to paste (or None) of each image of the result."""
+        if size % 2 and self.mode in ("pair", "half"):
+            raise ConfigError(f"mixup mode {self.mode!r} needs an even batch size, not {size}")
+        if self.mode == "batch":
+            share, box = self._draw_one(shape)
+            return np.full(size, share), [box] * size
+        draws = size if self.mode == "elem" else size // 2
+        shares, cut = self._draw_shares(draws)
+        boxes = [None] * draws
+        for index in np.flatnonzero(cut & (shares != 1)):
+            boxes[index], shares[index] = self._draw_box(shape, shares[index])
+        if self.mode == "pair":
+            return np.concatenate([shares, shares[::-1]]), boxes + boxes[::-1]
+        return shares, boxes
+
+    def _draw_one(self, shape):
+        if not self.mixup_enabled or np.random.rand() >= self.prob:
+            return 1.0, None
+        cut = self._draw_methods()
+        alpha = self.cutmix_alpha if cut else self.mixup_alpha
+        share = float(np.random.beta(alpha, alpha))
+        if not cut:
+            return share, None
+        box, share = self._draw_box(shape, share)
+        return share, box
+
+    def _draw_shares(self, count):
+        """Share and whether it is CutMix's, for ``count`` images."""
+        if not self.mixup_enabled:
+            return np.ones(count, np.float32), np.zeros(count, bool)
+        cut = np.broadcast_to(self._draw_methods(count), count)
+        drawn = {}
+        for is_cut, alpha in ((True, self.cutmix_alpha), (False, self.mixup_alpha)):
+            if alpha > 0:
+                drawn[is_cut] = np.random.beta(alpha, alpha, size=count)
+        shares = np.where(cut, drawn.get(True, 1.0), drawn.get(False, 1.0)).astype(np.float32)
+        return np.where(np.random.rand(count) < self.prob, shares, np.float32(1)), cut
+
+    def _draw_methods(self, count=None):
+        """Whether it is CutMix."""
+        if self.mixup_alpha > 0 and self.cutmix_alpha > 0:
+            return np.random.rand(*([count] if count else [])) < self.switch_prob
+        return self.cutmix_alpha > 0
+
+    def _draw_box(self, shape, share):
+        height, width = shape[-2:]
+        if self.cutmix_minmax is not None:
+            box = _minmax_box(height, width, self.cutmix_minmax)
+        else:
+            box = _cutmix_box(height, width, share)
+        if self.correct_lam or self.cutmix_minmax is not None:
+            rows, columns = box
+            share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        return box, share
+
+
+def _blend_shares(shares, boxes):
+    """Share of each image in the blend of pixels: images that get a rectangle are not blended."""
+    return np.where([box is None for box in boxes], shares, shares.dtype.type(1))
+
+
+class FastCollateMixup(Mixup):
+    """``Mixup`` of uint8 images [C, H, W] as they are collated; arrays, for use in the workers of a loader.
+
+    ``half`` is one more mode: the first half of the batch, mixed with the second. timm 0.1's call
+    ``FastCollateMixup(mixup_alpha, label_smoothing, num_classes)`` is understood.
+    """
+
+    modes = MODES
+
+    def __init__(self, *args, **kwargs):
+        if len(args) == 3 and isinstance(args[2], int):
+            kwargs.update(zip(("mixup_alpha", "label_smoothing", "num_classes"), args))
+            args = ()
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, samples):
+        images, labels = zip(*samples)
+        size = len(images)
+        shares, boxes = self._draw(size, images[0].shape)
+        blend = _blend_shares(shares, boxes)
+        batch = np.empty((len(shares), *images[0].shape), np.uint8)
+        for slot, image, other, share, box in zip(batch, images, reversed(images), blend, boxes):
+            slot[:] = image if share == 1 else _blend(image, other, share)
+            if box is not None:
+                slot[(slice(None), *box)] = other[(slice(None), *box)]
+        shares = np.concatenate([shares, np.ones(size - len(shares), shares.dtype)])  # only mode "half" lacks some
+        soft = _soft_labels(np.array(labels), self.num_classes, shares[:, None], self.label_smoothing)
+        return batch, soft[: len(batch)]
+
+
+def _blend(image, other, share):
+    mixed = image.astype(np.float32) * np.float32(share) + other.astype(np.float32) * np.float32(1 - share)
+    return np.rint(mixed)

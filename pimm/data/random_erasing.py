@@ -1,0 +1,96 @@
+"""Random erasing (Zhong et al., arXiv 1708.04896) of normalised images."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import paddle
+
+from pimm.errors import ConfigError
+
+_FILLS = {
+    "const": lambda shape: np.float32(0),
+    "rand": lambda shape: np.random.standard_normal((shape[0], 1, 1)).astype(np.float32),
+    "pixel": lambda shape: np.random.standard_normal(shape).astype(np.float32),
+}
+
+
+class RandomErasing:
+    """Erase rectangles of images [channels, height, width] or batches of them, in place, after normalisation.
+
+    Args:
+        probability: of an image being erased at all.
+        min_area, max_area: erased part of the image's area, shared by all its rectangles.
+        min_aspect, max_aspect: of a rectangle's height to its width; the second is 1 / the first unless given.
+        mode: ``const`` fills with 0 (the mean colour), ``rand`` with one normal value a channel, ``pixel`` with one a
+            pixel.
+        min_count, max_count: rectangles an image.
+        num_splits: leave the first of so many equal parts of the batch alone (AugMix's clean images).
+        device: not used, for the images know where they are; timm's scripts pass it.
+
+    Rectangles come from the stream of ``random``, values from that of ``numpy.random``; arrays are changed by numpy,
+    Paddle tensors on their device.
+    """
+
+    def __init__(
+        self,
+        probability=0.5,
+        min_area=0.02,
+        max_area=1 / 3,
+        min_aspect=0.3,
+        max_aspect=None,
+        mode="const",
+        min_count=1,
+        max_count=None,
+        num_splits=0,
+        device=None,
+    ):
+        mode = mode.lower() or "const"
+        if mode not in _FILLS:
+            raise ConfigError(f"random erasing: mode {mode!r} is none of {', '.join(_FILLS)}")
+        self.probability = probability
+        self.area = (min_area, max_area)
+        self.log_aspect = (math.log(min_aspect), math.log(max_aspect or 1 / min_aspect))
+        self.mode = mode
+        self.count = (min_count, max_count or min_count)
+        self.num_splits = num_splits
+
+    def __call__(self, images):
+        if images.ndim == 3:
+            for channel_box in self._boxes(images.shape):
+                self._fill(images, channel_box)
+            return images
+        first = len(images) // self.num_splits if self.num_splits > 1 else 0
+        for index in range(first, len(images)):
+            for box in self._boxes(images.shape[1:]):
+                self._fill(images, (index, *box))
+        return images
+
+    def _boxes(self, shape):
+        """Slices of each rectangle of one image; the draws are timm's, in timm's order."""
+        if random.random() > self.probability:
+            return
+        _, height, width = shape
+        count = self.count[0] if self.count[0] == self.count[1] else random.randint(*self.count)
+        for _ in range(count):
+            for _ in range(10):
+                area = random.uniform(*self.area) * height * width / count
+                aspect = math.exp(random.uniform(*self.log_aspect))
+                h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+                if h < height and w < width:
+                    top, left = random.randint(0, height - h), random.randint(0, width - w)
+                    yield slice(None), slice(top, top + h), slice(left, left + w)
+                    break
+
+    def _fill(self, images, box):
+        rows, columns = box[-2:]
+        channels = images.shape[-3]
+        value = _FILLS[self.mode]((channels, rows.stop - rows.start, columns.stop - columns.start))
+        if not isinstance(images, np.ndarray):
+            value = paddle.to_tensor(value, dtype=images.dtype, place=images.place)
+        images[box] = value
+
+    def __repr__(self):
+        return f"RandomErasing(p={self.probability}, mode={self.mode}, count={self.count})"

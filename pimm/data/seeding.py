@@ -1,0 +1,31 @@
+"""Random streams that are a pure function of what they are for.
+
+timm-like transforms, and many a user's own, draw from the global streams of ``random`` and ``numpy.random``. They
+become reproducible by seeding both before each use from a key such as (seed, epoch, index of the image): then neither
+the number of workers, nor the number of ranks, nor where an epoch is resumed has any influence on what is drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+
+
+def seed_streams(*key):
+    """Seed ``random`` and ``numpy.random`` from non-negative integers."""
+    words = np.random.SeedSequence(key).generate_state(2)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+
+
+@contextmanager
+def preserved_streams():
+    """Put the global random streams back to where they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
