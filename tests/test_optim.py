@@ -7,14 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from pimm.errors import CheckpointError, ConfigError
 from pimm.optim import (
     create_optimizer,
     create_optimizer_v2,
-    group_lrs,
-    load_optimizer_state,
-    optimizer_state,
-    set_group_lrs,
 )
 
 SHAPES = {
@@ -93,9 +88,22 @@ def build(key, net):
 
 
 LEGACY = [key for key, run in RUNS.items() if key.startswith("0.1.20") and "error" not in run and "supernet" not in key]
-MODERN_NAMES = (
-    "sgd momentum adam adamw adamax nadam radam radamw adadelta adagrad rmsprop rmsproptf novograd nvnovograd"
-).split()
+MODERN_NAMES = [
+    "sgd",
+    "momentum",
+    "adam",
+    "adamw",
+    "adamax",
+    "nadam",
+    "radam",
+    "radamw",
+    "adadelta",
+    "adagrad",
+    "rmsprop",
+    "rmsproptf",
+    "novograd",
+    "nvnovograd",
+]
 MODERN = [key for key in RUNS if key.startswith("1.0.31") and key.split("/")[1] in MODERN_NAMES]
 
 

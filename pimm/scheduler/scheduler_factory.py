@@ -76,9 +76,7 @@ def _plateau(args, optimizer, warmup, updates_per_epoch):
 def _linear(args, optimizer, warmup, updates_per_epoch):
     ticks = updates_per_epoch or 1
     warmup = {**warmup, "warmup_t": warmup["warmup_t"] * ticks}
-    return LinearLRScheduler(
-        optimizer, args.epochs * ticks, args.min_lr, t_in_epochs=not updates_per_epoch, **warmup
-    )
+    return LinearLRScheduler(optimizer, args.epochs * ticks, args.min_lr, t_in_epochs=not updates_per_epoch, **warmup)
 
 
 _MAKERS = {"cosine": _cosine, "tanh": _tanh, "step": _step, "plateau": _plateau, "linear": _linear}

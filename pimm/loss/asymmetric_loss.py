@@ -1,0 +1,81 @@
+"""Asymmetric loss: easy negatives count for less than positives (arXiv 2009.14119)."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from pimm.errors import ConfigError
+
+_REDUCTIONS = {
+    "batchmean": lambda loss: loss.sum() / loss.shape[0],
+    "sum": lambda loss: loss.sum(),
+    "mean": lambda loss: loss.mean(),
+    "none": lambda loss: loss,
+}
+
+
+class AsymmetricLossMultiLabel(nn.Layer):
+    """For many labels an image: logits and 0/1 targets [N, C], computed in float32.
+
+    ``gamma_neg`` and ``gamma_pos`` focus on hard cases, ``clip`` is the probability that negatives are shifted by,
+    ``disable_torch_grad_focal_loss`` takes the focusing weights as constants. ``reduction`` is batchmean (the sum over
+    classes, the mean over images), sum, mean or none.
+    """
+
+    def __init__(
+        self,
+        gamma_neg=4,
+        gamma_pos=1,
+        clip=0.05,
+        eps=1e-8,
+        disable_torch_grad_focal_loss=False,
+        smoothing=0.0,
+        reduction="batchmean",
+    ):
+        super().__init__()
+        if reduction not in _REDUCTIONS:
+            raise ConfigError(f"unknown reduction {reduction!r}; valid are {', '.join(_REDUCTIONS)}")
+        self.gamma_neg, self.gamma_pos = gamma_neg, gamma_pos
+        self.clip = clip or 0.0
+        self.eps = eps
+        self.constant_focus = disable_torch_grad_focal_loss
+        self.smoothing = smoothing
+        self.reduction = _REDUCTIONS[reduction]
+
+    def forward(self, x, y):
+        x, y = x.astype("float32"), y.astype("float32")
+        y = y * (1.0 - self.smoothing) + 0.5 * self.smoothing
+        positive = F.sigmoid(x)
+        negative = (1.0 - positive + self.clip).clip(max=1.0)
+        loss = y * positive.clip(min=self.eps).log() + (1.0 - y) * negative.clip(min=self.eps).log()
+        if self.gamma_neg > 0 or self.gamma_pos > 0:
+            missed = 1.0 - positive * y - negative * (1.0 - y)
+            focus = missed ** (self.gamma_pos * y + self.gamma_neg * (1.0 - y))
+            loss = loss * (focus.detach() if self.constant_focus else focus)
+        return self.reduction(-loss)
+
+
+class AsymmetricLossSingleLabel(nn.Layer):
+    """For one label an image: logits [N, C], class indices [N]; ``eps`` is the label smoothing.
+
+    ``reduction`` is mean, or none for one value an image.
+    """
+
+    def __init__(self, gamma_pos=1, gamma_neg=4, eps=0.1, reduction="mean"):
+        super().__init__()
+        self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
+        self.eps = eps
+        self.reduction = reduction
+
+    def forward(self, inputs, target):
+        classes = inputs.shape[-1]
+        labels = F.one_hot(target, classes).astype(inputs.dtype)
+        log_probabilities = F.log_softmax(inputs, axis=-1)
+        probabilities = log_probabilities.exp()
+        missed = paddle.where(labels > 0, 1.0 - probabilities, probabilities)
+        focus = missed ** (self.gamma_pos * labels + self.gamma_neg * (1.0 - labels))
+        smoothed = labels * (1.0 - self.eps) + self.eps / classes
+        loss = -(smoothed * log_probabilities * focus).sum(axis=-1)
+        return loss.mean() if self.reduction == "mean" else loss

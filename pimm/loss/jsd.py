@@ -1,0 +1,34 @@
+"""The consistency loss of AugMix."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from pimm.errors import ConfigError
+from pimm.loss.cross_entropy import LabelSmoothingCrossEntropy
+
+
+class JsdCrossEntropy(nn.Layer):
+    """Cross entropy of the clean images plus ``alpha`` times the Jensen-Shannon divergence of all versions of them.
+
+    Logits [num_splits * N, C], the clean images first; labels likewise, of which the first N count (arXiv 1912.02781).
+    """
+
+    def __init__(self, num_splits=3, alpha=12, smoothing=0.1):
+        super().__init__()
+        self.num_splits = num_splits
+        self.alpha = alpha
+        self.cross_entropy = LabelSmoothingCrossEntropy(smoothing or 0.0)
+
+    def forward(self, output, target):
+        if output.shape[0] % self.num_splits:
+            raise ConfigError(f"a batch of {output.shape[0]} images does not split into {self.num_splits} equal parts")
+        splits = output.chunk(self.num_splits)
+        loss = self.cross_entropy(splits[0], target[: len(splits[0])])
+        log_probabilities = [F.log_softmax(logits, axis=1) for logits in splits]
+        mixture = paddle.stack([log.exp() for log in log_probabilities]).mean(axis=0)
+        log_mixture = mixture.clip(1e-7, 1.0).log()  # keeps the divergence from exploding
+        divergences = [(log.exp() * (log - log_mixture)).sum(axis=1).mean() for log in log_probabilities]
+        return loss + self.alpha * sum(divergences) / len(divergences)

@@ -1,0 +1,215 @@
+"""Learning-rate schedules against the original's rates, epoch by epoch and update by update."""
+
+import types
+
+import golden
+import numpy as np
+import paddle
+import pytest
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.optim import SGD, group_lrs
+from pimm.scheduler import (
+    CosineLRScheduler,
+    LinearLRScheduler,
+    PlateauLRScheduler,
+    StepLRScheduler,
+    TanhLRScheduler,
+    create_scheduler,
+)
+from pimm.scheduler.noise import normal_draws
+
+CLASSES = {cls.__name__: cls for cls in (CosineLRScheduler, TanhLRScheduler, StepLRScheduler, PlateauLRScheduler)}
+ENTRIES = golden.facts("sched")["timm_0.1.20"]
+FACTORY = [entry for entry in ENTRIES if "create_scheduler(" in entry["api"]]
+DIRECT = [entry for entry in ENTRIES if "LRScheduler(" in entry["api"]]
+SUPERNET = [entry for entry in ENTRIES if "create_supernet_scheduler" in entry["api"]]
+
+
+def make_optimizer(lrs):
+    params = [paddle.create_parameter([2], "float32") for _ in lrs]
+    groups = [{"params": [param], "lr": lr} for param, lr in zip(params, lrs)]
+    return SGD(groups, lr=lrs[0], momentum=0.9)
+
+
+def follow(optimizer, scheduler, entry):
+    """The groups' rates in force at every epoch or update of a reference entry."""
+    by_epoch = "lrs_by_epoch" in entry
+    rates = [group_lrs(optimizer)]
+    for tick in range(1, len(entry["lrs_by_epoch" if by_epoch else "lrs_by_update"])):
+        if by_epoch:
+            scheduler.step(tick, entry["metrics"][tick - 1] if entry.get("metrics") else None)
+        else:
+            scheduler.step_update(tick)
+        rates.append(group_lrs(optimizer))
+    return np.array(rates), np.array(entry["lrs_by_epoch" if by_epoch else "lrs_by_update"])
+
+
+@pytest.mark.parametrize("entry", FACTORY, ids=lambda entry: entry["args"]["sched"])
+def test_create_scheduler(entry):
+    optimizer = make_optimizer(entry["group_base_lrs"])
+    scheduler, epochs = create_scheduler(types.SimpleNamespace(**entry["args"]), optimizer)
+    rates, expected = follow(optimizer, scheduler, entry)
+    assert epochs == entry["num_epochs_returned"]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("entry", DIRECT, ids=lambda entry: entry["api"].split()[2])
+def test_scheduler_classes(entry):
+    args = entry["args"]
+    optimizer = make_optimizer(entry["group_base_lrs"])
+    scheduler = CLASSES[entry["api"].split()[2].split("(")[0]](optimizer, **args)
+    rates, expected = follow(optimizer, scheduler, entry)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+    if "get_cycle_length" in entry:  # 0.1.20 forgot the warm-up that comes before the cycles; today's timm counts it
+        prefix = args["warmup_t"] if args.get("warmup_prefix") else 0
+        assert scheduler.get_cycle_length() == entry["get_cycle_length"] + prefix
+
+
+def test_linear_is_the_official_supernet_schedule_at_rate_one():
+    entry = next(entry for entry in SUPERNET if entry["args"]["LR"] == 1.0)
+    optimizer = make_optimizer(entry["group_base_lrs"])
+    scheduler = LinearLRScheduler(optimizer, int(entry["iters"]))
+    rates, expected = follow(optimizer, scheduler, entry)
+    np.testing.assert_allclose(rates, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_linear_reaches_zero_at_other_rates():
+    args = types.SimpleNamespace(sched="linear", epochs=2, min_lr=0.0, warmup_lr=0.0, warmup_epochs=0)
+    optimizer = make_optimizer([0.5, 0.1])
+    scheduler, epochs = create_scheduler(args, optimizer, updates_per_epoch=5)
+    seen = []
+    for update in range(1, 13):
+        scheduler.step_update(update)
+        scheduler.step(update)
+        seen.append(group_lrs(optimizer))
+    left = np.maximum(0.0, 1.0 - np.arange(1, 13) / 10)
+    np.testing.assert_allclose(seen, np.outer(left, [0.5, 0.1]), atol=1e-15)
+    assert epochs == 2
+
+
+def test_linear_with_warmup():
+    optimizer = make_optimizer([1.0])
+    scheduler = LinearLRScheduler(optimizer, 10, lr_min=0.2, warmup_t=4, warmup_lr_init=0.0, warmup_prefix=True)
+    seen = [optimizer.get_lr()]
+    for update in (2, 4, 9, 14, 99):
+        scheduler.step_update(update)
+        seen.append(optimizer.get_lr())
+    np.testing.assert_allclose(seen, [0.0, 0.5, 1.0, 0.6, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("seed, values", golden.facts("sched")["torch_randn1"])
+def test_noise_draws(seed, values):
+    draws = normal_draws(seed)
+    assert [next(draws) for _ in values] == values
+
+
+@pytest.mark.parametrize("mode, metrics", [("min", [3.0, 2.0, 2.0, 2.0]), ("max", [3.0, 4.0, 4.0, 4.0])])
+def test_plateau_modes(mode, metrics):
+    optimizer = make_optimizer([0.1])
+    scheduler = PlateauLRScheduler(optimizer, decay_rate=0.1, patience_t=1, mode=mode)
+    seen = []
+    for epoch, metric in enumerate(metrics, 1):
+        scheduler.step(epoch, metric)
+        seen.append(optimizer.get_lr())
+    np.testing.assert_allclose(seen, [0.1, 0.1, 0.1, 0.01])
+
+
+def test_plateau_mode_reaches_the_factory():
+    args = types.SimpleNamespace(**{**FACTORY[-1]["args"], "sched": "plateau", "plateau_mode": "max"})
+    scheduler, _ = create_scheduler(args, make_optimizer([0.1]))
+    assert scheduler.mode == "max"
+
+
+def test_plateau_state_goes_on_as_if_unbroken():
+    metrics = [1.0, 0.9, 0.95, 0.96, 0.97, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+    def fresh():
+        optimizer = make_optimizer([0.1, 0.02])
+        options = {"noise_range_t": 2, "noise_pct": 0.3}
+        return optimizer, PlateauLRScheduler(optimizer, 0.5, patience_t=1, cooldown_t=1, lr_min=0.01, **options)
+
+    optimizer, scheduler = fresh()
+    unbroken = []
+    for epoch, metric in enumerate(metrics, 1):
+        scheduler.step(epoch, metric)
+        unbroken.append(group_lrs(optimizer))
+        if epoch == 4:
+            saved = scheduler.state_dict()
+    optimizer, scheduler = fresh()
+    scheduler.load_state_dict(saved)
+    assert group_lrs(optimizer) == unbroken[3]
+    resumed = []
+    for epoch, metric in enumerate(metrics[4:], 5):
+        scheduler.step(epoch, metric)
+        resumed.append(group_lrs(optimizer))
+    assert resumed == unbroken[4:]
+    assert unbroken[-1][0] < 0.1 * 1.3 * 0.5
+
+
+def test_another_schedules_state_is_refused():
+    scheduler = CosineLRScheduler(make_optimizer([0.1]), 10)
+    with pytest.raises(CheckpointError, match="PlateauLRScheduler"):
+        PlateauLRScheduler(make_optimizer([0.1])).load_state_dict(scheduler.state_dict())
+
+
+@pytest.mark.parametrize("name", ["sgd", "none"])
+def test_names_of_the_constant_rate(name):
+    optimizer = make_optimizer([0.3])
+    assert create_scheduler(types.SimpleNamespace(sched=name, epochs=7), optimizer) == (None, 7)
+    assert optimizer.get_lr() == 0.3
+
+
+def test_unknown_name():
+    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+        create_scheduler(types.SimpleNamespace(sched="cosin", epochs=7), make_optimizer([0.3]))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda optimizer: CosineLRScheduler(optimizer, 0),
+        lambda optimizer: CosineLRScheduler(optimizer, 5, lr_min=-1.0),
+        lambda optimizer: CosineLRScheduler(optimizer, 5, warmup_t=-1),
+        lambda optimizer: TanhLRScheduler(optimizer, 5, lb=3.0, ub=1.0),
+        lambda optimizer: StepLRScheduler(optimizer, 0),
+        lambda optimizer: LinearLRScheduler(optimizer, 0),
+        lambda optimizer: PlateauLRScheduler(optimizer, mode="best"),
+    ],
+)
+def test_impossible_settings(build):
+    with pytest.raises(ConfigError, match=r"needs|mode"):
+        build(make_optimizer([0.1]))
+
+
+def test_a_group_scale_multiplies_whatever_is_scheduled():
+    entry = next(entry for entry in golden.facts("sched")["timm_1.0.31"] if "lr_scale" in entry["api"])
+    params = [paddle.create_parameter([2], "float32") for _ in range(2)]
+    groups = [{"params": params[:1]}, {"params": params[1:], "lr_scale": 0.3}]
+    optimizer = SGD(groups, lr=entry["group_base_lrs"][0])
+    args = entry["args"]
+    scheduler = CosineLRScheduler(
+        optimizer, args["num_epochs"], args["min_lr"], warmup_t=args["warmup_epochs"], warmup_lr_init=args["warmup_lr"]
+    )
+    rates, expected = follow(optimizer, scheduler, entry)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_any_paddle_optimizer_can_be_scheduled():
+    optimizer = paddle.optimizer.Adam(0.2, parameters=[paddle.create_parameter([2], "float32")])
+    scheduler = StepLRScheduler(optimizer, decay_t=2, decay_rate=0.5)
+    scheduler.step(4)
+    assert optimizer.get_lr() == 0.05
+
+
+def test_the_rate_reaches_the_weights():
+    optimizer = make_optimizer([0.1, 0.1])
+    params = [group["params"][0] for group in optimizer.param_groups]
+    before = [param.numpy() for param in params]
+    scheduler = CosineLRScheduler(optimizer, 10, lr_min=0.0)
+    scheduler.base_values = [0.1, 0.05]
+    scheduler.step(5)
+    sum(param.sum() for param in params).backward()
+    optimizer.step()
+    moved = [(old - param.numpy())[0] for old, param in zip(before, params)]
+    np.testing.assert_allclose(moved, [0.05, 0.025], rtol=1e-5)
