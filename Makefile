@@ -24,7 +24,8 @@ $(INSTALLED): pyproject.toml requirements.txt
 	@echo 'Setting up $(VENV); this downloads about 300 MB, most of it Paddle.'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || \
+		{ echo 'error: the installation failed; Paddle 3.3 is made for Python 3.9 to 3.13 (choose with PYTHON=...)' >&2; exit 1; }
 	touch $@
 
 clean:
