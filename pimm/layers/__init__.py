@@ -1,6 +1,6 @@
 """Layers that image networks are made of, with timm's names and arguments."""
 
-from .activations import (
+from pimm.layers.activations import (
     HardMish,
     HardSigmoid,
     HardSwish,
@@ -16,15 +16,15 @@ from .activations import (
     swish,
     tanh,
 )
-from .conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
-from .create_act import get_act_fn, get_act_layer
-from .drop import DropPath, drop_path
-from .helpers import make_divisible
-from .linear import Linear
-from .norm import BatchNorm2d, frozen_batch_norm_statistics
-from .padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
-from .pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
-from .squeeze_excite import SqueezeExcite
+from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
+from pimm.layers.create_act import get_act_fn, get_act_layer
+from pimm.layers.drop import DropPath, drop_path
+from pimm.layers.helpers import make_divisible
+from pimm.layers.linear import Linear
+from pimm.layers.norm import BatchNorm2d, frozen_batch_norm_statistics
+from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
+from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from pimm.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "AvgPool2dSame",

@@ -10,9 +10,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..errors import ConfigError
-from .helpers import to_pair
-from .padding import get_padding_value, same_padding
+from pimm.errors import ConfigError
+from pimm.layers.helpers import to_pair
+from pimm.layers.padding import get_padding_value, same_padding
+from pimm.ops import depthwise_conv2d
 
 
 def _uniform(fan_in):
@@ -23,8 +24,6 @@ def _uniform(fan_in):
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolve ``x`` [N, C, H, W] with ``weight`` [O, C / groups, kh, kw]; padding is an int, a pair or four sides."""
     if groups > 1 and list(weight.shape[:2]) == [groups, 1]:
-        from ..ops import depthwise_conv2d
-
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
@@ -33,8 +32,7 @@ class Conv2d(nn.Conv2D):
     """`paddle.nn.Conv2D` with PyTorch's arguments, attributes and initial values."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
-        self_kernel = to_pair(kernel_size)
-        init = _uniform(in_channels // groups * math.prod(self_kernel))
+        init = _uniform(in_channels // groups * math.prod(to_pair(kernel_size)))
         super().__init__(
             in_channels,
             out_channels,
@@ -48,7 +46,7 @@ class Conv2d(nn.Conv2D):
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = self_kernel
+        self.kernel_size = to_pair(kernel_size)
         self.stride = to_pair(stride)
         self.padding = to_pair(padding)
         self.dilation = to_pair(dilation)

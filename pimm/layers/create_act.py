@@ -5,8 +5,8 @@ import difflib
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..errors import ConfigError
-from .activations import (
+from pimm.errors import ConfigError
+from pimm.layers.activations import (
     HardMish,
     HardSigmoid,
     HardSwish,

@@ -5,7 +5,7 @@ import contextlib
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..errors import TrainingError
+from pimm.errors import TrainingError
 
 _frozen = False
 

@@ -2,7 +2,7 @@
 
 import paddle.nn.functional as F
 
-from ..errors import ConfigError
+from pimm.errors import ConfigError
 
 
 def get_padding(kernel_size, stride=1, dilation=1, **_):

@@ -4,9 +4,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..errors import ConfigError
-from .helpers import to_pair
-from .padding import get_padding_value, pad_same
+from pimm.errors import ConfigError
+from pimm.layers.helpers import to_pair
+from pimm.layers.padding import get_padding_value, pad_same
 
 
 def _avgmax(x, output_size):

@@ -3,9 +3,9 @@
 import paddle.nn.functional as F
 from paddle import nn
 
-from .activations import sigmoid
-from .conv import Conv2d
-from .helpers import make_divisible
+from pimm.layers.activations import sigmoid
+from pimm.layers.conv import Conv2d
+from pimm.layers.helpers import make_divisible
 
 
 class SqueezeExcite(nn.Layer):

@@ -1,15 +1,27 @@
-"""Image networks."""
+"""Image networks, created by name."""
 
-from ..layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
-from .helpers import load_state_dict_strictly
-from .torch_names import from_torch_arrays, load_torch_arrays, torch_names
+from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
+from pimm.models.efficientnet import EfficientNet
+from pimm.models.factory import create_model
+from pimm.models.helpers import load_checkpoint, load_state_dict_strictly
+from pimm.models.mobilenetv3 import MobileNetV3
+from pimm.models.registry import is_model, list_models, model_entrypoint, register_model
+from pimm.models.torch_names import from_torch_arrays, load_torch_arrays, torch_names
 
 __all__ = [
+    "EfficientNet",
+    "MobileNetV3",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "create_conv2d",
+    "create_model",
     "from_torch_arrays",
+    "is_model",
+    "list_models",
+    "load_checkpoint",
     "load_state_dict_strictly",
     "load_torch_arrays",
+    "model_entrypoint",
+    "register_model",
     "torch_names",
 ]

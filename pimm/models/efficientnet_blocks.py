@@ -3,7 +3,7 @@
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..layers import BatchNorm2d, Linear, SqueezeExcite, create_conv2d, drop_path, make_divisible, sigmoid
+from pimm.layers import BatchNorm2d, Linear, SqueezeExcite, create_conv2d, drop_path, make_divisible, sigmoid
 
 # What Google trained its mobile networks with; 1 - 0.99 because momentum is the new batch's weight here.
 BN_MOMENTUM_TF_DEFAULT = 1 - 0.99

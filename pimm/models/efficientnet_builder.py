@@ -25,9 +25,9 @@ import re
 
 from paddle import nn
 
-from ..errors import ConfigError
-from ..layers import BatchNorm2d, CondConv2d, HardSwish, Swish
-from .efficientnet_blocks import (
+from pimm.errors import ConfigError
+from pimm.layers import BatchNorm2d, CondConv2d, HardSwish, Swish
+from pimm.models.efficientnet_blocks import (
     CondConvResidual,
     ConvBnAct,
     DepthwiseSeparableConv,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import CheckpointError
+from pimm.errors import CheckpointError
 
 
 def check_state(expected, given, source="the weights"):
@@ -29,3 +29,7 @@ def load_state_dict_strictly(model, arrays, source="the weights"):
     )
     for name, tensor in state.items():
         tensor.set_value(np.array(arrays[name], order="C"))
+
+
+def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
+    raise NotImplementedError

@@ -1,0 +1,35 @@
+"""Activations, where scripts that came from the earlier Paddle port of Cream look for them."""
+
+from pimm.layers.activations import (
+    HardMish,
+    HardSigmoid,
+    HardSwish,
+    Mish,
+    Sigmoid,
+    Swish,
+    Tanh,
+    hard_mish,
+    hard_sigmoid,
+    hard_swish,
+    mish,
+    sigmoid,
+    swish,
+    tanh,
+)
+
+__all__ = [
+    "HardMish",
+    "HardSigmoid",
+    "HardSwish",
+    "Mish",
+    "Sigmoid",
+    "Swish",
+    "Tanh",
+    "hard_mish",
+    "hard_sigmoid",
+    "hard_swish",
+    "mish",
+    "sigmoid",
+    "swish",
+    "tanh",
+]

@@ -1,0 +1,185 @@
+"""MobileNet V3 (https://arxiv.org/abs/1905.02244): names, state names and numbers are timm's.
+
+``tf_`` variants pad and normalise as TensorFlow does; ``minimal`` ones have neither gates nor 5x5 kernels nor hard
+swish.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Optional
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from pimm.errors import ConfigError
+from pimm.layers import BatchNorm2d, HardSwish, Linear, SelectAdaptivePool2d, create_conv2d, hard_sigmoid
+from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
+from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
+from pimm.models.registry import default_cfg, register_variants
+
+
+class MobileNetV3(nn.Layer):
+    """Stem, stages of mobile blocks, and the efficient head: pooling first, then a convolution without batch norm.
+
+    ``block_args`` as `decode_arch_def` gives them.
+    """
+
+    def __init__(
+        self,
+        block_args,
+        num_classes=1000,
+        in_chans=3,
+        stem_size=16,
+        num_features=1280,
+        head_bias=True,
+        channel_multiplier=1.0,
+        pad_type="",
+        act_layer=nn.ReLU,
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+        se_kwargs=None,
+        norm_layer=BatchNorm2d,
+        norm_kwargs=None,
+        global_pool="avg",
+    ):
+        super().__init__()
+        norm_kwargs = norm_kwargs or {}
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.drop_rate = drop_rate
+
+        stem_size = round_channels(stem_size, channel_multiplier)
+        self.conv_stem = create_conv2d(in_chans, stem_size, 3, stride=2, padding=pad_type)
+        self.bn1 = norm_layer(stem_size, **norm_kwargs)
+        self.act1 = act_layer()
+
+        builder = EfficientNetBuilder(
+            channel_multiplier, 8, None, 32, pad_type, act_layer, se_kwargs, norm_layer, norm_kwargs, drop_path_rate
+        )
+        self.blocks = nn.Sequential(*builder(stem_size, block_args))
+
+        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
+        pooled = builder.in_chs * self.global_pool.feat_mult()
+        self.conv_head = create_conv2d(pooled, num_features, 1, padding=pad_type, bias=head_bias)
+        self.act2 = act_layer()
+        self.classifier = Linear(num_features, num_classes) if num_classes else nn.Identity()
+        efficientnet_init_weights(self)
+
+    def get_classifier(self):
+        """The last layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes, global_pool="avg"):
+        """Put a new pooling and a new classifier in; with 0 classes the model returns the head's features.
+
+        Raises `ConfigError` if the new pooling gives the head another number of channels.
+        """
+        pool = SelectAdaptivePool2d(pool_type=global_pool)
+        if pool.feat_mult() != self.global_pool.feat_mult():
+            raise ConfigError(f"the head cannot change from {self.global_pool.pool_type} to {global_pool} pooling")
+        self.num_classes = num_classes
+        self.global_pool = pool
+        self.classifier = Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x):  # [N, in_chans, H, W]
+        x = self.act1(self.bn1(self.conv_stem(x)))  # [N, stem_size, H / 2, W / 2]
+        x = self.blocks(x)  # [N, C, H / 32, W / 32]
+        x = self.global_pool(x)  # [N, C, 1, 1]
+        return self.act2(self.conv_head(x))  # [N, num_features, 1, 1]
+
+    def forward(self, x):
+        x = self.forward_features(x).flatten(1)
+        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
+        return self.classifier(x)  # [N, num_classes]
+
+
+_LARGE = [
+    ["ds_r1_k3_s1_e1_c16_nre"],
+    ["ir_r1_k3_s2_e4_c24_nre", "ir_r1_k3_s1_e3_c24_nre"],
+    ["ir_r3_k5_s2_e3_c40_se0.25_nre"],
+    ["ir_r1_k3_s2_e6_c80", "ir_r1_k3_s1_e2.5_c80", "ir_r2_k3_s1_e2.3_c80"],
+    ["ir_r2_k3_s1_e6_c112_se0.25"],
+    ["ir_r3_k5_s2_e6_c160_se0.25"],
+    ["cn_r1_k1_s1_c960"],
+]
+_LARGE_NOSKIP = [["ds_r1_k3_s1_e1_c16_nre_noskip"], *_LARGE[1:]]
+_LARGE_MINIMAL = [
+    ["ds_r1_k3_s1_e1_c16"],
+    ["ir_r1_k3_s2_e4_c24", "ir_r1_k3_s1_e3_c24"],
+    ["ir_r3_k3_s2_e3_c40"],
+    ["ir_r1_k3_s2_e6_c80", "ir_r1_k3_s1_e2.5_c80", "ir_r2_k3_s1_e2.3_c80"],
+    ["ir_r2_k3_s1_e6_c112"],
+    ["ir_r3_k3_s2_e6_c160"],
+    ["cn_r1_k1_s1_c960"],
+]
+_SMALL = [
+    ["ds_r1_k3_s2_e1_c16_se0.25_nre"],
+    ["ir_r1_k3_s2_e4.5_c24_nre", "ir_r1_k3_s1_e3.67_c24_nre"],
+    ["ir_r1_k5_s2_e4_c40_se0.25", "ir_r2_k5_s1_e6_c40_se0.25"],
+    ["ir_r2_k5_s1_e3_c48_se0.25"],
+    ["ir_r3_k5_s2_e6_c96_se0.25"],
+    ["cn_r1_k1_s1_c576"],
+]
+_SMALL_MINIMAL = [
+    ["ds_r1_k3_s2_e1_c16"],
+    ["ir_r1_k3_s2_e4.5_c24", "ir_r1_k3_s1_e3.67_c24"],
+    ["ir_r1_k3_s2_e4_c40", "ir_r2_k3_s1_e6_c40"],
+    ["ir_r2_k3_s1_e3_c48"],
+    ["ir_r3_k3_s2_e6_c96"],
+    ["cn_r1_k1_s1_c576"],
+]
+_SE = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
+
+
+@dataclass(frozen=True)
+class _Variant:
+    arch_def: list
+    width: float = 1.0
+    num_features: int = 1280
+    act_layer: type = HardSwish
+    interpolation: str = "bilinear"
+    head_bias: bool = True
+    bn_eps: Optional[float] = None
+    se_kwargs: dict = field(default_factory=lambda: dict(_SE))
+    tensorflow: bool = False
+
+
+_VARIANTS = {
+    "mobilenetv3_large_075": _Variant(_LARGE, 0.75),
+    "mobilenetv3_large_100": _Variant(_LARGE, interpolation="bicubic"),
+    "mobilenetv3_small_075": _Variant(_SMALL, 0.75, 1024),
+    "mobilenetv3_small_100": _Variant(_SMALL, 1.0, 1024),
+    "mobilenetv3_rw": _Variant(
+        _LARGE_NOSKIP,
+        interpolation="bicubic",
+        head_bias=False,
+        bn_eps=BN_EPS_TF_DEFAULT,
+        se_kwargs={"gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 1},
+    ),
+    "tf_mobilenetv3_large_minimal_100": _Variant(_LARGE_MINIMAL, act_layer=nn.ReLU, tensorflow=True),
+    "tf_mobilenetv3_small_minimal_100": _Variant(_SMALL_MINIMAL, 1.0, 1024, act_layer=nn.ReLU, tensorflow=True),
+}
+_VARIANTS.update(
+    (f"tf_{name}", replace(_VARIANTS[name], interpolation="bilinear", tensorflow=True))
+    for name in ("mobilenetv3_large_075", "mobilenetv3_large_100", "mobilenetv3_small_075", "mobilenetv3_small_100")
+)
+
+
+def _create(variant, **kwargs):
+    if variant.tensorflow:
+        kwargs = {"bn_eps": BN_EPS_TF_DEFAULT, "pad_type": "same", **kwargs}
+    kwargs.setdefault("bn_eps", variant.bn_eps)
+    arguments = {
+        "block_args": decode_arch_def(variant.arch_def),
+        "num_features": variant.num_features,
+        "head_bias": variant.head_bias,
+        "channel_multiplier": variant.width,
+        "act_layer": variant.act_layer,
+        "se_kwargs": variant.se_kwargs,
+        "norm_kwargs": resolve_bn_args(kwargs),
+    }
+    model = MobileNetV3(**{**arguments, **kwargs})
+    model.default_cfg = default_cfg(interpolation=variant.interpolation, centred=variant.tensorflow)
+    return model
+
+
+register_variants(_VARIANTS, _create)
