@@ -50,6 +50,8 @@ def _solarize_add(image, amount, threshold=128):
 
 
 def _posterize(image, bits):
+    if bits <= 0:  # black; newer Pillow refuses it
+        return image.point([0] * 256 * len(image.getbands()))
     return ImageOps.posterize(image, bits) if bits < 8 else image
 
 
@@ -147,7 +149,8 @@ class AugmentOp:
         if self.prob < 1.0 and random.random() > self.prob:
             return image
         operation, level = OPS[self.name]
-        arguments = [] if level is None else [level(self._draw_magnitude() / MAX_LEVEL, self.hparams)]
+        part = self._draw_magnitude() / MAX_LEVEL
+        arguments = [] if level is None else [level(part, self.hparams)]
         if getattr(operation, "moves_pixels", False):
             arguments += [self._draw_interpolation(), self.hparams.get("img_mean", DEFAULT_HPARAMS["img_mean"])]
         return operation(image, *arguments)

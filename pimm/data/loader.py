@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -22,9 +21,7 @@ from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import preserved_streams, seed_streams
 from pimm.data.transforms import Compose, Normalize, pair
 from pimm.data.transforms_factory import create_transform
-from pimm.errors import DataError
-
-_logger = logging.getLogger(__name__)
+from pimm.errors import ConfigError, DataError
 
 _BATCH_STREAM = 1  # ends the key of a batch's random stream; those of images have no fourth part
 
@@ -100,8 +97,11 @@ class _Guarded(paddle.io.Dataset):
         try:
             images, labels = self.reader[task]
         except Exception as caught:
-            error = str(caught) if isinstance(caught, DataError) else f"{type(caught).__name__}: {caught}"
-            trace = "" if isinstance(caught, DataError) else traceback.format_exc()
+            if isinstance(caught, DataError):
+                error = str(caught)
+            else:
+                error = f"a transform or collate function failed in a data worker: {type(caught).__name__}: {caught}"
+                trace = traceback.format_exc()
         return images, labels, [(path, broken[path]) for path in broken if path not in known], error, trace
 
     def __len__(self):
@@ -214,6 +214,14 @@ def _read_here(reader):
     return read
 
 
+def _decode_small(dataset, input_size):
+    dataset = getattr(dataset, "dataset", dataset)  # inside AugMixDataset
+    if not hasattr(dataset, "draft_size"):
+        raise ConfigError(f"draft decoding is for pimm.data.Dataset; {type(dataset).__name__} decodes on its own")
+    height, width = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
+    dataset.draft_size = (width, height)
+
+
 def create_loader(
     dataset,
     input_size,
@@ -257,7 +265,7 @@ def create_loader(
         distributed: take this rank's share of the images, see ``BatchPlan``: equally many batches in training; in
             evaluation every image exactly once, so that ranks may have different numbers of them.
         pin_memory: accepted for timm's scripts; Paddle copies to the device in the background anyway.
-        fp16: give float16 images.
+        fp16: give float16 images (where the prefetcher is used).
         seed: of the order and of all that is drawn for the images.
         draft: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still large enough; faster for large
             photographs, with slightly different pixels.
@@ -292,10 +300,10 @@ def create_loader(
     finish = None
     if use_prefetcher:
         erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
-        finish = Compose([Normalize(mean, std), *([erasing] if is_training and re_prob > 0 else [])])
+        normalize = Normalize(mean, std, "float16" if fp16 else "float32")
+        finish = Compose([normalize, erasing] if is_training and re_prob > 0 else [normalize])
     if draft:
-        height, width = pair(tuple(input_size[-2:]) if isinstance(input_size, (tuple, list)) else input_size)
-        dataset.draft_size = (width, height)
+        _decode_small(dataset, input_size)
     rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     return Loader(
         dataset,

@@ -82,6 +82,7 @@ class Normalize:
 
     def __init__(self, mean, std, dtype="float32"):
         self.dtype = dtype
+        self._tensors = {}
         self.mean = np.asarray(mean, np.float32).reshape(-1, 1, 1) * 255
         self.std = np.asarray(std, np.float32).reshape(-1, 1, 1) * 255
 
@@ -90,8 +91,13 @@ class Normalize:
             images = images - self.mean
             images /= self.std
             return images.astype(self.dtype, copy=False)
-        mean, std = (paddle.to_tensor(value, place=images.place) for value in (self.mean, self.std))
+        mean, std = self._on_device(images.place)
         return ((images.astype("float32") - mean) / std).astype(self.dtype)
+
+    def _on_device(self, place):
+        if str(place) not in self._tensors:  # once, for copying to a device waits for it
+            self._tensors[str(place)] = [paddle.to_tensor(value, place=place) for value in (self.mean, self.std)]
+        return self._tensors[str(place)]
 
 
 class Resize:
