@@ -35,7 +35,7 @@ class TimmOptimizer:
 
     @property
     def param_groups(self):
-        """Read-only view of the groups, each with its present ``lr``; rates are set by ``set_lr`` and the schedulers."""
+        """Read-only view of the groups, each with its present ``lr``; ``set_lr`` and the schedulers set rates."""
         pairs = zip(self._param_groups, group_lrs(self))
         return [types.MappingProxyType({**group, "lr": lr}) for group, lr in pairs]
 

@@ -22,8 +22,8 @@ def param_groups_weight_decay(model, weight_decay=1e-5, no_weight_decay_list=())
 def as_param_groups(params, lr, weight_decay):
     """Parameters, or groups in timm's or Paddle's spelling, as the list of groups that Paddle's optimizers take.
 
-    A group's ``lr`` is its own rate. ``lr_scale`` (Paddle: ``learning_rate``) multiplies whatever rate is set, for good.
-    Frozen parameters are left out; in Paddle the running statistics of BatchNorm are among them.
+    A group's ``lr`` is its own rate; ``lr_scale`` (Paddle: ``learning_rate``) multiplies whatever rate is set, for
+    good. Frozen parameters are left out; in Paddle the running statistics of BatchNorm are among them.
     """
     entries = list(params)
     groups = []

@@ -1,0 +1,64 @@
+"""Meters, averages of weights, checkpoints, logs, and several processes."""
+
+from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from pimm.utils.checkpoint_saver import CheckpointSaver
+from pimm.utils.distributed import (
+    all_reduce_gradients,
+    all_reduce_mean,
+    all_reduce_sum,
+    barrier,
+    broadcast_parameters,
+    broadcast_tensors,
+    broadcast_values,
+    distribute_bn,
+    init_distributed,
+    is_main_process,
+    rank,
+    reduce_tensor,
+    world_size,
+)
+from pimm.utils.log import FormatterNoInfo, setup_default_logging
+from pimm.utils.metrics import AverageMeter, accuracy
+from pimm.utils.misc import add_bool_arg, natural_key, random_seed
+from pimm.utils.model import get_state_dict, unwrap_model
+from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
+from pimm.utils.serialization import atomic_file, load_arrays, save_arrays
+from pimm.utils.summary import get_outdir, update_summary
+
+__all__ = [
+    "AverageMeter",
+    "Checkpoint",
+    "CheckpointSaver",
+    "FormatterNoInfo",
+    "ModelEma",
+    "ModelEmaV2",
+    "ModelEmaV3",
+    "accuracy",
+    "add_bool_arg",
+    "all_reduce_gradients",
+    "all_reduce_mean",
+    "all_reduce_sum",
+    "atomic_file",
+    "barrier",
+    "broadcast_parameters",
+    "broadcast_tensors",
+    "broadcast_values",
+    "distribute_bn",
+    "get_outdir",
+    "get_state_dict",
+    "init_distributed",
+    "is_main_process",
+    "latest_checkpoint",
+    "load_arrays",
+    "natural_key",
+    "random_seed",
+    "rank",
+    "read_checkpoint",
+    "reduce_tensor",
+    "save_arrays",
+    "setup_default_logging",
+    "unwrap_model",
+    "update_summary",
+    "world_size",
+    "write_checkpoint",
+]

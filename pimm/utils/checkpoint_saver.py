@@ -1,0 +1,140 @@
+"""Which checkpoints are kept: the best few, and always the newest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from pathlib import Path
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.optim.state import optimizer_state
+from pimm.utils.checkpoint import (
+    EMA,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    latest_checkpoint,
+    link_checkpoint,
+    list_checkpoints,
+    read_manifest,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from pimm.utils.distributed import is_main_process
+from pimm.utils.model import get_state_dict, unwrap_model
+
+_logger = logging.getLogger(__name__)
+
+BEST = "model_best"
+_RECOVERIES_KEPT = 2
+
+
+class CheckpointSaver:
+    """Saves a training after epochs and in the middle of them, in folders that ``read_checkpoint`` reads.
+
+    Of the epochs' checkpoints the ``max_history`` best by metric are kept (the higher the better, or the lower with
+    ``decreasing``) and always the newest, so that resuming never goes back; ``model_best`` is the best one. Of those
+    inside epochs the last two are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's own: a resumed
+    training goes on with the history it had. The main process alone writes.
+    """
+
+    def __init__(
+        self,
+        checkpoint_prefix="checkpoint",
+        recovery_prefix="recovery",
+        checkpoint_dir="",
+        recovery_dir="",
+        decreasing=False,
+        max_history=10,
+    ):
+        if max_history < 1:
+            raise ConfigError(f"max_history is at least 1, got {max_history}")
+        self.save_prefix = checkpoint_prefix
+        self.recovery_prefix = recovery_prefix
+        self.checkpoint_dir = Path(checkpoint_dir)
+        self.recovery_dir = Path(recovery_dir or checkpoint_dir)
+        self.decreasing = decreasing
+        self.max_history = max_history
+        self.best_epoch = None
+        self.best_metric = None
+        self.checkpoint_files = []  # (folder, metric), the best first
+        self._find_history()
+
+    def save_checkpoint(self, model, optimizer, args, epoch, model_ema=None, metric=None, use_amp=False, state=None):
+        """Save the end of ``epoch`` and return the best metric and its epoch, or two Nones.
+
+        ``args`` is noted in the manifest. ``state`` is whatever else the training needs, plain data and arrays; a loss
+        scaler's state belongs there, for which 0.1.20 had ``use_amp``. CheckpointError if it cannot be written.
+        """
+        if not is_main_process():
+            return self.best_metric, self.best_epoch
+        metric = None if metric is None else float(metric)
+        folder = self.checkpoint_dir / f"{self.save_prefix}-{epoch}"
+        self._write(folder, model, optimizer, args, {"epoch": epoch, "metric": metric}, model_ema, state)
+        self.checkpoint_files = [entry for entry in self.checkpoint_files if entry[0] != folder]
+        self.checkpoint_files.append((folder, metric))
+        self._sort()
+        if metric is not None and (self.best_metric is None or self._rank(metric) > self._rank(self.best_metric)):
+            self.best_epoch, self.best_metric = epoch, metric
+            link_checkpoint(folder, self.checkpoint_dir / BEST)
+        self._prune(newest=folder)
+        return self.best_metric, self.best_epoch
+
+    def save_recovery(self, model, optimizer, args, epoch, model_ema=None, use_amp=False, batch_idx=0, state=None):
+        """Save the moment before batch ``batch_idx`` of ``epoch``; the arguments are ``save_checkpoint``'s."""
+        if not is_main_process():
+            return
+        folder = self.recovery_dir / f"{self.recovery_prefix}-{epoch}-{batch_idx}"
+        self._write(folder, model, optimizer, args, {"epoch": epoch, "batch": batch_idx}, model_ema, state)
+        for old in list_checkpoints(self.recovery_dir, self.recovery_prefix)[_RECOVERIES_KEPT:]:
+            if old != folder:
+                remove_checkpoint(old)
+
+    def find_recovery(self):
+        """The furthest complete checkpoint from inside an epoch, or an empty string."""
+        return str(latest_checkpoint(self.recovery_dir, self.recovery_prefix) or "")
+
+    def _write(self, folder, model, optimizer, args, manifest, model_ema, state):
+        net = unwrap_model(model)
+        files = {MODEL: get_state_dict(net), OPTIMIZER: optimizer_state(optimizer, net)}
+        if model_ema is not None:
+            files[EMA] = get_state_dict(model_ema)
+        if state is not None:
+            files[STATE] = state
+        described = json.loads(json.dumps(vars(args) if args is not None else {}, default=str))
+        arch = described.get("model", type(net).__name__)
+        write_checkpoint(folder, files, {**manifest, "arch": arch, "args": described})
+
+    def _rank(self, metric):
+        if metric is None or math.isnan(metric):
+            return -math.inf
+        return -metric if self.decreasing else metric
+
+    def _sort(self):
+        self.checkpoint_files.sort(key=lambda entry: self._rank(entry[1]), reverse=True)
+
+    def _prune(self, newest):
+        kept = self.checkpoint_files[: self.max_history]
+        for entry in self.checkpoint_files[self.max_history :]:
+            if entry[0] == newest:
+                kept.append(entry)
+            else:
+                remove_checkpoint(entry[0])
+        self.checkpoint_files = kept
+        listed = "\n".join(f" {folder}: {metric}" for folder, metric in kept)
+        _logger.debug("checkpoints:\n%s", listed)
+
+    def _find_history(self):
+        for folder in list_checkpoints(self.checkpoint_dir, self.save_prefix):
+            try:
+                self.checkpoint_files.append((folder, read_manifest(folder)["metric"]))
+            except (CheckpointError, KeyError) as error:
+                _logger.warning("%s does not count among the checkpoints: %s", folder, error)
+        self._sort()
+        best = self.checkpoint_dir / BEST
+        if best.is_dir():
+            with contextlib.suppress(CheckpointError):  # a damaged one is replaced by the next that has a metric
+                manifest = read_manifest(best)
+                self.best_epoch, self.best_metric = manifest["epoch"], manifest["metric"]

@@ -1,0 +1,126 @@
+"""Several processes under ``paddle.distributed.launch``; with one process every function here costs nothing."""
+
+from __future__ import annotations
+
+import paddle
+from paddle import distributed as dist
+
+from pimm.utils.model import unwrap_model
+
+
+def rank():
+    """This process's number."""
+    return dist.get_rank()
+
+
+def world_size():
+    """The number of processes."""
+    return dist.get_world_size()
+
+
+def is_main_process():
+    """Whether this is the process that writes files and logs."""
+    return rank() == 0
+
+
+def init_distributed():
+    """Connect the processes, if there is more than one: NCCL between GPUs, Gloo between CPUs."""
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+
+
+def barrier():
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@paddle.no_grad()
+def all_reduce_sum(tensor):
+    """The sum of ``tensor`` over all processes; the tensor itself stays as it is."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def reduce_tensor(tensor, n):
+    """The sum of ``tensor`` over all processes divided by ``n``: timm's mean over ``n`` processes."""
+    return all_reduce_sum(tensor) / n
+
+
+@paddle.no_grad()
+def all_reduce_mean(tensors):
+    """The means of tensors over all processes: one message for each data type."""
+    if world_size() == 1:
+        return list(tensors)
+    return _in_one_message(tensors, lambda flat: all_reduce_sum(flat) / world_size())
+
+
+@paddle.no_grad()
+def all_reduce_gradients(parameters):
+    """Average the gradients that exist over all processes, in place.
+
+    Every process must have gradients for the same parameters, as it has when all train the same path.
+    """
+    if world_size() == 1:
+        return
+    gradients = [param.grad for param in parameters if param.grad is not None]
+    for gradient, mean in zip(gradients, all_reduce_mean(gradients)):
+        paddle.assign(mean, output=gradient)
+
+
+@paddle.no_grad()
+def broadcast_tensors(tensors):
+    """The first process's values of tensors, which must have the same shapes everywhere."""
+    if world_size() == 1:
+        return list(tensors)
+    return _in_one_message(tensors, _broadcast)
+
+
+def broadcast_values(tensor):
+    """The first process's values of a tensor, as Python numbers: one wait for the device."""
+    return broadcast_tensors([tensor])[0].tolist()
+
+
+@paddle.no_grad()
+def broadcast_parameters(model):
+    """Give all processes the first one's weights and running statistics."""
+    _overwrite(list(unwrap_model(model).state_dict().values()), broadcast_tensors)
+
+
+@paddle.no_grad()
+def distribute_bn(model, world_size=None, reduce=False):
+    """Give all processes the same running statistics: the first one's, or with ``reduce`` the mean.
+
+    ``world_size`` is timm's argument; the number of processes is known here.
+    """
+    state = unwrap_model(model).state_dict()
+    running = [tensor for name, tensor in state.items() if name.endswith(("._mean", "._variance"))]
+    _overwrite(running, all_reduce_mean if reduce else broadcast_tensors)
+
+
+def _overwrite(tensors, exchange):
+    if world_size() > 1:
+        for tensor, value in zip(tensors, exchange(tensors)):
+            paddle.assign(value, output=tensor)
+
+
+def _broadcast(flat):
+    dist.broadcast(flat, src=0)
+    return flat
+
+
+def _in_one_message(tensors, exchange):
+    """Pass tensors through ``exchange`` as one flat copy for each data type, and cut them out again."""
+    results = [None] * len(tensors)
+    by_dtype = {}
+    for index, tensor in enumerate(tensors):
+        by_dtype.setdefault(tensor.dtype, []).append(index)
+    for indices in by_dtype.values():
+        flat = exchange(paddle.concat([tensors[index].reshape([-1]) for index in indices]))
+        pieces = flat.split([tensors[index].size for index in indices])
+        for index, piece in zip(indices, pieces):
+            results[index] = piece.reshape(tensors[index].shape)
+    return results

@@ -1,0 +1,31 @@
+"""Logging to the console and to a file."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+
+_FILE_BYTES = 2 * 1024**2
+_FILE_COPIES = 3
+
+
+class FormatterNoInfo(logging.Formatter):
+    """Plain messages at level INFO, with the level's name in front at the others."""
+
+    def __init__(self, fmt="%(levelname)s: %(message)s"):
+        super().__init__(fmt)
+
+    def format(self, record):
+        return record.getMessage() if record.levelno == logging.INFO else super().format(record)
+
+
+def setup_default_logging(default_level=logging.INFO, log_path=""):
+    """Log to the console and, where ``log_path`` is given, to a rotating file with times and modules."""
+    console = logging.StreamHandler()
+    console.setFormatter(FormatterNoInfo())
+    logging.root.addHandler(console)
+    logging.root.setLevel(default_level)
+    if log_path:
+        file = logging.handlers.RotatingFileHandler(log_path, maxBytes=_FILE_BYTES, backupCount=_FILE_COPIES)
+        file.setFormatter(logging.Formatter("%(asctime)s - %(name)20s: [%(levelname)8s] - %(message)s"))
+        logging.root.addHandler(file)

@@ -1,0 +1,131 @@
+"""Exponential moving averages of a net's weights and running statistics."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from pimm.errors import CheckpointError
+from pimm.utils.checkpoint import EMA, read_checkpoint
+from pimm.utils.model import get_state_dict, unwrap_model
+from pimm.utils.serialization import load_arrays
+
+
+class ModelEma:
+    """A copy of the net, ``ema``, that keeps ``decay`` of itself with every update and takes the rest from the net.
+
+    ``device`` is where the copy lives, by default where the net does. ``resume`` names a checkpoint folder with an
+    average in it, or a ``.pdema`` file, to start from.
+    """
+
+    def __init__(self, model, decay=0.9999, device="", resume=""):
+        self.ema = _frozen_copy(model, device)
+        self.decay = decay
+        self.device = device
+        if resume:
+            self.load(resume)
+
+    def load(self, path):
+        """Start from a saved average; CheckpointError if there is none or it is another net's."""
+        from pimm.models.helpers import load_state_dict_strictly  # pimm.models imports this package
+
+        arrays = read_checkpoint(path).files.get(EMA) if Path(path).is_dir() else load_arrays(path)
+        if arrays is None:
+            raise CheckpointError(f"{path} holds no average: it was saved by a training without one")
+        load_state_dict_strictly(self.ema, arrays, source=f"the averaged weights in {path}")
+
+    def update(self, model):
+        """Move the average towards the net's present weights."""
+        _blend(self.ema, model, 1.0 - self.decay, self.device)
+
+
+class ModelEmaV2(nn.Layer):
+    """``ModelEma`` as a layer: the average is ``module``, and calling this calls it."""
+
+    def __init__(self, model, decay=0.9999, device=None):
+        super().__init__()
+        self.module = _frozen_copy(model, device)
+        self.decay = decay
+        self.device = device
+
+    def update(self, model):
+        """Move the average towards the net's present weights."""
+        _blend(self.module, model, 1.0 - self.decay, self.device)
+
+    def set(self, model):
+        """Make the average the net's present weights."""
+        _blend(self.module, model, 1.0, self.device)
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+class ModelEmaV3(ModelEmaV2):
+    """An average whose decay follows the step, if ``update`` is told it.
+
+    Through step ``update_after_step + 1`` the average is the net itself. With ``use_warmup`` the decay is then
+    ``1 - (1 + step / warmup_gamma) ** -warmup_power``, between ``min_decay`` and ``decay``. With ``exclude_buffers``
+    running statistics are copied, not averaged.
+    """
+
+    def __init__(
+        self,
+        model,
+        decay=0.9999,
+        min_decay=0.0,
+        update_after_step=0,
+        use_warmup=False,
+        warmup_gamma=1.0,
+        warmup_power=2 / 3,
+        device=None,
+        exclude_buffers=False,
+    ):
+        super().__init__(model, decay, device)
+        self.min_decay = min_decay
+        self.update_after_step = update_after_step
+        self.use_warmup = use_warmup
+        self.warmup_gamma = warmup_gamma
+        self.warmup_power = warmup_power
+        self.exclude_buffers = exclude_buffers
+
+    def get_decay(self, step=None):
+        """How much of the average stays at optimizer step ``step``, counted from one."""
+        if step is None:
+            return self.decay
+        step -= self.update_after_step + 1
+        if step <= 0:
+            return 0.0
+        if not self.use_warmup:
+            return self.decay
+        warmed = 1.0 - (1.0 + step / self.warmup_gamma) ** -self.warmup_power
+        return max(min(warmed, self.decay), self.min_decay)
+
+    def update(self, model, step=None):
+        """Move the average towards the net's weights after optimizer step ``step``."""
+        _blend(self.module, model, 1.0 - self.get_decay(step), self.device, self.exclude_buffers)
+
+
+def _frozen_copy(model, device):
+    average = copy.deepcopy(unwrap_model(model))
+    average.eval()
+    if device:
+        average.to(device=device)
+    for param in average.parameters():
+        param.stop_gradient = True
+    return average
+
+
+@paddle.no_grad()
+def _blend(average, model, weight, device, copy_statistics=False):
+    """Move each tensor of ``average`` by the share ``weight`` towards the net's; whole numbers are copied."""
+    current = get_state_dict(model)
+    for name, value in average.state_dict().items():
+        target = current[name].to(device) if device else current[name]
+        is_statistic = name.endswith(("._mean", "._variance"))
+        if not paddle.is_floating_point(value) or (copy_statistics and is_statistic):
+            paddle.assign(target, output=value)
+        else:
+            value.lerp_(target, weight)

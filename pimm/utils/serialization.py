@@ -1,0 +1,221 @@
+"""Files of arrays that Paddle reads too, written whole or not at all, and read without running what is in them.
+
+The format is Paddle's own for state dicts, a pickle of ``{name: numpy array}``: ``.pdparams``, ``.pdopt``, ``.pdema``.
+Values may also be plain data (numbers, strings, None, lists, tuples, sets, dicts) with arrays inside. bfloat16 tensors
+are stored as their bits, uint16, as Paddle does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from pimm.errors import CheckpointError
+
+_PROTOCOL = 4  # the newest that paddle.save has
+_NAME_TABLE = "StructuredToParameterName@@"  # paddle.save's key for the names of parameters in the process that saved
+
+
+class DigestingFile:
+    """A file being written, and what has gone into it: ``size`` in bytes and the state of ``digest``."""
+
+    def __init__(self, file, digest):
+        self.file, self.digest, self.size = file, digest, 0
+
+    def write(self, data):
+        self.digest.update(data)
+        self.size += memoryview(data).nbytes
+        return self.file.write(data)
+
+
+def sync_folder(folder):
+    """Make sure that new names in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """A binary file that appears under ``path`` when the block ends well, and leaves what was there when it does not.
+
+    CheckpointError if it cannot be written, as when the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def save_arrays(path, arrays):
+    """Write ``{name: tensor or array}``, or other data of the kinds named above, to ``path``: atomically.
+
+    CheckpointError for data of other kinds and if the disk is full.
+    """
+    with atomic_file(path) as file:
+        dump_arrays(arrays, file)
+
+
+def dump_arrays(arrays, file):
+    """``save_arrays`` into an open binary file; tensors are copied from the device one at a time."""
+    pickler = _ArrayPickler(file, _PROTOCOL)
+    pickler.fast = True  # no memo: it would keep every array's bytes in memory until the end
+    try:
+        pickler.dump(arrays)
+    except (pickle.PicklingError, RecursionError) as error:
+        raise CheckpointError(f"cannot be stored in a checkpoint: {error}") from error
+
+
+class _ArrayPickler(pickle.Pickler):
+    _GLOBALS = (np.ndarray, np.dtype, np.array(0).__reduce__()[0], OrderedDict)  # what arrays and states refer to
+
+    def reducer_override(self, value):
+        if isinstance(value, paddle.Tensor):
+            return value.numpy().__reduce_ex__(_PROTOCOL)
+        if isinstance(value, np.generic):
+            return np.asarray(value).__reduce_ex__(_PROTOCOL)
+        is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
+        if is_array or isinstance(value, (np.dtype, OrderedDict)) or any(value is known for known in self._GLOBALS):
+            return NotImplemented  # the usual way
+        raise pickle.PicklingError(f"{type(value).__name__} {str(value)[:60]!r}")
+
+
+def load_arrays(path):
+    """What ``save_arrays`` or ``paddle.save`` wrote to ``path``, with numpy arrays for tensors.
+
+    Nothing in the file is run: a pickle that asks for anything but arrays and plain data is refused. CheckpointError,
+    naming the file, for those and for missing, damaged and truncated ones.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = _ArrayUnpickler(file, encoding="latin1").load()
+        content = _Converter()(content)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{path} is damaged or not a file of arrays: {reason}") from error
+    if isinstance(content, dict):
+        content.pop(_NAME_TABLE, None)
+    return content
+
+
+class _DType:
+    """Stands in for ``numpy.dtype`` while a file is read."""
+
+    _KINDS = "biufcSU"
+
+    def __init__(self, code, align=False, copy=False):
+        self.dtype = np.dtype(str(code))
+        if self.dtype.kind not in self._KINDS:
+            raise pickle.UnpicklingError(f"arrays of type {code!r} are not allowed")
+
+    def __setstate__(self, state):
+        if any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("arrays of structured types are not allowed")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for an array while a file is read."""
+
+    def __init__(self, subtype=None, shape=None, code=None):
+        self.value = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        if isinstance(data, str):
+            data = data.encode("latin1")  # of Python 2
+        if dtype.dtype.itemsize * int(np.prod(shape, dtype=object)) != len(data):
+            raise pickle.UnpicklingError(f"{len(data)} bytes for an array of shape {shape} and type {dtype.dtype}")
+        self.value = np.ndarray(0, dtype.dtype)
+        self.value.__setstate__((1, tuple(shape), dtype.dtype, bool(is_fortran), bytes(data)))  # takes the bytes over
+
+
+def _scalar(dtype, data):
+    array = _Array()
+    array.__setstate__((1, (), dtype, False, data))
+    return array
+
+
+def _encode(text, encoding):
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    _ALLOWED = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _DType,
+        ("collections", "OrderedDict"): dict,
+        ("builtins", "tuple"): tuple,
+        ("__builtin__", "tuple"): tuple,
+        ("_codecs", "encode"): _encode,
+        **{
+            (f"numpy.{core}.multiarray", name): stand_in
+            for core in ("core", "_core")
+            for name, stand_in in (("_reconstruct", _Array), ("scalar", _scalar))
+        },
+    }
+
+    def find_class(self, module, name):
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of arrays needs")
+        return self._ALLOWED[module, name]
+
+    def persistent_load(self, pid):
+        raise pickle.UnpicklingError("it refers to data outside the file")
+
+
+class _Converter:
+    """Puts arrays where their stand-ins are, every shared container once."""
+
+    def __init__(self):
+        self.done = {}
+
+    def __call__(self, value):
+        if isinstance(value, _Array):
+            if value.value is None:
+                raise pickle.UnpicklingError("an array without data")
+            return value.value
+        if not isinstance(value, (dict, list, tuple, set, frozenset)):
+            if isinstance(value, (str, bytes, int, float, complex, type(None))):
+                return value
+            raise pickle.UnpicklingError(f"a stray {type(value).__name__}")
+        if id(value) not in self.done:
+            self.done[id(value)] = None  # until it is done: a container inside itself
+            self.done[id(value)] = self._container(value)
+        if self.done[id(value)] is None:
+            raise pickle.UnpicklingError("a container that contains itself")
+        return self.done[id(value)]
+
+    def _container(self, value):
+        if isinstance(value, dict):
+            return {self(key): self(item) for key, item in value.items()}
+        items = [self(item) for item in value]
+        if not isinstance(value, tuple):
+            return type(value)(items)
+        if len(items) == 2 and isinstance(items[0], str) and isinstance(items[1], np.ndarray):
+            return items[1]  # paddle.save's form of a tensor inside other data: its name and its value
+        return tuple(items)
