@@ -8,11 +8,15 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Callable
 
-from cream.config import Config, load_config
-from pimm.errors import PimmError
+# Paddle says so on every import; nothing here compiles often enough to want ccache.
+warnings.filterwarnings("ignore", message="No ccache found")
+
+from cream.config import Config, load_config  # noqa: E402
+from pimm.errors import PimmError  # noqa: E402
 
 # What the file system refuses is the user's to mend; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
@@ -79,7 +83,7 @@ def run(job: Callable[[], object]) -> int:
 def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
     def job() -> None:
         cfg = parse_args(description, argv)
-        from cream import jobs  # imports Paddle, which a wrong setting or --help need not wait for
+        from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
 
         getattr(jobs, name)(cfg)
 

@@ -72,20 +72,25 @@ def test_fault_of_the_program_keeps_its_traceback(error, capsys):
     assert capsys.readouterr().err.startswith("Traceback")
 
 
+def run_tool(tool, folder, *args):
+    command = [sys.executable, ROOT / "tools" / f"{tool}.py", *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("tool", COMMANDS)
 def test_tool_runs_from_anywhere_without_installation(tool, tmp_path):
-    def run(*args):
-        command = [sys.executable, ROOT / "tools" / f"{tool}.py", *args]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    code, out, err = run_tool(tool, tmp_path, "--help")
+    assert (code, err) == (0, "")
+    assert f"usage: {tool}.py [-h] --cfg FILE [KEY=VALUE ...]" in out
 
-    shown = run("--help")
-    assert (shown.returncode, "--cfg FILE" in shown.stdout) == (0, True)
-    missing = run("--cfg", "missing.yaml")
-    assert (missing.returncode, missing.stderr) == (2, "error: missing.yaml: No such file or directory\n")
+
+def test_tool_names_a_missing_file_and_an_unknown_key(tmp_path):
+    missing = run_tool("train", tmp_path, "--cfg", "missing.yaml")
+    assert missing == (2, "", "error: missing.yaml: No such file or directory\n")
     (tmp_path / "settings.yaml").write_text("EPOCH: 3\n")
-    unknown = run("--cfg", "settings.yaml")
-    assert unknown.returncode == 2
-    assert unknown.stderr == "error: settings.yaml, line 1: unknown key EPOCH; did you mean EPOCHS?\n"
+    unknown = run_tool("train", tmp_path, "--cfg", "settings.yaml")
+    assert unknown == (2, "", "error: settings.yaml, line 1: unknown key EPOCH; did you mean EPOCHS?\n")
 
 
 @pytest.mark.parametrize("failing", [0, 1])
