@@ -47,7 +47,7 @@ def load_library() -> ctypes.CDLL | None:
         return _load_library_once()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load_library_once() -> ctypes.CDLL | None:
     try:
         path = build_library()
@@ -82,15 +82,14 @@ def build_library() -> Path:
         looked_for = f"CXX={wanted}" if wanted else ", ".join(COMPILERS)
         raise PimmError(f"found no C++ compiler ({looked_for}); {_consequence('install g++')}")
     path = cache_folder() / f"{name}-{_checksum(_version(compiler))}.so"
-    if path.exists():
-        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _file_lock(path.parent / "lock"):
-            if not path.exists():
-                _compile(compiler, path)
+        if not path.exists():
+            with _file_lock(path.parent / "lock"):
+                if not path.exists():  # unless the one that we waited for has built it
+                    _compile(compiler, path)
     except OSError as error:
-        raise PimmError(f"cannot write {path} ({error}); {_consequence('set PIMM_CACHE_DIR')}") from None
+        raise PimmError(f"cannot build {path} ({error}); {_consequence('set PIMM_CACHE_DIR')}") from None
     return path
 
 
@@ -149,20 +148,16 @@ def _file_lock(path: Path, patience: float = 300):
 
 
 def _compile(compiler: list[str], path: Path) -> None:
-    print(
-        f"pimm: building the CPU depthwise convolution with {compiler[0]}, once ...",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
     start = time.monotonic()
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    say(f"pimm: building the CPU depthwise convolution with {compiler[0]}, once ...", end="")
     with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
         library = Path(folder) / path.name
         for openmp in (["-fopenmp"], []):  # Apple's compiler has none: one thread then
             result = subprocess.run(_command(compiler, openmp, library), capture_output=True, text=True)
             if result.returncode == 0:
                 break
-        print(f" {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        say(f" {time.monotonic() - start:.0f} s")
         if result.returncode:
             log = path.with_suffix(".log")
             log.write_text(result.stderr, encoding="utf-8")

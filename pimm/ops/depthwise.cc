@@ -1,11 +1,12 @@
 // Depthwise 2-D convolution on the CPU (NCHW, one filter a channel): forward and both gradients, for Paddle.
 //
-// Every channel's plane is copied into scratch memory with its zero padding, and from there on is one long row: output i
-// is the sum over the taps of weight[t] * plane[i + offset[t]], whatever the kernel, the dilation and the map's size, so
-// all vectors are full even for 2x2 maps. Neighbouring rows share one gap of zeros, and several images lie one below
+// Every channel's plane is copied into scratch memory with its zero padding, and from there on is one long row: output
+// i is the sum over the taps of weight[t] * plane[i + offset[t]], whatever the kernel, the dilation and the map's size,
+// so all vectors are full even for 2x2 maps. Neighbouring rows share one gap of zeros, and several images lie one below
 // another in the same way, which makes small maps as fast as large ones. With stride 2 the plane is first split into
 // its four phases (even or odd row, even or odd column); a tap then is an offset into one of them and nothing else
-// changes. The gradient of the input is the same sum with the offsets turned round.
+// changes. The gradient of the input is the same sum with the offsets turned round, that of the weight one dot product
+// for each tap.
 
 #include <algorithm>
 #include <atomic>
@@ -25,8 +26,8 @@
 
 namespace {
 
-constexpr int BLOCK = 128;                 // no kernel touches more elements than this past its count
-constexpr int SCRATCH_BYTES = 32 * 1024;   // images are grouped until their planes fill this much: a level-1 cache
+constexpr int BLOCK = 128;                // no kernel touches more elements than this past its count
+constexpr int SCRATCH_BYTES = 32 * 1024;  // images are grouped until their planes fill this much: a level-1 cache
 
 int round_up(int n) { return (n + 15) / 16 * 16; }
 
@@ -139,10 +140,10 @@ namespace avx2 {
 
 #define VECTOR_BYTES 64
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma,prefer-vector-width=512")
 #endif
 namespace avx512 {
 #include "depthwise_kernels.h"

@@ -36,17 +36,17 @@ def depthwise_conv2d(
     (height, width) or [top, bottom, left, right]. On the CPU, in float32 and float64 and with stride 1 or 2, an
     operator of our own does it, if `depthwise_backend` can build it; everything else goes to Paddle's.
     """
-    stride, dilation = _pair(stride), _pair(dilation)
-    padding = _four_sides(padding)
-    if not (_is_eager_cpu(x, weight) and _operator_can(x, weight, stride, padding, dilation)):
-        return F.conv2d(x, weight, bias, list(stride), padding, list(dilation), groups=x.shape[1])
-    backend = depthwise_backend()
-    if backend == "paddle":
-        return F.conv2d(x, weight, bias, list(stride), padding, list(dilation), groups=x.shape[1])
-    wanted = (not x.stop_gradient, not weight.stop_gradient)
-    attributes = (stride[0], padding, dilation[0], backend, *wanted)
-    (out,) = _C_ops._run_custom_op("pimm_depthwise_conv2d", x, weight, *attributes)
-    return out if bias is None else out + bias.reshape([1, -1, 1, 1])
+    stride, dilation, padding = _pair(stride), _pair(dilation), _four_sides(padding)
+    if _is_eager_cpu(x, weight) and _operator_can(x, weight, stride, padding, dilation):
+        backend = depthwise_backend()
+        if backend != "paddle":
+            if not paddle.is_grad_enabled():  # of which Paddle takes no notice for an operator that is not its own
+                x, weight = x.detach(), weight.detach()
+            wanted = (not x.stop_gradient, not weight.stop_gradient)
+            attributes = (stride[0], padding, dilation[0], backend, *wanted)
+            (out,) = _C_ops._run_custom_op("pimm_depthwise_conv2d", x, weight, *attributes)
+            return out if bias is None else out + bias.reshape([1, -1, 1, 1])
+    return F.conv2d(x, weight, bias, list(stride), padding, list(dilation), groups=x.shape[1])
 
 
 def depthwise_backend() -> str:
@@ -58,7 +58,7 @@ def depthwise_backend() -> str:
     return _choose_backend(os.environ.get("PIMM_DEPTHWISE", ""))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _choose_backend(wanted: str) -> str:
     if wanted not in ("", "paddle", *INSTRUCTION_SETS):
         raise ConfigError(f"PIMM_DEPTHWISE is {wanted!r}; it can be paddle, {', '.join(INSTRUCTION_SETS)} or empty")
@@ -77,7 +77,8 @@ def _is_eager_cpu(x: Tensor, weight: Tensor) -> bool:
 
 
 def _operator_can(x, weight, stride, padding, dilation) -> bool:
-    if x.ndim != 4 or weight.shape[:2] != [x.shape[1], 1] or x.dtype not in DTYPES or weight.dtype != x.dtype:
+    one_filter_a_channel = x.ndim == 4 and list(weight.shape[:2]) == [x.shape[1], 1]
+    if not one_filter_a_channel or x.dtype not in DTYPES or weight.dtype != x.dtype:
         return False
     sides = (padding[0] + padding[1], padding[2] + padding[3])
     spans = (

@@ -41,7 +41,7 @@ struct Simd {
   }
 };
 
-// Copies a row by whole vectors, with zeros past the end of the copy; reads past the row's end, but never from `limit` on.
+// Copies a row by whole vectors: zeros follow the copy; what follows the row is read too, though not from `limit` on.
 template <class T>
 static inline void read_row(const T* from, T* to, int count, const T* limit) {
   using S = Simd<T>;
