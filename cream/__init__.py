@@ -1,0 +1,1 @@
+"""Cream of the Crop: search, retrain and test image networks."""

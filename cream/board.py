@@ -1,0 +1,102 @@
+"""The prioritized board: the best paths that training has met, which teach the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from .space import SKIP, Arch, parse_arch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path on the board.
+
+    ``prec1`` is its accuracy in percent on the batch it was met with; ``images`` [slice, 3, H, W] are the first of
+    that batch and ``features`` [slice, num_classes] the path's own class probabilities for them.
+    """
+
+    arch: Arch
+    prec1: float
+    mflops: float
+    images: Tensor
+    features: Tensor
+
+    @property
+    def priority(self) -> tuple[float, float]:
+        """Sort key: the more accurate path first, of equals the cheaper one."""
+        return (-self.prec1, self.mflops)
+
+
+class PrioritizedBoard:
+    """At most ``size`` distinct paths, best first (Cream, section 3.1)."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.entries: list[Entry] = []
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def accepts(self, prec1: float, mflops: float) -> bool:
+        """Whether a path of this accuracy and cost would find a place."""
+        return len(self) < self.size or (-prec1, mflops) < self.entries[-1].priority
+
+    def add(self, entry: Entry) -> None:
+        """Puts a path in its place; of a path met twice only the better meeting stays."""
+        best_of_each: dict[Arch, Entry] = {}
+        for candidate in sorted([*self.entries, entry], key=lambda item: item.priority):
+            best_of_each.setdefault(candidate.arch, candidate)
+        self.entries = list(best_of_each.values())[: self.size]
+        self._batch = None
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """All images [entries * slice, 3, H, W] and all features [entries, slice, num_classes], best entry first."""
+        if self._batch is None:
+            images = paddle.concat([entry.images for entry in self.entries])
+            self._batch = images, paddle.stack([entry.features for entry in self.entries])
+        return self._batch
+
+    def choice_frequency(self, num_choices: int) -> np.ndarray | None:
+        """Share of each operation among the searched blocks of a full board [num_choices]; None before it is full.
+
+        The first and the last stage offer no choice and do not count.
+        """
+        if len(self) < self.size:
+            return None
+        searched = [choice for entry in self.entries for stage in entry.arch[1:-1] for choice in stage]
+        counts = np.bincount([choice for choice in searched if choice != SKIP], minlength=num_choices)
+        return counts / counts.sum()
+
+    def state_dict(self) -> dict:
+        """Everything on the board, as numpy arrays and plain values."""
+        return {
+            "entries": [
+                {
+                    "arch": [list(stage) for stage in entry.arch],
+                    "prec1": entry.prec1,
+                    "mflops": entry.mflops,
+                    "images": entry.images.numpy(),
+                    "features": entry.features.numpy(),
+                }
+                for entry in self.entries
+            ]
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restores what ``state_dict`` gave."""
+        self._batch = None
+        self.entries = [
+            Entry(
+                parse_arch(entry["arch"]),
+                entry["prec1"],
+                entry["mflops"],
+                paddle.to_tensor(entry["images"]),
+                paddle.to_tensor(entry["features"]),
+            )
+            for entry in state["entries"]
+        ]

@@ -1,0 +1,79 @@
+"""Accuracy of a net over a data set, exact over any number of processes, and batch-norm recalibration."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Callable
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from pimm.errors import DataError
+from pimm.utils import all_reduce_sum, distribute_bn
+
+Batches = Iterable["tuple[Tensor, Tensor]"]
+
+
+@contextmanager
+def mode(net: nn.Layer, training: bool) -> Iterator[None]:
+    """Runs the net in training or evaluation mode and puts it back afterwards."""
+    before = net.training
+    net.train() if training else net.eval()
+    try:
+        yield
+    finally:
+        net.train() if before else net.eval()
+
+
+@paddle.no_grad()
+def evaluate(predict: Callable[[Tensor], Tensor], loader: Batches) -> dict[str, float]:
+    """Mean cross-entropy and the percentages of images whose class is first, and among the first five.
+
+    ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. Counts are summed over
+    all processes, so each image counts once as long as each is in one process's loader.
+    """
+    totals = paddle.zeros([4], "float64")  # loss, first, first five, images
+    for images, labels in loader:
+        logits = predict(images).astype("float32")
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
+        counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.to_tensor(len(labels))]
+        totals += paddle.stack([count.astype("float64") for count in counts])
+    loss, first, first_five, n = all_reduce_sum(totals).tolist()
+    if n == 0:
+        raise DataError("there are no images to evaluate on")
+    return {"loss": loss / n, "prec1": 100.0 * first / n, "prec5": 100.0 * first_five / n}
+
+
+def batch_norms(net: nn.Layer) -> list[nn.Layer]:
+    """All batch-norm layers of a net."""
+    return [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+
+
+@contextmanager
+def recalibrated_bn(
+    net: nn.Layer, predict: Callable[[Tensor], Tensor], loader: Batches, batches: int
+) -> Iterator[None]:
+    """Inside, batch-norm statistics are plain averages over that many training batches of ``predict``.
+
+    A path of a supernet shares its statistics with all others; they say little of its own. Afterwards they are put
+    back. All processes average theirs.
+    """
+    layers = batch_norms(net)
+    before = [(layer, layer._mean.clone(), layer._variance.clone(), layer._momentum) for layer in layers]
+    try:
+        with paddle.no_grad(), mode(net, training=True):
+            for i, (images, _) in enumerate(itertools.islice(loader, batches)):
+                for layer in layers:
+                    layer._momentum = i / (i + 1)  # Paddle's: the weight of the old value
+                predict(images)
+        distribute_bn(net)
+        yield
+    finally:
+        for layer, mean, variance, momentum in before:
+            paddle.assign(mean, layer._mean)
+            paddle.assign(variance, layer._variance)
+            layer._momentum = momentum

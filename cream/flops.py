@@ -1,0 +1,147 @@
+"""Multiply-adds and parameters, of a net and of every choice in a supernet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Callable
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_statistics
+
+from .space import Arch
+from .supernet import SuperNet
+
+Rule = Callable[[nn.Layer, Tensor, Tensor], int]
+
+
+def _elements(tensor: Tensor) -> int:
+    return math.prod(tensor.shape)
+
+
+def _convolution(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
+    return _elements(y) * math.prod(layer.weight.shape[1:])
+
+
+def _convolution_with_bias(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
+    return _convolution(layer, x, y) + (_elements(y) if layer.bias is not None else 0)
+
+
+def _sum_of_all_pixels(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
+    return _elements(x)
+
+
+def _mean_over_all_pixels(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
+    return _elements(x) + x.shape[1]
+
+
+def _linear(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
+    return _elements(layer.weight)
+
+
+# What a layer costs for one image. Two conventions are in use for these nets: the search counts as the official
+# table of operation costs does (ptflops, modules alone), ...
+SEARCH_RULES: Mapping[type, Rule] = {
+    nn.Conv2D: _convolution_with_bias,
+    nn.BatchNorm2D: lambda layer, x, y: 2 * _elements(y),
+    nn.ReLU: lambda layer, x, y: _elements(y),
+    SelectAdaptivePool2d: _sum_of_all_pixels,
+    SqueezeExcite: _sum_of_all_pixels,  # its pooling; its convolutions count themselves
+}
+# ... and the figures printed for a fixed net come from thop, which counts the classifier too.
+THOP_RULES: Mapping[type, Rule] = {
+    nn.Conv2D: _convolution,
+    nn.BatchNorm2D: lambda layer, x, y: 4 * _elements(y),
+    SelectAdaptivePool2d: _mean_over_all_pixels,
+    SqueezeExcite: _mean_over_all_pixels,
+    nn.Linear: _linear,
+}
+
+
+def count_parameters(layer: nn.Layer) -> int:
+    """Number of trainable values; batch-norm statistics are not among them."""
+    return sum(_elements(parameter) for parameter in layer.parameters() if not parameter.stop_gradient)
+
+
+@paddle.no_grad()
+def count_macs(layer: nn.Layer, x: Tensor, rules: Mapping[type, Rule] = THOP_RULES) -> tuple[int, Tensor]:
+    """Multiply-adds of a forward pass of ``x``, one image, and what the layer returned for it.
+
+    The layer's batch-norm statistics stay as they are.
+    """
+    total = 0
+
+    def counter(rule: Rule) -> Callable:
+        def hook(sublayer: nn.Layer, inputs: tuple, output: Tensor) -> None:
+            nonlocal total
+            total += rule(sublayer, inputs[0], output)
+
+        return hook
+
+    hooks = [
+        sublayer.register_forward_post_hook(counter(rule))
+        for sublayer in layer.sublayers(include_self=True)
+        for kind, rule in rules.items()
+        if isinstance(sublayer, kind)
+    ]
+    try:
+        with frozen_batch_norm_statistics():
+            output = layer(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total, output
+
+
+class CostTable:
+    """Cost of every choice at every position, so that the cost of a path is a sum.
+
+    ``choices[stage][position]`` lists the cost of each operation; ``fixed`` is the part that every path shares.
+    """
+
+    def __init__(self, choices: list[list[list[float]]], fixed: float):
+        self.choices = choices
+        self.fixed = fixed
+        rows = [costs for stage in choices for costs in stage]
+        widest = max(len(costs) for costs in rows)
+        # One column more than there are choices: -1, a skipped block, picks it and costs nothing.
+        self._table = np.array([costs + [0.0] * (widest + 1 - len(costs)) for costs in rows])
+        self.least = fixed + sum(min(costs) for costs in rows)
+        self.most = fixed + sum(max(costs) for costs in rows)
+
+    def __call__(self, arch: Arch) -> float:
+        """Cost of one path."""
+        total = self.fixed
+        for stage, path in zip(self.choices, arch):
+            total += sum(costs[choice] for costs, choice in zip(stage, path) if choice >= 0)
+        return total
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Costs [n] of paths given as rows of choices [n, positions]."""
+        return self.fixed + self._table[np.arange(len(self._table)), rows].sum(axis=1)
+
+
+def cost_tables(net: SuperNet, resolution: int) -> tuple[CostTable, CostTable]:
+    """Tables of a supernet's costs in millions: multiply-adds at ``resolution`` pixels, and parameters.
+
+    Counted by SEARCH_RULES; the fixed part is the first convolution, the global pooling and the last convolution.
+    """
+    mflops, mparams, fixed = [], [], []
+    macs, x = count_macs(net.conv_stem, paddle.zeros([1, net.in_chans, resolution, resolution]), SEARCH_RULES)
+    fixed.append(macs)
+    for stage in net.blocks:
+        mflops.append([])
+        mparams.append([])
+        for position in stage:
+            counted = [count_macs(block, x, SEARCH_RULES) for block in position]
+            mflops[-1].append([macs / 1e6 for macs, _ in counted])
+            mparams[-1].append([count_parameters(block) / 1e6 for block in position])
+            x = counted[0][1]
+    for layer in (net.global_pool, net.conv_head):
+        macs, x = count_macs(layer, x, SEARCH_RULES)
+        fixed.append(macs)
+    fixed_params = count_parameters(net.conv_stem) + count_parameters(net.conv_head)
+    return CostTable(mflops, sum(fixed) / 1e6), CostTable(mparams, fixed_params / 1e6)

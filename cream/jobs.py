@@ -1,0 +1,341 @@
+"""The three jobs, top to bottom: search a net, retrain what was found, test it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+
+from pimm.data import Dataset, FastCollateMixup, create_loader
+from pimm.errors import ConfigError
+from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from pimm.models import load_checkpoint
+from pimm.models.efficientnet_blocks import resolve_bn_args
+from pimm.optim import create_optimizer, param_groups_weight_decay
+from pimm.scheduler import LinearLRScheduler, create_scheduler
+from pimm.utils import (
+    CheckpointSaver,
+    ModelEma,
+    barrier,
+    broadcast_parameters,
+    distribute_bn,
+    init_distributed,
+    is_main_process,
+)
+
+from .board import PrioritizedBoard
+from .child import ChildSpec, child_spec
+from .config import Config, dump, load_config
+from .evaluate import evaluate, mode
+from .flops import cost_tables, count_macs, count_parameters
+from .mobile import ChildNet, MobileSuperNet, fit_to_flops, mobile_space
+from .runlog import RunLog, log
+from .sampler import Sampler
+from .selection import Candidate, score, write_result
+from .space import format_arch
+from .steps import ClassifyStep, CreamStep, Update
+from .trainer import Trainer
+
+
+def search(cfg: Config) -> Candidate:
+    """Trains Cream's supernet and returns the path of its board that does best on the validation images.
+
+    Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json`` and a
+    ``retrain.yaml`` that trains the found net.
+    """
+    check_search(cfg)
+    run = start_run(cfg)
+    limits = cfg.SUPERNET
+    depths, resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
+    space, resolution = mobile_space(limits.STAGE_DEPTHS or depths), limits.RESOLUTION or resolution
+    net = MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg))
+    mflops, mparams = cost_tables(net, resolution)
+    sampler = Sampler(space, mflops, limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, limits.HOW_TO_PROB, limits.PRE_PROB)
+    log.info(
+        "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
+        space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6,
+    )  # fmt: skip
+    train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
+    optimizer = supernet_optimizer(cfg, net)
+    scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
+    step = CreamStep(
+        net,
+        LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING),
+        Update(optimizer, cfg.AMP, cfg.CLIP_GRAD),
+        sampler,
+        np.random.default_rng([cfg.SEED, 1]),
+        board=PrioritizedBoard(limits.POOL_SIZE),
+        flops=mflops,
+        pick_method=limits.PICK_METHOD,
+        start_epoch=limits.META_STA_EPOCH,
+        update_interval=limits.UPDATE_ITER,
+        slice_size=limits.SLICE,
+    )
+    probes = sampler.spread(np.random.default_rng([cfg.SEED, 2]), limits.PROBES)
+
+    def evaluate_probes(epoch: int) -> dict[str, float]:
+        """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
+        distribute_bn(net, reduce=True)
+        with mode(net, training=False):
+            found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
+            board_prec1 = math.nan
+            if len(step.board):
+                best = step.board.entries[0].arch
+                board_prec1 = evaluate(lambda x: net(x, best), val_loader)["prec1"]
+        means = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+        return {**means, "board_prec1": board_prec1}
+
+    trainer = Trainer(step, train_loader, evaluate_probes, **trainer_options(cfg, run, epochs, scheduler))
+    trainer.resume_or_start(cfg.AUTO_RESUME, cfg.RESUME_PATH)
+    trainer.fit()
+
+    train_loader.set_epoch(0)
+    candidates = score(
+        net, [entry.arch for entry in step.board.entries], (mflops, mparams), train_loader, val_loader, limits.SELECT_BATCHES
+    )
+    if is_main_process():
+        write_result(run.folder, candidates, resolution, cfg.DATASET.NUM_CLASSES)
+        write_retrain_config(cfg, run.folder, candidates[0], resolution)
+    run.close()
+    return candidates[0]
+
+
+def retrain(cfg: Config) -> dict[str, float]:
+    """Trains one net from scratch, its moving average beside it, and returns the last evaluation.
+
+    Writes checkpoints and logs into ``SAVE_PATH/MODEL``.
+    """
+    run = start_run(cfg)
+    spec, net = child_net(cfg)
+    train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
+    val_loader = validation_loader(cfg, spec.resolution)
+    ema = ModelEma(net, cfg.NET.EMA.DECAY, device="cpu" if cfg.NET.EMA.FORCE_CPU else "") if cfg.NET.EMA.USE else None
+    optimizer = create_optimizer(timm_args(cfg), net)
+    scheduler, epochs = create_scheduler(timm_args(cfg), optimizer, len(train_loader))
+    smoothing = LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING)
+    loss_fn = SoftTargetCrossEntropy() if cfg.AUGMENTATION.MIXUP else smoothing
+    step = ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
+    evaluated = {}
+
+    def evaluate_nets(epoch: int) -> dict[str, float]:
+        """The moving average if there is one, and the net itself beside it."""
+        nonlocal evaluated
+        train_loader.mixup_enabled = not 0 < cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch + 1
+        distribute_bn(net, reduce=True)
+        with mode(net, training=False):
+            evaluated = evaluate(net, val_loader)
+        if ema is not None:
+            own = {f"{name}_without_ema": value for name, value in evaluated.items()}
+            evaluated = {**evaluate(ema.ema, val_loader), **own}
+        return evaluated
+
+    trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
+    trainer.resume_or_start(cfg.AUTO_RESUME, cfg.RESUME_PATH)
+    trainer.fit()
+    run.close()
+    return evaluated
+
+
+def test(cfg: Config) -> dict[str, float]:
+    """Accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
+
+    The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
+    file. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
+    """
+    start_processes(cfg)
+    spec, net = child_net(cfg)
+    load_checkpoint(net, cfg.RESUME_PATH, use_ema=cfg.NET.EMA.USE)
+    net.eval()
+    metrics = evaluate(net, validation_loader(cfg, spec.resolution))
+    if is_main_process():
+        print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    return metrics
+
+
+# What the jobs share: the one place where settings turn into objects.
+
+
+def start_processes(cfg: Config) -> None:
+    """Chooses the device, connects the processes and seeds the global streams, alike on all of them."""
+    if cfg.DEVICE:
+        paddle.set_device(cfg.DEVICE)
+    init_distributed()
+    random_seed(cfg.SEED)
+
+
+def start_run(cfg: Config) -> RunLog:
+    """The run's folder ``SAVE_PATH/MODEL`` and its logs.
+
+    Raises ConfigError if a run is in the folder already and AUTO_RESUME does not ask to go on with it.
+    """
+    start_processes(cfg)
+    folder = Path(cfg.SAVE_PATH) / cfg.MODEL
+    if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
+        raise ConfigError(
+            f"{folder} holds a run already: AUTO_RESUME=True goes on with it, another MODEL or SAVE_PATH begins anew"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    barrier()
+    if is_main_process():
+        (folder / "config.yaml").write_text(dump(cfg))
+    return RunLog(folder)
+
+
+def check_search(cfg: Config) -> None:
+    """Raises ConfigError for settings that are sound one by one but leave a search without its algorithm."""
+    if cfg.EPOCHS < cfg.SUPERNET.META_STA_EPOCH + 2:
+        raise ConfigError(
+            f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
+            f"SUPERNET.META_STA_EPOCH={cfg.SUPERNET.META_STA_EPOCH}: EPOCHS must be at least "
+            f"{cfg.SUPERNET.META_STA_EPOCH + 2}"
+        )
+    if cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
+        raise ConfigError(
+            f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
+            "the matching network learns from two slices of a batch"
+        )
+
+
+def net_options(cfg: Config) -> dict:
+    """Arguments that supernet and child net share."""
+    batch_norm = cfg.BATCHNORM
+    norm_kwargs = resolve_bn_args(
+        {"bn_tf": batch_norm.BN_TF, "bn_momentum": batch_norm.BN_MOMENTUM, "bn_eps": batch_norm.BN_EPS}
+    )
+    return {
+        "num_classes": cfg.DATASET.NUM_CLASSES,
+        "drop_rate": cfg.NET.DROPOUT_RATE,
+        "global_pool": cfg.NET.GP,
+        "norm_kwargs": norm_kwargs,
+    }
+
+
+def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
+    """The net that ``cfg.NET`` names."""
+    spec = child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
+    net = ChildNet(spec.arch, **net_options(cfg))
+    macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
+    log.info(
+        "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
+        format_arch(spec.arch), macs / 1e6, spec.resolution, count_parameters(net) / 1e6,
+    )  # fmt: skip
+    return spec, net
+
+
+def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
+    """The images below ``DATA_DIR``, in a folder or tar file of one of these names.
+
+    Raises DataError where there is none, or its classes are not ``DATASET.NUM_CLASSES``.
+    """
+    candidates = [Path(cfg.DATA_DIR) / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    found = [path for path in candidates if path.exists()]
+    if not found:
+        raise DataError(f"DATA_DIR={cfg.DATA_DIR}: must hold {' or '.join(path.name for path in candidates)}")
+    dataset = Dataset(str(found[0]))
+    classes = len(dataset.class_to_idx)
+    if classes != cfg.DATASET.NUM_CLASSES:
+        raise DataError(f"{found[0]} has {classes} classes, but DATASET.NUM_CLASSES is {cfg.DATASET.NUM_CLASSES}")
+    return dataset
+
+
+def loader_options(cfg: Config, resolution: int) -> dict:
+    """What training and validation loaders have in common."""
+    return {
+        "input_size": (3, resolution, resolution),
+        "use_prefetcher": not cfg.DATASET.NO_PREFECHTER,
+        "mean": cfg.DATASET.MEAN,
+        "std": cfg.DATASET.STD,
+        "crop_pct": cfg.DATASET.CROP_PCT,
+        "num_workers": cfg.WORKERS,
+        "distributed": True,
+        "seed": cfg.SEED,
+    }
+
+
+def training_loader(cfg: Config, resolution: int, auto_augment: str | None = None, mixup: float = 0.0) -> Loader:
+    """Shuffled, augmented batches of ``DATA_DIR/train``."""
+    augmentation = cfg.AUGMENTATION
+    return create_loader(
+        open_split(cfg, ("train",)),
+        batch_size=cfg.DATASET.BATCH_SIZE,
+        is_training=True,
+        scale=cfg.DATASET.SCALE,
+        hflip=cfg.DATASET.HFLIP,
+        color_jitter=augmentation.COLOR_JITTER,
+        auto_augment=auto_augment,
+        re_prob=augmentation.RE_PROB,
+        re_mode=augmentation.RE_MODE,
+        interpolation="random",
+        collate_fn=FastCollateMixup(mixup, augmentation.SMOOTHING, cfg.DATASET.NUM_CLASSES) if mixup else None,
+        **loader_options(cfg, resolution),
+    )
+
+
+def validation_loader(cfg: Config, resolution: int) -> Loader:
+    """Every image of ``DATA_DIR/val`` once, in order."""
+    return create_loader(
+        open_split(cfg, ("val", "validation")),
+        batch_size=cfg.DATASET.VAL_BATCH_MUL * cfg.DATASET.BATCH_SIZE,
+        interpolation=cfg.DATASET.INTERPOLATION,
+        **loader_options(cfg, resolution),
+    )
+
+
+def timm_args(cfg: Config) -> SimpleNamespace:
+    """The settings as timm's factories of optimizers and schedulers read them."""
+    args = SimpleNamespace(**{name.lower(): value for name, value in vars(cfg).items()})
+    args.plateau_mode = "min" if cfg.EVAL_METRICS == "loss" else "max"
+    return args
+
+
+def supernet_optimizer(cfg: Config, net: MobileSuperNet) -> paddle.optimizer.Optimizer:
+    """The optimizer of the shared weights, with the matching network at its own rate META_LR and without decay."""
+    matching = net.meta_layer.parameters()
+    names = {parameter.name for parameter in matching}
+    groups = [
+        {**group, "params": [parameter for parameter in group["params"] if parameter.name not in names]}
+        for group in param_groups_weight_decay(net, cfg.WEIGHT_DECAY)
+    ]
+    groups.append({"params": matching, "lr": cfg.META_LR, "weight_decay": 0.0})
+    return create_optimizer(timm_args(cfg), groups)
+
+
+def supernet_scheduler(cfg: Config, optimizer: paddle.optimizer.Optimizer, batches: int) -> tuple:
+    """The schedule that SCHED names; its default "sgd" is the official search's: linear to 0 over all batches."""
+    if cfg.SCHED == "sgd":
+        return LinearLRScheduler(optimizer, cfg.EPOCHS * batches), cfg.EPOCHS
+    return create_scheduler(timm_args(cfg), optimizer, batches)
+
+
+def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
+    """What both trainings hand to the loop."""
+    lower_is_better = cfg.EVAL_METRICS == "loss"
+    return {
+        "epochs": epochs,
+        "scheduler": scheduler,
+        "saver": CheckpointSaver(
+            checkpoint_dir=str(run.folder),
+            recovery_dir=str(run.folder),
+            decreasing=lower_is_better,
+            max_history=cfg.CHECKPOINT_HISTORY,
+        ),
+        "run": run,
+        "seed": cfg.SEED,
+        "metric": cfg.EVAL_METRICS,
+        "log_interval": cfg.LOG_INTERVAL,
+        "recovery_interval": cfg.RECOVERY_INTERVAL,
+    }
+
+
+def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
+    """``retrain.yaml``: the recipe of RETRAIN_CFG for the found net, its images and this run's data."""
+    recipe = load_config(cfg.RETRAIN_CFG)
+    recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, found.arch
+    recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
+    recipe.DATASET.IMAGE_SIZE = resolution
+    recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
+    (folder / "retrain.yaml").write_text(dump(recipe))

@@ -1,0 +1,220 @@
+"""Cream's search space of mobile inverted residuals, its supernet, and the nets found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Callable
+
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from pimm.errors import ConfigError
+from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, Swish, create_conv2d, hard_sigmoid
+from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
+
+from .meta import MetaMatching
+from .space import SKIP, Arch, SearchSpace
+from .supernet import Choices, SuperNet
+
+STEM_SIZE = 16
+NUM_FEATURES = 1280
+FIRST_STAGE = "ds_r1_k3_s1_e1_c16_se0.25"
+LAST_STAGE = "cn_r1_k1_s1_c320_se0.25"
+STAGES = (
+    "ir_r1_k{kernel}_s2_e{expansion}_c24_se0.25",
+    "ir_r1_k{kernel}_s2_e{expansion}_c40_se0.25",
+    "ir_r1_k{kernel}_s2_e{expansion}_c80_se0.25",
+    "ir_r1_k{kernel}_s1_e{expansion}_c96_se0.25",
+    "ir_r1_k{kernel}_s2_e{expansion}_c192_se0.25",
+)
+OPERATIONS = tuple({"kernel": kernel, "expansion": expansion} for kernel in (3, 5, 7) for expansion in (4, 6))
+SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
+
+# Millions of multiply-adds at 224 pixels of the six operations, [stage][first block or a further one][operation].
+OPERATION_MFLOPS = (
+    (
+        (21.828704, 32.669328, 25.039968, 37.486224, 29.856864, 44.711568),
+        (18.820752, 28.16048, 23.637648, 35.385824, 30.862992, 46.22384),
+    ),
+    (
+        (11.808656, 17.68624, 13.01288, 19.492576, 14.819216, 22.20208),
+        (11.86712, 17.780848, 13.87416, 20.791408, 16.88472, 25.307248),
+    ),
+    (
+        (8.198, 12.292848, 8.69976, 13.045488, 9.4524, 14.174448),
+        (10.99632, 16.5172, 11.99984, 18.02248, 13.50512, 20.2804),
+    ),
+    (
+        (12.006112, 18.028752, 13.009632, 19.534032, 14.514912, 21.791952),
+        (15.61632, 23.46096, 16.820544, 25.267296, 18.62688, 27.9768),
+    ),
+    (
+        (11.307456, 17.007072, 11.608512, 17.458656, 12.060096, 18.136032),
+        (15.292416, 23.1504, 15.894528, 24.053568, 16.797696, 25.40832),
+    ),
+)
+# The order in which stages get a further block as the FLOPs range rises: to four blocks each as the official code
+# does, and beyond, where the official code gives up but the published net of 604 MFLOPs lies.
+SHARED_MFLOPS = 14.9  # stem, first and last stage, and head: no part of what the official code compares
+GROWTH = (2, 2, 3, 3, 4, 4, 1, 0, 2, 3, 4, 1, 1, 0, 0)
+FURTHER_GROWTH = (2, 3, 4, 1, 0, 3, 4, 2, 1, 0)
+
+
+def _path_mflops(depths: Sequence[int], of_stage: Callable[[Sequence[float]], float]) -> float:
+    """Cost of the searched stages at 224 pixels when each block costs ``of_stage`` of its operations."""
+    return sum(
+        of_stage(first) + (depth - 1) * of_stage(further) for depth, (first, further) in zip(depths, OPERATION_MFLOPS)
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
+    """Depths of the five searched stages and the image size, for a range of MFLOPs.
+
+    As the official code: images shrink in steps of 32 pixels until the cheapest path of one block a stage fits (the
+    range is rescaled at every step), or stages grow until the dearest path reaches the range. Where it refuses,
+    because even four blocks a stage stay below ``minimum``, stages grow on until the average path reaches it.
+    Raises ConfigError where no size or depth fits.
+    """
+    depths, size = [1] * len(STAGES), 7
+    least = _path_mflops(depths, min)
+    if least > maximum:
+        wanted = 0.0
+        fitted = maximum
+        while least > fitted and size > 1:
+            size -= 1
+            fitted *= 7 / size
+        if size < 2:
+            raise ConfigError(f"SUPERNET.FLOPS_MAXIMUM={maximum:g} MFLOPs is out of reach, even with 64-pixel images")
+    else:
+        wanted, fitted = minimum, maximum
+    for stage in GROWTH:
+        deeper = [depth + (index == stage) for index, depth in enumerate(depths)]
+        if _path_mflops(depths, max) >= wanted and _path_mflops(deeper, max) > fitted:
+            break
+        depths = deeper
+    if _path_mflops(depths, max) < wanted:
+        depths = _grow_further(depths, minimum)
+    return tuple(depths), size * 32
+
+
+def _grow_further(depths: list[int], minimum: float) -> list[int]:
+    for stage in FURTHER_GROWTH:
+        if SHARED_MFLOPS + _path_mflops(depths, _mean) >= minimum:
+            break
+        depths = [depth + (index == stage) for index, depth in enumerate(depths)]
+    most = SHARED_MFLOPS + _path_mflops(depths, max)
+    if most < minimum:
+        raise ConfigError(
+            f"SUPERNET.FLOPS_MINIMUM={minimum:g} MFLOPs is out of reach: the deepest space ends at {most:.0f}"
+        )
+    return depths
+
+
+def mobile_space(depths: Sequence[int]) -> SearchSpace:
+    """All paths with so many blocks in the five searched stages."""
+    return SearchSpace(
+        choices=((1,), *((len(OPERATIONS),) * depth for depth in depths), (1,)),
+        keeps_shape=((False,), *((False,) + (True,) * (depth - 1) for depth in depths), (False,)),
+    )
+
+
+def block_args(space: SearchSpace) -> list[list[list[dict]]]:
+    """What the builder needs to know of every choice, [stage][position][choice]."""
+    operations = [[stage.format(**operation) for operation in OPERATIONS] for stage in STAGES]
+    first, *searched, last = decode_arch_def([[FIRST_STAGE], *operations, [LAST_STAGE]])
+    positions = [[choices] * len(counts) for choices, counts in zip(searched, space.choices[1:-1])]
+    return [[first], *positions, [last]]
+
+
+class ChoicesBuilder(EfficientNetBuilder):
+    """Puts all operations of a position where the plain builder puts one block."""
+
+    def _make_block(self, arguments: dict, drop_path_rate: float) -> Choices:
+        in_chs, placed = self.in_chs, {name: arguments[name] for name in ("stride", "dilation")}
+        blocks = []
+        for operation in arguments["operations"]:
+            self.in_chs = in_chs
+            blocks.append(super()._make_block({**operation, **placed}, drop_path_rate))
+        return Choices(blocks)
+
+
+class MobileNet(nn.Layer):
+    """Stem, stages of blocks and head of a supernet or a child net; ``builder`` makes of each entry a block."""
+
+    builder = EfficientNetBuilder
+
+    def __init__(
+        self,
+        blocks: list[list[dict]],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        norm_kwargs: dict | None = None,
+    ):
+        super().__init__()
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        norm_kwargs = norm_kwargs or {}
+        builder = self.builder(
+            act_layer=Swish, se_kwargs=SE_KWARGS, norm_kwargs=norm_kwargs, drop_path_rate=drop_path_rate
+        )
+        self.conv_stem = create_conv2d(in_chans, STEM_SIZE, 3, stride=2)
+        self.bn1 = BatchNorm2d(STEM_SIZE, **norm_kwargs)
+        self.act1 = Swish()
+        self.blocks = nn.Sequential(*builder(STEM_SIZE, blocks))
+        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
+        self.conv_head = create_conv2d(builder.in_chs * self.global_pool.feat_mult(), NUM_FEATURES, 1, bias=True)
+        self.act2 = Swish()
+        self.classifier = nn.Linear(NUM_FEATURES, num_classes)
+        efficientnet_init_weights(self)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return self.act1(self.bn1(self.conv_stem(x)))  # [N, 16, H/2, W/2]
+
+    def head(self, x: Tensor) -> Tensor:
+        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, 1280]
+        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
+        return self.classifier(x)  # [N, num_classes]
+
+
+class MobileSuperNet(MobileNet, SuperNet):
+    """All nets of a space in one, sharing the weights of the blocks they share, with the matching network beside.
+
+    State names are the official supernet's, ``blocks.STAGE.POSITION.CHOICE``.
+    """
+
+    builder = ChoicesBuilder
+
+    def __init__(self, space: SearchSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
+        blocks = [
+            [{"operations": operations, "stride": operations[0]["stride"]} for operations in stage]
+            for stage in block_args(space)
+        ]
+        super().__init__(blocks, num_classes, **kwargs)
+        self.space = space
+        self.meta_layer = MetaMatching(num_classes, slice_size)
+
+    def shared_layers(self) -> Iterator[nn.Layer]:
+        yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
+
+
+class ChildNet(MobileNet):
+    """The net of one path: each block is the operation that ``arch`` names, -1 leaves one out."""
+
+    def __init__(self, arch: Arch, num_classes: int = 1000, **kwargs):
+        space = mobile_space([len(stage) for stage in arch[1:-1]])
+        space.check(arch)
+        blocks = [
+            [operations[choice] for operations, choice in zip(stage, path) if choice != SKIP]
+            for stage, path in zip(block_args(space), arch)
+        ]
+        super().__init__(blocks, num_classes, **kwargs)
+        self.arch = arch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)))

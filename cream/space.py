@@ -1,0 +1,105 @@
+"""What a path through a supernet is, and the set of all paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pimm.errors import ConfigError
+
+Arch = tuple[tuple[int, ...], ...]
+
+SKIP = -1  # in place of a choice: leave the block out; only where a block keeps its input's shape
+
+
+def parse_arch(value: str | Sequence[Sequence[int]]) -> Arch:
+    """Reads an architecture from lists of lists or their text, ``[[0], [3, 1], [0]]``.
+
+    Raises ConfigError when it is anything but lists of whole numbers from -1 up.
+    """
+    lists = value
+    if isinstance(value, str):
+        try:
+            lists = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"architecture {value!r} is not a list of lists of numbers: {error}") from None
+    well_formed = (
+        isinstance(lists, (list, tuple))
+        and len(lists) > 0
+        and all(isinstance(stage, (list, tuple)) and len(stage) > 0 for stage in lists)
+        and all(type(choice) is int and choice >= SKIP for stage in lists for choice in stage)
+    )
+    if not well_formed:
+        raise ConfigError(
+            f"architecture {value!r} must be a list of stages, each a list of choices "
+            f"(whole numbers, {SKIP} skips a block), such as [[0], [3], [3, 1], [0]]"
+        )
+    return tuple(tuple(stage) for stage in lists)
+
+
+def format_arch(arch: Arch) -> str:
+    """The text that ``parse_arch`` reads."""
+    return json.dumps([list(stage) for stage in arch])
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All paths of a supernet: how many choices there are at each position of each stage.
+
+    ``choices[stage][position]`` is the number of operations; ``keeps_shape[stage][position]`` says whether
+    the block may be skipped.
+    """
+
+    choices: tuple[tuple[int, ...], ...]
+    keeps_shape: tuple[tuple[bool, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of paths without skips."""
+        return int(np.prod([n for stage in self.choices for n in stage], dtype=object))
+
+    def encode(self, arch: Arch) -> np.ndarray:
+        """The path's choices in one row, [positions] int64."""
+        return np.array([choice for stage in arch for choice in stage], np.int64)
+
+    def decode(self, row: Sequence[int]) -> Arch:
+        """The path behind one row of choices, [positions]."""
+        choices = iter(int(choice) for choice in row)
+        return tuple(tuple(next(choices) for _ in stage) for stage in self.choices)
+
+    def sample(self, rng: np.random.Generator, n: int = 1, probabilities: Sequence[float] | None = None) -> np.ndarray:
+        """Draws n paths as rows, [n, positions] int64.
+
+        ``probabilities`` weighs the operations at positions that offer as many; elsewhere, and without it, the
+        draw is uniform.
+        """
+        columns = []
+        for count in (count for stage in self.choices for count in stage):
+            weighted = probabilities is not None and len(probabilities) == count
+            columns.append(rng.choice(count, n, p=probabilities if weighted else None))
+        return np.stack(columns, axis=1)
+
+    def check(self, arch: Arch) -> Arch:
+        """Returns the path if it lies in this space; raises ConfigError that says where it does not."""
+        if len(arch) != len(self.choices):
+            raise ConfigError(f"architecture {format_arch(arch)} has {len(arch)} stages, not {len(self.choices)}")
+        for stage, (path, counts, skippable) in enumerate(zip(arch, self.choices, self.keeps_shape)):
+            if len(path) != len(counts):
+                raise ConfigError(
+                    f"architecture {format_arch(arch)}: stage {stage} has {len(path)} blocks, not {len(counts)}"
+                )
+            for position, (choice, count, may_skip) in enumerate(zip(path, counts, skippable)):
+                if choice == SKIP and not may_skip:
+                    raise ConfigError(
+                        f"architecture {format_arch(arch)}: block {position} of stage {stage} changes the shape "
+                        "and cannot be skipped"
+                    )
+                if choice >= count:
+                    raise ConfigError(
+                        f"architecture {format_arch(arch)}: block {position} of stage {stage} has choices "
+                        f"0 to {count - 1}, not {choice}"
+                    )
+        return arch

@@ -1,0 +1,157 @@
+"""The one training loop, with resume; what a batch does is the step's business."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Callable, Protocol
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from pimm.errors import TrainingError
+from pimm.models import load_state
+from pimm.optim import load_optimizer_state
+from pimm.utils import CheckpointSaver, ModelEma, latest_checkpoint, rank, read_checkpoint
+
+from .runlog import RunLog, log
+
+
+class Step(Protocol):
+    """One batch of training; its metrics are floats, or 0-d tensors that are read only when somebody looks."""
+
+    net: nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    ema: ModelEma | None
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> Mapping[str, float | Tensor]: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Averages:
+    """Running means of metrics; tensors are added up where they are and read only by ``read``."""
+
+    def __init__(self):
+        self.sums: dict[str, float | Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, float | Tensor], n: int) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * n
+            self.counts[name] = self.counts.get(name, 0) + n
+
+    def read(self) -> dict[str, float]:
+        self.sums = {name: float(total) for name, total in self.sums.items()}
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict:
+        self.read()
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Trainer:
+    """Trains for ``epochs`` epochs: batches, evaluation, schedule, log and checkpoint, in this order.
+
+    ``evaluate(epoch)`` returns metrics, of which ``metric`` ranks checkpoints and guides the scheduler. A checkpoint
+    is written after every epoch and every ``recovery_interval`` batches, and holds all that the next batch depends
+    on: ``resume`` goes on as if there had been no break. Raises TrainingError when the loss is no longer finite.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        loader,
+        evaluate: Callable[[int], Mapping[str, float]],
+        *,
+        epochs: int,
+        scheduler,
+        saver: CheckpointSaver,
+        run: RunLog,
+        seed: int,
+        metric: str = "prec1",
+        log_interval: int = 50,
+        recovery_interval: int = 0,
+    ):
+        self.step, self.loader, self.evaluate = step, loader, evaluate
+        self.epochs, self.scheduler, self.saver, self.run = epochs, scheduler, saver, run
+        self.seed, self.metric = seed, metric
+        self.log_interval, self.recovery_interval = log_interval, recovery_interval
+        self.epoch = self.batch = 0  # of the next batch
+        self.averages = Averages()
+
+    @property
+    def updates(self) -> int:
+        """Batches done since the beginning."""
+        return self.epoch * len(self.loader) + self.batch
+
+    def fit(self) -> None:
+        """Trains from where the last checkpoint ended, or from the beginning."""
+        while self.epoch < self.epochs:
+            self.train_epoch()
+            trained, evaluated = self.averages.read(), self.evaluate(self.epoch)
+            self.run.epoch(self.epoch, trained, evaluated)
+            log.info("epoch %d: %s", self.epoch, _text(evaluated))
+            self.finish_epoch(evaluated[self.metric])
+
+    def train_epoch(self) -> None:
+        """The batches of one epoch that are still to do."""
+        self.step.net.train()
+        self.loader.set_epoch(self.epoch, start_batch=self.batch)
+        started, seen = time.perf_counter(), 0
+        with self.run.progress(len(self.loader), self.batch, f"epoch {self.epoch}") as bar:
+            for images, labels in self.loader:
+                # Dropout draws from Paddle's stream, whose state cannot be saved: begin it anew for every batch.
+                paddle.seed(int(np.random.SeedSequence([self.seed, rank(), self.updates]).generate_state(1)[0]))
+                self.averages.add(self.step(images, labels, self.epoch), len(labels))
+                self.batch += 1
+                seen += len(labels)
+                self.scheduler.step_update(self.updates)
+                bar.update()
+                if self.batch % self.log_interval == 0 or self.batch == len(self.loader):
+                    self.report(bar, seen / (time.perf_counter() - started))
+                if self.recovery_interval and self.updates % self.recovery_interval == 0:
+                    self.save(self.saver.save_recovery, batch_idx=self.batch)
+
+    def report(self, bar, images_per_second: float) -> None:
+        """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""
+        means = self.averages.read()
+        self.check(means["loss"])
+        means["lr"] = self.step.optimizer.get_lr()
+        self.run.scalars("train", means, self.updates)
+        bar.set_postfix(loss=f"{means['loss']:.3f}", prec1=f"{means['prec1']:.1f}")
+        log.info(
+            "epoch %d [%d/%d] %s, %.0f images/s",
+            self.epoch, self.batch, len(self.loader), _text(means), images_per_second,
+        )  # fmt: skip
+
+    def check(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {self.epoch}, batch {self.batch}: try a lower LR or set CLIP_GRAD; "
+                f"the checkpoints before it are in {self.saver.checkpoint_dir}"
+            )
+
+    def finish_epoch(self, metric: float) -> None:
+        """Moves to the next epoch and saves what was reached."""
+        finished = self.epoch
+        self.epoch, self.batch, self.averages = self.epoch + 1, 0, Averages()
+        self.scheduler.step(self.epoch, metric)
+        self.save(self.saver.save_checkpoint, finished, metric=metric)
+
+    def save(self, write: Callable, epoch: int | None = None, **kwargs) -> None:
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "averages": self.averages.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "step": self.step.state_dict(),
+        }
+        epoch = self.epoch if epoch is None else epoch
+        write(self.step.net, self.step.optimizer, None, epoch, model_ema=self.step.ema, state=state, **kwargs)
