@@ -131,6 +131,7 @@ class Config:
     EVAL_METRICS: str = key("prec1", one_of("prec1", "prec5", "loss"))
     DEVICE: str = key("", one_of("", "cpu", "gpu"))  # ours: empty takes a GPU where there is one
     CHECKPOINT_HISTORY: int = key(3, at_least(1))  # ours
+    RETRAIN_CFG: Optional[str] = key(None)  # ours: the recipe that a search hands on with the found net
 
     DATASET: Dataset = section(Dataset)
     NET: Net = section(Net)
