@@ -37,6 +37,9 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
                     if param.grad is not None:
                         self._synchronise(param)
 
+    def _create_accumulators(self, block, parameters):
+        self.base_optimizer._create_accumulators(block, parameters)
+
     def _synchronise(self, param):
         if param.name in self._accumulators[self.SLOW]:
             slow = self._accumulators[self.SLOW][param.name]
