@@ -251,9 +251,11 @@ void run_backward(const Geometry& g, const std::string& isa, const paddle::Tenso
 
 using Tensors = std::vector<paddle::Tensor>;
 
+paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
+
 Tensors op_forward(const paddle::Tensor& input, const paddle::Tensor& kernel, int stride,
                    const std::vector<int>& padding, int dilation, const std::string& isa, bool, bool) {
-  const paddle::Tensor x = input.contiguous(), weight = kernel.contiguous();
+  const paddle::Tensor x = contiguous(input), weight = contiguous(kernel);
   const bool is_float = x.dtype() == paddle::DataType::FLOAT32;
   const Geometry g = make_geometry(x.shape(), weight.shape(), {stride, dilation, padding}, is_float ? 4 : 8);
   paddle::Tensor out = paddle::empty({g.images, g.channels, g.output.height, g.output.width}, x.dtype(), x.place());
@@ -264,7 +266,7 @@ Tensors op_forward(const paddle::Tensor& input, const paddle::Tensor& kernel, in
 Tensors op_backward(const paddle::Tensor& input, const paddle::Tensor& kernel, const paddle::Tensor& grad, int stride,
                     const std::vector<int>& padding, int dilation, const std::string& isa, bool want_x,
                     bool want_weight) {
-  const paddle::Tensor x = input.contiguous(), weight = kernel.contiguous(), out_grad = grad.contiguous();
+  const paddle::Tensor x = contiguous(input), weight = contiguous(kernel), out_grad = contiguous(grad);
   const bool is_float = x.dtype() == paddle::DataType::FLOAT32;
   const Geometry g = make_geometry(x.shape(), weight.shape(), {stride, dilation, padding}, is_float ? 4 : 8);
   // Paddle insists on a tensor for each gradient, also where it will drop it: an empty one says that it is not wanted.
