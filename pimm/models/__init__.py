@@ -3,9 +3,10 @@
 from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
-from pimm.models.helpers import load_checkpoint, load_state_dict_strictly
+from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpoint
 from pimm.models.mobilenetv3 import MobileNetV3
 from pimm.models.registry import is_model, list_models, model_entrypoint, register_model
+from pimm.models.state import load_state_dict_strictly
 from pimm.models.torch_names import from_torch_arrays, load_torch_arrays, torch_names
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "is_model",
     "list_models",
     "load_checkpoint",
+    "load_state_dict",
     "load_state_dict_strictly",
     "load_torch_arrays",
     "model_entrypoint",
     "register_model",
+    "resume_checkpoint",
     "torch_names",
 ]

@@ -352,7 +352,7 @@ _VARIANTS.update(
     **_tensorflow("efficientnet_lite1"),
     **_tensorflow("efficientnet_lite2"),
     **_tensorflow("efficientnet_lite3", interpolation="bilinear"),
-    **_tensorflow("efficientnet_lite4", interpolation="bilinear"),
+    **_tensorflow("efficientnet_lite4", crop_pct=0.920, interpolation="bilinear"),
     **_tensorflow("mixnet_s"),
     **_tensorflow("mixnet_m"),
     **_tensorflow("mixnet_l"),
