@@ -43,7 +43,7 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
     def _synchronise(self, param):
         if param.name in self._accumulators[self.SLOW]:
             slow = self._accumulators[self.SLOW][param.name]
-            slow.lerp_(param, self.alpha)
+            slow.scale_(1.0 - self.alpha).add_(param * self.alpha)
             paddle.assign(slow, output=param)
         else:
             paddle.assign(param, output=self._add_accumulator(self.SLOW, param))

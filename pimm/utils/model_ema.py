@@ -128,4 +128,4 @@ def _blend(average, model, weight, device, copy_statistics=False):
         if not paddle.is_floating_point(value) or (copy_statistics and is_statistic):
             paddle.assign(target, output=value)
         else:
-            value.lerp_(target, weight)
+            value.scale_(1.0 - weight).add_(target * weight)  # several times as fast as lerp_ on a CPU
