@@ -74,7 +74,7 @@ class CheckpointSaver:
         folder = self.checkpoint_dir / f"{self.save_prefix}-{epoch}"
         self._write(folder, model, optimizer, args, {"epoch": epoch, "metric": metric}, model_ema, state)
         self.checkpoint_files = [entry for entry in self.checkpoint_files if entry[0] != folder]
-        self.checkpoint_files.append((folder, metric))
+        self.checkpoint_files.insert(0, (folder, metric))  # the newer of two equal ones comes first
         self._sort()
         if metric is not None and (self.best_metric is None or self._rank(metric) > self._rank(self.best_metric)):
             self.best_epoch, self.best_metric = epoch, metric
