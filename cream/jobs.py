@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,8 @@ import numpy as np
 import paddle
 
 from pimm.data import Dataset, FastCollateMixup, create_loader
-from pimm.errors import ConfigError
+from pimm.data.loader import Loader
+from pimm.errors import ConfigError, DataError
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.models.efficientnet_blocks import resolve_bn_args
@@ -21,10 +21,11 @@ from pimm.utils import (
     CheckpointSaver,
     ModelEma,
     barrier,
-    broadcast_parameters,
     distribute_bn,
     init_distributed,
     is_main_process,
+    latest_checkpoint,
+    random_seed,
 )
 
 from .board import PrioritizedBoard
@@ -95,7 +96,12 @@ def search(cfg: Config) -> Candidate:
 
     train_loader.set_epoch(0)
     candidates = score(
-        net, [entry.arch for entry in step.board.entries], (mflops, mparams), train_loader, val_loader, limits.SELECT_BATCHES
+        net,
+        [entry.arch for entry in step.board.entries],
+        (mflops, mparams),
+        train_loader,
+        val_loader,
+        limits.SELECT_BATCHES,
     )
     if is_main_process():
         write_result(run.folder, candidates, resolution, cfg.DATASET.NUM_CLASSES)
@@ -155,6 +161,12 @@ def test(cfg: Config) -> dict[str, float]:
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
 
+
+PAPER_RECIPE = (
+    *("OPT=rmsproptf", "OPT_EPS=1e-3", "LR=0.064", "WEIGHT_DECAY=1e-5", "SCHED=cosine", "EPOCHS=500"),
+    *("WARMUP_EPOCHS=3", "WARMUP_LR=1e-6", "NET.DROPOUT_RATE=0.2", "NET.EMA.DECAY=0.9999"),
+    *("DATASET.BATCH_SIZE=128", "DATASET.INTERPOLATION=random", "AUGMENTATION.AA=rand-m9-mstd0.5"),
+)
 
 # What the jobs share: the one place where settings turn into objects.
 
@@ -332,8 +344,8 @@ def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
 
 
 def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
-    """``retrain.yaml``: the recipe of RETRAIN_CFG for the found net, its images and this run's data."""
-    recipe = load_config(cfg.RETRAIN_CFG)
+    """``retrain.yaml``: the recipe of RETRAIN_CFG, or the paper's, for the found net, its image size and this data."""
+    recipe = load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, found.arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution

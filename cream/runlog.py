@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,21 +12,30 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pimm.utils import is_main_process, setup_default_logging, update_summary
+from pimm.utils import FormatterNoInfo, is_main_process, update_summary
 
 log = logging.getLogger("cream")
+LOGGERS = (log, logging.getLogger("pimm"))
 
 
 class RunLog:
-    """Writes into ``folder``: ``log.txt``, ``summary.csv`` with a row an epoch, and ``visualdl/``."""
+    """Writes into ``folder``: ``log.txt``, ``summary.csv`` with a row an epoch, and VisualDL's curves."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._writer = None
+        self._handlers = []
         if is_main_process():
-            setup_default_logging(log_path=str(folder / "log.txt"))
-        else:
-            log.setLevel(logging.WARNING)
+            console, file = logging.StreamHandler(), logging.FileHandler(folder / "log.txt")
+            console.setFormatter(FormatterNoInfo())
+            file.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+            self._handlers = [console, file]
+        for logger in LOGGERS:
+            # Not the root: libraries hang handlers of their own there, and every line would come twice.
+            logger.propagate = False
+            logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
+            for handler in self._handlers:
+                logger.addHandler(handler)
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Curves ``group/name`` in VisualDL."""
@@ -36,7 +46,8 @@ class RunLog:
 
             self._writer = LogWriter(logdir=str(self.folder / "visualdl"))
         for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+            if math.isfinite(value):
+                self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def epoch(self, epoch: int, train: Mapping[str, float], evaluated: Mapping[str, float]) -> None:
         """One row of summary.csv, and the evaluation's curves."""
@@ -58,5 +69,10 @@ class RunLog:
             yield bar
 
     def close(self) -> None:
+        """Ends the logs, so that the next run of this process has its own."""
         if self._writer is not None:
             self._writer.close()
+        for handler in self._handlers:
+            for logger in LOGGERS:
+                logger.removeHandler(handler)
+            handler.close()

@@ -13,6 +13,7 @@ from paddle.nn import functional as F
 from pimm.errors import TrainingError
 from pimm.layers import frozen_batch_norm_statistics
 from pimm.loss import SoftTargetCrossEntropy
+from pimm.optim import group_lrs
 from pimm.utils import ModelEma, accuracy, all_reduce_gradients, all_reduce_mean, broadcast_tensors
 
 from .board import Entry, PrioritizedBoard
@@ -168,13 +169,17 @@ class CreamStep(SinglePathStep):
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float | Tensor]:
         arch = self.sampler(self.rng, self.board)
-        if epoch <= self.start_epoch:
-            return self.train_path(arch, images, labels)[0]
         teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
         metrics, logits = self.train_path(arch, images, labels, teacher)
-        self.offer_to_board(arch, metrics["prec1"], images, logits)
-        rho = teacher.rho if teacher else 0.0
-        return {**metrics, "rho": rho, "board": self.board.entries[0].prec1, "meta_updates": self.meta_updates}
+        if epoch > self.start_epoch:
+            self.offer_to_board(arch, metrics["prec1"], images, logits)
+        return {
+            **metrics,
+            "rho": teacher.rho if teacher else 0.0,
+            "board_size": len(self.board),
+            "board_best": self.board.entries[0].prec1 if len(self.board) else 0.0,
+            "meta_updates": self.meta_updates,
+        }
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
         """The teacher of one student, after an update of the matching network when one is due."""
@@ -190,7 +195,7 @@ class CreamStep(SinglePathStep):
         n = self.slice_size
         lesson = Lesson(images[:n], images[n : 2 * n], labels[n : 2 * n])
         layer = self.net.meta_layer
-        gradients = meta_gradients(self.net, arch, teacher, lesson, self.optimizer.get_lr(), self.loss_fn)
+        gradients = meta_gradients(self.net, arch, teacher, lesson, group_lrs(self.optimizer)[0], self.loss_fn)
         for parameter, gradient in zip((layer.weight, layer.bias), gradients):
             parameter.grad = gradient
         self.optimizer.step()  # only the matching network has gradients now

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Callable, Protocol
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from pimm.errors import TrainingError
-from pimm.models import load_state
+from pimm.errors import CheckpointError, TrainingError
+from pimm.models import load_state_dict_strictly
 from pimm.optim import load_optimizer_state
-from pimm.utils import CheckpointSaver, ModelEma, latest_checkpoint, rank, read_checkpoint
+from pimm.utils import (
+    Checkpoint,
+    CheckpointSaver,
+    ModelEma,
+    broadcast_parameters,
+    latest_checkpoint,
+    rank,
+    read_checkpoint,
+)
+from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE
 
 from .runlog import RunLog, log
 
@@ -91,6 +101,24 @@ class Trainer:
         """Batches done since the beginning."""
         return self.epoch * len(self.loader) + self.batch
 
+    def resume_or_start(self, resume: bool, path: str = "") -> None:
+        """With ``resume``, goes on from this run's furthest checkpoint, or else from ``path`` if there is one.
+
+        Raises CheckpointError if it belongs to another training.
+        """
+        folder = latest_checkpoint(self.run.folder) if resume else None
+        if folder is None and resume and path and Path(path).exists():
+            folder = path
+        if folder is None:
+            broadcast_parameters(self.step.net)
+            return
+        checkpoint = read_checkpoint(folder)
+        missing = [name for name in (MODEL, OPTIMIZER, STATE) if name not in checkpoint.files]
+        if missing:
+            raise CheckpointError(f"{folder} holds no training to go on with: it lacks {', '.join(missing)}")
+        self.load(checkpoint)
+        log.info("going on from %s: epoch %d, batch %d", folder, self.epoch, self.batch)
+
     def fit(self) -> None:
         """Trains from where the last checkpoint ended, or from the beginning."""
         while self.epoch < self.epochs:
@@ -112,7 +140,8 @@ class Trainer:
                 self.averages.add(self.step(images, labels, self.epoch), len(labels))
                 self.batch += 1
                 seen += len(labels)
-                self.scheduler.step_update(self.updates)
+                if self.scheduler is not None:
+                    self.scheduler.step_update(self.updates)
                 bar.update()
                 if self.batch % self.log_interval == 0 or self.batch == len(self.loader):
                     self.report(bar, seen / (time.perf_counter() - started))
@@ -142,7 +171,8 @@ class Trainer:
         """Moves to the next epoch and saves what was reached."""
         finished = self.epoch
         self.epoch, self.batch, self.averages = self.epoch + 1, 0, Averages()
-        self.scheduler.step(self.epoch, metric)
+        if self.scheduler is not None:
+            self.scheduler.step(self.epoch, metric)
         self.save(self.saver.save_checkpoint, finished, metric=metric)
 
     def save(self, write: Callable, epoch: int | None = None, **kwargs) -> None:
@@ -150,8 +180,28 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "averages": self.averages.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "step": self.step.state_dict(),
         }
         epoch = self.epoch if epoch is None else epoch
         write(self.step.net, self.step.optimizer, None, epoch, model_ema=self.step.ema, state=state, **kwargs)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Restores what ``save`` wrote."""
+        source, files = str(checkpoint.folder), checkpoint.files
+        load_state_dict_strictly(self.step.net, files[MODEL], source)
+        load_optimizer_state(self.step.optimizer, self.step.net, files[OPTIMIZER])
+        if self.step.ema is not None:
+            if EMA not in files:
+                raise CheckpointError(f"{source} has no moving average; NET.EMA.USE=False goes on without one")
+            load_state_dict_strictly(self.step.ema.ema, files[EMA], source)
+        state = files[STATE]
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.averages.load_state_dict(state["averages"])
+        self.step.load_state_dict(state["step"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _text(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

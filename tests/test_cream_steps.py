@@ -132,11 +132,11 @@ def test_meta_gradients(net, lr, smoothing, name):
     loss_fn = LabelSmoothingCrossEntropy(smoothing)
     weight, bias = meta_gradients(net, student, teacher, lesson, lr, loss_fn)
     arrays = golden.arrays("meta")
-    # In float32 the two gradients' inner product keeps about three digits; float64 is the truth.
+
     expected = -arrays[prefix.replace("f32", "f64") + "/meta_grad_weight"]
-    np.testing.assert_allclose(weight.numpy().T, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(weight.numpy().T, expected, atol=1e-4 * np.abs(expected).max())
     expected = -arrays[prefix.replace("f32", "f64") + "/meta_grad_bias"]
-    np.testing.assert_allclose(bias.numpy(), expected, rtol=2e-3)
+    np.testing.assert_allclose(bias.numpy(), expected, rtol=1e-4)
     for key, value in net.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[key])
     assert all(parameter.grad is None for parameter in net.parameters() if not parameter.stop_gradient)
