@@ -236,11 +236,11 @@ void run_forward(const Geometry& g, const std::string& isa, const paddle::Tensor
 
 template <class T>
 void run_backward(const Geometry& g, const std::string& isa, const paddle::Tensor& x, const paddle::Tensor& weight,
-                  const paddle::Tensor& out_grad, paddle::Tensor& x_grad, paddle::Tensor& weight_grad) {
+                  const paddle::Tensor& out_grad, paddle::Tensor* x_grad, paddle::Tensor* weight_grad) {
   const auto run = kernels(isa, T()).backward;
   const T *x_data = x.data<T>(), *weight_data = weight.data<T>(), *out_grad_data = out_grad.data<T>();
-  T* x_grad_data = x_grad.numel() ? x_grad.data<T>() : nullptr;
-  T* weight_grad_data = weight_grad.numel() ? weight_grad.data<T>() : nullptr;
+  T* x_grad_data = x_grad ? x_grad->data<T>() : nullptr;
+  T* weight_grad_data = weight_grad ? weight_grad->data<T>() : nullptr;
   const int step = channels_per_task(g, 1);
   for_each_task<T>(g, (g.channels + step - 1) / step, [&](int task, T* scratch) {
     const int channel = task * step;
@@ -269,11 +269,12 @@ Tensors op_backward(const paddle::Tensor& input, const paddle::Tensor& kernel, c
   const paddle::Tensor x = contiguous(input), weight = contiguous(kernel), out_grad = contiguous(grad);
   const bool is_float = x.dtype() == paddle::DataType::FLOAT32;
   const Geometry g = make_geometry(x.shape(), weight.shape(), {stride, dilation, padding}, is_float ? 4 : 8);
-  // Paddle insists on a tensor for each gradient, also where it will drop it: an empty one says that it is not wanted.
-  paddle::Tensor x_grad = paddle::empty(want_x ? x.shape() : std::vector<int64_t>{0}, x.dtype(), x.place());
-  paddle::Tensor weight_grad =
-      paddle::empty(want_weight ? weight.shape() : std::vector<int64_t>{0}, x.dtype(), x.place());
-  (is_float ? run_backward<float> : run_backward<double>)(g, isa, x, weight, out_grad, x_grad, weight_grad);
+  // Paddle insists on memory for each gradient, also where it will drop it.
+  const std::vector<int64_t> unwanted = {1};
+  paddle::Tensor x_grad = paddle::empty(want_x ? x.shape() : unwanted, x.dtype(), x.place());
+  paddle::Tensor weight_grad = paddle::empty(want_weight ? weight.shape() : unwanted, x.dtype(), x.place());
+  (is_float ? run_backward<float> : run_backward<double>)(g, isa, x, weight, out_grad, want_x ? &x_grad : nullptr,
+                                                          want_weight ? &weight_grad : nullptr);
   return {x_grad, weight_grad};
 }
 

@@ -12,16 +12,10 @@ from paddle.nn import functional as F
 from ..errors import ConfigError
 from .build import load_library
 
-try:
-    from paddle.jit.marker import unified
-except ImportError:  # the name in the first releases of Paddle 3
-    from paddle.jit import not_to_static as unified
-
 INSTRUCTION_SETS = ("avx512", "avx2", "portable")  # fastest first
 DTYPES = (paddle.float32, paddle.float64)
 
 
-@unified  # a compiled function keeps it as one call, which then sees that a graph is built
 def depthwise_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -73,12 +67,12 @@ def _choose_backend(wanted: str) -> str:
 
 def _is_eager_cpu(x: Tensor, weight: Tensor) -> bool:
     # In a static graph F.conv2d it is: an exported model must run where our operator is not.
-    return paddle.in_dynamic_mode() and x.place.is_cpu_place() and weight.place.is_cpu_place()
+    return paddle.in_dynamic_mode() and all(tensor.place.is_cpu_place() for tensor in (x, weight))
 
 
 def _operator_can(x, weight, stride, padding, dilation) -> bool:
     one_filter_a_channel = x.ndim == 4 and list(weight.shape[:2]) == [x.shape[1], 1]
-    if not one_filter_a_channel or x.dtype not in DTYPES or weight.dtype != x.dtype:
+    if 0 in x.shape or not one_filter_a_channel or x.dtype not in DTYPES or weight.dtype != x.dtype:
         return False
     sides = (padding[0] + padding[1], padding[2] + padding[3])
     spans = (
