@@ -253,6 +253,13 @@ def test_train_transform_is_put_together_as_timms():
     assert [names(stage) for stage in stages] == [[crop, flip], ["ColorJitter"], ["ToNumpy"]]
 
 
+def test_transforms_describe_themselves():
+    text = repr(create_transform((3, 32, 32), is_training=True, interpolation="random"))
+    assert "size=(32, 32)" in text and "interpolation=bilinear/bicubic" in text
+    assert "RandomHorizontalFlip(p=0.5)" in text and "contrast=(0.6, 1.4)" in text
+    assert "Resize(size=36, interpolation=bicubic)" in repr(create_transform(32, interpolation="bicubic"))
+
+
 def test_policies_get_timms_settings():
     step = create_transform(100, is_training=True, auto_augment="augmix-m3", interpolation="bicubic").transforms[2]
     assert step.ops[0].hparams == {

@@ -119,7 +119,7 @@ class Resize:
         return int(self.size * width / height), self.size
 
     def __repr__(self):
-        return f"Resize(size={self.size}, interpolation={self.interpolation.name.lower()})"
+        return f"Resize(size={self.size}, interpolation={Image.Resampling(self.interpolation).name.lower()})"
 
 
 class CenterCrop:
@@ -259,7 +259,7 @@ class RandomResizedCropAndInterpolation:
         return part.resize((self.size[1], self.size[0]), interpolation)
 
     def __repr__(self):
-        names = "/".join(choice.name.lower() for choice in self.interpolation)
+        names = "/".join(Image.Resampling(choice).name.lower() for choice in self.interpolation)
         return (
             f"RandomResizedCropAndInterpolation(size={self.size}, scale={self.scale}, ratio={self.ratio}, "
             f"interpolation={names})"
