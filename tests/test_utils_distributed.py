@@ -1,0 +1,127 @@
+"""What processes exchange: with one nothing changes, with two over Gloo all end with the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from pimm.utils import (
+    all_reduce_gradients,
+    all_reduce_mean,
+    all_reduce_sum,
+    barrier,
+    broadcast_parameters,
+    broadcast_tensors,
+    broadcast_values,
+    distribute_bn,
+    init_distributed,
+    is_main_process,
+    rank,
+    reduce_tensor,
+    world_size,
+)
+
+ROOT = Path(__file__).parents[1]
+
+SCRIPT = """
+import json, sys
+import numpy as np, paddle
+from paddle import nn
+from pimm.utils import *
+from pimm.utils import broadcast_parameters, broadcast_tensors
+
+init_distributed()
+init_distributed()
+r = rank()
+paddle.seed(r)
+net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1D(2), nn.Linear(2, 2))
+before = net[0].weight.numpy().tolist()
+broadcast_parameters(net)
+weights = net[0].weight.numpy().tolist()
+off_path = net[2].weight
+net[0](paddle.full([2, 3], r + 1.0)).sum().backward()
+all_reduce_gradients(net.parameters())
+
+def statistics(reduce):
+    net[1]._mean.set_value(np.full(2, r + 1, "float32"))
+    distribute_bn(net, reduce=reduce)
+    return net[1]._mean.tolist()
+
+tensor = paddle.to_tensor([1.0, r], dtype="float64")
+result = {
+    "rank": [r, world_size(), is_main_process()],
+    "own": before,
+    "weights": weights,
+    "gradient": net[0].weight.grad.tolist(),
+    "bias gradient": net[0].bias.grad.tolist(),
+    "off path": off_path.grad is None,
+    "sum": all_reduce_sum(tensor).tolist(),
+    "unchanged": tensor.tolist(),
+    "reduced": reduce_tensor(paddle.to_tensor(float(r)), world_size()).item(),
+    "mean": [value.tolist() for value in all_reduce_mean([tensor, paddle.to_tensor([[2.0 * r]]), tensor + 1])],
+    "broadcast": [value.tolist() for value in broadcast_tensors([paddle.to_tensor([r, 5]), paddle.to_tensor(0.5 + r)])],
+    "values": broadcast_values(paddle.to_tensor([r + 0.5, 2.0])),
+    "bn": [statistics(False), statistics(True)],
+}
+barrier()
+with open(f"{sys.argv[1]}/{r}.json", "w") as file:
+    json.dump(result, file)
+"""
+
+
+def launch(folder, processes):
+    """Run SCRIPT in several processes on the CPU and return what each wrote; fails with the workers' logs."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
+    environment.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+    command += ["--log_dir", str(folder / "log"), str(script), str(folder)]
+    run = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=180)
+    logs = "\n".join(path.read_text() for path in (folder / "log").glob("workerlog.*"))
+    assert run.returncode == 0, run.stdout[-2000:] + logs[-4000:]
+    return [json.loads((folder / f"{number}.json").read_text()) for number in range(processes)]
+
+
+def test_two_processes(tmp_path):
+    results = launch(tmp_path, 2)
+    assert [result.pop("rank") for result in results] == [[0, 2, True], [1, 2, False]]
+    assert [result.pop("unchanged") for result in results] == [[1.0, 0.0], [1.0, 1.0]]
+    first, second = (result.pop("own") for result in results)
+    assert first != second
+    assert results[0] == results[1]
+    assert results[0] == {
+        "weights": first,
+        "gradient": [[3.0, 3.0]] * 3,  # two images of ones and of twos: the mean of 2 and 4
+        "bias gradient": [2.0, 2.0],
+        "off path": True,
+        "sum": [2.0, 1.0],
+        "reduced": 0.5,
+        "mean": [[1.0, 0.5], [[1.0]], [2.0, 1.5]],
+        "broadcast": [[0, 5], 0.5],
+        "values": [0.5, 2.0],
+        "bn": [[1.0, 1.0], [1.5, 1.5]],
+    }
+
+
+def test_one_process():
+    init_distributed()
+    barrier()
+    assert (rank(), world_size(), is_main_process()) == (0, 1, True)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1D(2))
+    net[0](paddle.ones([1, 3])).sum().backward()
+    before = {name: value.numpy() for name, value in net.state_dict().items()}
+    broadcast_parameters(net)
+    distribute_bn(net, 1, reduce=True)
+    all_reduce_gradients(net.parameters())
+    assert all(np.array_equal(value.numpy(), before[name]) for name, value in net.state_dict().items())
+    assert net[0].weight.grad.tolist() == [[1.0, 1.0]] * 3
+    tensor = paddle.to_tensor([1.0, 2.0])
+    assert all_reduce_sum(tensor).tolist() == broadcast_values(tensor) == [1.0, 2.0]
+    assert all_reduce_mean([tensor])[0].tolist() == broadcast_tensors([tensor])[0].tolist() == [1.0, 2.0]
+    assert reduce_tensor(tensor, 2).tolist() == [0.5, 1.0]
