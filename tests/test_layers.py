@@ -1,6 +1,10 @@
 """Layers against timm's values, closed forms and each other."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import golden
 import numpy as np
@@ -273,3 +277,57 @@ def test_batch_norm_wants_more_than_one_value():
     norm = layers.BatchNorm2d(3)
     with pytest.raises(TrainingError, match=r"\[1, 3, 1, 1\]"):
         norm(paddle.ones([1, 3, 1, 1]))
+
+
+def forward_and_backward(norm, rows):
+    """Output, gradient of the input, gradients of scale and shift, running statistics."""
+    x = paddle.to_tensor(3 * golden.inputs((4, 3, 2, 2))[rows] + 1, stop_gradient=False)
+    out = norm(norm(x))
+    (out * paddle.to_tensor(golden.inputs((4, 3, 2, 2), seed=1)[rows])).sum().backward()
+    tensors = (out, x.grad, norm.weight.grad, norm.bias.grad, norm._mean, norm._variance)
+    return [tensor.numpy() for tensor in tensors]
+
+
+SYNCHRONISED = """
+import sys
+import numpy as np
+from paddle import distributed, nn
+from pimm import layers
+from test_layers import forward_and_backward
+
+distributed.init_parallel_env()
+rank = distributed.get_rank()
+net = layers.convert_sync_batchnorm(nn.Sequential(layers.BatchNorm2d(3, momentum=0.3)))
+results = forward_and_backward(net[0], slice(2 * rank, 2 * rank + 2))
+with layers.frozen_batch_norm_statistics():
+    forward_and_backward(net[0], slice(0, 2))
+results += [net[0]._mean.numpy(), net[0]._variance.numpy()]
+np.savez(f"{sys.argv[1]}/{rank}.npz", *results)
+"""
+
+
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SYNCHRONISED)
+    tests = Path(__file__).parent
+    command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", tmp_path, script, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, timeout=120, env=environment)
+
+    parts = [list(np.load(tmp_path / f"{rank}.npz").values()) for rank in range(2)]
+    whole = forward_and_backward(layers.BatchNorm2d(3, momentum=0.3), slice(4))
+    joined = [np.concatenate(pair) for pair in zip(*parts)][:2] + [sum(pair) for pair in zip(*parts)][2:4]
+    for synchronised, expected in zip(joined, whole):
+        np.testing.assert_allclose(synchronised, expected, rtol=1e-4, atol=1e-5)
+    for part in parts:
+        np.testing.assert_allclose(part[4:6], whole[4:], rtol=1e-5)
+        np.testing.assert_array_equal(part[6:], part[4:6])
+
+
+def test_synchronised_batch_norm_of_one_process():
+    norm = layers.BatchNorm2d(3, eps=1e-2, momentum=0.3)
+    sync = layers.convert_sync_batchnorm(nn.Sequential(nn.Sequential(norm)))[0][0]
+    assert type(sync) is layers.SyncBatchNorm2d and sync.weight is norm.weight and sync._mean is norm._mean
+    alone = layers.BatchNorm2d(3, eps=1e-2, momentum=0.3)
+    for ours, expected in zip(forward_and_backward(sync, slice(4)), forward_and_backward(alone, slice(4))):
+        np.testing.assert_array_equal(ours, expected)

@@ -2,8 +2,10 @@
 
 import contextlib
 
+import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import _C_ops, distributed, nn
+from paddle.autograd import PyLayer
 
 from pimm.errors import TrainingError
 
@@ -37,7 +39,7 @@ class BatchNorm2d(nn.BatchNorm2D):
     def forward(self, x):
         if not self.training or _frozen:
             return self._normalise(x, self._variance, momentum=1.0)  # the old statistics times one, plus nothing
-        count = x.shape[0] * x.shape[2] * x.shape[3]
+        count = self._values_per_channel(x)
         if count < 2:
             raise TrainingError(f"batch norm needs more than one value a channel in training, got shape {x.shape}")
         # Paddle adds the biased variance to whatever it is given: shrink the old one, then stretch the sum, and the
@@ -47,6 +49,9 @@ class BatchNorm2d(nn.BatchNorm2D):
         x = self._normalise(x, variance, self._momentum)
         self._variance.copy_(variance.scale(unbiased), False)
         return x
+
+    def _values_per_channel(self, x):
+        return x.shape[0] * x.shape[2] * x.shape[3]
 
     def _normalise(self, x, variance, momentum):
         return F.batch_norm(
@@ -59,3 +64,68 @@ class BatchNorm2d(nn.BatchNorm2D):
             momentum=momentum,
             epsilon=self._epsilon,
         )
+
+
+class SyncBatchNorm2d(BatchNorm2d):
+    """`BatchNorm2d` that normalises by the batches of all processes together, which must be of equal size.
+
+    On a GPU by Paddle's kernel; Paddle has none for the CPU, where the statistics are reduced here.
+    """
+
+    def _values_per_channel(self, x):
+        return super()._values_per_channel(x) * _processes()
+
+    def _normalise(self, x, variance, momentum):
+        if not self.training or _processes() == 1:
+            return super()._normalise(x, variance, momentum)
+        if x.place.is_gpu_place():
+            arguments = (False, momentum, self._epsilon, "NCHW", False, False)
+            return _C_ops.sync_batch_norm_(x, self._mean, variance, self.weight, self.bias, *arguments)[0]
+        batch_mean = _mean_over_processes(x)  # [1, C, 1, 1]
+        x = x - batch_mean
+        batch_variance = _mean_over_processes(x.square())
+        with paddle.no_grad():
+            for old, new in ((self._mean, batch_mean), (variance, batch_variance)):
+                old.copy_(old * momentum + new.flatten() * (1.0 - momentum), False)
+        x = x * paddle.rsqrt(batch_variance + self._epsilon)
+        if self.weight is None:
+            return x
+        return x * self.weight.reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+
+
+def _processes():
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+class _SumOverProcesses(PyLayer):
+    """Each process's input is in every output, so its gradient is the sum of all the outputs' gradients."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        distributed.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient
+
+
+def _mean_over_processes(x):
+    mean = F.adaptive_avg_pool2d(x, 1).mean(axis=0, keepdim=True)
+    return _SumOverProcesses.apply(mean) / _processes()
+
+
+def convert_sync_batchnorm(model):
+    """Replace every `BatchNorm2d` in ``model`` by a `SyncBatchNorm2d` of the same parameters, and return the model."""
+    if type(model) is BatchNorm2d:
+        sync = SyncBatchNorm2d(model.num_features, model._epsilon, affine=model.weight is not None)
+        sync._momentum, sync.training = model._momentum, model.training
+        for name, parameter in model.named_parameters():
+            setattr(sync, name, parameter)
+        return sync
+    for name, child in model.named_children():
+        model.add_sublayer(name, convert_sync_batchnorm(child))
+    return model
