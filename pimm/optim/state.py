@@ -15,14 +15,15 @@ from pimm.optim.lookahead import Lookahead
 
 _STEP = "step"
 _MASTER = "master_weight"
+_LOOKAHEAD_STEP = "lookahead_step"
 _SHOWN_PROBLEMS = 20
 
 
 def optimizer_state(optimizer, model):
-    """All that the next step depends on besides weights and gradients, as ``{name: array}``.
+    """All that the next step depends on besides weights, gradients and rates, as ``{name: array}``.
 
-    Parameters that no step has visited have no entry. A Paddle ``LRScheduler`` inside the optimizer is left to its
-    owner. CheckpointError if the optimizer holds parameters that the model does not name.
+    Rates are the schedule's, which sets them when it is resumed. Parameters that no step has visited have no entry.
+    CheckpointError if the optimizer holds parameters that the model does not name.
     """
     state = _global_values(optimizer)
     for name, param in _named_parameters(optimizer, model).items():
@@ -58,10 +59,8 @@ def load_optimizer_state(optimizer, model, state):
         raise CheckpointError(f"the saved state does not fit this {type(optimizer).__name__} and net: {listed}")
     for name, found in entries.items():
         _replace(optimizer, params[name], found)
-    if "learning_rate" in values:
-        optimizer.set_lr(float(values["learning_rate"]))
-    if "lookahead_step" in values:
-        optimizer.lookahead_step = int(values["lookahead_step"])
+    if _LOOKAHEAD_STEP in values:
+        optimizer.lookahead_step = int(values[_LOOKAHEAD_STEP])
 
 
 def _named_parameters(optimizer, model):
@@ -78,12 +77,9 @@ def _named_parameters(optimizer, model):
 
 
 def _global_values(optimizer):
-    values = {}
-    if isinstance(optimizer._learning_rate, float):
-        values["learning_rate"] = np.array(optimizer.get_lr(), np.float64)
     if isinstance(optimizer, Lookahead):
-        values["lookahead_step"] = np.array(optimizer.lookahead_step, np.int64)
-    return values
+        return {_LOOKAHEAD_STEP: np.array(optimizer.lookahead_step, np.int64)}
+    return {}
 
 
 def _steps(optimizer):

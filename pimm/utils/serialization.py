@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -51,10 +50,9 @@ def atomic_file(path):
     CheckpointError if it cannot be written, as when the disk is full.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
-        with open(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -63,7 +61,7 @@ def atomic_file(path):
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
+        with contextlib.suppress(OSError):  # it has its name by now, or could not be made
             os.unlink(temporary)
 
 
