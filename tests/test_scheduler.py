@@ -175,10 +175,11 @@ def test_unknown_name():
         lambda optimizer: StepLRScheduler(optimizer, 0),
         lambda optimizer: LinearLRScheduler(optimizer, 0),
         lambda optimizer: PlateauLRScheduler(optimizer, mode="best"),
+        lambda optimizer: CosineLRScheduler(optimizer, 5, initialize=False),
     ],
 )
 def test_impossible_settings(build):
-    with pytest.raises(ConfigError, match=r"needs|mode"):
+    with pytest.raises(ConfigError, match=r"needs|mode|earlier schedule"):
         build(make_optimizer([0.1]))
 
 

@@ -4,7 +4,7 @@ from pimm.optim.kernels import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Nada
 from pimm.optim.lookahead import Lookahead
 from pimm.optim.novograd import NovoGrad, NvNovoGrad
 from pimm.optim.optim_factory import OPTIMIZERS, create_optimizer, create_optimizer_v2
-from pimm.optim.param_groups import base_lrs, group_lrs, param_groups_weight_decay, set_group_lrs
+from pimm.optim.param_groups import group_lrs, param_groups_weight_decay, set_group_lrs
 from pimm.optim.rmsprop import RMSprop
 from pimm.optim.state import load_optimizer_state, optimizer_state
 
@@ -24,7 +24,6 @@ __all__ = [
     "RAdamW",
     "RMSprop",
     "RMSpropTF",
-    "base_lrs",
     "create_optimizer",
     "create_optimizer_v2",
     "group_lrs",

@@ -42,32 +42,44 @@ def as_param_groups(params, lr, weight_decay):
     return groups
 
 
-def _groups(optimizer):
+def group_list(optimizer):
+    """The optimizer's groups; those of a Paddle optimizer made without groups as one, of which changes are lost."""
     groups = optimizer._param_groups
     return groups if isinstance(groups[0], dict) else [{"params": groups}]
 
 
 def group_lrs(optimizer):
     """The rate that each parameter group learns at now."""
-    return [optimizer.get_lr() * group.get("learning_rate", 1.0) for group in _groups(optimizer)]
+    return [optimizer.get_lr() * group.get("learning_rate", 1.0) for group in group_list(optimizer)]
 
 
-def base_lrs(optimizer):
-    """The rate of each group before its ``lr_scale``: what a schedule starts from."""
-    scales = [group.get("lr_scale", 1.0) for group in _groups(optimizer)]
-    return [lr / scale if scale else optimizer.get_lr() for lr, scale in zip(group_lrs(optimizer), scales)]
+def initial_lrs(optimizer):
+    """The rate of each group, before its ``lr_scale``, when this was first asked: what its schedules start from.
+
+    It stays with the group, and with the optimizer's saved state, so that a schedule made after resuming starts there.
+    """
+    lrs = []
+    for group, lr in zip(group_list(optimizer), group_lrs(optimizer)):
+        scale = group.get("lr_scale", 1.0)
+        lrs.append(group.setdefault("initial_lr", lr / scale if scale else optimizer.get_lr()))
+    return lrs
 
 
 def set_group_lrs(optimizer, lrs):
-    """Let each group learn at its rate in ``lrs``, times its ``lr_scale``.
-
-    Paddle has one rate and a multiplier a group, kept with every parameter; the multipliers are rewritten where the
-    groups' rates are no longer in proportion, as when one of them has reached its floor.
-    """
+    """Let each group learn at its rate in ``lrs``, times its ``lr_scale``."""
     top = max(lrs)
     optimizer.set_lr(top)
-    for group, lr in zip(_groups(optimizer), lrs):
-        multiplier = (lr / top if top else 1.0) * group.get("lr_scale", 1.0)
+    scales = [group.get("lr_scale", 1.0) for group in group_list(optimizer)]
+    set_lr_multipliers(optimizer, [(lr / top if top else 1.0) * scale for lr, scale in zip(lrs, scales)])
+
+
+def set_lr_multipliers(optimizer, multipliers):
+    """Set what multiplies the one rate of the optimizer in each group.
+
+    Paddle keeps it with every parameter, so it is rewritten only where the groups' rates are no longer in proportion,
+    as when one of them has reached its floor.
+    """
+    for group, multiplier in zip(group_list(optimizer), multipliers):
         if multiplier != group.get("learning_rate", 1.0):
             group["learning_rate"] = multiplier
             for param in group["params"]:

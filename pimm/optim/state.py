@@ -12,18 +12,22 @@ import paddle
 
 from pimm.errors import CheckpointError
 from pimm.optim.lookahead import Lookahead
+from pimm.optim.param_groups import group_list, set_lr_multipliers
 
 _STEP = "step"
 _MASTER = "master_weight"
+_RATE = "learning_rate"
+_MULTIPLIERS = "lr_multipliers"
+_INITIAL = "initial_lr"  # there when a schedule has been made
 _LOOKAHEAD_STEP = "lookahead_step"
 _SHOWN_PROBLEMS = 20
 
 
 def optimizer_state(optimizer, model):
-    """All that the next step depends on besides weights, gradients and rates, as ``{name: array}``.
+    """All that the next step depends on besides weights and gradients, as ``{name: array}``.
 
-    Rates are the schedule's, which sets them when it is resumed. Parameters that no step has visited have no entry.
-    CheckpointError if the optimizer holds parameters that the model does not name.
+    Parameters that no step has visited have no entry. A Paddle ``LRScheduler`` inside the optimizer is left to its
+    owner. CheckpointError if the optimizer holds parameters that the model does not name.
     """
     state = _global_values(optimizer)
     for name, param in _named_parameters(optimizer, model).items():
@@ -40,17 +44,14 @@ def load_optimizer_state(optimizer, model, state):
     types: it lists them, and nothing has changed.
     """
     params = _named_parameters(optimizer, model)
-    entries, values, unknown = {name: {} for name in params}, {}, []
+    entries, values = {name: {} for name in params}, {}
     for key, value in state.items():
         name, _, slot = key.rpartition("/")
         if name in entries:
             entries[name][slot] = value
-        elif key in _global_values(optimizer):
-            values[key] = value
         else:
-            unknown.append(key)
-    problems = [f"unknown {key}" for key in unknown]
-    problems += [f"missing {key}" for key in _global_values(optimizer) if key not in values]
+            values[key] = value
+    problems = [f"{problem} {key}" for key, problem in _global_misfits(optimizer, values).items()]
     for name, found in entries.items():
         problems += [f"{problem} {name}/{slot}" for slot, problem in _misfits(optimizer, params[name], found).items()]
     if problems:
@@ -59,8 +60,7 @@ def load_optimizer_state(optimizer, model, state):
         raise CheckpointError(f"the saved state does not fit this {type(optimizer).__name__} and net: {listed}")
     for name, found in entries.items():
         _replace(optimizer, params[name], found)
-    if _LOOKAHEAD_STEP in values:
-        optimizer.lookahead_step = int(values[_LOOKAHEAD_STEP])
+    _set_global_values(optimizer, values)
 
 
 def _named_parameters(optimizer, model):
@@ -77,9 +77,34 @@ def _named_parameters(optimizer, model):
 
 
 def _global_values(optimizer):
+    values = {}
+    if isinstance(optimizer._learning_rate, float):
+        groups = group_list(optimizer)
+        values[_RATE] = np.array(optimizer.get_lr(), np.float64)
+        values[_MULTIPLIERS] = np.array([group.get("learning_rate", 1.0) for group in groups], np.float64)
+        if all(_INITIAL in group for group in groups):
+            values[_INITIAL] = np.array([group[_INITIAL] for group in groups], np.float64)
     if isinstance(optimizer, Lookahead):
-        return {_LOOKAHEAD_STEP: np.array(optimizer.lookahead_step, np.int64)}
-    return {}
+        values[_LOOKAHEAD_STEP] = np.array(optimizer.lookahead_step, np.int64)
+    return values
+
+
+def _set_global_values(optimizer, values):
+    if _RATE in values:
+        optimizer.set_lr(float(values[_RATE]))
+        set_lr_multipliers(optimizer, values[_MULTIPLIERS].tolist())
+    for group, lr in zip(group_list(optimizer), values.get(_INITIAL, ())):
+        group[_INITIAL] = float(lr)
+    if _LOOKAHEAD_STEP in values:
+        optimizer.lookahead_step = int(values[_LOOKAHEAD_STEP])
+
+
+def _global_misfits(optimizer, found):
+    own = _global_values(optimizer)
+    expected = {key: (list(value.shape), value.dtype) for key, value in own.items() if key != _INITIAL}
+    if _INITIAL in found and _MULTIPLIERS in expected:
+        expected[_INITIAL] = expected[_MULTIPLIERS]
+    return _compare(expected, found)
 
 
 def _steps(optimizer):
@@ -125,13 +150,18 @@ def _misfits(optimizer, param, found):
     expected.pop(Lookahead.SLOW, None)
     if isinstance(optimizer, Lookahead) and Lookahead.SLOW in found:
         expected[Lookahead.SLOW] = (param.shape, _numpy_dtype(param))
-    problems = {slot: "missing" for slot in expected if slot not in found}
-    for slot, value in found.items():
-        if slot not in expected:
-            problems[slot] = "unknown"
-        elif (list(value.shape), value.dtype) != expected[slot]:
-            shape, dtype = expected[slot]
-            problems[slot] = f"{value.dtype}{list(value.shape)} instead of {dtype}{list(shape)} for"
+    return _compare(expected, found)
+
+
+def _compare(expected, found):
+    """What is wrong with arrays against ``{key: (shape, dtype)}``."""
+    problems = {key: "missing" for key in expected if key not in found}
+    for key, value in found.items():
+        if key not in expected:
+            problems[key] = "unknown"
+        elif (list(value.shape), value.dtype) != expected[key]:
+            shape, dtype = expected[key]
+            problems[key] = f"{value.dtype}{list(value.shape)} instead of {dtype}{list(shape)} for"
     return problems
 
 

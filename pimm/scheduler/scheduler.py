@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.errors import CheckpointError, ConfigError
-from pimm.optim.param_groups import base_lrs, set_group_lrs
+from pimm.optim.param_groups import group_list, initial_lrs, set_group_lrs
 from pimm.scheduler.noise import truncated_normal
 
 
@@ -42,10 +42,10 @@ class Scheduler:
         self.noise_pct = noise_pct
         self.noise_std = noise_std
         self.noise_seed = 42 if noise_seed is None else noise_seed
-        self.base_values = base_lrs(optimizer)
-        self.values = list(self.base_values)
-        if initialize:
-            self.update_groups([warmup_lr_init] * len(self.base_values) if warmup_t else self.base_values)
+        if not initialize and not all("initial_lr" in group for group in group_list(optimizer)):
+            raise ConfigError("initialize=False goes on from an earlier schedule, and this optimizer has had none")
+        self.base_values = initial_lrs(optimizer)
+        self.update_groups([warmup_lr_init] * len(self.base_values) if warmup_t else self.base_values)
 
     def scheduled(self, t):
         """The groups' rates at tick ``t`` of the schedule's own clock, warm-up aside."""
