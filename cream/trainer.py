@@ -22,6 +22,7 @@ from pimm.utils import (
     latest_checkpoint,
     rank,
     read_checkpoint,
+    world_size,
 )
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE
 
@@ -139,7 +140,7 @@ class Trainer:
                 paddle.seed(int(np.random.SeedSequence([self.seed, rank(), self.updates]).generate_state(1)[0]))
                 self.averages.add(self.step(images, labels, self.epoch), len(labels))
                 self.batch += 1
-                seen += len(labels)
+                seen += len(labels) * world_size()
                 if self.scheduler is not None:
                     self.scheduler.step_update(self.updates)
                 bar.update()

@@ -1,0 +1,130 @@
+"""Search, retraining and test through the commands that a user types, on the embedded images."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cream import cli
+from cream.board import PrioritizedBoard
+from cream.space import parse_arch
+from pimm.utils import latest_checkpoint, read_checkpoint
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *("EPOCHS=3", "WORKERS=0", "LOG_INTERVAL=5", "DATASET.BATCH_SIZE=40", "RECOVERY_INTERVAL=7"),
+    *("SUPERNET.META_STA_EPOCH=0", "SUPERNET.UPDATE_ITER=4", "SUPERNET.POOL_SIZE=2", "SUPERNET.PROBES=1"),
+    *("SUPERNET.SELECT_BATCHES=2", "DATA_DIR=data/fashion_mnist"),
+]
+
+
+def search_args(folder, *more):
+    return ["--cfg", "configs/demo/search.yaml", *SMALL, f"SAVE_PATH={folder}", *more]
+
+
+def files_of(folder):
+    """Everything that the next batch depends on, of a run's furthest checkpoint, as {name: array or value}."""
+    return flatten(read_checkpoint(latest_checkpoint(folder)).files)
+
+
+def flatten(value, prefix=""):
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flatten(item, f"{prefix}/{key}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for i, item in enumerate(value) for k, v in flatten(item, f"{prefix}/{i}").items()}
+    return {prefix: value}
+
+
+def assert_same_state(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    os.chdir(ROOT)
+    assert cli.search(search_args(folder)) == 0
+    return folder / "search"
+
+
+def test_a_search_fills_the_board_and_teaches_the_matching_network(searched):
+    state = read_checkpoint(latest_checkpoint(searched)).files["state.pdstate"]["step"]
+    board = PrioritizedBoard(2)
+    board.load_state_dict(state["board"])
+    assert len(board) == 2
+    assert state["meta_updates"] == state["batches_taught"] // 4 > 5
+    rows = list(csv.DictReader(open(searched / "summary.csv")))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert float(rows[0]["train_rho"]) == 0 and 0 < float(rows[2]["train_rho"]) < 1
+    assert float(rows[2]["train_kd_loss"]) > 0
+
+
+def test_the_result_is_the_best_candidate_of_the_board(searched):
+    result = json.loads((searched / "architecture.json").read_text())
+    candidates = list(csv.DictReader(open(searched / "candidates.csv")))
+    assert len(candidates) == 2
+    assert result["prec1"] == max(float(row["prec1"]) for row in candidates)
+    assert parse_arch(candidates[0]["arch"]) == parse_arch(result["arch"])
+    assert 0 < result["mflops"] <= 6 and result["resolution"] == 32
+
+
+def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched, capsys):
+    from cream import jobs
+    from cream.config import load_config
+
+    path = str(searched / "retrain.yaml")
+    assert cli.retrain(["--cfg", path, "EPOCHS=2", "WORKERS=0"]) == 0
+    run = searched.parent / "search_retrain"
+    rows = list(csv.DictReader(open(run / "summary.csv")))
+    metrics = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}"]))
+    assert metrics["prec1"] == pytest.approx(float(rows[1]["eval_prec1"]))
+    assert metrics["loss"] == pytest.approx(float(rows[1]["eval_loss"]))
+    own = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}", "NET.EMA.USE=False"]))
+    assert own["prec1"] == pytest.approx(float(rows[1]["eval_prec1_without_ema"]))
+
+
+def run_and_kill(script, args, marker, after):
+    """Starts a tool, kills it ``after`` seconds after ``marker`` appears in its log, and returns its exit code."""
+    process = subprocess.Popen([sys.executable, f"tools/{script}.py", *args], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if marker in line:
+            break
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    process.stderr.close()
+    return process.wait()
+
+
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(searched, tmp_path):
+    args = search_args(tmp_path, "AUTO_RESUME=True")
+    for marker, after in (("epoch 0 [10/25]", 0.1), ("epoch 1 [15/25]", 0.4)):
+        assert run_and_kill("train", args, marker, after) == -signal.SIGKILL
+    assert cli.search(args) == 0
+    assert_same_state(files_of(tmp_path / "search"), files_of(searched))
+    for name in ("architecture.json", "candidates.csv", "summary.csv"):
+        assert (tmp_path / "search" / name).read_text() == (searched / name).read_text()
+
+
+def test_a_killed_retraining_goes_on_as_if_nothing_had_happened(searched, tmp_path):
+    args = ["--cfg", str(searched / "retrain.yaml"), "EPOCHS=3", "WORKERS=2", "RECOVERY_INTERVAL=6", "AUTO_RESUME=True"]
+    args += ["NET.DROPOUT_RATE=0.2"]
+    assert run_and_kill("retrain", [*args, f"SAVE_PATH={tmp_path / 'broken'}"], "epoch 1 [10/20]", 0.3) < 0
+    assert cli.retrain([*args, f"SAVE_PATH={tmp_path / 'broken'}"]) == 0
+    assert cli.retrain([*args, f"SAVE_PATH={tmp_path / 'whole'}"]) == 0
+    assert_same_state(
+        files_of(tmp_path / "broken" / "search_retrain"), files_of(tmp_path / "whole" / "search_retrain")
+    )
