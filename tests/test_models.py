@@ -230,13 +230,22 @@ def test_weights_take_the_models_type():
     assert_same(weights(model), arrays)
 
 
+def trained_optimizer(model):
+    optimizer = create_optimizer_v2(model, "momentum", lr=0.1)
+    before = weights(model)
+    model(paddle.to_tensor(golden.inputs((2, 3, 32, 32)))).square().sum().backward()
+    optimizer.step()
+    models.load_state_dict_strictly(model, before)
+    return optimizer
+
+
 @pytest.fixture
 def saved(tmp_path):
     """Files and checkpoint folders: weights of seed 1, averaged ones of seed 2."""
     save_arrays(tmp_path / "net.pdparams", tiny(seed=1).state_dict())
     save_arrays(tmp_path / "net.pdema", tiny(seed=2).state_dict())
     net = tiny(seed=1)
-    optimizer = create_optimizer_v2(net, "momentum", lr=0.1)
+    optimizer = trained_optimizer(net)
     contents = {
         MODEL: net.state_dict(),
         EMA: tiny(seed=2).state_dict(),
@@ -300,13 +309,16 @@ def test_load_checkpoint_refuses(tmp_path, where, use_ema, message):
 @pytest.mark.parametrize(("where", "epoch"), [("checkpoint-3", 4), ("recovery-4-10", 4)])
 def test_resume_checkpoint(saved, where, epoch):
     model = tiny()
-    optimizer = create_optimizer_v2(model, "momentum", lr=0.5)
+    optimizer = create_optimizer_v2(model, "momentum", lr=0.1)
     other_state, resume_epoch = models.resume_checkpoint(model, str(saved / where), optimizer)
     assert_same(weights(model), weights(tiny(seed=1)))
     assert resume_epoch == epoch
     assert other_state["state"] == {"rng": [1, 2]}
-    assert other_state["optimizer"].keys() == optimizer_state(optimizer, model).keys()
-    assert optimizer.get_lr() == pytest.approx(0.1)
+    twin = tiny(seed=1)
+    expected = optimizer_state(trained_optimizer(twin), twin)
+    assert any(name.startswith("conv_stem.weight/") and value.any() for name, value in expected.items())
+    assert_same(other_state["optimizer"], expected)
+    assert_same(optimizer_state(optimizer, model), expected)
 
 
 def test_resume_from_weights_alone(saved, caplog):
@@ -316,6 +328,23 @@ def test_resume_from_weights_alone(saved, caplog):
         assert models.resume_checkpoint(model, saved / "net.pdparams", optimizer) == ({}, None)
     assert "starts afresh" in caplog.text
     assert_same(weights(model), weights(tiny(seed=1)))
+
+
+def test_resume_wants_an_optimizers_state(tmp_path):
+    write_checkpoint(tmp_path / "plain-1", {MODEL: tiny().state_dict()}, {"epoch": 1})
+    with pytest.raises(CheckpointError, match=f"has no {OPTIMIZER}; it holds {MODEL}"):
+        models.resume_checkpoint(tiny(), tmp_path / "plain-1")
+
+
+@pytest.mark.parametrize("pad_type", ["", "same"])
+@pytest.mark.parametrize("model_class", [EfficientNet, MobileNetV3])
+def test_export_takes_images_of_any_size(model_class, pad_type, tmp_path):
+    model = tiny(model_class, pad_type=pad_type)
+    paddle.jit.save(model, str(tmp_path / "net"), input_spec=[paddle.static.InputSpec([None, 3, None, None])])
+    exported = paddle.jit.load(str(tmp_path / "net"))
+    for shape in ((1, 3, 32, 32), (2, 3, 37, 44)):
+        x = paddle.to_tensor(golden.inputs(shape))
+        np.testing.assert_allclose(exported(x).numpy(), model(x).numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_models_can_be_copied():

@@ -29,10 +29,13 @@ def load_state_dict(checkpoint_path, use_ema=False):
 
 
 def _file_of_folder(folder, name):
-    held = verify_checkpoint(folder)["files"]
+    _require(name, verify_checkpoint(folder)["files"], folder)
+    return folder / name
+
+
+def _require(name, held, folder):
     if name not in held:
         raise CheckpointError(f"checkpoint {folder} has no {name}; it holds {', '.join(held)}")
-    return folder / name
 
 
 def _load_arrays(path):
@@ -86,6 +89,8 @@ def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):
             _logger.warning("%s holds weights alone: the optimizer starts afresh", path)
         return {}, None
     checkpoint = read_checkpoint(path)
+    for name in (MODEL, OPTIMIZER):
+        _require(name, checkpoint.files, path)
     load_state_dict_strictly(model, checkpoint.files[MODEL], str(path))
     if optimizer is not None:
         load_optimizer_state(optimizer, model, checkpoint.files[OPTIMIZER])
