@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tracemalloc
 import types
 from collections import OrderedDict
 from pathlib import Path
@@ -167,6 +168,7 @@ OPCODES = {
     ),
     "a dtype alone": b"\x80\x02cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R.",
     "an array without data": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R.",
+    "state for a function": b"\x80\x02c_codecs\nencode\nN}U\x01aK\x01s\x86b.",
     "state for a plain list": b"\x80\x02]}U\x01aK\x01sb.",
     "a persistent reference": b"Pos\n.",
     "an extension": b"\x80\x02\x82\x01.",
@@ -183,6 +185,17 @@ def test_broken_pickles_are_one_clear_error(tmp_path, name):
     path.write_bytes(OPCODES[name])
     with pytest.raises(CheckpointError, match="broken is damaged or not a file of arrays"):
         load_arrays(path)
+
+
+def test_claims_cost_no_memory(tmp_path):
+    (tmp_path / "memo").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")  # entry 2 ** 31 - 1 of the unpickler's memo
+    tracemalloc.start()
+    assert load_arrays(tmp_path / "memo") == []
+    (tmp_path / "bytes").write_bytes(b"\x80\x02B\xff\xff\xff\x7f" + bytes(1000))  # 2 ** 31 - 1 bytes
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_arrays(tmp_path / "bytes")
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 def test_nested_beyond_measure(tmp_path):

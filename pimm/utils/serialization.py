@@ -8,6 +8,7 @@ are stored as their bits, uint16, as Paddle does.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 from collections import OrderedDict
@@ -106,12 +107,12 @@ def load_arrays(path):
     """
     try:
         with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+            content = _ArrayUnpickler(file).load()
         content = _Converter()(content)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error) or type(error).__name__
+        reason = error if isinstance(error, pickle.UnpicklingError) else repr(error)
         raise CheckpointError(f"{path} is damaged or not a file of arrays: {reason}") from error
     if isinstance(content, dict):
         content.pop(_NAME_TABLE, None)
@@ -144,7 +145,8 @@ class _Array:
         _, shape, dtype, is_fortran, data = state
         if isinstance(data, str):
             data = data.encode("latin1")  # of Python 2
-        if dtype.dtype.itemsize * int(np.prod(shape, dtype=object)) != len(data):
+        fits = all(type(n) is int and n >= 0 for n in shape)
+        if not fits or math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise pickle.UnpicklingError(f"{len(data)} bytes for an array of shape {shape} and type {dtype.dtype}")
         self.value = np.ndarray(0, dtype.dtype)
         self.value.__setstate__((1, tuple(shape), dtype.dtype, bool(is_fortran), bytes(data)))  # takes the bytes over
@@ -162,7 +164,34 @@ def _encode(text, encoding):
     return text.encode("latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _BoundedFile:
+    """A file that is never asked for more than it has: a lie about a length costs no memory."""
+
+    def __init__(self, file):
+        self.file, self.left = file, os.fstat(file.fileno()).st_size
+
+    def read(self, size):
+        if size > self.left:
+            raise pickle.UnpicklingError("it is cut short")
+        self.left -= size
+        return self.file.read(size)
+
+    def readline(self):
+        line = self.file.readline()
+        self.left -= len(line)
+        return line
+
+
+# What pickles of arrays and plain data consist of, in protocols 2 to 4.
+_OPCODES = """
+    PROTO FRAME STOP MARK POP POP_MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
+    BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING SHORT_BINSTRING
+    BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+    EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD
+"""
+
+
+class _ArrayUnpickler(pickle._Unpickler):  # the C one allocates whatever a memo index or a length claims
     _ALLOWED = {
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _DType,
@@ -177,13 +206,24 @@ class _ArrayUnpickler(pickle.Unpickler):
         },
     }
 
+    def __init__(self, file):
+        super().__init__(_BoundedFile(file), encoding="latin1")
+
     def find_class(self, module, name):
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of arrays needs")
         return self._ALLOWED[module, name]
 
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("it refers to data outside the file")
+    def load_build(self):
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_Array, _DType)):
+            raise pickle.UnpicklingError(f"it sets the state of a {type(self.stack[-1]).__name__}")
+        self.stack[-1].__setstate__(state)
+
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES.split()
+    }
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 class _Converter:
