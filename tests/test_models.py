@@ -368,5 +368,4 @@ NAMES = {
 @pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in NAMES.items() for name in names.split()])
 def test_import_names(module, name):
     found = getattr(__import__(module, fromlist=[name]), name)
-    original = getattr(layers, name, found)
-    assert found is original or (module, name) == ("pimm.models.efficientnet_blocks", "make_divisible")
+    assert found is getattr(layers, name, found)
