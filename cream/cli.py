@@ -15,6 +15,8 @@ from typing import Callable
 # Paddle says so on every import; nothing here compiles often enough to want ccache.
 warnings.filterwarnings("ignore", message="No ccache found")
 
+_THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
+
 from cream.config import Config, load_config  # noqa: E402
 from pimm.errors import PimmError  # noqa: E402
 
@@ -85,9 +87,19 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
         cfg = parse_args(description, argv)
         from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
 
+        if not _THREADS_ARE_SET:
+            use_all_cores()
         getattr(jobs, name)(cfg)
 
     return run(job)
+
+
+def use_all_cores() -> None:
+    """Lets operators on a CPU use every core that this process may run on; Paddle's default is one."""
+    from paddle.base import core
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    core.set_num_threads(cores)
 
 
 def _file_trouble(error: OSError) -> str:

@@ -15,6 +15,7 @@ from pimm.errors import ConfigError, DataError
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.models.efficientnet_blocks import resolve_bn_args
+from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer, param_groups_weight_decay
 from pimm.scheduler import LinearLRScheduler, create_scheduler
 from pimm.utils import (
@@ -175,6 +176,8 @@ def start_processes(cfg: Config) -> None:
     """Chooses the device, connects the processes and seeds the global streams, alike on all of them."""
     if cfg.DEVICE:
         paddle.set_device(cfg.DEVICE)
+    if paddle.get_device() == "cpu":
+        reuse_freed_memory()
     init_distributed()
     random_seed(cfg.SEED)
 

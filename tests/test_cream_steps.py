@@ -5,7 +5,7 @@ import numpy as np
 import paddle
 import pytest
 
-from cream.meta import Lesson, Teacher, match_teacher, meta_gradients
+from cream.meta import Lesson, Teacher, meta_gradients
 from cream.mobile import MobileSuperNet, mobile_space
 from cream.space import parse_arch
 from cream.steps import SinglePathStep, Update
@@ -99,7 +99,7 @@ def test_distillation_step(net, official, monkeypatch):
 
 
 def lesson_and_teacher(net, prefix):
-    """The reference's lesson. Its rho is sigmoid(-score), ours sigmoid(score): with the sign of theta turned they agree."""
+    """The reference's lesson; its rho is sigmoid(-score), ours sigmoid(score): with theta's sign turned they agree."""
     with paddle.no_grad():
         for parameter in net.meta_layer.parameters():
             paddle.assign(-parameter, parameter)

@@ -34,6 +34,11 @@ def files_of(folder):
     return flatten(read_checkpoint(latest_checkpoint(folder)).files)
 
 
+def rows_of(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
 def flatten(value, prefix=""):
     if isinstance(value, dict):
         return {k: v for key, item in value.items() for k, v in flatten(item, f"{prefix}/{key}").items()}
@@ -67,7 +72,7 @@ def test_a_search_fills_the_board_and_teaches_the_matching_network(searched):
     board.load_state_dict(state["board"])
     assert len(board) == 2
     assert state["meta_updates"] == state["batches_taught"] // 4 > 5
-    rows = list(csv.DictReader(open(searched / "summary.csv")))
+    rows = rows_of(searched / "summary.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert float(rows[0]["train_rho"]) == 0 and 0 < float(rows[2]["train_rho"]) < 1
     assert float(rows[2]["train_kd_loss"]) > 0
@@ -75,7 +80,7 @@ def test_a_search_fills_the_board_and_teaches_the_matching_network(searched):
 
 def test_the_result_is_the_best_candidate_of_the_board(searched):
     result = json.loads((searched / "architecture.json").read_text())
-    candidates = list(csv.DictReader(open(searched / "candidates.csv")))
+    candidates = rows_of(searched / "candidates.csv")
     assert len(candidates) == 2
     assert result["prec1"] == max(float(row["prec1"]) for row in candidates)
     assert parse_arch(candidates[0]["arch"]) == parse_arch(result["arch"])
@@ -89,7 +94,7 @@ def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched,
     path = str(searched / "retrain.yaml")
     assert cli.retrain(["--cfg", path, "EPOCHS=2", "WORKERS=0"]) == 0
     run = searched.parent / "search_retrain"
-    rows = list(csv.DictReader(open(run / "summary.csv")))
+    rows = rows_of(run / "summary.csv")
     metrics = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}"]))
     assert metrics["prec1"] == pytest.approx(float(rows[1]["eval_prec1"]))
     assert metrics["loss"] == pytest.approx(float(rows[1]["eval_loss"]))
@@ -125,6 +130,4 @@ def test_a_killed_retraining_goes_on_as_if_nothing_had_happened(searched, tmp_pa
     assert run_and_kill("retrain", [*args, f"SAVE_PATH={tmp_path / 'broken'}"], "epoch 1 [10/20]", 0.3) < 0
     assert cli.retrain([*args, f"SAVE_PATH={tmp_path / 'broken'}"]) == 0
     assert cli.retrain([*args, f"SAVE_PATH={tmp_path / 'whole'}"]) == 0
-    assert_same_state(
-        files_of(tmp_path / "broken" / "search_retrain"), files_of(tmp_path / "whole" / "search_retrain")
-    )
+    assert_same_state(files_of(tmp_path / "broken" / "search_retrain"), files_of(tmp_path / "whole" / "search_retrain"))

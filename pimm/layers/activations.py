@@ -10,7 +10,8 @@ from paddle import nn
 
 def swish(x, inplace=False):
     """``x * sigmoid(x)`` (https://arxiv.org/abs/1710.05941)."""
-    return F.swish(x)
+    # One function, two kernels: silu's backward takes half the time on a CPU; inference engines fuse swish
+    return F.silu(x) if paddle.in_dynamic_mode() else F.swish(x)
 
 
 def mish(x, inplace=False):

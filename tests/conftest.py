@@ -1,0 +1,5 @@
+"""What every test runs under."""
+
+from pimm.ops import reuse_freed_memory
+
+reuse_freed_memory()
