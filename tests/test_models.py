@@ -15,6 +15,7 @@ from pimm.models import registry
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.efficientnet_builder import decode_arch_def
 from pimm.models.mobilenetv3 import MobileNetV3
+from pimm.models.state import check_state
 from pimm.optim import create_optimizer_v2, optimizer_state
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, write_checkpoint
 from pimm.utils.serialization import save_arrays
@@ -211,6 +212,15 @@ def test_torch_arrays_are_checked():
     assert_same(weights(model), before)
 
 
+def test_another_net_is_told_in_one_line_with_the_first_differences():
+    with pytest.raises(CheckpointError) as error:
+        check_state({f"a{i}": (i,) for i in range(500)}, {"b": (1,), "a7": (8,)}, "net.pdparams")
+    assert str(error.value) == (
+        "net.pdparams: does not fit the model, 501 differences: missing: a0 [0]; missing: a1 [1]; missing: a2 [2]; "
+        "missing: 496 more; left over: b [1]; shape differs: a7 [8], the model has [7]"
+    )
+
+
 def test_torch_arrays_without_batch_counters():
     model = tiny()
     arrays = golden.state(models.torch_names(model), seed=1)
@@ -271,7 +281,9 @@ def test_create_model_with_checkpoint(tmp_path):
     paddle.save(source.state_dict(), str(tmp_path / "net.pdparams"))
     model = pimm.create_model("mobilenetv3_small_075", num_classes=2, checkpoint_path=tmp_path / "net.pdparams")
     assert_same(weights(model), weights(source))
-    with pytest.raises(CheckpointError, match=r"net.pdparams: does not fit .*\n.*classifier.weight \[1024, 2\]"):
+    with pytest.raises(
+        CheckpointError, match=r"net.pdparams: does not fit .*2 differences: .*classifier.weight \[1024, 2\]"
+    ):
         pimm.create_model("mobilenetv3_small_075", num_classes=3, checkpoint_path=tmp_path / "net.pdparams")
 
 

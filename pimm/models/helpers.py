@@ -50,8 +50,8 @@ def _load_arrays(path):
 def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
     """Set the weights of ``model`` to those that `load_state_dict` finds.
 
-    Raises `CheckpointError` listing every name left over on either side and every shape that differs. With ``strict``
-    false these are left alone, and logged; it is still an error if nothing fits.
+    Raises `CheckpointError` with the first of the names left over on either side and of the shapes that differ. With
+    ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
     """
     arrays = load_state_dict(checkpoint_path, use_ema)
     if not strict:

@@ -5,19 +5,30 @@ import paddle
 
 from pimm.errors import CheckpointError
 
+_SHOWN = 3  # of each kind of difference: to another net there are hundreds
+
 
 def check_state(expected, given, source="the weights"):
-    """Compare two ``{name: shape}``; raises `CheckpointError` that lists all that is missing, left over or differs."""
-    faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in given]
-    faults += [f"left over: {name} {list(shape)}" for name, shape in given.items() if name not in expected]
-    faults += [
-        f"shape differs: {name} {list(given[name])}, the model has {list(shape)}"
-        for name, shape in expected.items()
-        if name in given and tuple(given[name]) != tuple(shape)
-    ]
-    if faults:
-        listed = "\n  ".join(faults)
-        raise CheckpointError(f"{source}: does not fit the model, {len(faults)} differences:\n  {listed}")
+    """Compare two ``{name: shape}``; raises `CheckpointError` that counts the differences and names the first few."""
+    differences = {
+        "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in given],
+        "left over": [f"{name} {list(shape)}" for name, shape in given.items() if name not in expected],
+        "shape differs": [
+            f"{name} {list(given[name])}, the model has {list(shape)}"
+            for name, shape in expected.items()
+            if name in given and tuple(given[name]) != tuple(shape)
+        ],
+    }
+    count = sum(map(len, differences.values()))
+    if count:
+        listed = "; ".join(text for kind, found in differences.items() for text in _first(kind, found))
+        raise CheckpointError(f"{source}: does not fit the model, {count} difference{'s' * (count > 1)}: {listed}")
+
+
+def _first(kind, found):
+    yield from (f"{kind}: {text}" for text in found[:_SHOWN])
+    if len(found) > _SHOWN:
+        yield f"{kind}: {len(found) - _SHOWN} more"
 
 
 def load_state_dict_strictly(model, arrays, source="the weights"):

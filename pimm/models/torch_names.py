@@ -43,8 +43,8 @@ def torch_names(model):
 def from_torch_arrays(model, arrays):
     """Paddle's state dict ``{name: array}`` from PyTorch's ``{name: array}``.
 
-    Batch counters may be there or not and are dropped. Raises `CheckpointError` that lists every name left over on
-    either side and every shape that differs.
+    Batch counters may be there or not and are dropped. Raises `CheckpointError` with the first of the
+    names left over on either side and of the shapes that differ.
     """
     entries = [entry for entry in _entries(model) if entry[1] is not None]
     expected = {name: _torch_shape(value, transposed) for name, _, value, transposed in entries}

@@ -20,7 +20,7 @@ _RATE = "learning_rate"
 _MULTIPLIERS = "lr_multipliers"
 _INITIAL = "initial_lr"  # there when a schedule has been made
 _LOOKAHEAD_STEP = "lookahead_step"
-_SHOWN_PROBLEMS = 20
+_SHOWN_PROBLEMS = 5
 
 
 def optimizer_state(optimizer, model):
