@@ -88,7 +88,11 @@ def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
             size -= 1
             fitted *= 7 / size
         if size < 2:
-            raise ConfigError(f"SUPERNET.FLOPS_MAXIMUM={maximum:g} MFLOPs is out of reach, even with 64-pixel images")
+            smallest = (SHARED_MFLOPS + least) * (2 / 7) ** 2
+            raise ConfigError(
+                f"SUPERNET.FLOPS_MAXIMUM={maximum:g} MFLOPs is out of reach: "
+                f"the smallest net, on 64-pixel images, takes about {smallest:.1f}"
+            )
     else:
         wanted, fitted = minimum, maximum
     for stage in GROWTH:
@@ -115,7 +119,12 @@ def _grow_further(depths: list[int], minimum: float) -> list[int]:
 
 
 def mobile_space(depths: Sequence[int]) -> SearchSpace:
-    """All paths with so many blocks in the five searched stages."""
+    """All paths with so many blocks in the five searched stages; raises ConfigError for another number of stages."""
+    if len(depths) != len(STAGES):
+        raise ConfigError(
+            f"there are {len(depths)} stages between the first and the last; must be {len(STAGES)}, "
+            "as in [[0], [3], [3, 3], [3, 1, 3], [3, 3, 3, 3], [3, 3, 3], [0]]"
+        )
     return SearchSpace(
         choices=((1,), *((len(OPERATIONS),) * depth for depth in depths), (1,)),
         keeps_shape=((False,), *((False,) + (True,) * (depth - 1) for depth in depths), (False,)),

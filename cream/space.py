@@ -34,7 +34,7 @@ def parse_arch(value: str | Sequence[Sequence[int]]) -> Arch:
     )
     if not well_formed:
         raise ConfigError(
-            f"architecture {value!r} must be a list of stages, each a list of choices "
+            f"architecture {json.dumps(lists, default=str)} must be a list of stages, each a list of choices "
             f"(whole numbers, {SKIP} skips a block), such as [[0], [3], [3, 1], [0]]"
         )
     return tuple(tuple(stage) for stage in lists)
