@@ -38,7 +38,7 @@ from .mobile import ChildNet, MobileSuperNet, fit_to_flops, mobile_space
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import Candidate, score, write_result
-from .space import format_arch
+from .space import SearchSpace, format_arch
 from .steps import ClassifyStep, CreamStep, Update
 from .trainer import Trainer
 
@@ -52,8 +52,7 @@ def search(cfg: Config) -> Candidate:
     check_search(cfg)
     run = start_run(cfg)
     limits = cfg.SUPERNET
-    depths, resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
-    space, resolution = mobile_space(limits.STAGE_DEPTHS or depths), limits.RESOLUTION or resolution
+    space, resolution = search_space(cfg)
     net = MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg))
     mflops, mparams = cost_tables(net, resolution)
     sampler = Sampler(space, mflops, limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, limits.HOW_TO_PROB, limits.PRE_PROB)
@@ -213,6 +212,16 @@ def check_search(cfg: Config) -> None:
             f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
             "the matching network learns from two slices of a batch"
         )
+
+
+def search_space(cfg: Config) -> tuple[SearchSpace, int]:
+    """The space and its image size: as given, or as the FLOPs range implies."""
+    limits = cfg.SUPERNET
+    depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
+    if depths is None or resolution is None:
+        fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
+        depths, resolution = depths or fitted_depths, resolution or fitted_resolution
+    return mobile_space(depths), resolution
 
 
 def net_options(cfg: Config) -> dict:

@@ -91,7 +91,7 @@ def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
             smallest = (SHARED_MFLOPS + least) * (2 / 7) ** 2
             raise ConfigError(
                 f"SUPERNET.FLOPS_MAXIMUM={maximum:g} MFLOPs is out of reach: "
-                f"the smallest net, on 64-pixel images, takes about {smallest:.1f}"
+                f"the smallest net, on 64-pixel images, takes about {smallest:.0f}"
             )
     else:
         wanted, fitted = minimum, maximum
