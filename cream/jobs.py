@@ -153,10 +153,12 @@ def test(cfg: Config) -> dict[str, float]:
     file. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
     """
     start_processes(cfg)
+    run = RunLog()
     spec, net = child_net(cfg)
     load_checkpoint(net, cfg.RESUME_PATH, use_ema=cfg.NET.EMA.USE)
     net.eval()
     metrics = evaluate(net, validation_loader(cfg, spec.resolution))
+    run.close()
     if is_main_process():
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
@@ -172,7 +174,12 @@ PAPER_RECIPE = (
 
 
 def start_processes(cfg: Config) -> None:
-    """Chooses the device, connects the processes and seeds the global streams, alike on all of them."""
+    """Chooses the device, connects the processes and seeds the global streams, alike on all of them.
+
+    Raises ConfigError if DEVICE asks for a GPU and there is none.
+    """
+    if cfg.DEVICE == "gpu" and not paddle.device.cuda.device_count():
+        raise ConfigError("DEVICE is gpu, but Paddle finds none; must be cpu, or empty for a GPU if there is one")
     if cfg.DEVICE:
         paddle.set_device(cfg.DEVICE)
     if paddle.get_device() == "cpu":
@@ -184,7 +191,7 @@ def start_processes(cfg: Config) -> None:
 def start_run(cfg: Config) -> RunLog:
     """The run's folder ``SAVE_PATH/MODEL`` and its logs.
 
-    Raises ConfigError if a run is in the folder already and AUTO_RESUME does not ask to go on with it.
+    Raises ConfigError if the folder cannot be written, or a run is in it already and AUTO_RESUME does not ask to go on.
     """
     start_processes(cfg)
     folder = Path(cfg.SAVE_PATH) / cfg.MODEL
@@ -192,15 +199,22 @@ def start_run(cfg: Config) -> RunLog:
         raise ConfigError(
             f"{folder} holds a run already: AUTO_RESUME=True goes on with it, another MODEL or SAVE_PATH begins anew"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            (folder / "config.yaml").write_text(dump(cfg))
+    except OSError as error:
+        raise ConfigError(f"cannot write into {folder}, the place that SAVE_PATH names: {error.strerror}") from error
     barrier()
-    if is_main_process():
-        (folder / "config.yaml").write_text(dump(cfg))
     return RunLog(folder)
 
 
 def check_search(cfg: Config) -> None:
-    """Raises ConfigError for settings that are sound one by one but leave a search without its algorithm."""
+    """Raises ConfigError for settings that a search cannot follow, before it begins."""
+    for name in ("RESUNIT", "DIL_CONV"):
+        if getattr(cfg.SUPERNET, name):
+            raise ConfigError(f"SUPERNET.{name} is True, but this operation is not available; must be False")
+    retrain_recipe(cfg)
     if cfg.EPOCHS < cfg.SUPERNET.META_STA_EPOCH + 2:
         raise ConfigError(
             f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
@@ -355,9 +369,14 @@ def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
     }
 
 
+def retrain_recipe(cfg: Config) -> Config:
+    """The settings of RETRAIN_CFG, or the paper's."""
+    return load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
+
+
 def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
-    """``retrain.yaml``: the recipe of RETRAIN_CFG, or the paper's, for the found net, its image size and this data."""
-    recipe = load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
+    """``retrain.yaml``: the recipe for the found net, its image size and this data."""
+    recipe = retrain_recipe(cfg)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, found.arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution
