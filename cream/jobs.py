@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from pimm.data import Dataset, FastCollateMixup, create_loader
 from pimm.data.loader import Loader
 from pimm.errors import ConfigError, DataError
+from pimm.layers import convert_sync_batchnorm
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.models.efficientnet_blocks import resolve_bn_args
@@ -53,7 +55,7 @@ def search(cfg: Config) -> Candidate:
     run = start_run(cfg)
     limits = cfg.SUPERNET
     space, resolution = search_space(cfg)
-    net = MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg))
+    net = with_sync_bn(cfg, MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg)))
     mflops, mparams = cost_tables(net, resolution)
     sampler = Sampler(space, mflops, limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, limits.HOW_TO_PROB, limits.PRE_PROB)
     log.info(
@@ -252,10 +254,15 @@ def net_options(cfg: Config) -> dict:
     }
 
 
+def with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
+    """The net, normalising over the batches of all processes together where SYNC_BN says so."""
+    return convert_sync_batchnorm(net) if cfg.BATCHNORM.SYNC_BN else net
+
+
 def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
     """The net that ``cfg.NET`` names."""
     spec = child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
-    net = ChildNet(spec.arch, **net_options(cfg))
+    net = with_sync_bn(cfg, ChildNet(spec.arch, **net_options(cfg)))
     macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
     log.info(
         "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
