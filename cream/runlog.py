@@ -19,17 +19,21 @@ LOGGERS = (log, logging.getLogger("pimm"))
 
 
 class RunLog:
-    """Writes into ``folder``: ``log.txt``, ``summary.csv`` with a row an epoch, and VisualDL's curves."""
+    """Writes into ``folder``: ``log.txt``, ``summary.csv`` with a row an epoch, and VisualDL's curves.
 
-    def __init__(self, folder: Path):
+    Without a folder the log goes to the terminal alone.
+    """
+
+    def __init__(self, folder: Path | None = None):
         self.folder = folder
         self._writer = None
         self._handlers = []
         if is_main_process():
-            console, file = logging.StreamHandler(), logging.FileHandler(folder / "log.txt")
-            console.setFormatter(FormatterNoInfo())
-            file.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
-            self._handlers = [console, file]
+            self._handlers.append(logging.StreamHandler())
+            self._handlers[0].setFormatter(FormatterNoInfo())
+            if folder is not None:
+                self._handlers.append(logging.FileHandler(folder / "log.txt"))
+                self._handlers[1].setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         for logger in LOGGERS:
             # Not the root: libraries hang handlers of their own there, and every line would come twice.
             logger.propagate = False
