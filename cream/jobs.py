@@ -12,7 +12,7 @@ from paddle import nn
 
 from pimm.data import Dataset, FastCollateMixup, create_loader
 from pimm.data.loader import Loader
-from pimm.errors import ConfigError, DataError
+from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.layers import convert_sync_batchnorm
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
@@ -30,6 +30,8 @@ from pimm.utils import (
     latest_checkpoint,
     random_seed,
 )
+from pimm.utils.checkpoint import EMA
+from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
 from .child import ChildSpec, child_spec
@@ -63,6 +65,7 @@ def search(cfg: Config) -> Candidate:
         space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6,
     )  # fmt: skip
     train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
+    check_same_classes(train_loader.dataset, val_loader.dataset)
     optimizer = supernet_optimizer(cfg, net)
     scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
     step = CreamStep(
@@ -121,6 +124,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     spec, net = child_net(cfg)
     train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
     val_loader = validation_loader(cfg, spec.resolution)
+    check_same_classes(train_loader.dataset, val_loader.dataset)
     ema = ModelEma(net, cfg.NET.EMA.DECAY, device="cpu" if cfg.NET.EMA.FORCE_CPU else "") if cfg.NET.EMA.USE else None
     optimizer = create_optimizer(timm_args(cfg), net)
     scheduler, epochs = create_scheduler(timm_args(cfg), optimizer, len(train_loader))
@@ -157,7 +161,7 @@ def test(cfg: Config) -> dict[str, float]:
     start_processes(cfg)
     run = RunLog()
     spec, net = child_net(cfg)
-    load_checkpoint(net, cfg.RESUME_PATH, use_ema=cfg.NET.EMA.USE)
+    load_checkpoint(net, *weights_to_test(cfg))
     net.eval()
     metrics = evaluate(net, validation_loader(cfg, spec.resolution))
     run.close()
@@ -271,20 +275,41 @@ def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
     return spec, net
 
 
+def weights_to_test(cfg: Config) -> tuple[Path, bool]:
+    """The checkpoint or file that RESUME_PATH names, and whether to take the moving average from it."""
+    path = Path(cfg.RESUME_PATH)
+    if not path.exists():
+        raise CheckpointError(
+            f"RESUME_PATH={path}: nothing is there; must be a run's folder, a checkpoint's folder or a .pdparams file"
+        )
+    if (path / BEST).is_dir():
+        path = path / BEST
+    return path, cfg.NET.EMA.USE and (path / EMA).is_file()
+
+
 def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
     """The images below ``DATA_DIR``, in a folder or tar file of one of these names.
 
     Raises DataError where there is none, or its classes are not ``DATASET.NUM_CLASSES``.
     """
-    candidates = [Path(cfg.DATA_DIR) / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    folder = Path(cfg.DATA_DIR)
+    candidates = [folder / f"{name}{ending}" for name in names for ending in ("", ".tar")]
     found = [path for path in candidates if path.exists()]
     if not found:
-        raise DataError(f"DATA_DIR={cfg.DATA_DIR}: must hold {' or '.join(path.name for path in candidates)}")
+        problem = "does not hold images" if folder.is_dir() else "is not a folder"
+        raise DataError(f"DATA_DIR={folder} {problem}; must hold {' or '.join(path.name for path in candidates)}")
     dataset = Dataset(str(found[0]))
     classes = len(dataset.class_to_idx)
     if classes != cfg.DATASET.NUM_CLASSES:
         raise DataError(f"{found[0]} has {classes} classes, but DATASET.NUM_CLASSES is {cfg.DATASET.NUM_CLASSES}")
     return dataset
+
+
+def check_same_classes(train: Dataset, val: Dataset) -> None:
+    """Raises DataError where the splits have other classes, whose numbers would then mean different things."""
+    differing = sorted(train.class_to_idx.keys() ^ val.class_to_idx.keys())
+    if differing:
+        raise DataError(f"{train.root} and {val.root} must hold the same classes; {differing[0]} is in one of them")
 
 
 def loader_options(cfg: Config, resolution: int) -> dict:
