@@ -151,7 +151,6 @@ class Config:
     WARMUP_LR: float = key(1e-4, at_least(0))
     MIN_LR: float = key(1e-5, at_least(0))
     EPOCHS: int = key(200, at_least(1))
-    START_EPOCH: Optional[int] = key(None, at_least(0))
     DECAY_EPOCHS: float = key(30.0, ABOVE_ZERO)
     WARMUP_EPOCHS: int = key(3, at_least(0))
     COOLDOWN_EPOCHS: int = key(10, at_least(0))
@@ -178,6 +177,7 @@ INERT = {
     "OUTPUT": Inert(("None", "output/path/"), "results go to SAVE_PATH"),
     "TTA": Inert(("0",), "images are tested once, unchanged"),
     "VERBOSE": Inert(("False",), "nothing more is logged"),
+    "START_EPOCH": Inert(("None",), "a training that goes on begins where its checkpoint ended"),
     "ACC_GAP": Inert(("5",), "the board ranks by accuracy and FLOPs alone"),
     "DATASET.PIN_MEM": Inert(("True",), "Paddle's loader manages its own memory"),
     "OPTIMIZER.NAME": Inert(("sgd",), "OPT is the key that acts"),

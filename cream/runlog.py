@@ -24,7 +24,12 @@ class RunLog:
     Without a folder the log goes to the terminal alone.
     """
 
+    _open: RunLog | None = None  # at most one: a run that failed has not closed its own
+
     def __init__(self, folder: Path | None = None):
+        if RunLog._open is not None:
+            RunLog._open.close()
+        RunLog._open = self
         self.folder = folder
         self._writer = None
         self._handlers = []
@@ -80,3 +85,4 @@ class RunLog:
             for logger in LOGGERS:
                 logger.removeHandler(handler)
             handler.close()
+        RunLog._open = None

@@ -76,10 +76,8 @@ def test_official_file_loads_with_typed_values(name, write, caplog):
 
 
 def test_plain_yaml_text_becomes_numbers(write):
-    cfg = load_config(
-        write("WARMUP_LR: 1e-6\nSTART_EPOCH: None\nSUPERNET:\n  PRE_PROB: (0.05,0.2,0.05,0.5,0.05,0.15)\n")
-    )
-    assert (cfg.WARMUP_LR, cfg.START_EPOCH) == (1e-6, None)
+    cfg = load_config(write("WARMUP_LR: 1e-6\nCLIP_GRAD: None\nSUPERNET:\n  PRE_PROB: (0.05,0.2,0.05,0.5,0.05,0.15)\n"))
+    assert (cfg.WARMUP_LR, cfg.CLIP_GRAD) == (1e-6, None)
     assert cfg.SUPERNET.PRE_PROB == (0.05, 0.2, 0.05, 0.5, 0.05, 0.15)
 
 
