@@ -24,7 +24,6 @@ from pimm.utils import (
     CheckpointSaver,
     ModelEma,
     barrier,
-    distribute_bn,
     init_distributed,
     is_main_process,
     latest_checkpoint,
@@ -85,7 +84,6 @@ def search(cfg: Config) -> Candidate:
 
     def evaluate_probes(epoch: int) -> dict[str, float]:
         """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
-        distribute_bn(net, reduce=True)
         with mode(net, training=False):
             found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
             board_prec1 = math.nan
@@ -131,13 +129,10 @@ def retrain(cfg: Config) -> dict[str, float]:
     smoothing = LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING)
     loss_fn = SoftTargetCrossEntropy() if cfg.AUGMENTATION.MIXUP else smoothing
     step = ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
-    evaluated = {}
 
     def evaluate_nets(epoch: int) -> dict[str, float]:
         """The moving average if there is one, and the net itself beside it."""
-        nonlocal evaluated
         train_loader.mixup_enabled = not 0 < cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch + 1
-        distribute_bn(net, reduce=True)
         with mode(net, training=False):
             evaluated = evaluate(net, val_loader)
         if ema is not None:
@@ -147,7 +142,7 @@ def retrain(cfg: Config) -> dict[str, float]:
 
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
     trainer.resume_or_start(cfg.AUTO_RESUME, cfg.RESUME_PATH)
-    trainer.fit()
+    evaluated = trainer.fit()
     run.close()
     return evaluated
 

@@ -65,6 +65,13 @@ class RunLog:
             update_summary(epoch, train, evaluated, str(filename), write_header=not filename.exists())
         self.scalars("eval", evaluated, epoch)
 
+    def rewind(self, epoch: int) -> None:
+        """Takes rows from ``epoch`` on out of summary.csv: a killed run had written them, and they will come again."""
+        filename = self.folder / "summary.csv"
+        if is_main_process() and filename.exists():
+            header, *rows = filename.read_text().splitlines(keepends=True)
+            filename.write_text("".join([header, *(row for row in rows if int(row.split(",")[0]) < epoch)]))
+
     @contextmanager
     def progress(self, total: int, done: int, title: str) -> Iterator[tqdm]:
         """A progress bar on a terminal; nothing where output goes to a file."""

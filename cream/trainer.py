@@ -19,6 +19,7 @@ from pimm.utils import (
     CheckpointSaver,
     ModelEma,
     broadcast_parameters,
+    distribute_bn,
     latest_checkpoint,
     rank,
     read_checkpoint,
@@ -96,6 +97,7 @@ class Trainer:
         self.log_interval, self.recovery_interval = log_interval, recovery_interval
         self.epoch = self.batch = 0  # of the next batch
         self.averages = Averages()
+        self.evaluated: dict[str, float] = {}
 
     @property
     def updates(self) -> int:
@@ -118,16 +120,19 @@ class Trainer:
         if missing:
             raise CheckpointError(f"{folder} holds no training to go on with: it lacks {', '.join(missing)}")
         self.load(checkpoint)
+        self.run.rewind(self.epoch)
         log.info("going on from %s: epoch %d, batch %d", folder, self.epoch, self.batch)
 
-    def fit(self) -> None:
-        """Trains from where the last checkpoint ended, or from the beginning."""
+    def fit(self) -> dict[str, float]:
+        """Trains from where the last checkpoint ended, or from the beginning, and returns the last evaluation."""
         while self.epoch < self.epochs:
             self.train_epoch()
-            trained, evaluated = self.averages.read(), self.evaluate(self.epoch)
-            self.run.epoch(self.epoch, trained, evaluated)
-            log.info("epoch %d: %s", self.epoch, _text(evaluated))
-            self.finish_epoch(evaluated[self.metric])
+            self.share_statistics()
+            self.evaluated = self.evaluate(self.epoch)
+            self.run.epoch(self.epoch, self.averages.read(), self.evaluated)
+            log.info("epoch %d: %s", self.epoch, _text(self.evaluated))
+            self.finish_epoch()
+        return self.evaluated
 
     def train_epoch(self) -> None:
         """The batches of one epoch that are still to do."""
@@ -147,7 +152,9 @@ class Trainer:
                 if self.batch % self.log_interval == 0 or self.batch == len(self.loader):
                     self.report(bar, seen / (time.perf_counter() - started))
                 if self.recovery_interval and self.updates % self.recovery_interval == 0:
-                    self.save(self.saver.save_recovery, batch_idx=self.batch)
+                    self.check(self.averages.read()["loss"])
+                    self.share_statistics()
+                    self.save(self.saver.save_recovery, self.epoch, batch_idx=self.batch)
 
     def report(self, bar, images_per_second: float) -> None:
         """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""
@@ -168,23 +175,30 @@ class Trainer:
                 f"the checkpoints before it are in {self.saver.checkpoint_dir}"
             )
 
-    def finish_epoch(self, metric: float) -> None:
+    def share_statistics(self) -> None:
+        """Batch-norm statistics, each process's own while it trains, become the mean of all."""
+        distribute_bn(self.step.net, reduce=True)
+        if self.step.ema is not None:
+            distribute_bn(self.step.ema.ema, reduce=True)
+
+    def finish_epoch(self) -> None:
         """Moves to the next epoch and saves what was reached."""
-        finished = self.epoch
+        finished, metric = self.epoch, self.evaluated[self.metric]
         self.epoch, self.batch, self.averages = self.epoch + 1, 0, Averages()
         if self.scheduler is not None:
             self.scheduler.step(self.epoch, metric)
         self.save(self.saver.save_checkpoint, finished, metric=metric)
 
-    def save(self, write: Callable, epoch: int | None = None, **kwargs) -> None:
+    def save(self, write: Callable, epoch: int, **kwargs) -> None:
+        """Writes all that the next batch depends on by one of the saver's methods."""
         state = {
             "epoch": self.epoch,
             "batch": self.batch,
             "averages": self.averages.state_dict(),
+            "evaluated": dict(self.evaluated),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "step": self.step.state_dict(),
         }
-        epoch = self.epoch if epoch is None else epoch
         write(self.step.net, self.step.optimizer, None, epoch, model_ema=self.step.ema, state=state, **kwargs)
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -199,6 +213,7 @@ class Trainer:
         state = files[STATE]
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.averages.load_state_dict(state["averages"])
+        self.evaluated = state["evaluated"]
         self.step.load_state_dict(state["step"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

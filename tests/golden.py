@@ -16,7 +16,7 @@ import numpy as np
 FOLDER = Path(__file__).parent / "data" / "golden"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def facts(name):
     """Contents of ``NAME.json`` or ``NAME.json.gz``."""
     plain = FOLDER / f"{name}.json"
@@ -26,7 +26,7 @@ def facts(name):
         return json.load(file)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def arrays(name):
     """Contents of ``NAME.npz``, read lazily by key."""
     return np.load(FOLDER / f"{name}.npz")
