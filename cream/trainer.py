@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from pimm.errors import CheckpointError, TrainingError
 from pimm.models import load_state_dict_strictly
-from pimm.optim import load_optimizer_state
+from pimm.optim import group_lrs, load_optimizer_state
 from pimm.utils import (
     Checkpoint,
     CheckpointSaver,
@@ -73,7 +73,8 @@ class Trainer:
 
     ``evaluate(epoch)`` returns metrics, of which ``metric`` ranks checkpoints and guides the scheduler. A checkpoint
     is written after every epoch and every ``recovery_interval`` batches, and holds all that the next batch depends
-    on: ``resume`` goes on as if there had been no break. Raises TrainingError when the loss is no longer finite.
+    on: ``resume`` goes on as if there had been no break. Raises TrainingError when the loss is no longer finite, and
+    never saves weights that are not.
     """
 
     def __init__(
@@ -143,7 +144,10 @@ class Trainer:
             for images, labels in self.loader:
                 # Dropout draws from Paddle's stream, whose state cannot be saved: begin it anew for every batch.
                 paddle.seed(int(np.random.SeedSequence([self.seed, rank(), self.updates]).generate_state(1)[0]))
-                self.averages.add(self.step(images, labels, self.epoch), len(labels))
+                metrics = self.step(images, labels, self.epoch)
+                if isinstance(metrics["loss"], float):  # a tensor is not worth waiting for
+                    self.check(metrics["loss"])
+                self.averages.add(metrics, len(labels))
                 self.batch += 1
                 seen += len(labels) * world_size()
                 if self.scheduler is not None:
@@ -152,7 +156,6 @@ class Trainer:
                 if self.batch % self.log_interval == 0 or self.batch == len(self.loader):
                     self.report(bar, seen / (time.perf_counter() - started))
                 if self.recovery_interval and self.updates % self.recovery_interval == 0:
-                    self.check(self.averages.read()["loss"])
                     self.share_statistics()
                     self.save(self.saver.save_recovery, self.epoch, batch_idx=self.batch)
 
@@ -160,7 +163,7 @@ class Trainer:
         """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""
         means = self.averages.read()
         self.check(means["loss"])
-        means["lr"] = self.step.optimizer.get_lr()
+        means["lr"] = group_lrs(self.step.optimizer)[0]
         self.run.scalars("train", means, self.updates)
         bar.set_postfix(loss=f"{means['loss']:.3f}", prec1=f"{means['prec1']:.1f}")
         log.info(
@@ -169,11 +172,21 @@ class Trainer:
         )  # fmt: skip
 
     def check(self, loss: float) -> None:
+        """Raises TrainingError if the loss is not finite."""
         if not np.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {self.epoch}, batch {self.batch}: try a lower LR or set CLIP_GRAD; "
-                f"the checkpoints before it are in {self.saver.checkpoint_dir}"
-            )
+            raise self.broken(f"the loss became {loss}")
+
+    def check_weights(self) -> None:
+        """Raises TrainingError if a weight is not finite: no loss has shown yet what the last update did."""
+        state = self.step.net.state_dict().values()
+        if not paddle.stack([tensor.isfinite().all() for tensor in state]).all():
+            raise self.broken("the weights are no longer finite")
+
+    def broken(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at epoch {self.epoch}, batch {self.batch}: try a lower LR or set CLIP_GRAD; "
+            f"the checkpoints before it are in {self.saver.checkpoint_dir}"
+        )
 
     def share_statistics(self) -> None:
         """Batch-norm statistics, each process's own while it trains, become the mean of all."""
@@ -191,6 +204,7 @@ class Trainer:
 
     def save(self, write: Callable, epoch: int, **kwargs) -> None:
         """Writes all that the next batch depends on by one of the saver's methods."""
+        self.check_weights()
         state = {
             "epoch": self.epoch,
             "batch": self.batch,
