@@ -198,6 +198,7 @@ class MobileSuperNet(MobileNet, SuperNet):
     """
 
     builder = ChoicesBuilder
+    torch_renames = {"blocks.3.4": None}  # a fifth block that the official code builds and no path reaches
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
         blocks = [

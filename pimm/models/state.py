@@ -5,11 +5,14 @@ import paddle
 
 from pimm.errors import CheckpointError
 
-_SHOWN = 3  # of each kind of difference: to another net there are hundreds
+SHOWN = 3  # of each kind of difference: to another net there are hundreds
 
 
-def check_state(expected, given, source="the weights"):
-    """Compare two ``{name: shape}``; raises `CheckpointError` that counts the differences and names the first few."""
+def check_state(expected, given, source="the weights", shown=SHOWN):
+    """Compare two ``{name: shape}``.
+
+    Raises `CheckpointError` with the number of differences and the first ``shown`` of each kind; None shows them all.
+    """
     differences = {
         "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in given],
         "left over": [f"{name} {list(shape)}" for name, shape in given.items() if name not in expected],
@@ -21,14 +24,14 @@ def check_state(expected, given, source="the weights"):
     }
     count = sum(map(len, differences.values()))
     if count:
-        listed = "; ".join(text for kind, found in differences.items() for text in _first(kind, found))
+        listed = "; ".join(text for kind, found in differences.items() for text in _first(kind, found, shown))
         raise CheckpointError(f"{source}: does not fit the model, {count} difference{'s' * (count > 1)}: {listed}")
 
 
-def _first(kind, found):
-    yield from (f"{kind}: {text}" for text in found[:_SHOWN])
-    if len(found) > _SHOWN:
-        yield f"{kind}: {len(found) - _SHOWN} more"
+def _first(kind, found, shown):
+    yield from (f"{kind}: {text}" for text in found[:shown])
+    if shown is not None and len(found) > shown:
+        yield f"{kind}: {len(found) - shown} more"
 
 
 def load_state_dict_strictly(model, arrays, source="the weights"):

@@ -7,7 +7,7 @@ Three things differ: Paddle's Linear holds the transposed weight, running statis
 import numpy as np
 from paddle import nn
 
-from pimm.models.state import check_state, load_state_dict_strictly
+from pimm.models.state import SHOWN, check_state, load_state_dict_strictly
 
 _RUNNING_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 _COUNTER = "num_batches_tracked"
@@ -40,16 +40,21 @@ def torch_names(model):
     return [(name, _torch_shape(value, transposed)) for name, _, value, transposed in _entries(model)]
 
 
-def from_torch_arrays(model, arrays):
+def is_batch_counter(name):
+    """Whether this is PyTorch's name of a count of batches."""
+    return name.rpartition(".")[2] == _COUNTER
+
+
+def from_torch_arrays(model, arrays, shown=SHOWN):
     """Paddle's state dict ``{name: array}`` from PyTorch's ``{name: array}``.
 
-    Batch counters may be there or not and are dropped. Raises `CheckpointError` with the first of the
-    names left over on either side and of the shapes that differ.
+    Batch counters may be there or not and are dropped. Raises `CheckpointError` with the first ``shown`` of the
+    names left over on either side and of the shapes that differ; None shows them all.
     """
     entries = [entry for entry in _entries(model) if entry[1] is not None]
     expected = {name: _torch_shape(value, transposed) for name, _, value, transposed in entries}
-    given = {name: value for name, value in arrays.items() if name.rpartition(".")[2] != _COUNTER}
-    check_state(expected, {name: tuple(np.shape(value)) for name, value in given.items()})
+    given = {name: value for name, value in arrays.items() if not is_batch_counter(name)}
+    check_state(expected, {name: tuple(np.shape(value)) for name, value in given.items()}, shown=shown)
     return {
         paddle_name: np.transpose(given[name]) if transposed else given[name]
         for name, paddle_name, _, transposed in entries
@@ -59,3 +64,23 @@ def from_torch_arrays(model, arrays):
 def load_torch_arrays(model, arrays):
     """Set the state of ``model`` from PyTorch's ``{name: array}``; errors as in `from_torch_arrays`."""
     load_state_dict_strictly(model, from_torch_arrays(model, arrays))
+
+
+def to_torch_arrays(model, state):
+    """PyTorch's ``{name: array}``, in its order, from Paddle's state dict ``{name: array}`` of ``model``.
+
+    Batch counters are 0. Raises `CheckpointError` that lists every name left over on either side and every shape that
+    differs.
+    """
+    entries = list(_entries(model))
+    expected = {name: tuple(value.shape) for _, name, value, _ in entries if name is not None}
+    check_state(expected, {name: tuple(np.shape(value)) for name, value in state.items()}, shown=None)
+    return {
+        torch_name: np.zeros((), np.int64) if name is None else np.transpose(state[name]) if transposed else state[name]
+        for torch_name, name, _, transposed in entries
+    }
+
+
+def transposed_names(model):
+    """Paddle's names of the weights that PyTorch holds transposed."""
+    return {name for _, name, _, transposed in _entries(model) if transposed}

@@ -7,6 +7,7 @@ from pimm.optim.optim_factory import OPTIMIZERS, create_optimizer, create_optimi
 from pimm.optim.param_groups import group_lrs, param_groups_weight_decay, set_group_lrs
 from pimm.optim.rmsprop import RMSprop
 from pimm.optim.state import load_optimizer_state, optimizer_state
+from pimm.optim.torch_state import load_torch_optimizer_state
 
 __all__ = [
     "OPTIMIZERS",
@@ -28,6 +29,7 @@ __all__ = [
     "create_optimizer_v2",
     "group_lrs",
     "load_optimizer_state",
+    "load_torch_optimizer_state",
     "optimizer_state",
     "param_groups_weight_decay",
     "set_group_lrs",

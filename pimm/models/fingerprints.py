@@ -1,0 +1,46 @@
+"""Which models have weights of these shapes: a table beside this file, so that none has to be built to find out.
+
+``python -m pimm.models.fingerprints`` writes it anew, as adding a model requires.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import paddle
+
+from pimm.models.factory import create_model
+from pimm.models.registry import list_models
+from pimm.models.torch_names import is_batch_counter, torch_names
+
+TABLE = Path(__file__).with_suffix(".txt")
+_CLASSIFIERS = ("classifier", "_fc")
+
+
+def fingerprint(shapes):
+    """A digest of the shapes in ``{name: shape}``, whatever the names, the number of classes, and who transposed."""
+    counted = sorted(
+        sorted(shape)
+        for name, shape in shapes.items()
+        if name.rpartition(".")[0] not in _CLASSIFIERS and not is_batch_counter(name)
+    )
+    return hashlib.sha256(str(counted).encode()).hexdigest()[:16]
+
+
+def models_with(shapes):
+    """Names of the models whose weights have the shapes of ``{name: shape}``."""
+    wanted = fingerprint(shapes)
+    rows = (line.split() for line in TABLE.read_text().splitlines())
+    return [name for name, found in rows if found == wanted]
+
+
+def write_table():
+    """Build every model, without values, and write its fingerprint."""
+    with paddle.LazyGuard():
+        rows = [f"{name} {fingerprint(dict(torch_names(create_model(name))))}\n" for name in list_models()]
+    TABLE.write_text("".join(rows))
+
+
+if __name__ == "__main__":
+    write_table()

@@ -1,0 +1,262 @@
+"""Reading ``.pth`` files without PyTorch: the zip format, and the one before PyTorch 1.6.
+
+Storages stay in the file, which is mapped into memory: arrays are read-only views of it. In the old format numbers
+are little-endian whatever the machine, its marker notwithstanding; in the zip format a record says what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import mmap
+import struct
+from typing import NamedTuple
+
+from pimm.errors import CheckpointError
+from pimm.torch_file.tensors import FUNCTIONS, NumpyArray, NumpyType, Storage, Tensor, storage_dtype
+from pimm.torch_file.unpickler import Global, Inert, Malformed, Unpickler
+from pimm.torch_file.zip_directory import read_directory
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_MAX_DEPTH = 100
+_MAX_TENSORS = 100_000
+_COUNT = struct.Struct("<q")
+
+
+class TorchFile(NamedTuple):
+    """What is in a ``.pth`` file, and in which of PyTorch's formats: ``"zip"`` or ``"legacy"``."""
+
+    content: object
+    format: str
+
+
+def load_torch(path):
+    """The dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors: read-only views of the file.
+
+    bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as `Inert`; nothing in the file is run. Raises
+    `CheckpointError`, naming the file, for damaged and hostile ones and those that hold no dict.
+    """
+    content = read_torch(path).content
+    if not isinstance(content, dict):
+        what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
+    return content
+
+
+def read_torch(path):
+    """`TorchFile` of what ``torch.save`` wrote to ``path``; errors as in `load_torch`."""
+    try:
+        with open(path, "rb") as file:
+            if not file.seek(0, io.SEEK_END):
+                raise Malformed("it is empty")
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with _no_garbage_collection():
+            return TorchFile(*_read(data))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except Malformed as error:
+        raise CheckpointError(f"{path} is no PyTorch file that can be read: {error}") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+
+
+@contextlib.contextmanager
+def _no_garbage_collection():
+    """A million new containers would have the collector look through all of them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(data):
+    if data[:4] == b"PK\3\4":
+        return _read_zip(data), "zip"
+    if data[257:262] == b"ustar":
+        raise Malformed("it is a tar archive, as PyTorch's first releases wrote; load it there and save it anew")
+    return _read_legacy(data), "legacy"
+
+
+def _read_zip(data):
+    records = read_directory(data)
+    folder = next(iter(records)).partition("/")[0]
+    pickled = records.get(f"{folder}/data.pkl")
+    if pickled is None or f"{folder}/constants.pkl" in records:
+        what = (
+            "a TorchScript archive" if pickled or f"{folder}/model.json" in records else "a zip archive of other things"
+        )
+        raise Malformed(f"it is {what}, not what torch.save writes")
+    order = records.get(f"{folder}/byteorder")
+    order = data[order.start : order.end] if order else b"little"
+    if order not in (b"little", b"big"):
+        raise Malformed(f"its byte order is {order[:20]!r}")
+
+    def refer(identifier):
+        tag, kind, key, _, numel = identifier
+        _check_tag(tag)
+        return _storage(kind, key, numel)
+
+    pickled.check(data)
+    content = Unpickler(data, pickled.start, pickled.end, FUNCTIONS, refer).load()
+    checked = set()
+
+    def locate(storage):
+        record = records.get(f"{folder}/data/{storage.key}")
+        if record is None or record.end - record.start != storage.nbytes:
+            raise Malformed(f"storage {storage.key!r:.40} is not there, or not {storage.nbytes:,} bytes")
+        if storage.key not in checked:
+            checked.add(storage.key)
+            record.check(data)
+        return record.start
+
+    return _Resolver(data, locate, swapped=order == b"big")(content)
+
+
+def _read_legacy(data):
+    position = 0
+    header = []
+    for expected in (_MAGIC, _PROTOCOL, None):
+        machine = Unpickler(data, position, len(data), FUNCTIONS)
+        header.append(machine.load())
+        position = machine.position
+        if expected is not None and header[-1] != expected:
+            raise Malformed("it begins as none of PyTorch's formats does")
+    storages = {}
+
+    def refer(identifier):
+        if identifier[0] in ("module", b"module"):
+            return identifier[1]  # the class, whose source code may follow
+        tag, kind, key, _, numel, view = identifier
+        _check_tag(tag)
+        storage = _storage(kind, key, numel)
+        if isinstance(storage, Inert):
+            raise Malformed(f"{storage.name} is a type of numbers that numpy does not have")
+        if storages.setdefault(key, storage).nbytes != storage.nbytes:
+            raise Malformed(f"storage {key!r:.40} has two sizes")
+        if view is None:
+            return storage
+        _, start, length = view
+        part = Storage(key, storage.dtype, length, start)
+        if start + length > numel:
+            raise Malformed(f"a part of storage {key!r:.40} reaches beyond it")
+        return part
+
+    machine = Unpickler(data, position, len(data), FUNCTIONS, refer)
+    content = machine.load()
+    machine = Unpickler(data, machine.position, len(data), FUNCTIONS)
+    starts = _storage_starts(data, machine.load(), storages, machine)
+    return _Resolver(data, lambda storage: starts[storage.key] + storage.start * storage.dtype.itemsize)(content)
+
+
+def _storage_starts(data, keys, storages, machine):
+    """Where each storage's numbers begin: they follow the list of keys, each after its number of elements."""
+    if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
+        raise Malformed("the storages that follow are not those that the tensors need")
+    starts = {}
+    for key in keys:
+        (numel,) = _COUNT.unpack(machine.take(_COUNT.size))
+        if numel != storages[key].numel:
+            raise Malformed(f"storage {key!r:.40} has {numel:,} elements and not {storages[key].numel:,}")
+        starts[key] = machine.position
+        if storages[key].nbytes > len(data) - machine.position:
+            raise Malformed(f"it ends inside storage {key!r:.40}")
+        machine.position += storages[key].nbytes
+    return starts
+
+
+def _check_tag(tag):
+    if tag not in ("storage", b"storage"):
+        raise Malformed(f"a reference to {tag!r:.40}")
+
+
+def _storage(kind, key, numel):
+    dtype = storage_dtype(kind)
+    if dtype is None:
+        if not isinstance(kind, Global):
+            raise Malformed("a storage of no type")
+        return Inert(kind.name, ())
+    return Storage(key, dtype, numel)
+
+
+class _Resolver:
+    """Puts arrays where tensors are and inert objects where names are; every shared value once."""
+
+    def __init__(self, data, locate, swapped=False):
+        self.data, self.locate, self.swapped = data, locate, swapped
+        self.done, self.tensors, self.copied = {}, 0, 0
+
+    def __call__(self, value, depth=0):
+        if isinstance(value, (str, bytes, int, float, type(None))):
+            return value
+        resolve = self._KINDS.get(type(value))
+        if resolve is None:
+            return value
+        if depth > _MAX_DEPTH:
+            raise Malformed(f"it is nested more than {_MAX_DEPTH} deep")
+        if id(value) not in self.done:
+            self.done[id(value)] = (value, _UNFINISHED)  # with the value, whose id must not be given to another
+            self.done[id(value)] = (value, resolve(self, value, depth + 1))
+        found = self.done[id(value)][1]
+        if found is _UNFINISHED:
+            raise Malformed("something in it contains itself")
+        return found
+
+    def _dict(self, value, depth):
+        return {key: self(item, depth) for key, item in value.items()}
+
+    def _list(self, value, depth):
+        return [self(item, depth) for item in value]
+
+    def _tuple(self, value, depth):
+        return tuple([self(item, depth) for item in value])
+
+    def _inert(self, value, depth):
+        self.done[id(value)] = (value, value)  # an object may refer to itself: nobody goes through it
+        value.args, value.state, value.items = (self(part, depth) for part in (value.args, value.state, value.items))
+        return value
+
+    def _name(self, value, depth):
+        return Inert(value.name)
+
+    def _storage(self, value, depth):
+        return Inert("torch storage")
+
+    def _numpy_array(self, value, depth):
+        if value.value is None:
+            raise Malformed("a numpy array without data")
+        return value.value
+
+    def _numpy_type(self, value, depth):
+        return Inert("numpy.dtype", (value.dtype.str,))
+
+    def _tensor(self, value, depth):
+        self.tensors += 1
+        if self.tensors > _MAX_TENSORS:
+            raise Malformed(f"it has more than {_MAX_TENSORS:,} tensors")
+        view = value.view(self.data, self.locate(value.storage), self.swapped)
+        if not value.needs_copy(self.swapped):
+            return view
+        self.copied += view.nbytes
+        if self.copied > 2 * len(self.data):
+            raise Malformed("it has more to convert than it holds")
+        return value.copy(view)
+
+    _KINDS = {
+        dict: _dict,
+        list: _list,
+        tuple: _tuple,
+        Inert: _inert,
+        Global: _name,
+        Storage: _storage,
+        Tensor: _tensor,
+        NumpyArray: _numpy_array,
+        NumpyType: _numpy_type,
+    }
+
+
+_UNFINISHED = object()
