@@ -8,6 +8,7 @@ which plain YAML leaves as strings, mean what they look like.
 import dataclasses
 import difflib
 import functools
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -186,6 +187,14 @@ INERT = {
     "SUPERNET.UPDATE_2ND": Inert(("True",), "PICK_METHOD decides whether the matching network learns"),
 }
 
+# What a training may change when it goes on from a checkpoint. With another value of any other key it would no longer
+# be the training that it was.
+CHANGEABLE = {
+    *("AUTO_RESUME", "RESUME_PATH", "SAVE_PATH", "MODEL", "DATA_DIR", "DEVICE", "WORKERS", "DATASET.VAL_BATCH_MUL"),
+    *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RETRAIN_CFG", "SUPERNET.SELECT_BATCHES"),
+    *("EPOCHS", "LR", "META_LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD"),
+}
+
 # NNI's names and places of two keys.
 ALIASES = {
     "MODEL_SELECTION": "NET.SELECTION",
@@ -257,11 +266,19 @@ def load_config(path: Optional[Union[str, Path]] = None, overrides: Sequence[str
     return cfg
 
 
+def lasting(cfg: Config) -> dict[str, Any]:
+    """The settings that are not CHANGEABLE, as plain data."""
+    kept = KEYS.keys() - CHANGEABLE
+    if cfg.SCHED == "plateau":  # it keeps rates of its own
+        kept |= {"LR", "META_LR"}
+    return json.loads(json.dumps({name: _get(cfg, name) for name in KEYS if name in kept}))
+
+
 def dump(cfg: Config) -> str:
     """YAML text that loads back equal: the keys that differ from their defaults, and the essential ones."""
     tree: dict[str, Any] = {}
     for name, known in KEYS.items():
-        value = functools.reduce(getattr, name.split("."), cfg)
+        value = _get(cfg, name)
         if value != known.default or name in ESSENTIAL:
             *sections, last = name.split(".")
             functools.reduce(lambda branch, part: branch.setdefault(part, {}), sections, tree)[last] = value
@@ -330,6 +347,10 @@ def _value(name: str, raw: Any, place: str) -> Any:
         return convert(raw, KEYS[name].kind, KEYS[name].rule)
     except ValueError as error:
         raise ConfigError(f"{place}: {name} {error}") from None
+
+
+def _get(cfg: Config, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), cfg)
 
 
 def _put(cfg: Config, name: str, value: Any) -> None:

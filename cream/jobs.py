@@ -34,7 +34,7 @@ from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
 from .child import ChildSpec, child_spec
-from .config import Config, dump, load_config
+from .config import Config, dump, lasting, load_config
 from .evaluate import evaluate, mode
 from .flops import cost_tables, count_macs, count_parameters
 from .mobile import ChildNet, MobileSuperNet, fit_to_flops, mobile_space
@@ -94,7 +94,8 @@ def search(cfg: Config) -> Candidate:
         return {**means, "board_prec1": board_prec1}
 
     trainer = Trainer(step, train_loader, evaluate_probes, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(cfg.AUTO_RESUME, cfg.RESUME_PATH)
+    trainer.resume_or_start(checkpoint_to_resume(cfg, run.folder))
+    write_config(cfg, run.folder)
     trainer.fit()
 
     train_loader.set_epoch(0)
@@ -141,7 +142,8 @@ def retrain(cfg: Config) -> dict[str, float]:
         return evaluated
 
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(cfg.AUTO_RESUME, cfg.RESUME_PATH)
+    trainer.resume_or_start(checkpoint_to_resume(cfg, run.folder))
+    write_config(cfg, run.folder)
     evaluated = trainer.fit()
     run.close()
     return evaluated
@@ -202,12 +204,36 @@ def start_run(cfg: Config) -> RunLog:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if is_main_process():
-            (folder / "config.yaml").write_text(dump(cfg))
     except OSError as error:
         raise ConfigError(f"cannot write into {folder}, the place that SAVE_PATH names: {error.strerror}") from error
     barrier()
     return RunLog(folder)
+
+
+def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
+    """With AUTO_RESUME, the run's furthest checkpoint; if it has none, RESUME_PATH or the furthest one of that run.
+
+    Raises CheckpointError if RESUME_PATH names no folder.
+    """
+    named = Path(cfg.RESUME_PATH) if cfg.RESUME_PATH not in ("", Config.RESUME_PATH) else None
+    if not cfg.AUTO_RESUME:
+        if named and named.is_dir():
+            log.warning("RESUME_PATH=%s is passed over: AUTO_RESUME is False", named)
+        return None
+    own = latest_checkpoint(folder)
+    if own or named is None:
+        return own
+    if not named.is_dir():
+        raise CheckpointError(
+            f"RESUME_PATH={named}: no such folder; must be a run's or a checkpoint's, or empty to begin anew"
+        )
+    return latest_checkpoint(named) or named
+
+
+def write_config(cfg: Config, folder: Path) -> None:
+    """``config.yaml``: the run's settings, all that differ from the defaults."""
+    if is_main_process():
+        (folder / "config.yaml").write_text(dump(cfg))
 
 
 def check_search(cfg: Config) -> None:
@@ -390,6 +416,7 @@ def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
         ),
         "run": run,
         "seed": cfg.SEED,
+        "settings": lasting(cfg),
         "metric": cfg.EVAL_METRICS,
         "log_interval": cfg.LOG_INTERVAL,
         "recovery_interval": cfg.RECOVERY_INTERVAL,

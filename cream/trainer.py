@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Protocol
 
 import numpy as np
@@ -20,7 +21,6 @@ from pimm.utils import (
     ModelEma,
     broadcast_parameters,
     distribute_bn,
-    latest_checkpoint,
     rank,
     read_checkpoint,
     world_size,
@@ -73,8 +73,8 @@ class Trainer:
 
     ``evaluate(epoch)`` returns metrics, of which ``metric`` ranks checkpoints and guides the scheduler. A checkpoint
     is written after every epoch and every ``recovery_interval`` batches, and holds all that the next batch depends
-    on: ``resume`` goes on as if there had been no break. Raises TrainingError when the loss is no longer finite, and
-    never saves weights that are not.
+    on: a resumed training goes on as if there had been no break, and only with the same ``settings``, which are plain
+    data. Raises TrainingError when the loss is no longer finite, and never saves weights that are not.
     """
 
     def __init__(
@@ -88,13 +88,14 @@ class Trainer:
         saver: CheckpointSaver,
         run: RunLog,
         seed: int,
+        settings: Mapping[str, object],
         metric: str = "prec1",
         log_interval: int = 50,
         recovery_interval: int = 0,
     ):
         self.step, self.loader, self.evaluate = step, loader, evaluate
         self.epochs, self.scheduler, self.saver, self.run = epochs, scheduler, saver, run
-        self.seed, self.metric = seed, metric
+        self.seed, self.settings, self.metric = seed, settings, metric
         self.log_interval, self.recovery_interval = log_interval, recovery_interval
         self.epoch = self.batch = 0  # of the next batch
         self.averages = Averages()
@@ -105,14 +106,8 @@ class Trainer:
         """Batches done since the beginning."""
         return self.epoch * len(self.loader) + self.batch
 
-    def resume_or_start(self, resume: bool, path: str = "") -> None:
-        """With ``resume``, goes on from this run's furthest checkpoint, or else from ``path`` if there is one.
-
-        Raises CheckpointError if it belongs to another training.
-        """
-        folder = latest_checkpoint(self.run.folder) if resume else None
-        if folder is None and resume and path and Path(path).exists():
-            folder = path
+    def resume_or_start(self, folder: Path | None) -> None:
+        """Goes on from a checkpoint, or begins if there is none; CheckpointError if it is of another training."""
         if folder is None:
             broadcast_parameters(self.step.net)
             return
@@ -213,24 +208,48 @@ class Trainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "step": self.step.state_dict(),
         }
-        write(self.step.net, self.step.optimizer, None, epoch, model_ema=self.step.ema, state=state, **kwargs)
+        args = SimpleNamespace(**self.settings)
+        write(self.step.net, self.step.optimizer, args, epoch, model_ema=self.step.ema, state=state, **kwargs)
+
+    def check_settings(self, recorded: Mapping[str, object], source: str) -> None:
+        """Raises CheckpointError if a checkpoint is of a training with other settings."""
+        changed = [
+            f"{name} was {recorded[name]} and is {value}"
+            for name, value in self.settings.items()
+            if name in recorded and recorded[name] != value
+        ]
+        if changed:
+            listed = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+            raise CheckpointError(
+                f"{source} is of a training with other settings: {listed}; "
+                "go on with the same ones, or begin anew with another MODEL or SAVE_PATH"
+            )
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Restores what ``save`` wrote."""
         source, files = str(checkpoint.folder), checkpoint.files
+        self.check_settings(checkpoint.manifest["args"], source)
+        constant_rate = self.step.optimizer.get_lr()
         load_state_dict_strictly(self.step.net, files[MODEL], source)
         load_optimizer_state(self.step.optimizer, self.step.net, files[OPTIMIZER])
         if self.step.ema is not None:
             if EMA not in files:
-                raise CheckpointError(f"{source} has no moving average; NET.EMA.USE=False goes on without one")
+                raise CheckpointError(f"{source} has no moving average, which this training keeps")
             load_state_dict_strictly(self.step.ema.ema, files[EMA], source)
         state = files[STATE]
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.averages.load_state_dict(state["averages"])
         self.evaluated = state["evaluated"]
         self.step.load_state_dict(state["step"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        if self.scheduler is None:
+            self.step.optimizer.set_lr(constant_rate)
+            return
+        self.scheduler.load_state_dict(state["scheduler"])
+        # Not the rates of the checkpoint but today's: LR or EPOCHS may have changed since.
+        if self.epoch:
+            self.scheduler.step(self.epoch)
+        if self.updates:
+            self.scheduler.step_update(self.updates)
 
 
 def _text(metrics: Mapping[str, float]) -> str:
