@@ -131,9 +131,12 @@ def retrain(cfg: Config) -> dict[str, float]:
     loss_fn = SoftTargetCrossEntropy() if cfg.AUGMENTATION.MIXUP else smoothing
     step = ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
 
+    def enable_mixup(epoch: int) -> None:
+        train_loader.mixup_enabled = not 0 < cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch
+
     def evaluate_nets(epoch: int) -> dict[str, float]:
         """The moving average if there is one, and the net itself beside it."""
-        train_loader.mixup_enabled = not 0 < cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch + 1
+        enable_mixup(epoch + 1)
         with mode(net, training=False):
             evaluated = evaluate(net, val_loader)
         if ema is not None:
@@ -144,6 +147,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
     trainer.resume_or_start(checkpoint_to_resume(cfg, run.folder))
     write_config(cfg, run.folder)
+    enable_mixup(trainer.epoch)
     evaluated = trainer.fit()
     run.close()
     return evaluated

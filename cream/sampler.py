@@ -53,7 +53,7 @@ class Sampler:
         self.probabilities = policies[how]
         if maximum < flops.least or minimum > flops.most:
             raise ConfigError(
-                f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:g} and FLOPS_MAXIMUM={maximum:g} MFLOPs: "
+                f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
                 f"this space reaches from {flops.least:.1f} to {flops.most:.1f}"
             )
 
@@ -67,8 +67,8 @@ class Sampler:
             if len(inside):
                 return self.space.decode(rows[inside[0]])
         raise ConfigError(
-            f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={self.minimum:g} and "
-            f"FLOPS_MAXIMUM={self.maximum:g} MFLOPs (this space reaches from {self.flops.least:.1f} to "
+            f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={self.minimum:.10g} and "
+            f"FLOPS_MAXIMUM={self.maximum:.10g} MFLOPs (this space reaches from {self.flops.least:.1f} to "
             f"{self.flops.most:.1f}): widen the range"
         )
 

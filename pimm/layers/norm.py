@@ -41,7 +41,10 @@ class BatchNorm2d(nn.BatchNorm2D):
             return self._normalise(x, self._variance, momentum=1.0)  # the old statistics times one, plus nothing
         count = self._values_per_channel(x)
         if count < 2:
-            raise TrainingError(f"batch norm needs more than one value a channel in training, got shape {x.shape}")
+            shape = list(x.shape)
+            raise TrainingError(
+                f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
+            )
         # Paddle adds the biased variance to whatever it is given: shrink the old one, then stretch the sum, and the
         # batch's share alone has grown by n / (n - 1). A copy, since autograd holds on to the tensor it was given.
         unbiased = count / (count - 1)
