@@ -266,6 +266,11 @@ def search_space(cfg: Config) -> tuple[SearchSpace, int]:
     if depths is None or resolution is None:
         fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
         depths, resolution = depths or fitted_depths, resolution or fitted_resolution
+    if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
+        log.warning(
+            "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
+            cfg.DATASET.IMAGE_SIZE, resolution,
+        )  # fmt: skip
     return mobile_space(depths), resolution
 
 
