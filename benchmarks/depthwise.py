@@ -10,7 +10,7 @@ import time
 import paddle
 from paddle.nn import functional as F
 
-from pimm.ops import depthwise_backend, depthwise_conv2d
+from pimm.ops import cpu_backend, depthwise_conv2d
 
 CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6))  # kernel, expansion
 # Of the stages of Cream-287: kernel and expansion of each block, stride of the first, output channels.
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--batch", type=int, default=8, help="batch size of the Cream-287 layers")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median counts")
     args = parser.parse_args()
-    print(f"backend {depthwise_backend()}; milliseconds and gain: forward (Paddle, ours) | forward and backward")
+    print(f"backend {cpu_backend()}; milliseconds and gain: forward (Paddle, ours) | forward and backward")
     compare([32, 576, 14, 14], 5, 1, args.repeats)
     layers = depthwise_layers()
     gains = [compare([args.batch, c, size, size], k, s, args.repeats) for c, size, k, s in layers]

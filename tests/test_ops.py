@@ -14,8 +14,8 @@ import pytest
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError, PimmError
-from pimm.ops import build, depthwise_backend, depthwise_conv2d
-from pimm.ops.depthwise import INSTRUCTION_SETS
+from pimm.ops import build, cpu_backend, depthwise_conv2d
+from pimm.ops.backend import INSTRUCTION_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (14, 13), (33, 18)]
@@ -31,7 +31,7 @@ LAYERS = [  # images, channels, kernel, stride, of nets for small and for large 
 
 @pytest.fixture(autouse=True)
 def default_backend(monkeypatch):
-    monkeypatch.delenv("PIMM_DEPTHWISE", raising=False)
+    monkeypatch.delenv("PIMM_CPU_OPS", raising=False)
 
 
 def paddle_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
@@ -67,7 +67,7 @@ def fits(size, kernel, padding, dilation):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (7, 7), (9, 9), (3, 5)], ids=str)
 def test_equals_paddle_on_a_grid(kernel, stride, dilation):
-    assert depthwise_backend() != "paddle", "these tests need a C++ compiler"
+    assert cpu_backend() != "paddle", "these tests need a C++ compiler"
     same = [dilation * (k // 2) for k in kernel]
     paddings = [[0, 0, 0, 0], [same[0], same[0], same[1], same[1]], [0, 1, 1, 2], [3, 0, 2, 1]]
     checked = 0
@@ -82,12 +82,12 @@ def test_equals_paddle_on_a_grid(kernel, stride, dilation):
 @pytest.mark.parametrize("backend", INSTRUCTION_SETS)
 @pytest.mark.parametrize(("shape", "kernel", "stride"), LAYERS)
 def test_every_instruction_set_equals_paddle(shape, kernel, stride, backend, monkeypatch):
-    monkeypatch.setenv("PIMM_DEPTHWISE", backend)
-    if not build.load_library().pimm_depthwise_supports(backend.encode()):
+    monkeypatch.setenv("PIMM_CPU_OPS", backend)
+    if not build.load_library().pimm_cpu_ops_support(backend.encode()):
         with pytest.raises(ConfigError, match="this machine has only"):
-            depthwise_backend()
+            cpu_backend()
         pytest.skip(f"no {backend} here")
-    assert depthwise_backend() == backend
+    assert cpu_backend() == backend
     assert_equal_to_paddle(draw(*shape), draw(shape[1], 1, kernel, kernel), stride=stride, padding=kernel // 2)
 
 
@@ -134,10 +134,10 @@ def test_what_the_operator_cannot_do_is_left_to_paddle(weight, options):
 
 def test_the_environment_switches_it_off_and_rejects_other_names(monkeypatch):
     x, weight = draw(2, 5, 12, 10), draw(5, 1, 3, 3)
-    monkeypatch.setenv("PIMM_DEPTHWISE", "paddle")
-    assert depthwise_backend() == "paddle"
+    monkeypatch.setenv("PIMM_CPU_OPS", "paddle")
+    assert cpu_backend() == "paddle"
     np.testing.assert_array_equal(depthwise_conv2d(x, weight).numpy(), paddle_conv2d(x, weight).numpy())
-    monkeypatch.setenv("PIMM_DEPTHWISE", "neon")
+    monkeypatch.setenv("PIMM_CPU_OPS", "neon")
     with pytest.raises(ConfigError, match=r"'neon'; it can be paddle, avx512, avx2, portable"):
         depthwise_conv2d(x, weight)
 
@@ -271,7 +271,7 @@ def test_without_a_compiler_one_line_says_so_and_paddle_convolves(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     (line,) = [line for line in errors.partition("imported\n")[2].splitlines() if line]
-    assert line.startswith("pimm: found no C++ compiler (CXX=") and "slower, until you install g++" in line
+    assert line.startswith("pimm: found no C++ compiler (CXX=") and "as long, until you install g++" in line
 
 
 def test_processes_that_build_at_once_build_once(tmp_path):
@@ -313,7 +313,7 @@ def test_a_library_is_found_again_also_without_the_compiler(tmp_path, monkeypatc
 def test_a_compiler_that_fails_leaves_its_words_in_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, status=1)))
     monkeypatch.setenv("PIMM_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(PimmError, match=r"failed, see .*\.log; depthwise convolutions on the CPU take Paddle's own"):
+    with pytest.raises(PimmError, match=r"failed, see .*\.log; on the CPU nets take Paddle's own"):
         build.build_library()
     assert len(list((tmp_path / "cache").glob("*.log"))) == 1
     assert list((tmp_path / "cache").glob("*.so")) == []

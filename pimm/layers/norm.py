@@ -8,6 +8,7 @@ from paddle import _C_ops, distributed, nn
 from paddle.autograd import PyLayer
 
 from pimm.errors import TrainingError
+from pimm.ops import batch_norm
 
 _frozen = False
 
@@ -37,36 +38,30 @@ class BatchNorm2d(nn.BatchNorm2D):
         self.num_features = num_features
 
     def forward(self, x):
-        if not self.training or _frozen:
-            return self._normalise(x, self._variance, momentum=1.0)  # the old statistics times one, plus nothing
+        if not self.training:
+            return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon)
         count = self._values_per_channel(x)
-        if count < 2:
+        if not _frozen and count < 2:
             shape = list(x.shape)
             raise TrainingError(
                 f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
             )
-        # Paddle adds the biased variance to whatever it is given: shrink the old one, then stretch the sum, and the
-        # batch's share alone has grown by n / (n - 1). A copy, since autograd holds on to the tensor it was given.
-        unbiased = count / (count - 1)
-        variance = self._variance.scale(1 / unbiased)
-        x = self._normalise(x, variance, self._momentum)
-        self._variance.copy_(variance.scale(unbiased), False)
+        x, mean, variance = self._normalise(x)
+        if not _frozen:
+            share = 1.0 - self._momentum
+            self._move(self._mean, mean, share)
+            self._move(self._variance, variance, share * count / (count - 1))
         return x
 
     def _values_per_channel(self, x):
         return x.shape[0] * x.shape[2] * x.shape[3]
 
-    def _normalise(self, x, variance, momentum):
-        return F.batch_norm(
-            x,
-            self._mean,
-            variance,
-            self.weight,
-            self.bias,
-            training=self.training,
-            momentum=momentum,
-            epsilon=self._epsilon,
-        )
+    def _normalise(self, x):
+        """Return the result, the mean and the biased variance of the batch."""
+        return batch_norm(x, self.weight, self.bias, self._epsilon)
+
+    def _move(self, running, batch, share):
+        running.copy_(running * self._momentum + batch * share, False)
 
 
 class SyncBatchNorm2d(BatchNorm2d):
@@ -78,22 +73,21 @@ class SyncBatchNorm2d(BatchNorm2d):
     def _values_per_channel(self, x):
         return super()._values_per_channel(x) * _processes()
 
-    def _normalise(self, x, variance, momentum):
-        if not self.training or _processes() == 1:
-            return super()._normalise(x, variance, momentum)
+    def _normalise(self, x):
+        if _processes() == 1:
+            return super()._normalise(x)
         if x.place.is_gpu_place():
-            arguments = (False, momentum, self._epsilon, "NCHW", False, False)
-            return _C_ops.sync_batch_norm_(x, self._mean, variance, self.weight, self.bias, *arguments)[0]
-        batch_mean = _mean_over_processes(x)  # [1, C, 1, 1]
-        x = x - batch_mean
-        batch_variance = _mean_over_processes(x.square())
-        with paddle.no_grad():
-            for old, new in ((self._mean, batch_mean), (variance, batch_variance)):
-                old.copy_(old * momentum + new.flatten() * (1.0 - momentum), False)
-        x = x * paddle.rsqrt(batch_variance + self._epsilon)
-        if self.weight is None:
-            return x
-        return x * self.weight.reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+            mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
+            arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # 0.0: moved by all of the way to the batch's
+            out = _C_ops.sync_batch_norm_(x, mean, variance, self.weight, self.bias, *arguments)[0]
+            return out, mean, variance
+        mean = _mean_over_processes(x)  # [1, C, 1, 1]
+        x = x - mean
+        variance = _mean_over_processes(x.square())
+        x = x * paddle.rsqrt(variance + self._epsilon)
+        if self.weight is not None:
+            x = x * self.weight.reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+        return x, mean.detach().flatten(), variance.detach().flatten()
 
 
 def _processes():

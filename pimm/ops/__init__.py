@@ -1,6 +1,9 @@
 """Operators written for this project where Paddle's own are slow."""
 
-from .depthwise import depthwise_backend, depthwise_conv2d
+from .backend import cpu_backend
+from .batch_norm import batch_norm
+from .depthwise import depthwise_conv2d
 from .memory import reuse_freed_memory
+from .swish import swish
 
-__all__ = ["depthwise_backend", "depthwise_conv2d", "reuse_freed_memory"]
+__all__ = ["batch_norm", "cpu_backend", "depthwise_conv2d", "reuse_freed_memory", "swish"]

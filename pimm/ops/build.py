@@ -1,4 +1,4 @@
-"""Builds the C++ operator with the user's compiler, once, and loads it.
+"""Builds the C++ operators with the user's compiler, once, and loads it.
 
 The library lies in a folder of the user (PIMM_CACHE_DIR, or pimm under XDG_CACHE_HOME or ~/.cache) under a name made
 of everything that it depends on. `pimm-build-ops` builds it ahead of time; otherwise the first use does.
@@ -30,11 +30,11 @@ from ..errors import PimmError
 
 try:
     import fcntl
-except ImportError:  # Windows, for which there is no operator either
+except ImportError:  # Windows, for which there are no operators either
     fcntl = None
 
-SOURCE = Path(__file__).with_name("depthwise.cc")
-SOURCES = (SOURCE, SOURCE.with_name("depthwise_kernels.h"))
+SOURCE = Path(__file__).with_name("cpu_ops.cc")
+HEADERS = sorted(SOURCE.parent.glob("*.h"))
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread", "-D_GLIBCXX_USE_CXX11_ABI=1"]
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -42,7 +42,7 @@ _loading = threading.Lock()
 
 
 def load_library() -> ctypes.CDLL | None:
-    """The operator's library, registered with Paddle, built before if need be; None, said once in a line, without."""
+    """The operators' library, registered with Paddle, built before if need be; None, said once in a line, without."""
     with _loading:
         return _load_library_once()
 
@@ -73,7 +73,7 @@ def build_library() -> Path:
     slower now and how to mend it where it cannot be built.
     """
     compiler = find_compiler()
-    name = f"depthwise-{_checksum(*_dependencies())}"
+    name = f"cpu_ops-{_checksum(*_dependencies())}"
     if compiler is None:
         built = sorted(cache_folder().glob(f"{name}-*.so"))
         if built:
@@ -109,13 +109,13 @@ def find_compiler() -> list[str] | None:
 
 
 def _consequence(remedy: str) -> str:
-    return f"depthwise convolutions on the CPU take Paddle's own operator, 5 to 20 times slower, until you {remedy}"
+    return f"on the CPU nets take Paddle's own operators, and several times as long, until you {remedy}"
 
 
 def _dependencies() -> list[str]:
     """All but the compiler that decides whether a library fits."""
     abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
-    sources = [path.read_text(encoding="utf-8") for path in SOURCES]
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *HEADERS)]
     return [paddle.__version__, paddle.version.commit, abi, sys.platform, platform.machine(), *FLAGS, *sources]
 
 
@@ -150,7 +150,7 @@ def _file_lock(path: Path, patience: float = 300):
 def _compile(compiler: list[str], path: Path) -> None:
     start = time.monotonic()
     say = functools.partial(print, file=sys.stderr, flush=True)
-    say(f"pimm: building the CPU depthwise convolution with {compiler[0]}, once ...", end="")
+    say(f"pimm: building the CPU operators with {compiler[0]}, once ...", end="")
     with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
         library = Path(folder) / path.name
         for openmp in (["-fopenmp"], []):  # Apple's compiler has none: one thread then
@@ -181,7 +181,7 @@ def _command(compiler: list[str], openmp: list[str], library: Path) -> list[str]
 
 def main() -> int:
     """Build ahead of time: the console command `pimm-build-ops`."""
-    description = "Build pimm's CPU operator now, for this user, instead of when it is first used."
+    description = "Build pimm's CPU operators now, for this user, instead of when one is first used."
     argparse.ArgumentParser("pimm-build-ops", description=description).parse_args()
     try:
         path = build_library()

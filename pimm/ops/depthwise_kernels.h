@@ -1,45 +1,4 @@
-// The arithmetic of the depthwise convolution, included once for every instruction set: each time within a namespace
-// of its own, under that instruction set's target pragma, with VECTOR_BYTES set to its register width. Hence no include
-// guard, no headers and no lambdas here. The vectors are those of GCC and clang, so the same lines serve x86 and ARM.
-
-template <class T>
-struct Simd {
-  using Integer = typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type;
-  static constexpr int width = VECTOR_BYTES / sizeof(T);
-  typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
-  typedef Integer Mask __attribute__((vector_size(VECTOR_BYTES)));
-  using Lanes = std::make_integer_sequence<Integer, width>;
-
-  static inline Vector load(const T* from) {
-    Vector v;
-    __builtin_memcpy(&v, from, sizeof(v));
-    return v;
-  }
-
-  static inline void store(T* to, Vector v) { __builtin_memcpy(to, &v, sizeof(v)); }
-
-  static inline Vector splat(T value) { return value - Vector{}; }
-
-  template <Integer... I>
-  static inline Vector first_lanes(Vector v, int count, std::integer_sequence<Integer, I...>) {
-    return (Vector)((Mask)v & (Mask{I...} < (Integer)count));
-  }
-
-  // {a, b} as one row of pairs: the first and the second of each pair, and back again.
-  template <Integer... I>
-  static inline void split_pairs(Vector a, Vector b, Vector& first, Vector& second,
-                                 std::integer_sequence<Integer, I...>) {
-    first = SHUFFLE(a, b, (I * 2)...);
-    second = SHUFFLE(a, b, (I * 2 + 1)...);
-  }
-
-  template <Integer... I>
-  static inline void join_pairs(Vector first, Vector second, Vector& a, Vector& b,
-                                std::integer_sequence<Integer, I...>) {
-    a = SHUFFLE(first, second, (I / 2 + I % 2 * width)...);
-    b = SHUFFLE(first, second, (I / 2 + I % 2 * width + width / 2)...);
-  }
-};
+// The arithmetic of the depthwise convolution, for every instruction set: see simd.h.
 
 // Copies a row by whole vectors: zeros follow the copy; what follows the row is read too, though not from `limit` on.
 template <class T>
@@ -184,7 +143,7 @@ static void write_planes(const Geometry& g, const Map& map, const T* planes, int
 }
 
 template <class T>
-static void forward(const Geometry& g, const T* x, const T* weight, T* out, int group, int channel, int last_channel,
+static void depthwise_forward(const Geometry& g, const T* x, const T* weight, T* out, int group, int channel, int last_channel,
                     T* scratch) {
   const int image = group * g.group, images = std::min(g.group, g.images - image);
   const int taps = g.taps();
@@ -201,7 +160,7 @@ static void forward(const Geometry& g, const T* x, const T* weight, T* out, int 
 
 // Both gradients of the channels [channel, last_channel) of all images; either may be null where nobody wants it.
 template <class T>
-static void backward(const Geometry& g, const T* x, const T* weight, const T* out_grad, T* x_grad, T* weight_grad,
+static void depthwise_backward(const Geometry& g, const T* x, const T* weight, const T* out_grad, T* x_grad, T* weight_grad,
                      int first_channel, int last_channel, T* scratch) {
   const int taps = g.taps();
   T* const planes = scratch;

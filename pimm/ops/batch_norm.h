@@ -1,0 +1,201 @@
+// Training-mode batch normalisation on the CPU (NCHW): forward and backward.
+//
+// An image of [N, C, H, W] is a row of C * H * W columns. A task takes whole channels of up to COLUMNS columns together
+// and keeps a sum for each column while it goes through the images, so all vectors are full even for 2x2 maps; larger
+// maps are folded to COLUMNS. What it has just read lies in the cache when it normalises. Only where a task would be too
+// large for that are the images split too, and all sums made before anything is normalised. The split depends on the
+// shape alone and sums are added in one order, so the number of threads changes no bit.
+
+constexpr int COLUMNS = 256;
+constexpr int64_t TASK_ELEMENTS = 1 << 18;  // a mebibyte of float32, about a level-2 cache
+
+int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct NormTask {
+  int64_t channel, channels, image, images, group;  // group: which of the splits of the images
+};
+
+struct NormLayout {
+  int64_t images, channels, plane;
+  int64_t width;           // columns of one channel
+  int64_t task_channels, task_images;
+  int64_t blocks, groups;  // tasks side by side, and one below another
+
+  explicit NormLayout(const std::vector<int64_t>& shape)
+      : images(shape[0]), channels(shape[1]), plane(shape[2] * shape[3]) {
+    width = std::min<int64_t>(plane, COLUMNS);
+    task_channels = std::max<int64_t>(1, std::min(channels, COLUMNS / plane));
+    task_images = std::max<int64_t>(1, std::min(images, TASK_ELEMENTS / (task_channels * plane)));
+    blocks = div_up(channels, task_channels), groups = div_up(images, task_images);
+  }
+
+  int64_t count() const { return images * plane; }  // of the values of a channel
+  int64_t size() const { return channels * count(); }
+
+  NormTask task(int64_t index) const {
+    const int64_t channel = index % blocks * task_channels, group = index / blocks, image = group * task_images;
+    return {channel, std::min(task_channels, channels - channel), image, std::min(task_images, images - image), group};
+  }
+
+  // Calls row(offset in the tensor, columns) for all of a task.
+  template <class Row>
+  void for_each_row(const NormTask& task, Row row) const {
+    const int64_t columns = task.channels * plane;
+    for (int64_t image = task.image; image < task.image + task.images; ++image) {
+      const int64_t begin = (image * channels + task.channel) * plane;
+      for (int64_t i = 0; i < columns; i += COLUMNS) row(begin + i, int(std::min<int64_t>(columns - i, COLUMNS)));
+    }
+  }
+
+  // Gives all columns of each channel of a task its value(channel).
+  template <class T, class Value>
+  void spread(const NormTask& task, T* columns, Value value) const {
+    for (int64_t c = 0; c < task.channels; ++c) std::fill_n(columns + c * width, width, T(value(task.channel + c)));
+  }
+};
+
+struct Sums {
+  double first = 0, second = 0;
+};
+
+// The two sums of every channel that add(offset, columns, first, second) makes by column, for each group of images.
+class NormSums {
+ public:
+  explicit NormSums(const NormLayout& layout) : layout_(layout), sums_(layout.groups * layout.channels) {}
+
+  template <class Add>
+  void make(const NormTask& task, Add add) {
+    double first[COLUMNS] = {}, second[COLUMNS] = {};
+    layout_.for_each_row(task, [&](int64_t offset, int columns) { add(offset, columns, first, second); });
+    for (int64_t c = 0; c < task.channels; ++c) {
+      Sums& sums = sums_[task.group * layout_.channels + task.channel + c];
+      for (int64_t i = c * layout_.width; i < (c + 1) * layout_.width; ++i) {
+        sums.first += first[i], sums.second += second[i];
+      }
+    }
+  }
+
+  Sums total(int64_t channel) const {
+    Sums total;
+    for (int64_t group = 0; group < layout_.groups; ++group) {
+      const Sums& part = sums_[group * layout_.channels + channel];
+      total.first += part.first, total.second += part.second;
+    }
+    return total;
+  }
+
+ private:
+  const NormLayout& layout_;
+  std::vector<Sums> sums_;
+};
+
+// Calls reduce(task) for every task, and apply(task) after reduce has seen all images of its channels.
+template <class Reduce, class Apply>
+void reduce_and_apply(const NormLayout& layout, Reduce reduce, Apply apply) {
+  const int64_t tasks = layout.blocks * layout.groups;
+  const int threads = worthwhile_threads(tasks, layout.size(), 32768);
+  const bool whole = layout.groups == 1;
+  for_each_task(tasks, threads, [&](int64_t index, int) {
+    const NormTask task = layout.task(index);
+    reduce(task);
+    if (whole) apply(task);
+  });
+  if (!whole) for_each_task(tasks, threads, [&](int64_t index, int) { apply(layout.task(index)); });
+}
+
+template <class T>
+void batch_norm(const NormLayout& layout, const std::string& isa, double eps, const T* x, const T* weight,
+                const T* bias, T* out, T* mean, T* variance) {
+  const Kernels<T> kernel = kernels<T>(isa);
+  const double count = double(layout.count());
+  NormSums sums(layout);
+  // Measured from each channel's first value, since the squares of a large mean would hide the variance.
+  const auto origin = [&](int64_t channel) { return double(x[channel * layout.plane]); };
+  const auto reduce = [&](const NormTask& task) {
+    double origins[COLUMNS];
+    layout.spread(task, origins, origin);
+    sums.make(task, [&](int64_t offset, int columns, double* sum, double* square) {
+      kernel.add_moments(x + offset, origins, columns, sum, square);
+    });
+  };
+  const auto apply = [&](const NormTask& task) {
+    T means[COLUMNS], scales[COLUMNS], shifts[COLUMNS];
+    for (int64_t c = 0; c < task.channels; ++c) {
+      const int64_t channel = task.channel + c;
+      const Sums total = sums.total(channel);
+      const double offset = total.first / count, exact_mean = origin(channel) + offset;
+      const double exact_variance = std::max(total.second / count - offset * offset, 0.0);
+      const double scale = weight[channel] / std::sqrt(exact_variance + eps);
+      const T rounded = T(exact_mean);
+      if (task.group == 0) mean[channel] = rounded, variance[channel] = T(exact_variance);
+      std::fill_n(means + c * layout.width, layout.width, rounded);
+      std::fill_n(scales + c * layout.width, layout.width, T(scale));
+      // what the mean loses by rounding is made up for here
+      std::fill_n(shifts + c * layout.width, layout.width, T(bias[channel] - (exact_mean - rounded) * scale));
+    }
+    layout.for_each_row(task, [&](int64_t offset, int columns) {
+      kernel.normalise(x + offset, means, scales, shifts, columns, out + offset);
+    });
+  };
+  reduce_and_apply(layout, reduce, apply);
+}
+
+template <class T>
+void batch_norm_backward(const NormLayout& layout, const std::string& isa, double eps, const T* x, const T* weight,
+                         const T* mean, const T* variance, const T* out_grad, T* x_grad, T* weight_grad,
+                         T* bias_grad) {
+  const Kernels<T> kernel = kernels<T>(isa);
+  const double count = double(layout.count());
+  NormSums sums(layout);
+  const auto reduce = [&](const NormTask& task) {
+    double means[COLUMNS];
+    layout.spread(task, means, [&](int64_t channel) { return mean[channel]; });
+    sums.make(task, [&](int64_t offset, int columns, double* sum, double* product) {
+      kernel.add_products(x + offset, out_grad + offset, means, columns, sum, product);
+    });
+  };
+  const auto apply = [&](const NormTask& task) {
+    T means[COLUMNS], grad_scales[COLUMNS], scales[COLUMNS], shifts[COLUMNS];
+    for (int64_t c = 0; c < task.channels; ++c) {
+      const int64_t channel = task.channel + c;
+      const Sums total = sums.total(channel);
+      const double inverse = 1 / std::sqrt(variance[channel] + eps), scale = weight[channel] * inverse;
+      if (task.group == 0) bias_grad[channel] = T(total.first), weight_grad[channel] = T(total.second * inverse);
+      std::fill_n(means + c * layout.width, layout.width, mean[channel]);
+      std::fill_n(grad_scales + c * layout.width, layout.width, T(scale));
+      std::fill_n(scales + c * layout.width, layout.width, T(-scale * inverse * inverse * total.second / count));
+      std::fill_n(shifts + c * layout.width, layout.width, T(-scale * total.first / count));
+    }
+    layout.for_each_row(task, [&](int64_t offset, int columns) {
+      kernel.normalise_backward(x + offset, out_grad + offset, means, grad_scales, scales, shifts, columns,
+                                x_grad + offset);
+    });
+  };
+  reduce_and_apply(layout, reduce, apply);
+}
+
+Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& bias, double eps,
+                      const std::string& isa) {
+  const paddle::Tensor x = contiguous(input);
+  paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(weight), variance = paddle::empty_like(weight);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    batch_norm<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), weight.data<T>(), bias.data<T>(), out.data<T>(),
+                  mean.data<T>(), variance.data<T>());
+  });
+  return {out, mean, variance};
+}
+
+Tensors batch_norm_grad_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& mean,
+                           const paddle::Tensor& variance, const paddle::Tensor& grad, double eps,
+                           const std::string& isa) {
+  const paddle::Tensor x = contiguous(input), out_grad = contiguous(grad);
+  paddle::Tensor x_grad = paddle::empty_like(x), weight_grad = paddle::empty_like(weight), bias_grad = paddle::empty_like(weight);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    batch_norm_backward<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), weight.data<T>(), mean.data<T>(),
+                           variance.data<T>(), out_grad.data<T>(), x_grad.data<T>(), weight_grad.data<T>(),
+                           bias_grad.data<T>());
+  });
+  return {x_grad, weight_grad, bias_grad};
+}

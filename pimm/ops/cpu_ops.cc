@@ -1,0 +1,182 @@
+// Operators of pimm for Paddle on the CPU, compiled as one file: the arithmetic once for every instruction set (simd.h,
+// *_kernels.h), of which the caller names one, and around it what is the same for all.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include <pthread.h>
+
+#include "paddle/phi/api/ext/op_meta_info.h"
+#include "paddle/phi/api/ext/tensor_compat.h"
+
+namespace {
+
+#include "depthwise_geometry.h"
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{__VA_ARGS__})
+#endif
+
+#define VECTOR_BYTES 16  // SSE2 on x86-64, NEON on ARM: what every processor of the kind has
+namespace portable {
+#include "simd.h"
+#include "depthwise_kernels.h"
+#include "batch_norm_kernels.h"
+#include "swish_kernels.h"
+}
+#undef VECTOR_BYTES
+
+#ifdef __x86_64__
+#define VECTOR_BYTES 32
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+namespace avx2 {
+#include "simd.h"
+#include "depthwise_kernels.h"
+#include "batch_norm_kernels.h"
+#include "swish_kernels.h"
+}
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef VECTOR_BYTES
+
+#define VECTOR_BYTES 64
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma,prefer-vector-width=512")
+#endif
+namespace avx512 {
+#include "simd.h"
+#include "depthwise_kernels.h"
+#include "batch_norm_kernels.h"
+#include "swish_kernels.h"
+}
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef VECTOR_BYTES
+#endif
+
+template <class T>
+struct Kernels {
+  decltype(&portable::depthwise_forward<T>) depthwise;
+  decltype(&portable::depthwise_backward<T>) depthwise_backward;
+  decltype(&portable::add_moments<T>) add_moments;
+  decltype(&portable::normalise<T>) normalise;
+  decltype(&portable::add_products<T>) add_products;
+  decltype(&portable::normalise_backward<T>) normalise_backward;
+  decltype(&portable::swish_forward<T>) swish;
+  decltype(&portable::swish_backward<T>) swish_backward;
+};
+
+#define KERNELS(isa, T)                                                                                            \
+  {                                                                                                                \
+    isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
+        isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>            \
+  }
+
+bool supports(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+  }
+  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == "portable";
+}
+
+template <class T>
+Kernels<T> kernels(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") return KERNELS(avx512, T);
+  if (isa == "avx2") return KERNELS(avx2, T);
+#endif
+  return KERNELS(portable, T);
+}
+
+// float64 is for checking gradients by finite differences: portable code is enough.
+template <>
+Kernels<double> kernels<double>(const std::string&) {
+  return KERNELS(portable, double);
+}
+
+using Tensors = std::vector<paddle::Tensor>;
+
+paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
+
+// Calls run with a value of the tensor's element type.
+template <class Run>
+void with_type(const paddle::Tensor& tensor, Run run) {
+  tensor.dtype() == paddle::DataType::FLOAT32 ? run(float()) : run(double());
+}
+
+#include "threads.h"
+
+#include "batch_norm.h"
+#include "depthwise.h"
+#include "swish.h"
+
+}  // namespace
+
+extern "C" int pimm_cpu_ops_support(const char* isa) { return supports(isa); }
+
+PD_BUILD_OP(pimm_depthwise_conv2d)
+    .Inputs({"X", "Weight"})
+    .Outputs({"Out"})
+    .Attrs({"stride: int", "padding: std::vector<int>", "dilation: int", "isa: std::string", "want_x: bool",
+            "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(depthwise_op));
+
+PD_BUILD_GRAD_OP(pimm_depthwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight")})
+    .Attrs({"stride: int", "padding: std::vector<int>", "dilation: int", "isa: std::string", "want_x: bool",
+            "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(depthwise_grad_op));
+
+PD_BUILD_OP(pimm_batch_norm)
+    .Inputs({"X", "Weight", "Bias"})
+    .Outputs({"Out", "Mean", "Variance"})
+    .Attrs({"eps: double", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(batch_norm_op));
+
+PD_BUILD_GRAD_OP(pimm_batch_norm)
+    .Inputs({"X", "Weight", "Mean", "Variance", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight"), paddle::Grad("Bias")})
+    .Attrs({"eps: double", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(batch_norm_grad_op));
+
+PD_BUILD_OP(pimm_swish)
+    .Inputs({"X"})
+    .Outputs({"Out"})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(swish_op));
+
+PD_BUILD_GRAD_OP(pimm_swish)
+    .Inputs({"X", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X")})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(swish_grad_op));

@@ -1,0 +1,51 @@
+// Vectors of one instruction set's width. This and the *_kernels.h are included once for every instruction set: each time
+// within a namespace of its own, under that instruction set's target pragma, with VECTOR_BYTES set to its register width.
+// Hence no include guard, no headers and no lambdas in them. The vectors are those of GCC and clang, so the same lines
+// serve x86 and ARM.
+
+template <class T>
+struct Simd {
+  using Integer = typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type;
+  static constexpr int width = VECTOR_BYTES / sizeof(T);
+  typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
+  typedef Integer Mask __attribute__((vector_size(VECTOR_BYTES)));
+  typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
+  typedef T Narrow __attribute__((vector_size(VECTOR_BYTES / 8 * sizeof(T))));  // as many elements as there are Doubles
+  using Lanes = std::make_integer_sequence<Integer, width>;
+
+  static inline Vector load(const T* from) {
+    Vector v;
+    __builtin_memcpy(&v, from, sizeof(v));
+    return v;
+  }
+
+  static inline Doubles load_doubles(const T* from) {
+    Narrow v;
+    __builtin_memcpy(&v, from, sizeof(v));
+    return __builtin_convertvector(v, Doubles);
+  }
+
+  static inline void store(T* to, Vector v) { __builtin_memcpy(to, &v, sizeof(v)); }
+
+  static inline Vector splat(T value) { return value - Vector{}; }
+
+  template <Integer... I>
+  static inline Vector first_lanes(Vector v, int count, std::integer_sequence<Integer, I...>) {
+    return (Vector)((Mask)v & (Mask{I...} < (Integer)count));
+  }
+
+  // {a, b} as one row of pairs: the first and the second of each pair, and back again.
+  template <Integer... I>
+  static inline void split_pairs(Vector a, Vector b, Vector& first, Vector& second,
+                                 std::integer_sequence<Integer, I...>) {
+    first = SHUFFLE(a, b, (I * 2)...);
+    second = SHUFFLE(a, b, (I * 2 + 1)...);
+  }
+
+  template <Integer... I>
+  static inline void join_pairs(Vector first, Vector second, Vector& a, Vector& b,
+                                std::integer_sequence<Integer, I...>) {
+    a = SHUFFLE(first, second, (I / 2 + I % 2 * width)...);
+    b = SHUFFLE(first, second, (I / 2 + I % 2 * width + width / 2)...);
+  }
+};

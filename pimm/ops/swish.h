@@ -1,0 +1,41 @@
+// swish on the CPU, x * sigmoid(x): forward, and backward from x alone.
+
+constexpr int64_t SWISH_CHUNK = 8192;
+
+// Calls run(offset, count) for chunks of a tensor.
+template <class Run>
+void for_each_chunk(int64_t size, Run run) {
+  const int64_t tasks = div_up(size, SWISH_CHUNK);
+  for_each_task(tasks, worthwhile_threads(tasks, size, 16384), [&](int64_t task, int) {
+    const int64_t offset = task * SWISH_CHUNK;
+    run(offset, int(std::min(SWISH_CHUNK, size - offset)));
+  });
+}
+
+Tensors swish_op(const paddle::Tensor& input, const std::string& isa) {
+  const paddle::Tensor x = contiguous(input);
+  paddle::Tensor out = paddle::empty_like(x);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const T* const from = x.data<T>();
+    T* const to = out.data<T>();
+    const auto run = kernels<T>(isa).swish;
+    for_each_chunk(x.numel(), [&](int64_t offset, int count) { run(from + offset, count, to + offset); });
+  });
+  return {out};
+}
+
+Tensors swish_grad_op(const paddle::Tensor& input, const paddle::Tensor& grad, const std::string& isa) {
+  const paddle::Tensor x = contiguous(input), out_grad = contiguous(grad);
+  paddle::Tensor x_grad = paddle::empty_like(x);
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const T *const from = x.data<T>(), *const gradient = out_grad.data<T>();
+    T* const to = x_grad.data<T>();
+    const auto run = kernels<T>(isa).swish_backward;
+    for_each_chunk(x.numel(), [&](int64_t offset, int count) {
+      run(from + offset, gradient + offset, count, to + offset);
+    });
+  });
+  return {x_grad};
+}

@@ -1,0 +1,71 @@
+// The arithmetic of swish, x * sigmoid(x), for every instruction set: see simd.h.
+
+template <class T>
+struct Exp {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  static constexpr bool is_float = sizeof(T) == 4;
+  static constexpr int terms = is_float ? 7 : 13;           // of exp's series, enough for half of log(2)
+  static constexpr int mantissa = is_float ? 23 : 52;       // bits
+  static constexpr int bias = is_float ? 127 : 1023;        // of the exponent
+  static constexpr T lowest = is_float ? -104 : -746;       // from where on exp is zero
+  static constexpr T magic = is_float ? 0x1.8p23 : 0x1.8p52;  // added, it rounds to an integer, which the low bits hold
+
+  static inline V power_of_two(typename S::Mask n) { return (V)((n + bias) << mantissa); }
+
+  // exp(x) for x <= 0; NaN stays NaN.
+  static inline V of_negative(V x) {
+    const V zero{};
+    x = x < lowest ? zero + lowest : x;
+    const V rounded = x * T(1.4426950408889634) + magic;
+    const typename S::Mask n = (typename S::Mask)rounded - (typename S::Mask)(zero + magic);
+    const V whole = rounded - magic;
+    const V r = x - whole * T(0.693359375) + whole * T(2.1219444005469058e-4);  // log(2) in two parts; the first is exact
+    V sum = zero + 1;
+    for (int k = terms; k > 0; --k) sum = sum * r * T(1.0 / k) + 1;
+    const typename S::Mask half = n >> 1;  // in two steps, since 2^n may be too small for a power of its own
+    return sum * power_of_two(half) * power_of_two(n - half);
+  }
+};
+
+template <class T>
+static inline typename Simd<T>::Vector swish_vector(typename Simd<T>::Vector x) {
+  using V = typename Simd<T>::Vector;
+  const V e = Exp<T>::of_negative(x > 0 ? -x : x);
+  const V bounded = x < Exp<T>::lowest ? V{} + Exp<T>::lowest : x;  // for -inf * 0
+  return (x > 0 ? x : bounded * e) / (1 + e);
+}
+
+template <class T>
+static inline typename Simd<T>::Vector swish_slope(typename Simd<T>::Vector x) {
+  using V = typename Simd<T>::Vector;
+  const V limit = V{} - Exp<T>::lowest;
+  x = x > limit ? limit : x < -limit ? -limit : x;  // beyond them the slope is one or zero
+  const V e = Exp<T>::of_negative(x > 0 ? -x : x);
+  const V larger = 1 / (1 + e), smaller = e * larger;  // sigmoids of x and of -x
+  return (x > 0 ? larger : smaller) * (1 + x * (x > 0 ? smaller : larger));
+}
+
+template <class T>
+static void swish_forward(const T* x, int count, T* out) {
+  using S = Simd<T>;
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) S::store(out + i, swish_vector<T>(S::load(x + i)));
+  if (i == count) return;
+  T rest[S::width] = {};
+  __builtin_memcpy(rest, x + i, (count - i) * sizeof(T));
+  S::store(rest, swish_vector<T>(S::load(rest)));
+  __builtin_memcpy(out + i, rest, (count - i) * sizeof(T));
+}
+
+template <class T>
+static void swish_backward(const T* x, const T* grad, int count, T* out) {
+  using S = Simd<T>;
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) S::store(out + i, S::load(grad + i) * swish_slope<T>(S::load(x + i)));
+  if (i == count) return;
+  T rest[S::width] = {};
+  __builtin_memcpy(rest, x + i, (count - i) * sizeof(T));
+  S::store(rest, swish_slope<T>(S::load(rest)));
+  for (int k = 0; i < count; ++i, ++k) out[i] = grad[i] * rest[k];
+}
