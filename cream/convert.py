@@ -23,8 +23,8 @@ from pimm.data.imagenet import imagenet_classes
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.models import load_checkpoint
-from pimm.models.torch_names import is_batch_counter, to_torch_arrays
-from pimm.models.torch_weights import find_weights, to_own_names
+from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays
+from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
 from pimm.utils import load_arrays, save_arrays
 
@@ -77,7 +77,8 @@ def from_torch(
         weights = find_weights(content, use_ema)
         net = find_net(name, _shapes(weights.arrays), content.get("arch"))
         model = _outline(net)
-        state, dropped = to_own_names(model, weights.arrays)
+        renamed, dropped = rename_arrays(model, weights.arrays)
+        state = from_torch_arrays(model, renamed, shown=None)
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{source}: {error}") from None
     save_arrays(target, {name: _as_paddle(array) for name, array in state.items()})

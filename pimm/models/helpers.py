@@ -5,7 +5,10 @@ from pathlib import Path
 
 from pimm.errors import CheckpointError
 from pimm.models.state import load_state_dict_strictly
-from pimm.optim import load_optimizer_state
+from pimm.models.torch_names import from_torch_arrays, to_torch_arrays, transposed_names
+from pimm.models.torch_weights import find_weights, rename_arrays
+from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
+from pimm.torch_file import load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
 from pimm.utils.serialization import load_arrays
 
@@ -15,7 +18,7 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".tar")
 
 
 def load_state_dict(checkpoint_path, use_ema=False):
-    """Weights ``{name: array}`` of a checkpoint folder or of a ``.pdparams`` or ``.pdema`` file.
+    """Weights ``{name: array}`` of a checkpoint folder or of a ``.pdparams`` or ``.pdema`` file; not of PyTorch's.
 
     ``use_ema`` takes the averaged ones: the folder's, or the ``.pdema`` file beside. Raises `CheckpointError` if
     there are none, and for anything damaged.
@@ -39,29 +42,52 @@ def _require(name, held, folder):
 
 
 def _load_arrays(path):
-    if path.suffix in _TORCH_SUFFIXES:
-        raise CheckpointError(f"{path} is PyTorch's; make a {Path(MODEL).suffix} file of it with convert_weights.py")
+    if is_torch_file(path):
+        raise CheckpointError(f"{path} is PyTorch's, with other names for a model's weights: use load_checkpoint")
     arrays = load_arrays(path)
     if not isinstance(arrays, dict):
         raise CheckpointError(f"{path} holds a {type(arrays).__name__}, not weights by name")
     return arrays
 
 
-def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
-    """Set the weights of ``model`` to those that `load_state_dict` finds.
+def is_torch_file(path):
+    """Whether the name is that of a file which PyTorch wrote."""
+    return Path(path).suffix in _TORCH_SUFFIXES
 
-    Raises `CheckpointError` with the first of the names left over on either side and of the shapes that differ. With
-    ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
+
+def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
+    """Set the weights of ``model`` to those that `load_state_dict` finds, or to those of a file of PyTorch's.
+
+    Raises `CheckpointError` with the names left over on either side and the shapes that differ, of a Paddle file the
+    first ones. With ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
     """
-    arrays = load_state_dict(checkpoint_path, use_ema)
-    if not strict:
-        arrays = _fitting(model, arrays, checkpoint_path)
-    load_state_dict_strictly(model, arrays, str(checkpoint_path))
+    if is_torch_file(checkpoint_path):
+        _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
+    else:
+        arrays = load_state_dict(checkpoint_path, use_ema)
+        if not strict:
+            arrays = _fitting(_values(model), arrays, checkpoint_path)
+        load_state_dict_strictly(model, arrays, str(checkpoint_path))
     _logger.info("loaded %s from %s", "averaged weights" if use_ema else "weights", checkpoint_path)
 
 
-def _fitting(model, arrays, source):
-    own = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+def _load_torch_weights(model, content, source, use_ema, strict=True):
+    try:
+        arrays, _ = rename_arrays(model, find_weights(content, use_ema).arrays)
+        if not strict:
+            arrays = _fitting(to_torch_arrays(model, _values(model)), arrays, source)
+        arrays = from_torch_arrays(model, arrays, shown=None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    load_state_dict_strictly(model, arrays, str(source))
+
+
+def _values(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def _fitting(own, arrays, source):
+    """``own``, with the arrays in place that have the name and shape of one of them."""
     fitting = {name: value for name, value in arrays.items() if name in own and value.shape == own[name].shape}
     if not fitting:
         raise CheckpointError(f"{source}: not one of its {len(arrays)} arrays fits the model")
@@ -79,10 +105,12 @@ def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):
 
     Returns ``(other_state, resume_epoch)``: the optimizer's state and what the training loop had saved (None if
     nothing), under ``optimizer`` and ``state``, and the epoch to go on with, which is the same one after a checkpoint
-    from inside an epoch; ``({}, None)`` for a file, which holds weights alone. Raises `CheckpointError` as
-    `load_checkpoint` does.
+    from inside an epoch; ``({}, None)`` for a file, which holds weights alone, unless PyTorch's training code wrote it.
+    Raises `CheckpointError` as `load_checkpoint` does.
     """
     path = Path(checkpoint_path)
+    if is_torch_file(path):
+        return _resume_from_torch(model, path, optimizer)
     if not path.is_dir():
         load_checkpoint(model, path)
         if optimizer is not None:
@@ -99,3 +127,22 @@ def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):
         _logger.info("loaded checkpoint %s of epoch %d", path, epoch)
     resume_epoch = epoch if "batch" in checkpoint.manifest else epoch + 1
     return {"optimizer": checkpoint.files[OPTIMIZER], "state": checkpoint.files.get(STATE)}, resume_epoch
+
+
+def _resume_from_torch(model, path, optimizer):
+    content = load_torch(path)
+    _load_torch_weights(model, content, path, use_ema=False)
+    other_state = {}
+    if optimizer is not None:
+        try:
+            state = content.get("optimizer")
+            load_torch_optimizer_state(optimizer, model, state, transposed_names(model))
+            other_state["optimizer"] = optimizer_state(optimizer, model)
+        except CheckpointError as error:
+            _logger.warning("%s: the optimizer starts afresh: %s", path, error)
+    epoch = content.get("epoch")
+    if type(epoch) is not int:
+        return other_state, None
+    _logger.info("loaded checkpoint %s of epoch %d", path, epoch)
+    version = content.get("version")  # before timm's second, the epoch to go on with was saved, and not the last one
+    return other_state, epoch + 1 if type(version) is int and version > 1 else epoch

@@ -9,8 +9,8 @@ import numpy as np
 from pimm.errors import CheckpointError
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
-from pimm.models.torch_names import from_torch_arrays, is_batch_counter, torch_names
-from pimm.torch_file import is_bfloat16, load_torch
+from pimm.models.torch_names import is_batch_counter, torch_names
+from pimm.torch_file import is_bfloat16
 
 AVERAGED = ("state_dict_ema", "model_ema")  # keys under which training code saves them
 PLAIN = ("state_dict", "model")
@@ -92,23 +92,23 @@ def is_foreign(arrays):
     return "_conv_stem.weight" in arrays
 
 
-def to_own_names(model, arrays):
-    """Paddle's state dict of ``model`` from PyTorch's arrays, and the names of those that were dropped.
+def rename_arrays(model, arrays):
+    """PyTorch's arrays under the names that PyTorch would use for ``model``, and the names of those that are dropped.
 
-    Raises `CheckpointError` that lists every name left over on either side and every shape that differs.
+    Raises `CheckpointError` where two get one name; any others are kept, for the comparison with the model.
     """
     table = rename_table(model)
     own = {name for name, _ in torch_names(model)}
     renamed, dropped = {}, []
     for name, value in arrays.items():
         target = name if name in own else rename(name, table)
-        if target in renamed:
-            raise CheckpointError(f"{name} has the place of another array, {target}")
         if target is None or is_batch_counter(target):
             dropped.append(name)
+        elif target in renamed:
+            raise CheckpointError(f"{name} has the place of another array, {target}")
         else:
             renamed[target] = value
-    return from_torch_arrays(model, renamed, shown=None), dropped
+    return renamed, dropped
 
 
 def rename_table(model):
@@ -135,15 +135,3 @@ def rename(name, table):
             own = table[beginning]
             return None if own is None else ".".join([own, *parts[end:]])
     return name
-
-
-def read_torch_weights(model, path, use_ema=None):
-    """Paddle's state dict of ``model`` from the checkpoint ``path`` that PyTorch wrote.
-
-    Raises `CheckpointError`, naming the file, as `load_torch`, `find_weights` and `to_own_names` do.
-    """
-    content = load_torch(path)
-    try:
-        return to_own_names(model, find_weights(content, use_ema).arrays)[0]
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None

@@ -46,13 +46,14 @@ def load_torch_optimizer_state(optimizer, model, state, transposed=()):
         raise CheckpointError(f"PyTorch's state is taken over by {known}, and not by {type(optimizer).__name__}")
     try:
         groups, entries = [group for group in state["param_groups"] if group["params"]], state["state"]
+        shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
         own = {key: value for key, value in optimizer_state(optimizer, model).items() if "/" not in key}
         for group, names in zip(groups, _check_groups(optimizer, model, groups, form)):
             for identifier, name in zip(group["params"], names):
                 if entries.get(identifier):
-                    values = _averages(optimizer, entries[identifier], form, flipped=name in transposed)
+                    values = _averages(optimizer, entries[identifier], form, shapes[name], name in transposed)
                     own.update({f"{name}/{slot}": value for slot, value in values.items()})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"it is no state of an optimizer: {error!r}") from error
     load_optimizer_state(optimizer, model, own)
 
@@ -71,13 +72,16 @@ def _check_groups(optimizer, model, groups, form):
     return own
 
 
-def _averages(optimizer, entry, form, flipped):
-    """Our accumulators of one parameter from PyTorch's."""
+def _averages(optimizer, entry, form, shape, flipped):
+    """Our accumulators of one parameter of this shape from PyTorch's, which may be transposed."""
     found = {
         own: np.asarray(entry[name], np.float32) for name, own in form.slots.items() if entry.get(name) is not None
     }
     if not found:
         return {}
+    for value in found.values():
+        if value.shape != (shape[::-1] if flipped else shape):
+            raise CheckpointError(f"the state has averages of shape {list(value.shape)} for a parameter {list(shape)}")
     found = {slot: np.transpose(value) if flipped else value for slot, value in found.items()}
     if isinstance(optimizer, (SGD, RMSpropTF)):
         nothing = np.zeros_like(

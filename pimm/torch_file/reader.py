@@ -10,6 +10,7 @@ import contextlib
 import gc
 import io
 import mmap
+import pickle
 import struct
 from typing import NamedTuple
 
@@ -20,8 +21,9 @@ from pimm.torch_file.zip_directory import read_directory
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_NO_FORMAT = "it begins as none of PyTorch's formats does"
 _MAX_DEPTH = 100
-_MAX_TENSORS = 100_000
+_MAX_TENSORS = 50_000
 _COUNT = struct.Struct("<q")
 
 
@@ -79,6 +81,8 @@ def _read(data):
         return _read_zip(data), "zip"
     if data[257:262] == b"ustar":
         raise Malformed("it is a tar archive, as PyTorch's first releases wrote; load it there and save it anew")
+    if data[:1] != pickle.PROTO:
+        raise Malformed(_NO_FORMAT)
     return _read_legacy(data), "legacy"
 
 
@@ -87,10 +91,8 @@ def _read_zip(data):
     folder = next(iter(records)).partition("/")[0]
     pickled = records.get(f"{folder}/data.pkl")
     if pickled is None or f"{folder}/constants.pkl" in records:
-        what = (
-            "a TorchScript archive" if pickled or f"{folder}/model.json" in records else "a zip archive of other things"
-        )
-        raise Malformed(f"it is {what}, not what torch.save writes")
+        what = "a TorchScript archive" if pickled else "a zip archive"
+        raise Malformed(f"it is {what}, but not one that torch.save writes")
     order = records.get(f"{folder}/byteorder")
     order = data[order.start : order.end] if order else b"little"
     if order not in (b"little", b"big"):
@@ -125,7 +127,7 @@ def _read_legacy(data):
         header.append(machine.load())
         position = machine.position
         if expected is not None and header[-1] != expected:
-            raise Malformed("it begins as none of PyTorch's formats does")
+            raise Malformed(_NO_FORMAT)
     storages = {}
 
     def refer(identifier):

@@ -13,6 +13,7 @@ import struct
 MAX_OPERATIONS = 1_000_000  # less than a second; a tensor takes some forty
 _MAX_LINE = 1000
 _MAX_INTEGER = 256  # bytes
+_CALL = 12  # twice the bytes of the shortest call
 
 # Names that only an attack asks for. They would be inert too, but whoever has such a file should know.
 _HOSTILE_MODULES = {"os", "posix", "nt", "subprocess", "commands", "socket", "shutil", "importlib", "runpy", "pty"}
@@ -59,7 +60,7 @@ class Unpickler:
     def __init__(self, data, start, end, functions, persistent_load=None):
         self.data, self.position, self.end = data, start, end
         self.functions, self.persistent_load = functions, persistent_load
-        self.start, self.copied = start, 0
+        self.start, self.made = start, 0
         self.stack, self.marks, self.memo, self.globals = [], [], {}, {}
 
     def load(self):
@@ -122,10 +123,11 @@ class Unpickler:
         return target.function(*args)
 
     def charge(self, args):
-        """Stop a pickle that has one value copied again and again: honest ones copy each about once."""
-        self.copied += sum(len(value) for value in args if isinstance(value, (str, bytes, list, tuple, dict, set)))
-        if self.copied > 2 * (self.position - self.start) + 10_000:
-            raise Malformed("it copies more than it holds")
+        """Stop a pickle that has things made or copied again and again: honest ones describe each, and about once."""
+        sizes = [len(value) for value in args if isinstance(value, (str, bytes, list, tuple, dict, set))]
+        self.made += _CALL + sum(sizes)
+        if self.made > 2 * (self.position - self.start) + 10_000:
+            raise Malformed("it has more made than it holds")
 
 
 def _describe(value):
