@@ -122,7 +122,7 @@ def mobile_space(depths: Sequence[int]) -> SearchSpace:
     """All paths with so many blocks in the five searched stages; raises ConfigError for another number of stages."""
     if len(depths) != len(STAGES):
         raise ConfigError(
-            f"there are {len(depths)} stages between the first and the last; must be {len(STAGES)}, "
+            f"there must be {len(STAGES)} stages between the first and the last, not {len(depths)}, "
             "as in [[0], [3], [3, 3], [3, 1, 3], [3, 3, 3, 3], [3, 3, 3], [0]]"
         )
     return SearchSpace(

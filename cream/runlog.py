@@ -24,12 +24,12 @@ class RunLog:
     Without a folder the log goes to the terminal alone.
     """
 
-    _open: RunLog | None = None  # at most one: a run that failed has not closed its own
+    current: RunLog | None = None  # whose logs are open; a run that failed leaves them to the next one to close
 
     def __init__(self, folder: Path | None = None):
-        if RunLog._open is not None:
-            RunLog._open.close()
-        RunLog._open = self
+        if RunLog.current is not None:
+            RunLog.current.close()
+        RunLog.current = self
         self.folder = folder
         self._writer = None
         self._handlers = []
@@ -92,4 +92,4 @@ class RunLog:
             for logger in LOGGERS:
                 logger.removeHandler(handler)
             handler.close()
-        RunLog._open = None
+        RunLog.current = None
