@@ -89,7 +89,9 @@ def scripts():
     return dict(re.findall(r'^(\S+) = "(\S+)"$', section, re.M))
 
 
-@pytest.mark.parametrize("command", ["cream-search", "cream-retrain", "cream-test", "pimm-build-ops"])
+@pytest.mark.parametrize(
+    "command", ["cream-search", "cream-retrain", "cream-test", "convert-weights", "pimm-build-ops"]
+)
 def test_console_command_names_a_function(command):
     module, function = scripts()[command].split(":")
     assert callable(getattr(importlib.import_module(module), function))

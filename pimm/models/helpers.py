@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pimm.errors import CheckpointError
 from pimm.models.state import load_state_dict_strictly
-from pimm.models.torch_names import from_torch_arrays, to_torch_arrays, transposed_names
+from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import load_torch
@@ -75,7 +75,8 @@ def _load_torch_weights(model, content, source, use_ema, strict=True):
     try:
         arrays, _ = rename_arrays(model, find_weights(content, use_ema).arrays)
         if not strict:
-            arrays = _fitting(to_torch_arrays(model, _values(model)), arrays, source)
+            own = to_torch_arrays(model, _values(model))
+            arrays = _fitting({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
         arrays = from_torch_arrays(model, arrays, shown=None)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None

@@ -28,9 +28,9 @@ _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """What is in a ``.pth`` file, and in which of PyTorch's formats: ``"zip"`` or ``"legacy"``."""
+    """The dict in a ``.pth`` file, and in which of PyTorch's formats: ``"zip"`` or ``"legacy"``."""
 
-    content: object
+    content: dict
     format: str
 
 
@@ -40,28 +40,28 @@ def load_torch(path):
     bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as `Inert`; nothing in the file is run. Raises
     `CheckpointError`, naming the file, for damaged and hostile ones and those that hold no dict.
     """
-    content = read_torch(path).content
-    if not isinstance(content, dict):
-        what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
-        raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
-    return content
+    return read_torch(path).content
 
 
 def read_torch(path):
-    """`TorchFile` of what ``torch.save`` wrote to ``path``; errors as in `load_torch`."""
+    """What `load_torch` gives, and in which format it was; errors as there."""
     try:
         with open(path, "rb") as file:
             if not file.seek(0, io.SEEK_END):
                 raise Malformed("it is empty")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with _no_garbage_collection():
-            return TorchFile(*_read(data))
+            content, form = _read(data)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except Malformed as error:
         raise CheckpointError(f"{path} is no PyTorch file that can be read: {error}") from None
     except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    if not isinstance(content, dict):
+        what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
+    return TorchFile(content, form)
 
 
 @contextlib.contextmanager
