@@ -1,0 +1,229 @@
+"""What a search and a retraining set up: optimizer, schedule, probes and batch norm; and going on from a checkpoint."""
+
+import csv
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from cream import jobs
+from cream.config import CHANGEABLE, KEYS, lasting, load_config
+from cream.mobile import MobileSuperNet
+from cream.runlog import RunLog
+from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
+from pimm.optim import group_lrs
+from pimm.optim.param_groups import group_list
+from pimm.utils import latest_checkpoint, read_checkpoint
+
+ARCH = "NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]"
+TINY = ["SUPERNET.STAGE_DEPTHS=(1,1,1,1,1)", "SUPERNET.RESOLUTION=32", "DATASET.NUM_CLASSES=10"]
+
+
+def supernet(cfg):
+    space, _ = jobs.search_space(cfg)
+    return MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **jobs.net_options(cfg))
+
+
+# Optimizer and schedule of a search
+
+
+def test_the_matching_network_has_a_rate_of_its_own_and_no_decay():
+    cfg = load_config(None, [*TINY, "LR=0.5", "META_LR=0.001", "WEIGHT_DECAY=0.01"])
+    net = supernet(cfg)
+    optimizer = jobs.supernet_optimizer(cfg, net)
+    names = {parameter.name: name for name, parameter in net.named_parameters()}
+    trainable = [name for name, parameter in net.named_parameters() if not parameter.stop_gradient]
+    groups = [[names[parameter.name] for parameter in group["params"]] for group in group_list(optimizer)]
+    assert sorted(name for group in groups for name in group) == sorted(trainable)
+    assert sorted(groups[2]) == ["meta_layer.bias", "meta_layer.weight"]
+    assert not [name for name in groups[0] if not name.endswith(("bias", "bn1.weight", "bn2.weight", "bn3.weight"))]
+    assert group_lrs(optimizer) == pytest.approx([0.5, 0.5, 0.001])
+    state = net.state_dict()
+    before = {name: state[name].numpy().copy() for name in ("conv_stem.weight", "bn1.weight", "meta_layer.weight")}
+    for name in before:
+        state[name].grad = paddle.zeros_like(state[name])
+    optimizer.step()
+    decay = {
+        "conv_stem.weight": 0.5 * 0.01 * 1.9,
+        "bn1.weight": 0,
+        "meta_layer.weight": 0,
+    }  # 1.9: Nesterov
+    for name, value in before.items():
+        np.testing.assert_allclose(state[name].numpy(), value * (1 - decay[name]), rtol=1e-6)
+
+
+def test_the_rates_of_a_search_fall_from_lr_to_zero_over_its_batches():
+    """The official code has this for LR=1 alone: elsewhere its rates become negative before the end."""
+    cfg = load_config(None, [*TINY, "LR=0.2", "META_LR=0.001", "EPOCHS=3"])
+    optimizer = jobs.supernet_optimizer(cfg, supernet(cfg))
+    scheduler, epochs = jobs.supernet_scheduler(cfg, optimizer, batches=7)
+    seen = [group_lrs(optimizer)]
+    for update in range(1, 22):
+        scheduler.step_update(update)
+        seen.append(group_lrs(optimizer))
+    expected = np.outer(1 - np.arange(22) / 21, [0.2, 0.2, 0.001])
+    np.testing.assert_allclose(seen, expected, atol=1e-12)
+    assert epochs == 3
+
+
+def test_another_schedule_acts_in_a_search():
+    cfg = load_config(None, [*TINY, "SCHED=step", "LR=0.2", "DECAY_EPOCHS=1", "DECAY_RATE=0.5", "WARMUP_EPOCHS=0"])
+    optimizer = jobs.supernet_optimizer(cfg, supernet(cfg))
+    scheduler, _ = jobs.supernet_scheduler(cfg, optimizer, batches=7)
+    scheduler.step(2)
+    assert group_lrs(optimizer)[0] == pytest.approx(0.05)
+
+
+def test_plateau_follows_the_metric_upwards_where_more_is_better():
+    for metric, mode in (("prec1", "max"), ("prec5", "max"), ("loss", "min")):
+        assert jobs.timm_args(load_config(None, [f"EVAL_METRICS={metric}"])).plateau_mode == mode
+
+
+# Nets
+
+
+@pytest.mark.parametrize(("sync", "kind"), [(True, SyncBatchNorm2d), (False, BatchNorm2d)])
+def test_batch_norm_of_all_processes_together_where_asked_for(sync, kind):
+    cfg = load_config(None, [*TINY, ARCH, f"BATCHNORM.SYNC_BN={sync}"])
+    for net in (jobs.child_net(cfg)[1], jobs.with_sync_bn(cfg, supernet(cfg))):
+        kinds = {type(layer) for layer in net.sublayers() if isinstance(layer, BatchNorm2d)}
+        assert kinds == {kind}
+
+
+def test_settings_of_batch_norm_and_head_reach_both_nets():
+    options = ["BATCHNORM.BN_MOMENTUM=0.3", "BATCHNORM.BN_EPS=1e-3", "NET.DROPOUT_RATE=0.4", "NET.GP=max"]
+    cfg = load_config(None, [*TINY, ARCH, *options])
+    for net in (jobs.child_net(cfg)[1], supernet(cfg)):
+        assert (net.bn1._momentum, net.bn1._epsilon) == (pytest.approx(0.7), 1e-3)
+        assert (net.drop_rate, net.global_pool.pool_type) == (0.4, "max")
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for path in (folder / split / name for split in ("train", "val") for name in ("apple", "pear")):
+        path.mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path / f"{number}.png")
+    return folder
+
+
+def settings(data, folder, *more):
+    small = ["DATASET.NUM_CLASSES=2", "DATASET.BATCH_SIZE=8", "DATASET.IMAGE_SIZE=32", "WORKERS=0", "LOG_INTERVAL=1"]
+    return load_config(None, [*small, ARCH, f"DATA_DIR={data}", f"SAVE_PATH={folder}", "MODEL=run", *more])
+
+
+def rates_logged(monkeypatch):
+    """Learning rates of all batches that a run trains from here on."""
+    rates = []
+
+    def recorded(self, group, values, step):
+        if group == "train":
+            rates.append(values["lr"])
+
+    monkeypatch.setattr(RunLog, "scalars", recorded)
+    return rates
+
+
+def test_the_same_probes_are_evaluated_after_every_epoch(data, tmp_path, monkeypatch):
+    """And with them the best of the board, once there is one."""
+    asked = []
+    forward = MobileSuperNet.forward
+
+    def recorded(self, images, arch):
+        if not self.training and len(images) == 16:
+            asked.append(arch)
+        return forward(self, images, arch)
+
+    monkeypatch.setattr(MobileSuperNet, "forward", recorded)
+    options = [*TINY, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.PROBES=3", "SUPERNET.POOL_SIZE=1", "EPOCHS=2", "LR=0.01"]
+    cfg = settings(data, tmp_path, *options, "SUPERNET.SELECT_BATCHES=1", "DATASET.NUM_CLASSES=2")
+    found = jobs.search(cfg)
+    assert len(set(asked[:3])) == 3
+    assert asked[3:6] == asked[:3]
+    assert asked[6:] == [found.arch, found.arch]  # the board's best, and then the only candidate
+
+
+SCHEDULES = {
+    "none": ["SCHED=sgd"],
+    "cosine": ["SCHED=cosine", "WARMUP_EPOCHS=1", "COOLDOWN_EPOCHS=0"],
+    "linear": ["SCHED=linear", "WARMUP_EPOCHS=0"],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_new_rate_and_number_of_epochs_act_from_the_break_on(schedule, data, tmp_path, monkeypatch):
+    def run(folder, *more):
+        rates = rates_logged(monkeypatch)
+        jobs.retrain(settings(data, tmp_path / folder, *SCHEDULES[schedule], *more))
+        return rates
+
+    run("broken", "LR=0.1", "EPOCHS=2")
+    resumed = run("broken", "LR=0.01", "EPOCHS=4")
+    assert resumed == pytest.approx(run("whole", "LR=0.01", "EPOCHS=4")[4:], rel=1e-9)
+
+
+def test_mixup_stays_off_after_a_break(data, tmp_path):
+    """Resumed behind MIXUP_OFF_EPOCH, the training sees what it would have seen without the break."""
+    mixup = ["AUGMENTATION.MIXUP=0.5", "AUGMENTATION.MIXUP_OFF_EPOCH=1", "SCHED=sgd", "LR=0.01"]
+    for folder, epochs in (("broken", 1), ("broken", 3), ("whole", 3)):
+        jobs.retrain(settings(data, tmp_path / folder, *mixup, f"EPOCHS={epochs}"))
+    broken, whole = (read_checkpoint(latest_checkpoint(tmp_path / name / "run")).files for name in ("broken", "whole"))
+    for name, value in whole["model.pdparams"].items():
+        np.testing.assert_array_equal(broken["model.pdparams"][name], value, err_msg=name)
+
+
+def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
+    jobs.retrain(settings(data, tmp_path, "SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1"))
+    folder = tmp_path / "run"
+    rows = csv.DictReader((folder / "summary.csv").read_text().splitlines())
+    best = max(float(row["eval_prec1"]) for row in rows)
+    kept = sorted(path.name for path in folder.glob("checkpoint-*"))
+    assert "checkpoint-3" in kept and len(kept) <= 2
+    assert read_checkpoint(folder / "model_best").manifest["metric"] == pytest.approx(best)
+
+
+def test_a_finished_run_started_again_says_what_it_said(data, tmp_path):
+    cfg = settings(data, tmp_path, "SCHED=sgd", "EPOCHS=1")
+    assert jobs.retrain(cfg) == jobs.retrain(cfg)
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("cream.runlog.is_main_process", lambda: False)
+    log = RunLog(tmp_path)
+    log.scalars("train", {"loss": 1.0}, 0)
+    log.epoch(0, {"loss": 1.0}, {"prec1": 2.0})
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_records_the_settings_that_it_needs(data, tmp_path):
+    cfg = settings(data, tmp_path, "SCHED=sgd", "EPOCHS=1")
+    jobs.retrain(cfg)
+    recorded = read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["args"]
+    assert recorded == lasting(cfg)
+    assert recorded["NET.INPUT_ARCH"] == [[0]] * 7
+    assert recorded.keys() == KEYS.keys() - CHANGEABLE
+
+
+def test_changeable_settings_exist():
+    assert KEYS.keys() >= CHANGEABLE
+
+
+def test_a_plateau_keeps_its_rates():
+    """It has lowered them by itself, so that a new LR would not act: it must not pass in silence."""
+    assert {"LR", "META_LR"} <= lasting(load_config(None, ["SCHED=plateau"])).keys()
+    assert not {"LR", "META_LR"} & lasting(load_config(None, ["SCHED=cosine"])).keys()
+
+
+def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
+    cfg = load_config(None, ["SUPERNET.FLOPS_MAXIMUM=40", "DATASET.IMAGE_SIZE=96"])
+    log = RunLog()
+    assert jobs.search_space(cfg)[1] == 160
+    log.close()
+    assert "DATASET.IMAGE_SIZE=96 is passed over: the search takes 160 pixels" in capsys.readouterr().err
