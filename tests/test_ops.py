@@ -1,4 +1,4 @@
-"""The CPU depthwise convolution against Paddle's own and finite differences, and the ways in which it is built."""
+"""The CPU operators against Paddle's own and finite differences, and the ways in which they are built."""
 
 import concurrent.futures
 import itertools
@@ -14,7 +14,7 @@ import pytest
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError, PimmError
-from pimm.ops import build, cpu_backend, depthwise_conv2d
+from pimm.ops import batch_norm, build, cpu_backend, depthwise_conv2d, swish
 from pimm.ops.backend import INSTRUCTION_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,32 +79,38 @@ def test_equals_paddle_on_a_grid(kernel, stride, dilation):
     assert checked >= 14
 
 
-@pytest.mark.parametrize("backend", INSTRUCTION_SETS)
-@pytest.mark.parametrize(("shape", "kernel", "stride"), LAYERS)
-def test_every_instruction_set_equals_paddle(shape, kernel, stride, backend, monkeypatch):
-    monkeypatch.setenv("PIMM_CPU_OPS", backend)
-    if not build.load_library().pimm_cpu_ops_support(backend.encode()):
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request, monkeypatch):
+    monkeypatch.setenv("PIMM_CPU_OPS", request.param)
+    if not build.load_library().pimm_cpu_ops_support(request.param.encode()):
         with pytest.raises(ConfigError, match="this machine has only"):
             cpu_backend()
-        pytest.skip(f"no {backend} here")
-    assert cpu_backend() == backend
+        pytest.skip(f"no {request.param} here")
+    assert cpu_backend() == request.param
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize(("shape", "kernel", "stride"), LAYERS)
+def test_every_instruction_set_equals_paddle(shape, kernel, stride):
     assert_equal_to_paddle(draw(*shape), draw(shape[1], 1, kernel, kernel), stride=stride, padding=kernel // 2)
 
 
-@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, [0, 1, 0, 1], 1), (1, [2, 1, 3, 0], 2)])
-def test_gradients_equal_finite_differences(stride, padding, dilation):
-    tensors = draw(2, 3, 6, 5, dtype="float64"), draw(3, 1, 3, 3, dtype="float64")
-
-    def loss(x, weight):
-        return depthwise_conv2d(x, weight, stride=stride, padding=padding, dilation=dilation).square().sum()
-
+def assert_gradients_equal_finite_differences(loss, tensors):
     gradients = paddle.grad(loss(*tensors), tensors)
     for which, (tensor, gradient) in enumerate(zip(tensors, gradients)):
         step = 1e-5 * draw(*tensor.shape, seed=2, dtype="float64")
         there, back = list(tensors), list(tensors)
         there[which], back[which] = tensor + step, tensor - step
         difference = (loss(*there) - loss(*back)).item() / 2
-        assert difference == pytest.approx((gradient * step).sum().item(), rel=1e-8)
+        assert difference == pytest.approx((gradient * step).sum().item(), rel=1e-7)
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, [0, 1, 0, 1], 1), (1, [2, 1, 3, 0], 2)])
+def test_gradients_equal_finite_differences(stride, padding, dilation):
+    assert_gradients_equal_finite_differences(
+        lambda *tensors: depthwise_conv2d(*tensors, stride=stride, padding=padding, dilation=dilation).square().sum(),
+        [draw(2, 3, 6, 5, dtype="float64"), draw(3, 1, 3, 3, dtype="float64")],
+    )
 
 
 @pytest.mark.parametrize("padding", [1, (1, 2), [0, 1, 2, 3]], ids=str)
@@ -176,17 +182,40 @@ def test_tensors_that_are_not_contiguous():
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
-def test_the_number_of_threads_changes_no_bit():
-    x, weight = draw(7, 50, 14, 14), draw(50, 1, 5, 5)
-    results = []
+def normalise_and_differentiate(x, weight, bias):
+    out, mean, variance = batch_norm(x, weight, bias)
+    gradients = paddle.grad(out, [x, weight, bias], draw(*out.shape, seed=1))
+    return [tensor.numpy() for tensor in (out, mean, variance, *gradients)]
+
+
+def swish_and_differentiate(x):
+    return [tensor.numpy() for tensor in (swish(x), *paddle.grad(swish(x), [x], draw(*x.shape, seed=1)))]
+
+
+@pytest.mark.parametrize(
+    ("results", "shapes"),
+    [
+        (
+            lambda x, weight: outputs_and_gradients(depthwise_conv2d, x, weight, padding=2),
+            [(7, 50, 14, 14), (50, 1, 5, 5)],
+        ),
+        (normalise_and_differentiate, [(16, 50, 14, 14), (50,), (50,)]),
+        (normalise_and_differentiate, [(9, 2, 200, 200), (2,), (2,)]),  # large enough to split its images
+        (swish_and_differentiate, [(3, 50, 37, 37)]),
+    ],
+    ids=["depthwise", "batch norm", "batch norm of large maps", "swish"],
+)
+def test_the_number_of_threads_changes_no_bit(results, shapes):
+    tensors, runs = [draw(*shape) for shape in shapes], []
     try:
-        for threads in (1, 3):
+        for threads in (1, 3, 3):
             paddle.base.core.set_num_threads(threads)
-            results.append(outputs_and_gradients(depthwise_conv2d, x, weight, padding=2))
+            runs.append(results(*tensors))
     finally:
         paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets it on import
-    for a, b in zip(*results):
-        np.testing.assert_array_equal(a, b)
+    for one, *others in zip(*runs):
+        for other in others:
+            np.testing.assert_array_equal(one, other)
 
 
 def test_several_threads_of_python_at_once():
@@ -195,6 +224,142 @@ def test_several_threads_of_python_at_once():
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for a, b in zip(pool.map(lambda x: depthwise_conv2d(x, weight).numpy(), inputs), expected):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# Batch norm. The reference is the formula in float64.
+
+NORM_SHAPES = [(2, 1, 1, 1), (1, 3, 1, 2), (33, 7, 2, 2), (4, 17, 7, 7), (16, 70, 4, 4), (3, 5, 17, 19)]
+SPLIT_SHAPES = [(9, 2, 200, 200), (1, 1, 700, 700)]  # too large for one task
+
+
+def exact_batch_norm(x, weight, bias, eps=1e-5):
+    """Output, mean, variance, and the gradients for that of `draw(seed=1)`, in float64."""
+    gradient = draw(*x.shape, seed=1).numpy().astype("float64")
+    x, weight, bias = (tensor.numpy().astype("float64") for tensor in (x, weight, bias))
+    wide, axes = (1, -1, 1, 1), (0, 2, 3)
+    mean, variance = x.mean(axes), x.var(axes)
+    deviation = np.sqrt(variance + eps).reshape(wide)
+    normal = (x - mean.reshape(wide)) / deviation
+    weight_gradient, bias_gradient = (gradient * normal).sum(axes), gradient.sum(axes)
+    shared = (bias_gradient.reshape(wide) + normal * weight_gradient.reshape(wide)) * x.shape[1] / x.size
+    x_gradient = weight.reshape(wide) / deviation * (gradient - shared)
+    out = normal * weight.reshape(wide) + bias.reshape(wide)
+    return out, mean, variance, x_gradient, weight_gradient, bias_gradient
+
+
+def assert_near(actual, expected, tolerances):
+    for a, b, tolerance in zip(actual, expected, tolerances):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("shape", NORM_SHAPES + SPLIT_SHAPES, ids=str)
+def test_batch_norm_equals_its_formula(shape):
+    tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
+    results, expected = normalise_and_differentiate(*tensors), list(exact_batch_norm(*tensors))
+    if shape[0] * shape[2] * shape[3] == 2:  # whatever the two values are, the gradient is almost nothing
+        assert np.abs(results.pop(3) - expected.pop(3)).max() < 1e-4
+    assert_near(results, expected, [1e-6] * 6)
+
+
+@pytest.mark.parametrize("shape", [(32, 20, 8, 8), (2, 3, 112, 112)], ids=str)
+def test_batch_norm_of_a_large_mean_is_as_good_as_sums_in_float64(shape):
+    x = (draw(*shape).detach() + 1000).detach()
+    x.stop_gradient = False
+    tensors = x, draw(shape[1], seed=1), draw(shape[1], seed=2)
+    # The gradient of the weight meets the mean as rounded to float32, by up to 3e-5.
+    assert_near(normalise_and_differentiate(*tensors), exact_batch_norm(*tensors), [3e-7, 6e-8, 2e-7, 1e-5, 1e-4, 1e-6])
+
+
+def test_batch_norm_whose_first_value_is_far_from_the_others():
+    values = draw(8, 3, 16, 16).numpy()
+    values[0, :, 0, 0] = 1e4
+    tensors = paddle.to_tensor(values, stop_gradient=False), draw(3, seed=1), draw(3, seed=2)
+    assert_near(normalise_and_differentiate(*tensors)[:3], exact_batch_norm(*tensors)[:3], [1e-6] * 3)
+
+
+def test_batch_norm_without_weight_and_bias_equals_ones_and_zeros():
+    x = draw(4, 5, 6, 6)
+    for a, b in zip(batch_norm(x, eps=0.1), batch_norm(x, paddle.ones([5]), paddle.zeros([5]), eps=0.1)):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("backend", ["", "paddle"], ids=["ours", "paddle"])
+def test_batch_norm_of_either_backend_returns_the_biased_variance(backend, monkeypatch):
+    monkeypatch.setenv("PIMM_CPU_OPS", backend)
+    tensors = draw(4, 5, 6, 6), draw(5, seed=1), draw(5, seed=2)
+    results = normalise_and_differentiate(*tensors)
+    assert_near(results, exact_batch_norm(*tensors), [1e-5] * 6)
+    assert all(statistic.stop_gradient for statistic in batch_norm(*tensors)[1:])
+
+
+def test_batch_norm_gradients_equal_finite_differences():
+    tensors = draw(3, 4, 5, 2, dtype="float64"), draw(4, dtype="float64"), draw(4, seed=1, dtype="float64")
+    assert_gradients_equal_finite_differences(lambda *inputs: (batch_norm(*inputs)[0] ** 3).sum(), list(tensors))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_batch_norm_shows_what_is_not_finite_in_its_channel_alone(value):
+    values = draw(4, 3, 5, 5).numpy()
+    values[2, 1, 3, 0] = value
+    out, mean, variance = (tensor.numpy() for tensor in batch_norm(paddle.to_tensor(values)))
+    assert np.isnan(out[2, 1, 3, 0]) and not np.isfinite(mean[1]) and np.isnan(variance[1])
+    for tensor in (out[:, ::2], mean[::2], variance[::2]):
+        assert np.isfinite(tensor).all()
+
+
+# Swish.
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_swish_is_precise_for_every_size_of_number():
+    powers = np.logspace(-38, 38, 997)
+    values = np.concatenate([np.linspace(-105, 105, 100003), powers, -powers]).astype("float32")
+    x = paddle.to_tensor(values, stop_gradient=False)
+    out = swish(x)
+    (slope,) = paddle.grad(out.sum(), [x])
+    values = values.astype("float64")
+    sigmoid = 1 / (1 + np.exp(-np.maximum(values, -700)))
+    np.testing.assert_allclose(out.numpy(), values * sigmoid, rtol=3e-7, atol=1e-42)
+    exact_slope = np.where(np.abs(values) > 700, values > 0, sigmoid * (1 + values * (1 - sigmoid)))
+    np.testing.assert_allclose(slope.numpy(), exact_slope, rtol=3e-7, atol=3e-7)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_swish_where_numbers_end():
+    x = paddle.to_tensor([np.inf, -np.inf, np.nan, 3e38, -3e38, 0.0], stop_gradient=False)
+    out = swish(x)
+    np.testing.assert_array_equal(out.numpy(), np.float32([np.inf, 0, np.nan, 3e38, 0, 0]))
+    np.testing.assert_array_equal(paddle.grad(out.sum(), [x])[0].numpy(), [1, 0, np.nan, 1, 0, 0.5])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (2, 3, 7, 11), (17, 4099)], ids=str)
+def test_swish_of_any_shape_equals_paddle(shape):
+    x = draw(*shape)
+    gradient = draw(*shape, seed=1)
+    for a, b in zip(*((f(x), *paddle.grad(f(x), [x], gradient)) for f in (swish, F.silu))):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-6)
+        assert a.shape == list(shape)
+
+
+def test_swish_gradients_equal_finite_differences():
+    assert_gradients_equal_finite_differences(lambda x: swish(4 * x).square().sum(), [draw(5, 13, dtype="float64")])
+
+
+@pytest.mark.parametrize("function", [swish, lambda x: batch_norm(x)[0]], ids=["swish", "batch norm"])
+def test_strides_empty_batches_and_no_grad(function):
+    x, gradient = draw(2, 6, 7, 5).transpose([0, 3, 1, 2]), draw(2, 6, 7, 5, seed=1).transpose([0, 3, 1, 2])
+    dense = paddle.to_tensor(x.numpy(), stop_gradient=False)
+    assert not x.is_contiguous() and not gradient.is_contiguous()
+    for a, b in zip(*((function(t), *paddle.grad(function(t), [t], gradient)) for t in (x, dense))):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert function(draw(0, 5, 6, 4)).shape == [0, 5, 6, 4]
+    with paddle.no_grad():
+        assert function(x).stop_gradient
+    assert function(x.detach()).stop_gradient and not function(x).stop_gradient
+
+
+# Within nets, of the depthwise convolution.
 
 
 class Depthwise(paddle.nn.Layer):
