@@ -17,6 +17,7 @@ from pimm.layers import convert_sync_batchnorm
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.models.efficientnet_blocks import resolve_bn_args
+from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer, param_groups_weight_decay
 from pimm.scheduler import LinearLRScheduler, create_scheduler
@@ -157,7 +158,7 @@ def test(cfg: Config) -> dict[str, float]:
     """Accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
 
     The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
-    file. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
+    file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
     """
     start_processes(cfg)
     run = RunLog()
@@ -217,19 +218,22 @@ def start_run(cfg: Config) -> RunLog:
 def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
     """With AUTO_RESUME, the run's furthest checkpoint; if it has none, RESUME_PATH or the furthest one of that run.
 
-    Raises CheckpointError if RESUME_PATH names no folder.
+    RESUME_PATH may also be a file of PyTorch's. Raises CheckpointError if it names none of these.
     """
     named = Path(cfg.RESUME_PATH) if cfg.RESUME_PATH not in ("", Config.RESUME_PATH) else None
     if not cfg.AUTO_RESUME:
-        if named and named.is_dir():
+        if named and named.exists():
             log.warning("RESUME_PATH=%s is passed over: AUTO_RESUME is False", named)
         return None
     own = latest_checkpoint(folder)
     if own or named is None:
         return own
+    if is_torch_file(named) and named.is_file():
+        return named
     if not named.is_dir():
         raise CheckpointError(
-            f"RESUME_PATH={named}: no such folder; must be a run's or a checkpoint's, or empty to begin anew"
+            f"RESUME_PATH={named}: no such folder or .pth.tar file; "
+            "must be a run's or a checkpoint's, or empty to begin anew"
         )
     return latest_checkpoint(named) or named
 
@@ -305,13 +309,16 @@ def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
     return spec, net
 
 
-def weights_to_test(cfg: Config) -> tuple[Path, bool]:
-    """The checkpoint or file that RESUME_PATH names, and whether to take the moving average from it."""
+def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
+    """The checkpoint or file that RESUME_PATH names, and whether to take the moving average from it (None: if any)."""
     path = Path(cfg.RESUME_PATH)
     if not path.exists():
         raise CheckpointError(
-            f"RESUME_PATH={path}: nothing is there; must be a run's folder, a checkpoint's folder or a .pdparams file"
+            f"RESUME_PATH={path}: nothing is there; must be a run's folder, a checkpoint's folder, a .pdparams file "
+            "or PyTorch's .pth.tar file"
         )
+    if is_torch_file(path):
+        return path, None if cfg.NET.EMA.USE else False
     if (path / BEST).is_dir():
         path = path / BEST
     return path, cfg.NET.EMA.USE and (path / EMA).is_file()

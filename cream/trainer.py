@@ -13,7 +13,8 @@ import paddle
 from paddle import Tensor, nn
 
 from pimm.errors import CheckpointError, TrainingError
-from pimm.models import load_state_dict_strictly
+from pimm.models import load_checkpoint, load_state_dict_strictly, resume_checkpoint
+from pimm.models.helpers import is_torch_file
 from pimm.optim import group_lrs, load_optimizer_state
 from pimm.utils import (
     Checkpoint,
@@ -107,9 +108,15 @@ class Trainer:
         return self.epoch * len(self.loader) + self.batch
 
     def resume_or_start(self, folder: Path | None) -> None:
-        """Goes on from a checkpoint, or begins if there is none; CheckpointError if it is of another training."""
+        """Goes on from a checkpoint or a file of PyTorch's, or begins if there is none.
+
+        Raises CheckpointError if it is of another training.
+        """
         if folder is None:
             broadcast_parameters(self.step.net)
+            return
+        if is_torch_file(folder):
+            self.load_torch(folder)
             return
         checkpoint = read_checkpoint(folder)
         missing = [name for name in (MODEL, OPTIMIZER, STATE) if name not in checkpoint.files]
@@ -245,7 +252,27 @@ class Trainer:
             self.step.optimizer.set_lr(constant_rate)
             return
         self.scheduler.load_state_dict(state["scheduler"])
-        # Not the rates of the checkpoint but today's: LR or EPOCHS may have changed since.
+        self.set_rates()
+
+    def load_torch(self, path: Path) -> None:
+        """Goes on behind the last epoch that a file of PyTorch's tells of, with its weights, averages and momentum.
+
+        Raises CheckpointError if it is of another net, or no epoch is left.
+        """
+        _, epoch = resume_checkpoint(self.step.net, path, self.step.optimizer)
+        if self.step.ema is not None:
+            load_checkpoint(self.step.ema.ema, path, use_ema=None)
+        self.epoch = epoch or 0
+        if self.epoch >= self.epochs:
+            raise CheckpointError(
+                f"{path} has all of its {self.epoch} epochs behind it; EPOCHS={self.epochs} adds none"
+            )
+        if self.scheduler is not None:
+            self.set_rates()
+        log.info("going on from %s: epoch %d", path, self.epoch)
+
+    def set_rates(self) -> None:
+        """Today's rates, not those of a checkpoint: LR or EPOCHS may have changed since."""
         if self.epoch:
             self.scheduler.step(self.epoch)
         if self.updates:

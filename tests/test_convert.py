@@ -14,6 +14,7 @@ from paddle import nn
 from PIL import Image
 from torch_bytes import FORMATS, Call, Name, Tensor, ordered_dict, save_legacy, save_zip
 
+from cream import cli
 from cream.child import CHILD_NETS
 from cream.convert import main
 from cream.mobile import ChildNet, MobileSuperNet, mobile_space
@@ -537,3 +538,84 @@ def test_pdparams_are_as_they_were(tmp_path):
     other = ChildNet(CHILD_NETS[14].arch, num_classes=2)
     load_checkpoint(other, tmp_path / "a.pdparams")
     np.testing.assert_array_equal(other.classifier.weight.numpy(), net.classifier.weight.numpy())
+
+
+# The jobs
+
+
+def job_settings(folder, *more):
+    """Arguments of a small retraining of a net of seven blocks on the embedded images."""
+    return [
+        *("--cfg", str(ROOT / "configs" / "demo" / "retrain.yaml"), f"DATA_DIR={ROOT / 'data' / 'fashion_mnist'}"),
+        *("NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]", "NET.SELECTION=-1", "WORKERS=0", "DATASET.NUM_CLASSES=10"),
+        *("DATASET.IMAGE_SIZE=32", "DATASET.BATCH_SIZE=500", "OPT=sgd", f"SAVE_PATH={folder}", "MODEL=again", *more),
+    ]
+
+
+@pytest.fixture
+def small_checkpoint(tmp_path):
+    """A training checkpoint of PyTorch's after its second epoch, and its two states."""
+    net = ChildNet(((0,),) * 7, num_classes=10)
+    plain, averaged = (net_state(net, seed) for seed in range(2))
+    names = [(name, param) for name, param in net.named_parameters() if not param.stop_gradient]
+    groups = [[name for name, param in names if (param.ndim == 1) == is_1d] for is_1d in (True, False)]
+    momentum = {name: 0.01 * golden.param(name, plain[name].shape, seed=2) for group in groups for name in group}
+    entries = [{"momentum_buffer": momentum[name]} for group in groups for name in group]
+    settings = {"lr": 0.1, "nesterov": True, "dampening": 0, "momentum": 0.9}
+    first = len(groups[0])
+    optimizer = {
+        "state": dict(enumerate(entries)),
+        "param_groups": [
+            {**settings, "params": list(range(first))},
+            {**settings, "params": list(range(first, len(entries)))},
+        ],
+    }
+    content = {
+        "epoch": 1,
+        "version": 2,
+        "state_dict": plain,
+        "state_dict_ema": averaged,
+        "optimizer": optimizer,
+    }
+    save_legacy(tmp_path / "a.pth.tar", content)
+    return tmp_path / "a.pth.tar", plain, averaged, momentum
+
+
+def test_retraining_goes_on_from_a_file_of_pytorch(small_checkpoint, tmp_path, monkeypatch):
+    path, plain, averaged, momentum = small_checkpoint
+    begun = {}
+
+    def fit(trainer):
+        begun["epoch"] = trainer.epoch
+        begun["net"] = {name: tensor.numpy() for name, tensor in trainer.step.net.state_dict().items()}
+        begun["ema"] = {name: tensor.numpy() for name, tensor in trainer.step.ema.ema.state_dict().items()}
+        begun["optimizer"] = optimizer_state(trainer.step.optimizer, trainer.step.net)
+        return {}
+
+    monkeypatch.setattr("cream.trainer.Trainer.fit", fit)
+    options = ("AUTO_RESUME=True", f"RESUME_PATH={path}", "NET.EMA.USE=True", "WEIGHT_DECAY=1e-5", "EPOCHS=3")
+    assert cli.retrain(job_settings(tmp_path, *options)) == 0
+    assert begun["epoch"] == 2
+    np.testing.assert_array_equal(begun["net"]["classifier.weight"], plain["classifier.weight"].T)
+    np.testing.assert_array_equal(begun["ema"]["classifier.weight"], averaged["classifier.weight"].T)
+    np.testing.assert_array_equal(begun["optimizer"]["conv_stem.weight/velocity"], momentum["conv_stem.weight"])
+    np.testing.assert_array_equal(begun["optimizer"]["classifier.weight/velocity"], momentum["classifier.weight"].T)
+    assert len([key for key in begun["optimizer"] if key.endswith("/velocity")]) == len(momentum)
+
+
+def test_a_finished_training_has_no_epoch_left(small_checkpoint, tmp_path, capsys):
+    options = ("AUTO_RESUME=True", f"RESUME_PATH={small_checkpoint[0]}", "EPOCHS=2")
+    assert cli.retrain(job_settings(tmp_path, *options)) == 2
+    assert "has all of its 2 epochs behind it; EPOCHS=2 adds none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_a_file_of_pytorch_is_tested_as_it_is(average, small_checkpoint, tmp_path, capsys):
+    path, plain, averaged, _ = small_checkpoint
+    assert cli.test(job_settings(tmp_path, f"RESUME_PATH={path}", f"NET.EMA.USE={average}")) == 0
+    told = capsys.readouterr().out
+    net = ChildNet(((0,),) * 7, num_classes=10)
+    load_torch_arrays(net, averaged if average else plain)
+    save_arrays(tmp_path / "a.pdparams", net.state_dict())
+    assert cli.test(job_settings(tmp_path, f"RESUME_PATH={tmp_path / 'a.pdparams'}", "NET.EMA.USE=False")) == 0
+    assert told.startswith("loss ") and capsys.readouterr().out == told

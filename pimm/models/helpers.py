@@ -58,11 +58,12 @@ def is_torch_file(path):
 def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
     """Set the weights of ``model`` to those that `load_state_dict` finds, or to those of a file of PyTorch's.
 
-    Raises `CheckpointError` with the names left over on either side and the shapes that differ, of a Paddle file the
-    first ones. With ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
+    Of the latter, ``use_ema=None`` takes averaged weights where there are, and plain ones elsewhere. Raises
+    `CheckpointError` with the names left over on either side and the shapes that differ, of a Paddle file the first
+    ones. With ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
     """
     if is_torch_file(checkpoint_path):
-        _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
+        use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
     else:
         arrays = load_state_dict(checkpoint_path, use_ema)
         if not strict:
@@ -72,8 +73,10 @@ def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
 
 
 def _load_torch_weights(model, content, source, use_ema, strict=True):
+    """Set the weights of ``model``, and return whether they are averaged ones."""
     try:
-        arrays, _ = rename_arrays(model, find_weights(content, use_ema).arrays)
+        weights = find_weights(content, use_ema)
+        arrays, _ = rename_arrays(model, weights.arrays)
         if not strict:
             own = to_torch_arrays(model, _values(model))
             arrays = _fitting({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
@@ -81,6 +84,7 @@ def _load_torch_weights(model, content, source, use_ema, strict=True):
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
+    return weights.averaged
 
 
 def _values(model):
@@ -142,7 +146,7 @@ def _resume_from_torch(model, path, optimizer):
         except CheckpointError as error:
             _logger.warning("%s: the optimizer starts afresh: %s", path, error)
     epoch = content.get("epoch")
-    if type(epoch) is not int:
+    if type(epoch) is not int or epoch < 0:
         return other_state, None
     _logger.info("loaded checkpoint %s of epoch %d", path, epoch)
     version = content.get("version")  # before timm's second, the epoch to go on with was saved, and not the last one
