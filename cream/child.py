@@ -48,6 +48,8 @@ CHILD_NETS = {
     ),
 }
 
+NNI_NAMES = {112: 114}  # NNI's copy calls one of them by another number
+
 
 def child_spec(selection: int, input_arch: Sequence[Sequence[int]] | None, image_size: int) -> ChildSpec:
     """The net of ``NET.INPUT_ARCH`` if there is one, at ``image_size`` pixels, else the published one of ``selection``.
@@ -56,6 +58,7 @@ def child_spec(selection: int, input_arch: Sequence[Sequence[int]] | None, image
     """
     if input_arch is not None:
         return ChildSpec(parse_arch(input_arch), image_size)
+    selection = NNI_NAMES.get(selection, selection)
     if selection not in CHILD_NETS:
         names = [str(name) for name in CHILD_NETS]
         near = difflib.get_close_matches(str(selection), names, n=1, cutoff=0.5)

@@ -74,3 +74,7 @@ def test_a_skipped_block_is_left_out():
 def test_an_unknown_selection_names_the_published_ones():
     with pytest.raises(ConfigError, match=r"470.*14, 43, 114, 287, 481, 604.*INPUT_ARCH"):
         child_spec(470, None, 224)
+
+
+def test_nnis_number_names_the_same_net():
+    assert child_spec(112, None, 224) is CHILD_NETS[114]
