@@ -99,6 +99,49 @@ def test_settings_of_batch_norm_and_head_reach_both_nets():
         assert (net.drop_rate, net.global_pool.pool_type) == (0.4, "max")
 
 
+# Images
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def loader_calls(monkeypatch):
+    """Arguments of every loader that a job makes, up to the second, where it ends."""
+    calls = []
+
+    def record(dataset, **kwargs):
+        calls.append(kwargs)
+        if len(calls) == 2:
+            raise Stop
+        return create_loader(dataset, **kwargs)
+
+    create_loader = jobs.create_loader
+    monkeypatch.setattr(jobs, "create_loader", record)
+    return calls
+
+
+@pytest.mark.parametrize(("job", "acts"), [("search", False), ("retrain", True)])
+def test_auto_augmentation_and_mixup_are_for_retraining(job, acts, loader_calls, data, tmp_path):
+    augmentation = ["AUGMENTATION.AA=rand-m5", "AUGMENTATION.MIXUP=0.2", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=2"]
+    with pytest.raises(Stop):
+        getattr(jobs, job)(settings(data, tmp_path, *TINY, *augmentation, "DATASET.NUM_CLASSES=2"))
+    training, validation = loader_calls
+    assert training["auto_augment"] == ("rand-m5" if acts else None)
+    assert (training["collate_fn"] is not None) == acts
+    assert training["interpolation"] == "random"
+    assert "auto_augment" not in validation and "collate_fn" not in validation
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "random"])
+def test_validation_takes_the_interpolation_of_the_settings(interpolation, loader_calls, data, tmp_path):
+    with pytest.raises(Stop):
+        jobs.retrain(settings(data, tmp_path, f"DATASET.INTERPOLATION={interpolation}"))
+    assert loader_calls[1]["interpolation"] == interpolation
+    assert not loader_calls[1].get("is_training", False)
+
+
 # Runs
 
 
@@ -179,9 +222,12 @@ def test_mixup_stays_off_after_a_break(data, tmp_path):
 
 
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
-    jobs.retrain(settings(data, tmp_path, "SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1"))
+    """Of the moving average, on the CPU or not, and of the net itself."""
+    options = ["SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1", "NET.EMA.FORCE_CPU=True"]
+    jobs.retrain(settings(data, tmp_path, *options))
     folder = tmp_path / "run"
-    rows = csv.DictReader((folder / "summary.csv").read_text().splitlines())
+    rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
+    assert [row["eval_loss"] != row["eval_loss_without_ema"] for row in rows] == [True] * 4
     best = max(float(row["eval_prec1"]) for row in rows)
     kept = sorted(path.name for path in folder.glob("checkpoint-*"))
     assert "checkpoint-3" in kept and len(kept) <= 2

@@ -406,6 +406,13 @@ def test_truncated_weights(trained, tmp_path, told):
     says(told("test", ARCH, f"RESUME_PATH={path}"), [f"{path} is damaged"])
 
 
+@pytest.mark.parametrize("job", ["test", "retrain"])
+def test_damaged_pytorch_file(job, tmp_path, told):
+    path = tmp_path / "net.pth.tar"
+    path.write_bytes(b"PK\x03\x04 and nothing more")
+    says(told(job, ARCH, f"RESUME_PATH={path}"), [f"{path} is no PyTorch file that can be read"])
+
+
 def test_folder_that_is_no_checkpoint(tmp_path, told):
     message = told("test", ARCH, f"RESUME_PATH={tmp_path}")
     says(message, [f"{tmp_path} is not a checkpoint: cannot read {tmp_path}/manifest.json"])
