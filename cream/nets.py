@@ -51,7 +51,7 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
     if is_foreign(shapes):
         candidates = [candidate for candidate in candidates if candidate.startswith("tf_")]
     candidates = candidates or _cream_names(shapes)
-    if hint in candidates:
+    if isinstance(hint, str) and hint in candidates:
         candidates = [hint]
     if not candidates:
         raise ConfigError("its weights are of no net that is known here; name the net with --model")
