@@ -359,9 +359,6 @@ def test_strides_empty_batches_and_no_grad(function):
     assert function(x.detach()).stop_gradient and not function(x).stop_gradient
 
 
-# Within nets, of the depthwise convolution.
-
-
 class Depthwise(paddle.nn.Layer):
     def __init__(self):
         super().__init__()

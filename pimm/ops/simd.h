@@ -9,20 +9,12 @@ struct Simd {
   static constexpr int width = VECTOR_BYTES / sizeof(T);
   typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
   typedef Integer Mask __attribute__((vector_size(VECTOR_BYTES)));
-  typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
-  typedef T Narrow __attribute__((vector_size(VECTOR_BYTES / 8 * sizeof(T))));  // as many elements as there are Doubles
   using Lanes = std::make_integer_sequence<Integer, width>;
 
   static inline Vector load(const T* from) {
     Vector v;
     __builtin_memcpy(&v, from, sizeof(v));
     return v;
-  }
-
-  static inline Doubles load_doubles(const T* from) {
-    Narrow v;
-    __builtin_memcpy(&v, from, sizeof(v));
-    return __builtin_convertvector(v, Doubles);
   }
 
   static inline void store(T* to, Vector v) { __builtin_memcpy(to, &v, sizeof(v)); }
