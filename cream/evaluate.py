@@ -70,7 +70,7 @@ def recalibrated_bn(
                 for layer in layers:
                     layer._momentum = i / (i + 1)  # Paddle's: the weight of the old value
                 predict(images)
-        distribute_bn(net)
+        distribute_bn(net, reduce=True)
         yield
     finally:
         for layer, mean, variance, momentum in before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,11 +25,14 @@ from pimm.scheduler import LinearLRScheduler, create_scheduler
 from pimm.utils import (
     CheckpointSaver,
     ModelEma,
+    all_reduce_sum,
     barrier,
+    broadcast_values,
     init_distributed,
     is_main_process,
     latest_checkpoint,
     random_seed,
+    world_size,
 )
 from pimm.utils.checkpoint import EMA
 from pimm.utils.checkpoint_saver import BEST
@@ -95,7 +99,7 @@ def search(cfg: Config) -> Candidate:
         return {**means, "board_prec1": board_prec1}
 
     trainer = Trainer(step, train_loader, evaluate_probes, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(checkpoint_to_resume(cfg, run.folder))
+    trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     trainer.fit()
 
@@ -125,7 +129,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
     val_loader = validation_loader(cfg, spec.resolution)
     check_same_classes(train_loader.dataset, val_loader.dataset)
-    ema = ModelEma(net, cfg.NET.EMA.DECAY, device="cpu" if cfg.NET.EMA.FORCE_CPU else "") if cfg.NET.EMA.USE else None
+    ema = ModelEma(net, cfg.NET.EMA.DECAY) if cfg.NET.EMA.USE else None
     optimizer = create_optimizer(timm_args(cfg), net)
     scheduler, epochs = create_scheduler(timm_args(cfg), optimizer, len(train_loader))
     smoothing = LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING)
@@ -146,7 +150,7 @@ def retrain(cfg: Config) -> dict[str, float]:
         return evaluated
 
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(checkpoint_to_resume(cfg, run.folder))
+    trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     enable_mixup(trainer.epoch)
     evaluated = trainer.fit()
@@ -238,10 +242,23 @@ def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
     return latest_checkpoint(named) or named
 
 
+def agreed(checkpoint: Path | None, folder: Path) -> Path | None:
+    """The checkpoint, if all processes chose it; CheckpointError on all of them where one does not see it."""
+    seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
+    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
+    differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
+    if differing.item():
+        raise CheckpointError(
+            f"{folder}: the processes do not see the same checkpoints there; "
+            "SAVE_PATH must be on storage that all machines share"
+        )
+    return checkpoint
+
+
 def write_config(cfg: Config, folder: Path) -> None:
     """``config.yaml``: the run's settings, all that differ from the defaults."""
     if is_main_process():
-        (folder / "config.yaml").write_text(dump(cfg))
+        (folder / "config.yaml").write_text(dump(cfg), encoding="utf-8")
 
 
 def check_search(cfg: Config) -> None:
@@ -432,7 +449,8 @@ def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
         ),
         "run": run,
         "seed": cfg.SEED,
-        "settings": lasting(cfg),
+        # A checkpoint inside an epoch counts batches, which other processes would share out otherwise.
+        "settings": {**lasting(cfg), "number of processes": world_size()},
         "metric": cfg.EVAL_METRICS,
         "log_interval": cfg.LOG_INTERVAL,
         "recovery_interval": cfg.RECOVERY_INTERVAL,
@@ -451,4 +469,4 @@ def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution
     recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
-    (folder / "retrain.yaml").write_text(dump(recipe))
+    (folder / "retrain.yaml").write_text(dump(recipe), encoding="utf-8")

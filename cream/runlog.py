@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pimm.utils import FormatterNoInfo, is_main_process, update_summary
+from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, update_summary
 
 log = logging.getLogger("cream")
 LOGGERS = (log, logging.getLogger("pimm"))
@@ -37,7 +37,7 @@ class RunLog:
             self._handlers.append(logging.StreamHandler())
             self._handlers[0].setFormatter(FormatterNoInfo())
             if folder is not None:
-                self._handlers.append(logging.FileHandler(folder / "log.txt"))
+                self._handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
                 self._handlers[1].setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         for logger in LOGGERS:
             # Not the root: libraries hang handlers of their own there, and every line would come twice.
@@ -62,15 +62,19 @@ class RunLog:
         """One row of summary.csv, and the evaluation's curves."""
         if is_main_process():
             filename = self.folder / "summary.csv"
-            update_summary(epoch, train, evaluated, str(filename), write_header=not filename.exists())
+            empty = not filename.exists() or filename.stat().st_size == 0
+            update_summary(epoch, train, evaluated, str(filename), write_header=empty)
         self.scalars("eval", evaluated, epoch)
 
     def rewind(self, epoch: int) -> None:
         """Takes rows from ``epoch`` on out of summary.csv: a killed run had written them, and they will come again."""
         filename = self.folder / "summary.csv"
         if is_main_process() and filename.exists():
-            header, *rows = filename.read_text().splitlines(keepends=True)
-            filename.write_text("".join([header, *(row for row in rows if int(row.split(",")[0]) < epoch)]))
+            header, *rows = filename.read_text().splitlines() or [""]
+            numbered = [(row.partition(",")[0], row) for row in rows]
+            kept = [row for number, row in numbered if number.isdecimal() and int(number) < epoch]
+            with atomic_file(filename) as file:
+                file.write("".join(f"{row}\n" for row in [header, *kept] if row).encode())
 
     @contextmanager
     def progress(self, total: int, done: int, title: str) -> Iterator[tqdm]:

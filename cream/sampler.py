@@ -47,7 +47,7 @@ class Sampler:
         policies: dict[str, Callable[[PrioritizedBoard], np.ndarray | None]] = {
             "even": lambda board: None,
             "pre_prob": lambda board: self.weights,
-            "teacher": lambda board: board.choice_frequency(self.num_choices),
+            "teacher": lambda board: board.choice_frequency(self.num_choices) if board is not None else None,
         }
         self.weights = normalise(weights, self.num_choices) if how == "pre_prob" else None
         self.probabilities = policies[how]
@@ -58,7 +58,7 @@ class Sampler:
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
-        """One path; ``board`` is needed by the policy ``teacher`` alone."""
+        """One path; without a ``board`` the policy ``teacher`` draws evenly."""
         probabilities = self.probabilities(board)
         for _ in range(ATTEMPTS):
             rows = self.space.sample(rng, BATCH, probabilities)

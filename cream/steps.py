@@ -54,7 +54,8 @@ class Update:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.scaler.load_state_dict(state)
+        if state:  # empty where the scaler was off, as on a CPU
+            self.scaler.load_state_dict(state)
 
 
 class ClassifyStep:
@@ -194,7 +195,9 @@ class CreamStep(SinglePathStep):
         gradients = meta_gradients(self.net, arch, teacher, lesson, group_lrs(self.optimizer)[0], self.loss_fn)
         for parameter, gradient in zip((layer.weight, layer.bias), gradients):
             parameter.grad = gradient
-        self.optimizer.step()  # only the matching network has gradients now
+        # Only the matching network has gradients now; an overflow of the scaled loss before is no business of its step.
+        self.optimizer._set_auxiliary_var("found_inf", False)
+        self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
         self.meta_updates += 1
 

@@ -1,13 +1,14 @@
 """What a search and a retraining set up: optimizer, schedule, probes and batch norm; and going on from a checkpoint."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
-from cream import jobs
+from cream import cli, jobs
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
 from cream.runlog import RunLog
@@ -16,6 +17,7 @@ from pimm.optim import group_lrs
 from pimm.optim.param_groups import group_list
 from pimm.utils import latest_checkpoint, read_checkpoint
 
+ROOT = Path(__file__).parents[1]
 ARCH = "NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]"
 TINY = ["SUPERNET.STAGE_DEPTHS=(1,1,1,1,1)", "SUPERNET.RESOLUTION=32", "DATASET.NUM_CLASSES=10"]
 
@@ -252,6 +254,7 @@ def test_a_checkpoint_records_the_settings_that_it_needs(data, tmp_path):
     cfg = settings(data, tmp_path, "SCHED=sgd", "EPOCHS=1")
     jobs.retrain(cfg)
     recorded = read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["args"]
+    assert recorded.pop("number of processes") == 1
     assert recorded == lasting(cfg)
     assert recorded["NET.INPUT_ARCH"] == [[0]] * 7
     assert recorded.keys() == KEYS.keys() - CHANGEABLE
@@ -273,3 +276,27 @@ def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
     assert jobs.search_space(cfg)[1] == 160
     log.close()
     assert "DATASET.IMAGE_SIZE=96 is passed over: the search takes 160 pixels" in capsys.readouterr().err
+
+
+def test_sampling_by_the_board_runs_a_search(tmp_path, monkeypatch):
+    args = ["EPOCHS=2", "WORKERS=0", "SUPERNET.META_STA_EPOCH=0", "SUPERNET.POOL_SIZE=2", "SUPERNET.PROBES=1"]
+    args += ["SUPERNET.SELECT_BATCHES=1", "SUPERNET.HOW_TO_PROB=teacher", f"SAVE_PATH={tmp_path}"]
+    monkeypatch.chdir(ROOT)
+    assert cli.search(["--cfg", "configs/demo/search.yaml", *args]) == 0
+    assert len((tmp_path / "search" / "candidates.csv").read_text().splitlines()) == 3
+
+
+def test_the_summary_survives_what_a_kill_left_of_it(tmp_path):
+    summary = tmp_path / "summary.csv"
+    for left, kept in (("", ""), ("epoch,a\n0,1\n1,2\n", "epoch,a\n0,1\n"), ("epoch,a\n0,1\n1", "epoch,a\n0,1\n")):
+        summary.write_text(left)
+        run = RunLog(tmp_path)
+        run.rewind(1)
+        run.close()
+        assert summary.read_text() == kept
+
+
+def test_a_decay_means_the_same_in_search_and_retraining():
+    cfg = load_config(None, [*TINY, "OPT=adamw", "LR=0.001", "WEIGHT_DECAY=1e-4"])
+    decays = [group["weight_decay"] for group in group_list(jobs.supernet_optimizer(cfg, supernet(cfg)))]
+    assert decays == pytest.approx([0.0, 0.1, 0.0])

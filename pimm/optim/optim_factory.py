@@ -70,12 +70,14 @@ def create_optimizer(args, model, filter_bias_and_bn=True):
     decays. Use ``create_optimizer_v2`` where that is not wanted.
     """
     cls, options, wrappers = _lookup(args.opt, _OPTIMIZERS_0_1_20)
-    weight_decay = args.weight_decay
+    scale = 1.0
     if "adamw" in args.opt.lower() or "radam" in args.opt.lower():
-        weight_decay /= args.lr
-    if cls is NovoGrad and weight_decay:
-        _logger.warning("novograd does not apply the weight decay of %g; nvnovograd does", weight_decay)
-        weight_decay = 0.0
+        scale = 1.0 / args.lr if args.lr else 1.0
+    if cls is NovoGrad and args.weight_decay:
+        _logger.warning("novograd does not apply the weight decay of %g; nvnovograd does", args.weight_decay)
+        scale = 0.0
+    if not isinstance(model, Layer):
+        model = [_with_decay(entry, scale) for entry in model]
     asked = {
         "lr": args.lr,
         "momentum": args.momentum,
@@ -84,7 +86,14 @@ def create_optimizer(args, model, filter_bias_and_bn=True):
     }
     accepted = inspect.signature(cls).parameters
     options = {**options, **{key: value for key, value in asked.items() if key in accepted and value is not None}}
-    return _build(cls, wrappers, model, weight_decay, filter_bias_and_bn, options)
+    return _build(cls, wrappers, model, args.weight_decay * scale, filter_bias_and_bn, options)
+
+
+def _with_decay(entry, scale):
+    """A parameter as it is, a group with its own decay scaled."""
+    if not isinstance(entry, dict) or "weight_decay" not in entry:
+        return entry
+    return {**entry, "weight_decay": entry["weight_decay"] * scale}
 
 
 def _lookup(opt, table):
