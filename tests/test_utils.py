@@ -199,6 +199,8 @@ def test_logging_to_console_and_file(tmp_path, capsys, monkeypatch):
 def test_natural_key():
     names = ["epoch-10", "epoch-9", "Epoch-1"]
     assert sorted(names, key=natural_key) == ["Epoch-1", "epoch-9", "epoch-10"]
+    assert natural_key("²") == ["²"]  # a digit, and no number
+    assert sorted(["b10", "B9", "a", "b1²"], key=natural_key) == ["a", "b1²", "B9", "b10"]
 
 
 def test_add_bool_arg():

@@ -5,22 +5,15 @@ from __future__ import annotations
 import difflib
 import io
 import os
-import re
 import tarfile
 from pathlib import Path
 
 from pimm.errors import DataError
+from pimm.utils.misc import natural_key
 
 IMG_EXTENSIONS = (".png", ".jpg", ".jpeg")
 
 _LAYOUT = f"expected CLASS/NAME with a name that ends in one of {', '.join(IMG_EXTENSIONS)}"
-
-
-def natural_key(text):
-    """Sort key in which numbers inside names count as numbers and case does not."""
-    parts = re.split(r"(\d+)", text.lower())
-    parts[1::2] = map(int, parts[1::2])
-    return parts
 
 
 def open_reader(root, class_map=""):

@@ -3,7 +3,6 @@
 import difflib
 import fnmatch
 import math
-import re
 
 from pimm.data.constants import (
     IMAGENET_DEFAULT_MEAN,
@@ -12,6 +11,7 @@ from pimm.data.constants import (
     IMAGENET_INCEPTION_STD,
 )
 from pimm.errors import ConfigError
+from pimm.utils.misc import natural_key
 
 _entrypoints = {}
 
@@ -30,14 +30,10 @@ def register_model(fn):
     return fn
 
 
-def _natural_key(name):
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
-
-
 def list_models(filter="", module=""):
     """Sorted names of all models, of those that match a wildcard ``filter``, or of those of one ``module``."""
     names = fnmatch.filter(_entrypoints, filter) if filter else _entrypoints
-    return sorted((n for n in names if not module or module == _module_of(n)), key=_natural_key)
+    return sorted((n for n in names if not module or module == _module_of(n)), key=natural_key)
 
 
 def _module_of(name):

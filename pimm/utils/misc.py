@@ -10,8 +10,10 @@ import paddle
 
 
 def natural_key(string):
-    """A sorting key that puts ``epoch-9`` before ``epoch-10``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", string.lower())]
+    """Sort key in which numbers inside names count as numbers and case does not: ``epoch-9`` before ``epoch-10``."""
+    parts = re.split(r"(\d+)", string.lower())
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def add_bool_arg(parser, name, default=False, help=""):
