@@ -53,6 +53,15 @@ def test_folder(folder):
     assert dataset.filenames(absolute=True) == [path for path, _ in dataset.samples]
 
 
+def test_names_that_differ_in_case_or_zeros_alone_have_an_order(tmp_path):
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for name in ("a/01.png", "1/0.png", "A/0.png", "a/1.png", "01/0.png", "001/0.png"):
+            archive.addfile(tarfile.TarInfo(name))
+    dataset = DatasetTar(tmp_path / "images.tar")
+    assert list(dataset.class_to_idx) == ["001", "01", "1", "A", "a"]
+    assert dataset.filenames()[-2:] == ["a/01.png", "a/1.png"]
+
+
 def test_tar_is_read_as_the_folder_is(folder, tmp_path):
     plain, packed = Dataset(folder), DatasetTar(pack(folder, tmp_path / "images.tar"))
     assert packed.class_to_idx == plain.class_to_idx

@@ -46,13 +46,13 @@ class _Reader:
         """``entries``: relative path of each image -> what opens it; ``folders``: relative paths of all folders."""
         self.root = root
         _check_layout(root, entries, folders)
-        paths = sorted(entries, key=natural_key)
+        paths = sorted(entries, key=_order)
         classes = {_class_name(path) for path in paths}
         if class_map:
             self.class_to_idx = load_class_map(class_map, root if os.path.isdir(root) else os.path.dirname(root))
             _check_classes(root, classes, self.class_to_idx, class_map)
         else:
-            self.class_to_idx = {name: index for index, name in enumerate(sorted(classes, key=natural_key))}
+            self.class_to_idx = {name: index for index, name in enumerate(sorted(classes, key=_order))}
         self.samples = [(self._full(path), self.class_to_idx[_class_name(path)]) for path in paths]
         self._entries = [entries[path] for path in paths]
 
@@ -140,6 +140,10 @@ def _is_hidden(name):
     return name == "__MACOSX" or (name.startswith(".") and name != ".")  # macOS puts '._x' beside each file 'x'
 
 
+def _order(name):
+    return natural_key(name), name  # "A" and "a", "1" and "01" tie, and sets have an order of their own in each process
+
+
 def _class_name(path):
     return os.path.basename(os.path.dirname(path))
 
@@ -162,7 +166,7 @@ def _check_layout(root, entries, folders):
 
 
 def _check_classes(root, classes, class_to_idx, class_map):
-    unknown = sorted(classes - class_to_idx.keys(), key=natural_key)
+    unknown = sorted(classes - class_to_idx.keys(), key=_order)
     if unknown:
         near = difflib.get_close_matches(unknown[0], class_to_idx, n=3)
         hint = f"; near names there: {', '.join(near)}" if near else ""
