@@ -115,8 +115,9 @@ class Tensor:
     def copy(self, view):
         """What `view` gave, as values of this machine."""
         array = view.astype(self.dtype)
-        array = np.conj(array) if self.conj else array
-        return np.negative(array) if self.neg else array
+        # numpy's functions make scalars of 0-d arrays
+        array = np.asarray(np.conj(array)) if self.conj else array
+        return np.asarray(np.negative(array)) if self.neg else array
 
 
 def _rebuild_tensor(storage, offset, size, stride):
