@@ -1,6 +1,7 @@
 """Reading images from folders and tar files, and what is said when that is not possible."""
 
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_tar_is_read_as_the_folder_is(folder, tmp_path):
     assert Dataset(packed.root, load_bytes=True)[3][0] == (folder / "class2" / "0.png").read_bytes()
 
 
+def test_hard_links_in_a_tar_are_the_images_that_they_link_to(folder, tmp_path):
+    os.link(folder / "class10" / "0.png", folder / "class2" / "3.png")
+    packed = DatasetTar(pack(folder, tmp_path / "images.tar"))
+    assert packed.filenames() == Dataset(folder).filenames() and "class2/3.png" in packed.filenames()
+    assert pixels(packed) == pixels(Dataset(folder))
+
+
 def test_class_is_the_folder_that_holds_the_file(folder):
     save(folder / "group" / "class3" / "0.png")
     assert list(Dataset(folder).class_to_idx) == ["Class1", "class2", "class3", "class10"]
@@ -127,6 +135,19 @@ def cut_tar(root):
     return root.parent / "cut.tar"
 
 
+def symbolic_link_in_tar(root):
+    (root / "class2" / "3.png").symlink_to(root / "class2" / "0.png")
+    return pack(root, root.parent / "images.tar")
+
+
+def lost_hard_link_in_tar(root):
+    member = tarfile.TarInfo("class2/3.png")
+    member.type, member.linkname = tarfile.LNKTYPE, "elsewhere.png"
+    with tarfile.open(pack(root, root.parent / "images.tar"), "a") as archive:
+        archive.addfile(member)
+    return root.parent / "images.tar"
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -136,6 +157,8 @@ def cut_tar(root):
         (empty_class_in_tar, r"class4: a class folder without images"),
         (stray_image, r"stray\.jpg: an image beside the class folders"),
         (compressed_tar, r"images\.tar\.gz: not a whole, uncompressed tar"),
+        (symbolic_link_in_tar, r"class2/3\.png is a link to .*0\.png.*tar --hard-dereference -h"),
+        (lost_hard_link_in_tar, r"class2/3\.png is a link to elsewhere\.png"),
         (cut_tar, r"cut\.tar: not a whole, uncompressed tar"),
     ],
 )

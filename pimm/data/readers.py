@@ -102,6 +102,7 @@ class TarReader(_Reader):
             raise DataError(
                 f"{root}: not a whole, uncompressed tar file ({error}); pack images with 'tar cf', without compression"
             ) from error
+        contents = _contents(members)
         entries, folders = {}, []
         for member in members:
             path = os.path.normpath(member.name)
@@ -109,8 +110,13 @@ class TarReader(_Reader):
                 continue
             if member.isdir():
                 folders.append(path)
-            elif member.isfile() and _is_image(path):
-                entries[path] = (member.offset_data, member.size)
+            elif _is_image(path) and path in contents:
+                entries[path] = contents[path]
+            elif _is_image(path) and (member.issym() or member.islnk()):
+                raise DataError(
+                    f"{root}: {path} is a link to {member.linkname}, which cannot be followed inside a tar file; "
+                    "pack images with 'tar --hard-dereference -h -cf'"
+                )
         self._file = None
         super().__init__(root, class_map, entries, folders)
 
@@ -130,6 +136,18 @@ class TarReader(_Reader):
         return path
 
     _relative = _full
+
+
+def _contents(members):
+    """``{path: (position, size)}`` of the files of a tar file, and of hard links to those before them."""
+    contents = {}
+    for member in members:
+        path, target = os.path.normpath(member.name), os.path.normpath(member.linkname)
+        if member.isfile():
+            contents[path] = (member.offset_data, member.size)
+        elif member.islnk() and target in contents:
+            contents[path] = contents[target]
+    return contents
 
 
 def _is_image(path):
