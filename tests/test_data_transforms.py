@@ -204,6 +204,16 @@ def test_erasing_draws_timms_boxes(mode, count, as_input):
     np.testing.assert_array_equal(result, images)
 
 
+@pytest.mark.parametrize("shape", [(3, 16, 16), (8, 3, 16, 16)])
+def test_erasing_of_tensors_is_in_place_and_copies_once(shape, monkeypatch):
+    images, copies = paddle.full(shape, 7.0), []
+    to_tensor = paddle.to_tensor
+    monkeypatch.setattr(paddle, "to_tensor", lambda array, **options: copies.append(1) or to_tensor(array, **options))
+    assert RandomErasing(1.0, mode="pixel", min_count=2)(images) is images
+    assert len(copies) == 2  # what is filled in, and where
+    assert 0.02 < (images.numpy() != 7).mean() < 1 / 3
+
+
 def test_erasing_share_of_images_and_area():
     random.seed(0)
     erased = (RandomErasing(0.25)(np.ones((4000, 1, 32, 32), np.float32)) == 0).mean((1, 2, 3))

@@ -58,15 +58,32 @@ class RandomErasing:
         self.num_splits = num_splits
 
     def __call__(self, images):
-        if images.ndim == 3:
-            for channel_box in self._boxes(images.shape):
-                self._fill(images, channel_box)
+        if isinstance(images, np.ndarray):
+            for box, value in self._fills(images.shape):
+                images[box] = value
             return images
-        first = len(images) // self.num_splits if self.num_splits > 1 else 0
-        for index in range(first, len(images)):
-            for box in self._boxes(images.shape[1:]):
-                self._fill(images, (index, *box))
-        return images
+        return self._erase_on_device(images)
+
+    def _erase_on_device(self, images):
+        """Draw all on the host and copy it at once: the device would have to be waited for at every rectangle."""
+        values, kept = np.zeros(images.shape, np.float32), np.ones((*images.shape[:-3], 1, *images.shape[-2:]), bool)
+        for box, value in self._fills(images.shape):
+            values[box], kept[box] = value, False
+        kept = paddle.to_tensor(kept, place=images.place)
+        return paddle.where_(kept, images, paddle.to_tensor(values, dtype=images.dtype, place=images.place))
+
+    def _fills(self, shape):
+        """Index of each rectangle among images of this shape, and what it is filled with."""
+        if len(shape) == 3:
+            indices = [()]
+        else:
+            first = shape[0] // self.num_splits if self.num_splits > 1 else 0
+            indices = [(index,) for index in range(first, shape[0])]
+        for index in indices:
+            for box in self._boxes(shape[-3:]):
+                _, rows, columns = box
+                size = (shape[-3], rows.stop - rows.start, columns.stop - columns.start)
+                yield (*index, *box), _FILLS[self.mode](size)
 
     def _boxes(self, shape):
         """Slices of each rectangle of one image; the draws are timm's, in timm's order."""
@@ -83,14 +100,6 @@ class RandomErasing:
                     top, left = random.randint(0, height - h), random.randint(0, width - w)
                     yield slice(None), slice(top, top + h), slice(left, left + w)
                     break
-
-    def _fill(self, images, box):
-        rows, columns = box[-2:]
-        channels = images.shape[-3]
-        value = _FILLS[self.mode]((channels, rows.stop - rows.start, columns.stop - columns.start))
-        if not isinstance(images, np.ndarray):
-            value = paddle.to_tensor(value, dtype=images.dtype, place=images.place)
-        images[box] = value
 
     def __repr__(self):
         return f"RandomErasing(p={self.probability}, mode={self.mode}, count={self.count})"
