@@ -240,6 +240,16 @@ def test_weights_take_the_models_type():
     assert_same(weights(model), arrays)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "U8", "object", "uint32"])
+def test_weights_of_no_usable_type_change_nothing(dtype):
+    model, arrays = tiny(), weights(tiny(seed=1))
+    before, last = weights(model), list(arrays)[-1]
+    arrays[last] = arrays[last].astype(dtype)
+    with pytest.raises(CheckpointError, match=f"the weights: {last} is of type .*must be one of .*float32"):
+        models.load_state_dict_strictly(model, arrays)
+    assert_same(weights(model), before)
+
+
 def trained_optimizer(model):
     optimizer = create_optimizer_v2(model, "momentum", lr=0.1)
     before = weights(model)

@@ -5,6 +5,7 @@ import paddle
 
 from pimm.errors import CheckpointError
 
+LOADABLE = {"bool", "uint8", "uint16", *(f"int{n}" for n in (8, 16, 32, 64)), *(f"float{n}" for n in (16, 32, 64))}
 SHOWN = 3  # of each kind of difference: to another net there are hundreds
 
 
@@ -38,7 +39,8 @@ def load_state_dict_strictly(model, arrays, source="the weights"):
     """Set parameters and running statistics of ``model`` from ``{name: array or tensor}``.
 
     Values take the model's types; uint16 means the bits of bfloat16, as in Paddle's files. Raises `CheckpointError`
-    as in `check_state`, with ``source`` saying where the arrays are from; the model is then unchanged.
+    as in `check_state`, and for arrays that hold no such numbers, with ``source`` saying where the arrays are from; the
+    model is then unchanged.
     """
     state = model.state_dict()
     check_state(
@@ -46,5 +48,9 @@ def load_state_dict_strictly(model, arrays, source="the weights"):
         {name: tuple(np.shape(value)) for name, value in arrays.items()},
         source,
     )
+    for name in state:
+        dtype = np.asarray(arrays[name]).dtype
+        if dtype.name not in LOADABLE:
+            raise CheckpointError(f"{source}: {name} is of type {dtype}; must be one of {', '.join(sorted(LOADABLE))}")
     for name, tensor in state.items():
         tensor.set_value(paddle.to_tensor(arrays[name]).astype(tensor.dtype).reshape(tensor.shape))
