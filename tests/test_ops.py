@@ -482,6 +482,16 @@ def test_a_compiler_that_fails_leaves_its_words_in_a_file(tmp_path, monkeypatch,
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_user_without_a_home_is_told_to_set_the_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path)))
+    for name in ("PIMM_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a user whom the system ignores
+    assert build._load_library_once.__wrapped__() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pimm: found no home folder") and line.endswith("until you set PIMM_CACHE_DIR")
+
+
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CXX", str(fake_compiler(tmp_path)))

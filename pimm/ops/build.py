@@ -94,9 +94,13 @@ def build_library() -> Path:
 
 
 def cache_folder() -> Path:
-    """Folder of this user for what is built."""
-    folder = os.environ.get("PIMM_CACHE_DIR")
-    return Path(folder or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "pimm")
+    """Folder of this user for what is built. Raises PimmError for a user without a home who names none."""
+    if os.environ.get("PIMM_CACHE_DIR"):
+        return Path(os.environ["PIMM_CACHE_DIR"])
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if folder.startswith("~"):
+        raise PimmError(f"found no home folder; {_consequence('set PIMM_CACHE_DIR')}")
+    return Path(folder) / "pimm"
 
 
 def find_compiler() -> list[str] | None:
