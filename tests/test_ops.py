@@ -293,6 +293,13 @@ def test_batch_norm_of_either_backend_returns_the_biased_variance(backend, monke
     assert all(statistic.stop_gradient for statistic in batch_norm(*tensors)[1:])
 
 
+@pytest.mark.skipif(paddle.device.cuda.device_count() == 0, reason="no GPU")
+def test_batch_norm_on_a_gpu_returns_the_biased_variance():
+    x = draw(2, 3, 2, 1)
+    _, _, variance = batch_norm(x.cuda(), paddle.ones([3]).cuda(), paddle.zeros([3]).cuda())
+    np.testing.assert_allclose(variance.numpy(), x.numpy().var((0, 2, 3)), rtol=1e-5)
+
+
 def test_batch_norm_gradients_equal_finite_differences():
     tensors = draw(3, 4, 5, 2, dtype="float64"), draw(4, dtype="float64"), draw(4, seed=1, dtype="float64")
     assert_gradients_equal_finite_differences(lambda *inputs: (batch_norm(*inputs)[0] ** 3).sum(), list(tensors))

@@ -36,4 +36,7 @@ def _constant(value, x):
 def _paddle_batch_norm(x, weight, bias, eps):
     mean, variance = paddle.zeros_like(weight), paddle.zeros_like(weight)  # moved by all of the way to the batch's
     out = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=0.0, epsilon=eps)
+    if x.place.is_gpu_place():  # cuDNN's running variance is the unbiased one; Paddle's CPU and sync kernels' is biased
+        values = x.size // x.shape[1]
+        variance = variance * ((values - 1) / values)
     return out, mean, variance
