@@ -173,12 +173,13 @@ def test_unusable_roots_say_why(folder, damage, says):
         ("missing.txt", None, r"missing\.txt: no such class map"),
         ("map.csv", "class2", r"a class map is a \.txt file"),
         ("map.txt", "class2\nclass2", "class2"),
+        ("map.txt", b"caf\xe9", r"map\.txt: a class map is text in UTF-8"),
         ("map.txt", "class2\nclass1\nclass10", r"Class1: this class is not in the class map .*near.*class1"),
     ],
 )
 def test_unusable_class_maps_say_why(folder, name, text, says):
     if text is not None:
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=says):
         Dataset(folder, class_map=name)
 

@@ -33,7 +33,11 @@ def load_class_map(filename, root=""):
         raise DataError(f"{filename}: no such class map, nor inside {root or '.'}")
     if path.suffix.lower() != ".txt":
         raise DataError(f"{path}: a class map is a .txt file with one class name a line")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a class map is text in UTF-8, which this is not: {error}") from None
+    names = [line.strip() for line in lines if line.strip()]
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a class is named twice: {next(name for name in names if names.count(name) > 1)}")
     return {name: index for index, name in enumerate(names)}
