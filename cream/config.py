@@ -124,7 +124,7 @@ class Config:
     MODEL: str = key("cream", NOT_EMPTY)
     RESUME_PATH: str = key("./experiments/ckps/resume.pth.tar")
     SAVE_PATH: str = key("./experiments/ckps/", NOT_EMPTY)
-    SEED: int = key(42, at_least(0))
+    SEED: int = key(42, between(0, 2**32 - 1))  # numpy takes no other
     LOG_INTERVAL: int = key(50, at_least(1))
     RECOVERY_INTERVAL: int = key(0, at_least(0))
     WORKERS: int = key(4, at_least(0))
@@ -300,7 +300,7 @@ _Dumper.add_representer(
 def _read(path: Union[str, Path]) -> Iterator[_Setting]:
     try:
         root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path
         raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -314,24 +314,33 @@ def _read(path: Union[str, Path]) -> Iterator[_Setting]:
 def _settings(node: yaml.MappingNode, prefix: str, path: Union[str, Path]) -> Iterator[_Setting]:
     seen = set()
     for name_node, value in node.value:
-        name = f"{prefix}{name_node.value}"
         place = f"{path}, line {name_node.start_mark.line + 1}"
+        if not isinstance(name_node, yaml.ScalarNode):
+            raise ConfigError(f"{place}: a list or a section stands where the name of a key must be")
+        name = f"{prefix}{name_node.value}"
         if name in seen:
             raise ConfigError(f"{place}: {name} is given twice")
         seen.add(name)
         if name not in _SECTIONS:
-            yield _Setting(name, _raw(value), place)
+            yield _Setting(name, _raw_of(name, value, place), place)
         elif isinstance(value, yaml.MappingNode):
             yield from _settings(value, f"{name}.", path)
-        elif _raw(value) != "":
+        elif _raw_of(name, value, place) != "":
             raise ConfigError(f"{place}: {name} is a section; must hold keys, not a value")
+
+
+def _raw_of(name: str, node: yaml.Node, place: str) -> Any:
+    try:
+        return _raw(node)
+    except RecursionError:
+        raise ConfigError(f"{place}: {name} holds itself, or lists inside lists without end") from None
 
 
 def _raw(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_raw(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
-        return {name.value: _raw(value) for name, value in node.value}
+        return {str(_raw(name)): _raw(value) for name, value in node.value}
     return node.value
 
 

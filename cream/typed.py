@@ -54,7 +54,7 @@ def convert(raw: Any, kind: Any, rule: Rule) -> Any:
     try:
         value = _typed(raw, kind)
         valid = value is None or rule.holds(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: of nested brackets
         valid = False
     if not valid:
         raise ValueError(f"is {_shown(raw)}; must be {_words(kind, rule)}") from None

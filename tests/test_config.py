@@ -169,6 +169,11 @@ MISTAKES = {
     "LR=-1": ["at least 0"],
     "EPOCHS=3.5": ["EPOCHS is '3.5'", "a whole number, at least 1"],
     "EPOCHS=0": ["at least 1"],
+    "SEED=4294967296": ["SEED is '4294967296'", "a whole number, from 0 to 4294967295"],
+    "LR_NOISE=[[1]": ["None or a list of numbers"],
+    "LR_NOISE={[1]: 2}": ["None or a list of numbers"],
+    "LR_NOISE=" + "(" * 150: ["LR_NOISE is '((", "None or a list of numbers"],
+    "LR_NOISE=" + "-" * 9999 + "1": ["LR_NOISE is '--", "None or a list of numbers"],
     "AMP=1": ["AMP is '1'", "true or false"],
     "DATASET.BATCH_SIZE=0": ["DATASET.BATCH_SIZE is '0'", "at least 1"],
     "DATASET.NUM_CLASSES=None": ["DATASET.NUM_CLASSES is 'None'", "a whole number"],
@@ -220,6 +225,11 @@ def test_mistake_on_the_command_line(text, says):
         ("EPOCHS: [1, 2]\n", "line 1: EPOCHS is [1, 2]; must be a whole number"),
         ("EPOCHS: {A: 1}\n", "line 1: EPOCHS is {A: 1}; must be a whole number"),
         ("LR_NOISE: {A: 1}\n", "line 1: LR_NOISE is {A: 1}; must be None or a list of numbers"),
+        ("LR: 1\nDATA_DIR: &x [*x]\n", "line 2: DATA_DIR holds itself"),
+        ("NET: &x [*x]\n", "line 1: NET holds itself"),
+        ("LR: 1\n? [A, B]\n: 1\n", "line 2: a list or a section stands where the name of a key must be"),
+        ("EPOCHS: {[A]: 1}\n", 'line 1: EPOCHS is {"[A]": 1}; must be a whole number'),
+        ("LR: " + "[" * 9999, "not valid YAML"),
         ("LR: [\n", "line 2: not valid YAML"),
         ("- 1\n", "holds no settings; must be lines of the form KEY: VALUE"),
         (
@@ -231,7 +241,7 @@ def test_mistake_on_the_command_line(text, says):
 def test_mistake_in_a_file(text, says, write):
     with pytest.raises(ConfigError) as error:
         load_config(write(text))
-    assert says in str(error.value)
+    assert says in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).count("settings.yaml") >= 1
 
 
