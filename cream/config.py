@@ -56,7 +56,6 @@ class Ema:
     """Moving average of the weights, in retraining and test."""
 
     USE: bool = key(True)
-    FORCE_CPU: bool = key(False)
     DECAY: float = key(0.9998, between(0, 1))
 
 
@@ -180,6 +179,7 @@ INERT = {
     "VERBOSE": Inert(("False",), "nothing more is logged"),
     "START_EPOCH": Inert(("None",), "a training that goes on begins where its checkpoint ended"),
     "ACC_GAP": Inert(("5",), "the board ranks by accuracy and FLOPs alone"),
+    "NET.EMA.FORCE_CPU": Inert(("False",), "the average lives where the net does; beside the activations it is small"),
     "DATASET.PIN_MEM": Inert(("True",), "Paddle's loader manages its own memory"),
     "OPTIMIZER.NAME": Inert(("sgd",), "OPT is the key that acts"),
     "OPTIMIZER.MOMENTUM": Inert(("0.9",), "MOMENTUM is the key that acts"),

@@ -95,11 +95,12 @@ def test_nni_names_of_an_architecture(text, write):
     assert (cfg.NET.SELECTION, cfg.NET.INPUT_ARCH) == (-1, ARCH)
 
 
-def test_inert_key_is_noted_once_where_it_was_changed(write, caplog):
+def test_inert_keys_are_noted_once_where_they_were_changed(write, caplog):
     with caplog.at_level(logging.WARNING):
-        load_config(write("NUM_GPU: 8\nSAVE_IMAGES: True\n"))
-    (record,) = caplog.records
-    assert "settings.yaml, line 2: SAVE_IMAGES has no effect" in record.getMessage()
+        load_config(write("NUM_GPU: 8\nSAVE_IMAGES: True\nNET:\n  EMA:\n    FORCE_CPU: True\n"))
+    images, ema = (record.getMessage() for record in caplog.records)
+    assert "settings.yaml, line 2: SAVE_IMAGES has no effect" in images
+    assert "settings.yaml, line 5: NET.EMA.FORCE_CPU has no effect here: the average lives where the net does" in ema
 
 
 # Overrides

@@ -224,8 +224,8 @@ def test_mixup_stays_off_after_a_break(data, tmp_path):
 
 
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
-    """Of the moving average, on the CPU or not, and of the net itself."""
-    options = ["SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1", "NET.EMA.FORCE_CPU=True"]
+    """Of the moving average, and of the net itself."""
+    options = ["SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1"]
     jobs.retrain(settings(data, tmp_path, *options))
     folder = tmp_path / "run"
     rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
