@@ -8,12 +8,8 @@ import os
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Sequence
 from typing import Callable
-
-# Paddle says so on every import; nothing here compiles often enough to want ccache.
-warnings.filterwarnings("ignore", message="No ccache found")
 
 _THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ SEARCH_CFG = "configs/demo/search.yaml"
 
 def run(title: str, *command: str) -> str:
     """Shows a command, runs it from the repository's root and returns what it printed; ends the demo if it fails."""
-    print(f"\n== {title} ==\n$ python {' '.join(command)}", flush=True)
+    python = os.path.relpath(sys.executable, ROOT)
+    print(f"\n== {title} ==\n$ {python} {' '.join(command)}", flush=True)
     outcome = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(outcome.stdout, end="", flush=True)
     if outcome.returncode != 0:
@@ -44,8 +46,8 @@ def main() -> None:
     show_table(
         [
             ("architecture", str(architecture["arch"])),
-            ("MFLOPs", f"{architecture['mflops']:.2f} at {architecture['resolution']} pixels"),
-            ("parameters", f"{architecture['mparams']:.2f} M"),
+            ("MFLOPs", f"{architecture['mflops']:.2f} at {architecture['resolution']} pixels, without classifier"),
+            ("parameters", f"{architecture['mparams']:.2f} M, without classifier"),
             ("supernet path", f"top-1 {architecture['prec1']:.1f}%, top-5 {architecture['prec5']:.1f}%"),
             ("retrained net", f"top-1 {float(metrics['prec1']):.1f}%, top-5 {float(metrics['prec5']):.1f}%"),
             ("written to", str(output)),

@@ -59,6 +59,6 @@ def write_result(folder: Path, candidates: list[Candidate], resolution: int, num
     best = {**rows[0], "arch": candidates[0].arch, "resolution": resolution, "num_classes": num_classes}
     (folder / "architecture.json").write_text(json.dumps(best, indent=2) + "\n")
     with open(folder / "candidates.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,11 +1,10 @@
 """Channel attention."""
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers.activations import sigmoid
 from pimm.layers.conv import Conv2d
-from pimm.layers.helpers import make_divisible
+from pimm.layers.helpers import global_avg_pool2d, make_divisible
 
 
 class SqueezeExcite(nn.Layer):
@@ -31,7 +30,7 @@ class SqueezeExcite(nn.Layer):
         self.gate_fn = gate_fn
 
     def forward(self, x):  # [N, C, H, W]
-        gate = F.adaptive_avg_pool2d(x, 1)  # [N, C, 1, 1]
+        gate = global_avg_pool2d(x)  # [N, C, 1, 1]
         gate = self.act1(self.conv_reduce(gate))  # [N, reduced, 1, 1]
         gate = self.gate_fn(self.conv_expand(gate))  # [N, C, 1, 1]
         return x * gate

@@ -22,7 +22,7 @@ def update_summary(epoch, train_metrics, eval_metrics, filename, write_header=Fa
     row.update({f"train_{name}": value for name, value in train_metrics.items()})
     row.update({f"eval_{name}": value for name, value in eval_metrics.items()})
     with open(filename, "a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
         if write_header:
             writer.writeheader()
         writer.writerow(row)
