@@ -103,6 +103,7 @@ class Supernet:
     STAGE_DEPTHS: Optional[tuple[int, ...]] = key(None, DEPTHS)  # ours: in place of those that it implies
     RESUNIT: bool = key(False)
     DIL_CONV: bool = key(False)
+    METHOD: str = key("cream", one_of("cream", "single_path"))  # ours: how the supernet is trained
     SLICE: int = key(4, at_least(1))
     POOL_SIZE: int = key(10, at_least(1))
     UPDATE_ITER: int = key(1300, at_least(1))
@@ -111,6 +112,7 @@ class Supernet:
     HOW_TO_PROB: str = key("pre_prob", one_of("even", "pre_prob", "teacher"))
     PRE_PROB: Numbers = key((0.05, 0.2, 0.05, 0.5, 0.05, 0.15), WEIGHTS)
     PROBES: int = key(4, at_least(1))  # ours: fixed paths that are evaluated after every epoch
+    SELECT_RANDOM: int = key(0, at_least(0))  # ours: sampled paths that are scored in the end beside the board's
     SELECT_BATCHES: int = key(32, at_least(1))  # ours: training batches that recalibrate BN before the final choice
 
 
@@ -191,7 +193,8 @@ INERT = {
 # be the training that it was.
 CHANGEABLE = {
     *("AUTO_RESUME", "RESUME_PATH", "SAVE_PATH", "MODEL", "DATA_DIR", "DEVICE", "WORKERS", "DATASET.VAL_BATCH_MUL"),
-    *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RETRAIN_CFG", "SUPERNET.SELECT_BATCHES"),
+    *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RETRAIN_CFG"),
+    *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM"),
     *("EPOCHS", "LR", "META_LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD"),
 }
 

@@ -3,96 +3,67 @@
 from __future__ import annotations
 
 import math
-import zlib
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import paddle
-from paddle import nn
 
-from pimm.data import Dataset, FastCollateMixup, create_loader
-from pimm.data.loader import Loader
-from pimm.errors import CheckpointError, ConfigError, DataError
-from pimm.layers import convert_sync_batchnorm
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
-from pimm.models.efficientnet_blocks import resolve_bn_args
-from pimm.models.helpers import is_torch_file
-from pimm.ops import reuse_freed_memory
-from pimm.optim import create_optimizer, param_groups_weight_decay
-from pimm.scheduler import LinearLRScheduler, create_scheduler
-from pimm.utils import (
-    CheckpointSaver,
-    ModelEma,
-    all_reduce_sum,
-    barrier,
-    broadcast_values,
-    init_distributed,
-    is_main_process,
-    latest_checkpoint,
-    random_seed,
-    world_size,
-)
-from pimm.utils.checkpoint import EMA
-from pimm.utils.checkpoint_saver import BEST
+from pimm.optim import create_optimizer
+from pimm.scheduler import create_scheduler
+from pimm.utils import ModelEma, is_main_process
 
-from .board import PrioritizedBoard
-from .child import ChildSpec, child_spec
-from .config import Config, dump, lasting, load_config
+from .build import (
+    agreed,
+    check_same_classes,
+    check_search,
+    checkpoint_to_resume,
+    child_net,
+    paths_to_score,
+    search_net,
+    start_processes,
+    start_run,
+    supernet_optimizer,
+    supernet_scheduler,
+    supernet_step,
+    timm_args,
+    trainer_options,
+    training_loader,
+    validation_loader,
+    weights_to_test,
+    write_config,
+    write_retrain_config,
+)
+from .config import Config
 from .evaluate import evaluate, mode
-from .flops import cost_tables, count_macs, count_parameters
-from .mobile import ChildNet, MobileSuperNet, fit_to_flops, mobile_space
-from .runlog import RunLog, log
-from .sampler import Sampler
+from .runlog import RunLog
 from .selection import Candidate, score, write_result
-from .space import SearchSpace, format_arch
-from .steps import ClassifyStep, CreamStep, Update
+from .steps import ClassifyStep, Update
 from .trainer import Trainer
 
 
 def search(cfg: Config) -> Candidate:
-    """Trains Cream's supernet and returns the path of its board that does best on the validation images.
+    """Trains a supernet and returns the path that does best on the validation images, of its board or sampled.
 
     Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json`` and a
     ``retrain.yaml`` that trains the found net.
     """
     check_search(cfg)
     run = start_run(cfg)
-    limits = cfg.SUPERNET
-    space, resolution = search_space(cfg)
-    net = with_sync_bn(cfg, MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg)))
-    mflops, mparams = cost_tables(net, resolution)
-    sampler = Sampler(space, mflops, limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, limits.HOW_TO_PROB, limits.PRE_PROB)
-    log.info(
-        "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
-        space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6,
-    )  # fmt: skip
+    searched = search_net(cfg)
+    net, resolution = searched.net, searched.resolution
     train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
     check_same_classes(train_loader.dataset, val_loader.dataset)
     optimizer = supernet_optimizer(cfg, net)
     scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
-    step = CreamStep(
-        net,
-        LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING),
-        Update(optimizer, cfg.AMP, cfg.CLIP_GRAD),
-        sampler,
-        np.random.default_rng([cfg.SEED, 1]),
-        board=PrioritizedBoard(limits.POOL_SIZE),
-        flops=mflops,
-        pick_method=limits.PICK_METHOD,
-        start_epoch=limits.META_STA_EPOCH,
-        update_interval=limits.UPDATE_ITER,
-        slice_size=limits.SLICE,
-    )
-    probes = sampler.spread(np.random.default_rng([cfg.SEED, 2]), limits.PROBES)
+    step = supernet_step(cfg, searched, optimizer)
+    probes = searched.sampler.spread(np.random.default_rng([cfg.SEED, 2]), cfg.SUPERNET.PROBES)
 
     def evaluate_probes(epoch: int) -> dict[str, float]:
         """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
         with mode(net, training=False):
             found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
             board_prec1 = math.nan
-            if len(step.board):
+            if step.board:
                 best = step.board.entries[0].arch
                 board_prec1 = evaluate(lambda x: net(x, best), val_loader)["prec1"]
         means = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
@@ -106,11 +77,11 @@ def search(cfg: Config) -> Candidate:
     train_loader.set_epoch(0)
     candidates = score(
         net,
-        [entry.arch for entry in step.board.entries],
-        (mflops, mparams),
+        paths_to_score(cfg, searched, step),
+        searched.tables,
         train_loader,
         val_loader,
-        limits.SELECT_BATCHES,
+        cfg.SUPERNET.SELECT_BATCHES,
     )
     if is_main_process():
         write_result(run.folder, candidates, resolution, cfg.DATASET.NUM_CLASSES)
@@ -174,299 +145,3 @@ def test(cfg: Config) -> dict[str, float]:
     if is_main_process():
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
-
-
-PAPER_RECIPE = (
-    *("OPT=rmsproptf", "OPT_EPS=1e-3", "LR=0.064", "WEIGHT_DECAY=1e-5", "SCHED=cosine", "EPOCHS=500"),
-    *("WARMUP_EPOCHS=3", "WARMUP_LR=1e-6", "NET.DROPOUT_RATE=0.2", "NET.EMA.DECAY=0.9999"),
-    *("DATASET.BATCH_SIZE=128", "DATASET.INTERPOLATION=random", "AUGMENTATION.AA=rand-m9-mstd0.5"),
-)
-
-# What the jobs share: the one place where settings turn into objects.
-
-
-def start_processes(cfg: Config) -> None:
-    """Chooses the device, connects the processes and seeds the global streams, alike on all of them.
-
-    Raises ConfigError if DEVICE asks for a GPU and there is none.
-    """
-    if cfg.DEVICE == "gpu" and not paddle.device.cuda.device_count():
-        raise ConfigError("DEVICE is gpu, but Paddle finds none; must be cpu, or empty for a GPU if there is one")
-    if cfg.DEVICE:
-        paddle.set_device(cfg.DEVICE)
-    if paddle.get_device() == "cpu":
-        reuse_freed_memory()
-    init_distributed()
-    random_seed(cfg.SEED)
-
-
-def start_run(cfg: Config) -> RunLog:
-    """The run's folder ``SAVE_PATH/MODEL`` and its logs.
-
-    Raises ConfigError if the folder cannot be written, or a run is in it already and AUTO_RESUME does not ask to go on.
-    """
-    start_processes(cfg)
-    folder = Path(cfg.SAVE_PATH) / cfg.MODEL
-    if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
-        raise ConfigError(
-            f"{folder} holds a run already: AUTO_RESUME=True goes on with it, another MODEL or SAVE_PATH begins anew"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write into {folder}, the place that SAVE_PATH names: {error.strerror}") from error
-    barrier()
-    return RunLog(folder)
-
-
-def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
-    """With AUTO_RESUME, the run's furthest checkpoint; if it has none, RESUME_PATH or the furthest one of that run.
-
-    RESUME_PATH may also be a file of PyTorch's. Raises CheckpointError if it names none of these.
-    """
-    named = Path(cfg.RESUME_PATH) if cfg.RESUME_PATH not in ("", Config.RESUME_PATH) else None
-    if not cfg.AUTO_RESUME:
-        if named and named.exists():
-            log.warning("RESUME_PATH=%s is passed over: AUTO_RESUME is False", named)
-        return None
-    own = latest_checkpoint(folder)
-    if own or named is None:
-        return own
-    if is_torch_file(named) and named.is_file():
-        return named
-    if not named.is_dir():
-        raise CheckpointError(
-            f"RESUME_PATH={named}: no such folder or .pth.tar file; "
-            "must be a run's or a checkpoint's, or empty to begin anew"
-        )
-    return latest_checkpoint(named) or named
-
-
-def agreed(checkpoint: Path | None, folder: Path) -> Path | None:
-    """The checkpoint, if all processes chose it; CheckpointError on all of them where one does not see it."""
-    seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
-    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
-    differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
-    if differing.item():
-        raise CheckpointError(
-            f"{folder}: the processes do not see the same checkpoints there; "
-            "SAVE_PATH must be on storage that all machines share"
-        )
-    return checkpoint
-
-
-def write_config(cfg: Config, folder: Path) -> None:
-    """``config.yaml``: the run's settings, all that differ from the defaults."""
-    if is_main_process():
-        (folder / "config.yaml").write_text(dump(cfg), encoding="utf-8")
-
-
-def check_search(cfg: Config) -> None:
-    """Raises ConfigError for settings that a search cannot follow, before it begins."""
-    for name in ("RESUNIT", "DIL_CONV"):
-        if getattr(cfg.SUPERNET, name):
-            raise ConfigError(f"SUPERNET.{name} is True, but this operation is not available; must be False")
-    retrain_recipe(cfg)
-    if cfg.EPOCHS < cfg.SUPERNET.META_STA_EPOCH + 2:
-        raise ConfigError(
-            f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
-            f"SUPERNET.META_STA_EPOCH={cfg.SUPERNET.META_STA_EPOCH}: EPOCHS must be at least "
-            f"{cfg.SUPERNET.META_STA_EPOCH + 2}"
-        )
-    if cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
-        raise ConfigError(
-            f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
-            "the matching network learns from two slices of a batch"
-        )
-
-
-def search_space(cfg: Config) -> tuple[SearchSpace, int]:
-    """The space and its image size: as given, or as the FLOPs range implies."""
-    limits = cfg.SUPERNET
-    depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
-    if depths is None or resolution is None:
-        fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
-        depths, resolution = depths or fitted_depths, resolution or fitted_resolution
-    if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
-        log.warning(
-            "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
-            cfg.DATASET.IMAGE_SIZE, resolution,
-        )  # fmt: skip
-    return mobile_space(depths), resolution
-
-
-def net_options(cfg: Config) -> dict:
-    """Arguments that supernet and child net share."""
-    batch_norm = cfg.BATCHNORM
-    norm_kwargs = resolve_bn_args(
-        {"bn_tf": batch_norm.BN_TF, "bn_momentum": batch_norm.BN_MOMENTUM, "bn_eps": batch_norm.BN_EPS}
-    )
-    return {
-        "num_classes": cfg.DATASET.NUM_CLASSES,
-        "drop_rate": cfg.NET.DROPOUT_RATE,
-        "global_pool": cfg.NET.GP,
-        "norm_kwargs": norm_kwargs,
-    }
-
-
-def with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
-    """The net, normalising over the batches of all processes together where SYNC_BN says so."""
-    return convert_sync_batchnorm(net) if cfg.BATCHNORM.SYNC_BN else net
-
-
-def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
-    """The net that ``cfg.NET`` names."""
-    spec = child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
-    net = with_sync_bn(cfg, ChildNet(spec.arch, **net_options(cfg)))
-    macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
-    log.info(
-        "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
-        format_arch(spec.arch), macs / 1e6, spec.resolution, count_parameters(net) / 1e6,
-    )  # fmt: skip
-    return spec, net
-
-
-def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
-    """The checkpoint or file that RESUME_PATH names, and whether to take the moving average from it (None: if any)."""
-    path = Path(cfg.RESUME_PATH)
-    if not path.exists():
-        raise CheckpointError(
-            f"RESUME_PATH={path}: nothing is there; must be a run's folder, a checkpoint's folder, a .pdparams file "
-            "or PyTorch's .pth.tar file"
-        )
-    if is_torch_file(path):
-        return path, None if cfg.NET.EMA.USE else False
-    if (path / BEST).is_dir():
-        path = path / BEST
-    return path, cfg.NET.EMA.USE and (path / EMA).is_file()
-
-
-def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
-    """The images below ``DATA_DIR``, in a folder or tar file of one of these names.
-
-    Raises DataError where there is none, or its classes are not ``DATASET.NUM_CLASSES``.
-    """
-    folder = Path(cfg.DATA_DIR)
-    candidates = [folder / f"{name}{ending}" for name in names for ending in ("", ".tar")]
-    found = [path for path in candidates if path.exists()]
-    if not found:
-        problem = "does not hold images" if folder.is_dir() else "is not a folder"
-        raise DataError(f"DATA_DIR={folder} {problem}; must hold {' or '.join(path.name for path in candidates)}")
-    dataset = Dataset(str(found[0]))
-    classes = len(dataset.class_to_idx)
-    if classes != cfg.DATASET.NUM_CLASSES:
-        raise DataError(f"{found[0]} has {classes} classes, but DATASET.NUM_CLASSES is {cfg.DATASET.NUM_CLASSES}")
-    return dataset
-
-
-def check_same_classes(train: Dataset, val: Dataset) -> None:
-    """Raises DataError where the splits have other classes, whose numbers would then mean different things."""
-    differing = sorted(train.class_to_idx.keys() ^ val.class_to_idx.keys())
-    if differing:
-        raise DataError(f"{train.root} and {val.root} must hold the same classes; {differing[0]} is in one of them")
-
-
-def loader_options(cfg: Config, resolution: int) -> dict:
-    """What training and validation loaders have in common."""
-    return {
-        "input_size": (3, resolution, resolution),
-        "use_prefetcher": not cfg.DATASET.NO_PREFECHTER,
-        "mean": cfg.DATASET.MEAN,
-        "std": cfg.DATASET.STD,
-        "crop_pct": cfg.DATASET.CROP_PCT,
-        "num_workers": cfg.WORKERS,
-        "distributed": True,
-        "seed": cfg.SEED,
-    }
-
-
-def training_loader(cfg: Config, resolution: int, auto_augment: str | None = None, mixup: float = 0.0) -> Loader:
-    """Shuffled, augmented batches of ``DATA_DIR/train``."""
-    augmentation = cfg.AUGMENTATION
-    return create_loader(
-        open_split(cfg, ("train",)),
-        batch_size=cfg.DATASET.BATCH_SIZE,
-        is_training=True,
-        scale=cfg.DATASET.SCALE,
-        hflip=cfg.DATASET.HFLIP,
-        color_jitter=augmentation.COLOR_JITTER,
-        auto_augment=auto_augment,
-        re_prob=augmentation.RE_PROB,
-        re_mode=augmentation.RE_MODE,
-        interpolation="random",
-        collate_fn=FastCollateMixup(mixup, augmentation.SMOOTHING, cfg.DATASET.NUM_CLASSES) if mixup else None,
-        **loader_options(cfg, resolution),
-    )
-
-
-def validation_loader(cfg: Config, resolution: int) -> Loader:
-    """Every image of ``DATA_DIR/val`` once, in order."""
-    return create_loader(
-        open_split(cfg, ("val", "validation")),
-        batch_size=cfg.DATASET.VAL_BATCH_MUL * cfg.DATASET.BATCH_SIZE,
-        interpolation=cfg.DATASET.INTERPOLATION,
-        **loader_options(cfg, resolution),
-    )
-
-
-def timm_args(cfg: Config) -> SimpleNamespace:
-    """The settings as timm's factories of optimizers and schedulers read them."""
-    args = SimpleNamespace(**{name.lower(): value for name, value in vars(cfg).items()})
-    args.plateau_mode = "min" if cfg.EVAL_METRICS == "loss" else "max"
-    return args
-
-
-def supernet_optimizer(cfg: Config, net: MobileSuperNet) -> paddle.optimizer.Optimizer:
-    """The optimizer of the shared weights, with the matching network at its own rate META_LR and without decay."""
-    matching = net.meta_layer.parameters()
-    names = {parameter.name for parameter in matching}
-    groups = [
-        {**group, "params": [parameter for parameter in group["params"] if parameter.name not in names]}
-        for group in param_groups_weight_decay(net, cfg.WEIGHT_DECAY)
-    ]
-    groups.append({"params": matching, "lr": cfg.META_LR, "weight_decay": 0.0})
-    return create_optimizer(timm_args(cfg), groups)
-
-
-def supernet_scheduler(cfg: Config, optimizer: paddle.optimizer.Optimizer, batches: int) -> tuple:
-    """The schedule that SCHED names; its default "sgd" is the official search's: linear to 0 over all batches."""
-    if cfg.SCHED == "sgd":
-        return LinearLRScheduler(optimizer, cfg.EPOCHS * batches), cfg.EPOCHS
-    return create_scheduler(timm_args(cfg), optimizer, batches)
-
-
-def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
-    """What both trainings hand to the loop."""
-    lower_is_better = cfg.EVAL_METRICS == "loss"
-    return {
-        "epochs": epochs,
-        "scheduler": scheduler,
-        "saver": CheckpointSaver(
-            checkpoint_dir=str(run.folder),
-            recovery_dir=str(run.folder),
-            decreasing=lower_is_better,
-            max_history=cfg.CHECKPOINT_HISTORY,
-        ),
-        "run": run,
-        "seed": cfg.SEED,
-        # A checkpoint inside an epoch counts batches, which other processes would share out otherwise.
-        "settings": {**lasting(cfg), "number of processes": world_size()},
-        "metric": cfg.EVAL_METRICS,
-        "log_interval": cfg.LOG_INTERVAL,
-        "recovery_interval": cfg.RECOVERY_INTERVAL,
-    }
-
-
-def retrain_recipe(cfg: Config) -> Config:
-    """The settings of RETRAIN_CFG, or the paper's."""
-    return load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
-
-
-def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
-    """``retrain.yaml``: the recipe for the found net, its image size and this data."""
-    recipe = retrain_recipe(cfg)
-    recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, found.arch
-    recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
-    recipe.DATASET.IMAGE_SIZE = resolution
-    recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
-    (folder / "retrain.yaml").write_text(dump(recipe), encoding="utf-8")

@@ -95,6 +95,7 @@ class SinglePathStep:
     """
 
     ema = None
+    board: PrioritizedBoard | None = None
 
     def __init__(self, net: SuperNet, loss_fn: nn.Layer, update: Update, sampler: Sampler, rng: np.random.Generator):
         self.net, self.loss_fn, self.update = net, loss_fn, update

@@ -6,7 +6,7 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from cream import jobs, steps
+from cream import build, steps
 from cream.board import Entry, PrioritizedBoard
 from cream.config import load_config
 from cream.flops import cost_tables
@@ -181,7 +181,7 @@ def make_step(net, size=3, pick_method="meta", update_interval=2):
     return CreamStep(
         net,
         LabelSmoothingCrossEntropy(0.1),
-        Update(jobs.supernet_optimizer(cfg, net)),
+        Update(build.supernet_optimizer(cfg, net)),
         Sampler(net.space, mflops, 0, 600),
         np.random.default_rng(0),
         board=PrioritizedBoard(size),

@@ -8,7 +8,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from cream import cli, jobs
+from cream import build, cli, jobs
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
 from cream.runlog import RunLog
@@ -23,8 +23,8 @@ TINY = ["SUPERNET.STAGE_DEPTHS=(1,1,1,1,1)", "SUPERNET.RESOLUTION=32", "DATASET.
 
 
 def supernet(cfg):
-    space, _ = jobs.search_space(cfg)
-    return MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **jobs.net_options(cfg))
+    space, _ = build.search_space(cfg)
+    return MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **build.net_options(cfg))
 
 
 # Optimizer and schedule of a search
@@ -33,7 +33,7 @@ def supernet(cfg):
 def test_the_matching_network_has_a_rate_of_its_own_and_no_decay():
     cfg = load_config(None, [*TINY, "LR=0.5", "META_LR=0.001", "WEIGHT_DECAY=0.01"])
     net = supernet(cfg)
-    optimizer = jobs.supernet_optimizer(cfg, net)
+    optimizer = build.supernet_optimizer(cfg, net)
     names = {parameter.name: name for name, parameter in net.named_parameters()}
     trainable = [name for name, parameter in net.named_parameters() if not parameter.stop_gradient]
     groups = [[names[parameter.name] for parameter in group["params"]] for group in group_list(optimizer)]
@@ -58,8 +58,8 @@ def test_the_matching_network_has_a_rate_of_its_own_and_no_decay():
 def test_the_rates_of_a_search_fall_from_lr_to_zero_over_its_batches():
     """The official code has this for LR=1 alone: elsewhere its rates become negative before the end."""
     cfg = load_config(None, [*TINY, "LR=0.2", "META_LR=0.001", "EPOCHS=3"])
-    optimizer = jobs.supernet_optimizer(cfg, supernet(cfg))
-    scheduler, epochs = jobs.supernet_scheduler(cfg, optimizer, batches=7)
+    optimizer = build.supernet_optimizer(cfg, supernet(cfg))
+    scheduler, epochs = build.supernet_scheduler(cfg, optimizer, batches=7)
     seen = [group_lrs(optimizer)]
     for update in range(1, 22):
         scheduler.step_update(update)
@@ -71,15 +71,15 @@ def test_the_rates_of_a_search_fall_from_lr_to_zero_over_its_batches():
 
 def test_another_schedule_acts_in_a_search():
     cfg = load_config(None, [*TINY, "SCHED=step", "LR=0.2", "DECAY_EPOCHS=1", "DECAY_RATE=0.5", "WARMUP_EPOCHS=0"])
-    optimizer = jobs.supernet_optimizer(cfg, supernet(cfg))
-    scheduler, _ = jobs.supernet_scheduler(cfg, optimizer, batches=7)
+    optimizer = build.supernet_optimizer(cfg, supernet(cfg))
+    scheduler, _ = build.supernet_scheduler(cfg, optimizer, batches=7)
     scheduler.step(2)
     assert group_lrs(optimizer)[0] == pytest.approx(0.05)
 
 
 def test_plateau_follows_the_metric_upwards_where_more_is_better():
     for metric, mode in (("prec1", "max"), ("prec5", "max"), ("loss", "min")):
-        assert jobs.timm_args(load_config(None, [f"EVAL_METRICS={metric}"])).plateau_mode == mode
+        assert build.timm_args(load_config(None, [f"EVAL_METRICS={metric}"])).plateau_mode == mode
 
 
 # Nets
@@ -88,7 +88,7 @@ def test_plateau_follows_the_metric_upwards_where_more_is_better():
 @pytest.mark.parametrize(("sync", "kind"), [(True, SyncBatchNorm2d), (False, BatchNorm2d)])
 def test_batch_norm_of_all_processes_together_where_asked_for(sync, kind):
     cfg = load_config(None, [*TINY, ARCH, f"BATCHNORM.SYNC_BN={sync}"])
-    for net in (jobs.child_net(cfg)[1], jobs.with_sync_bn(cfg, supernet(cfg))):
+    for net in (build.child_net(cfg)[1], build.with_sync_bn(cfg, supernet(cfg))):
         kinds = {type(layer) for layer in net.sublayers() if isinstance(layer, BatchNorm2d)}
         assert kinds == {kind}
 
@@ -96,7 +96,7 @@ def test_batch_norm_of_all_processes_together_where_asked_for(sync, kind):
 def test_settings_of_batch_norm_and_head_reach_both_nets():
     options = ["BATCHNORM.BN_MOMENTUM=0.3", "BATCHNORM.BN_EPS=1e-3", "NET.DROPOUT_RATE=0.4", "NET.GP=max"]
     cfg = load_config(None, [*TINY, ARCH, *options])
-    for net in (jobs.child_net(cfg)[1], supernet(cfg)):
+    for net in (build.child_net(cfg)[1], supernet(cfg)):
         assert (net.bn1._momentum, net.bn1._epsilon) == (pytest.approx(0.7), 1e-3)
         assert (net.drop_rate, net.global_pool.pool_type) == (0.4, "max")
 
@@ -119,8 +119,8 @@ def loader_calls(monkeypatch):
             raise Stop
         return create_loader(dataset, **kwargs)
 
-    create_loader = jobs.create_loader
-    monkeypatch.setattr(jobs, "create_loader", record)
+    create_loader = build.create_loader
+    monkeypatch.setattr(build, "create_loader", record)
     return calls
 
 
@@ -273,7 +273,7 @@ def test_a_plateau_keeps_its_rates():
 def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
     cfg = load_config(None, ["SUPERNET.FLOPS_MAXIMUM=40", "DATASET.IMAGE_SIZE=96"])
     log = RunLog()
-    assert jobs.search_space(cfg)[1] == 160
+    assert build.search_space(cfg)[1] == 160
     log.close()
     assert "DATASET.IMAGE_SIZE=96 is passed over: the search takes 160 pixels" in capsys.readouterr().err
 
@@ -298,5 +298,5 @@ def test_the_summary_survives_what_a_kill_left_of_it(tmp_path):
 
 def test_a_decay_means_the_same_in_search_and_retraining():
     cfg = load_config(None, [*TINY, "OPT=adamw", "LR=0.001", "WEIGHT_DECAY=1e-4"])
-    decays = [group["weight_decay"] for group in group_list(jobs.supernet_optimizer(cfg, supernet(cfg)))]
+    decays = [group["weight_decay"] for group in group_list(build.supernet_optimizer(cfg, supernet(cfg)))]
     assert decays == pytest.approx([0.0, 0.1, 0.0])
