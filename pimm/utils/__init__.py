@@ -1,5 +1,6 @@
 """Meters, averages of weights, checkpoints, logs, and several processes."""
 
+from pimm.utils.average import average_checkpoints
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
 from pimm.utils.distributed import (
@@ -39,6 +40,7 @@ __all__ = [
     "all_reduce_mean",
     "all_reduce_sum",
     "atomic_file",
+    "average_checkpoints",
     "barrier",
     "broadcast_parameters",
     "broadcast_tensors",
