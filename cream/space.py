@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,16 +51,37 @@ class SearchSpace:
     """All paths of a supernet: how many choices there are at each position of each stage.
 
     ``choices[stage][position]`` is the number of operations; ``keeps_shape[stage][position]`` says whether
-    the block may be skipped.
+    the block may be skipped. With ``draws_skip`` that is one of the choices there; without it a path may skip such a
+    block, but none is drawn that does.
     """
 
     choices: tuple[tuple[int, ...], ...]
     keeps_shape: tuple[tuple[bool, ...], ...]
+    draws_skip: bool = False
+
+    @property
+    def options(self) -> list[tuple[int, ...]]:
+        """What may be drawn at each position in turn: its operations, then SKIP where that is a choice."""
+        return [
+            (*range(count), *([SKIP] if may_skip and self.draws_skip else []))
+            for counts, skippable in zip(self.choices, self.keeps_shape)
+            for count, may_skip in zip(counts, skippable)
+        ]
+
+    @property
+    def num_operations(self) -> int:
+        """Operations of the positions that offer most of them."""
+        return max(count for stage in self.choices for count in stage)
+
+    @property
+    def num_choices(self) -> int:
+        """Number of weights that a draw takes: one for each operation, and the last for SKIP where that is drawn."""
+        return self.num_operations + any(SKIP in options for options in self.options)
 
     @property
     def size(self) -> int:
-        """Number of paths without skips."""
-        return int(np.prod([n for stage in self.choices for n in stage], dtype=object))
+        """Number of paths that may be drawn."""
+        return math.prod(len(options) for options in self.options)
 
     def encode(self, arch: Arch) -> np.ndarray:
         """The path's choices in one row, [positions] int64."""
@@ -73,14 +95,30 @@ class SearchSpace:
     def sample(self, rng: np.random.Generator, n: int = 1, probabilities: Sequence[float] | None = None) -> np.ndarray:
         """Draws n paths as rows, [n, positions] int64.
 
-        ``probabilities`` weighs the operations at positions that offer as many; elsewhere, and without it, the
-        draw is uniform.
+        ``probabilities`` as in ``distribution``; without it the draw is uniform.
         """
-        columns = []
-        for count in (count for stage in self.choices for count in stage):
-            weighted = probabilities is not None and len(probabilities) == count
-            columns.append(rng.choice(count, n, p=probabilities if weighted else None))
-        return np.stack(columns, axis=1)
+        pairs = zip(self.options, self.distribution(probabilities))
+        return np.stack([rng.choice(options, n, p=weights) for options, weights in pairs], axis=1)
+
+    def distribution(self, probabilities: Sequence[float] | None = None) -> list[np.ndarray]:
+        """The probability of each of ``options``, position by position.
+
+        ``probabilities``, ``num_choices`` of them, weigh the choices at positions that offer ``num_operations``;
+        elsewhere, and without them, all are equally likely. Raises ConfigError where they leave no operation.
+        """
+        if probabilities is None:
+            return [np.full(len(options), 1 / len(options)) for options in self.options]
+        weights = np.asarray(probabilities, np.float64)
+        if len(weights) != self.num_choices:
+            raise ConfigError(f"there are {len(weights)} weights for the {self.num_choices} choices of this space")
+        if not weights[: self.num_operations].any():
+            raise ConfigError("the weights leave nothing to draw where no block may be skipped: all operations have 0")
+        found = []
+        for options in self.options:
+            weighed = options[-1] == self.num_operations - 1 or options[-2:] == (self.num_operations - 1, SKIP)
+            own = weights[list(options)] if weighed else np.ones(len(options))
+            found.append(own / own.sum())
+        return found
 
     def check(self, arch: Arch) -> Arch:
         """Returns the path if it lies in this space; raises ConfigError that says where it does not."""
@@ -94,8 +132,8 @@ class SearchSpace:
             for position, (choice, count, may_skip) in enumerate(zip(path, counts, skippable)):
                 if choice == SKIP and not may_skip:
                     raise ConfigError(
-                        f"architecture {format_arch(arch)}: block {position} of stage {stage} changes the shape "
-                        "and cannot be skipped"
+                        f"architecture {format_arch(arch)}: block {position} of stage {stage} cannot be skipped: "
+                        "it changes the shape, or belongs to the least depth of its stage"
                     )
                 if choice >= count:
                     raise ConfigError(

@@ -191,7 +191,7 @@ ARCHITECTURES = {
     "[[0], [3, 9], [0], [0], [0], [0], [0]]": "block 1 of stage 1 has choices 0 to 5, not 9",
     "[[3], [0], [0], [0], [0], [0], [0]]": "block 0 of stage 0 has choices 0 to 0, not 3",
     "[[0, 0], [0], [0], [0], [0], [0], [0]]": "stage 0 has 2 blocks, not 1",
-    "[[0], [-1], [0], [0], [0], [0], [0]]": "block 0 of stage 1 changes the shape and cannot be skipped",
+    "[[0], [-1], [0], [0], [0], [0], [0]]": "block 0 of stage 1 cannot be skipped: it changes the shape",
 }
 
 
