@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
-import paddle.distributed as dist
 from paddle.base import core
 
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -22,6 +21,7 @@ from pimm.data.seeding import preserved_streams, seed_streams
 from pimm.data.transforms import Compose, Normalize, pair
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import ConfigError, DataError
+from pimm.utils.distributed import rank, world_size
 
 # Last part of the key of a batch's random streams; those of images end with the index.
 _COLLATE_STREAM = 1
@@ -311,10 +311,10 @@ def create_loader(
         finish = Compose([normalize, erasing] if is_training and re_prob > 0 else [normalize])
     if draft:
         _decode_small(dataset, input_size)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    number, world = (rank(), world_size()) if distributed else (0, 1)
     return Loader(
         dataset,
-        BatchPlan(len(dataset), batch_size, is_training, rank, world, seed),
+        BatchPlan(len(dataset), batch_size, is_training, number, world, seed),
         collate_fn or (fast_collate if use_prefetcher else default_collate),
         finish,
         num_workers,

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import paddle
 from paddle import distributed as dist
 
 from pimm.utils.model import unwrap_model
 
 
+_alone = False
+
+
+@contextlib.contextmanager
+def alone():
+    """Inside, this process is the only one there is: number 0 of 1, which waits for no other and asks none.
+
+    For processes of one launch that have different things to do, such as nets of their own to train.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def rank():
     """This process's number."""
-    return dist.get_rank()
+    return 0 if _alone else dist.get_rank()
 
 
 def world_size():
     """The number of processes."""
-    return dist.get_world_size()
+    return 1 if _alone else dist.get_world_size()
 
 
 def is_main_process():
