@@ -9,7 +9,6 @@ from paddle import distributed as dist
 
 from pimm.utils.model import unwrap_model
 
-
 _alone = False
 
 
