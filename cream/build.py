@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -428,11 +429,17 @@ def retrain_recipe(cfg: Config) -> Config:
     return load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
 
 
-def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
-    """``retrain.yaml``: the recipe for the found net, its image size and this data."""
-    recipe = retrain_recipe(cfg)
-    recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, found.arch
+def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Config:
+    """The recipe for one net of a search: its architecture and image size, and the search's data."""
+    recipe = copy.deepcopy(recipe)
+    recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution
+    return recipe
+
+
+def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
+    """``retrain.yaml``: the recipe for the found net."""
+    recipe = of_found_net(retrain_recipe(cfg), cfg, found.arch, resolution)
     recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
     (folder / "retrain.yaml").write_text(dump(recipe), encoding="utf-8")
