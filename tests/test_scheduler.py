@@ -1,5 +1,6 @@
 """Learning-rate schedules against the original's rates, epoch by epoch and update by update."""
 
+import inspect
 import types
 
 import golden
@@ -12,23 +13,41 @@ from pimm.optim import SGD, group_lrs
 from pimm.scheduler import (
     CosineLRScheduler,
     LinearLRScheduler,
+    MultiStepLRScheduler,
     PlateauLRScheduler,
+    PolyLRScheduler,
+    Scheduler,
     StepLRScheduler,
     TanhLRScheduler,
+    WSDLRScheduler,
     create_scheduler,
+    create_scheduler_v2,
+    scheduler_kwargs,
 )
-from pimm.scheduler.noise import normal_draws
+from pimm.scheduler.noise import normal_draws, uniform
+from pimm.scheduler.scheduler_factory import FIELDS
 
 CLASSES = {cls.__name__: cls for cls in (CosineLRScheduler, TanhLRScheduler, StepLRScheduler, PlateauLRScheduler)}
-ENTRIES = golden.facts("sched")["timm_0.1.20"]
-FACTORY = [entry for entry in ENTRIES if "create_scheduler(" in entry["api"]]
-DIRECT = [entry for entry in ENTRIES if "LRScheduler(" in entry["api"]]
-SUPERNET = [entry for entry in ENTRIES if "create_supernet_scheduler" in entry["api"]]
+# What timm's classes have changed since 0.1.20 for a call that does not say it.
+MEANT = {
+    "CosineLRScheduler": {},
+    "TanhLRScheduler": {"lb": -6.0, "ub": 4.0},
+    "StepLRScheduler": {"warmup_prefix": False},
+    "PlateauLRScheduler": {},
+}
+V2 = inspect.signature(create_scheduler_v2).parameters
+OLD = golden.facts("sched")["timm_0.1.20"]
+FACTORY = [entry for entry in OLD if "create_scheduler(" in entry["api"]]
+DIRECT = [entry for entry in OLD if "LRScheduler(" in entry["api"]]
+SUPERNET = [entry for entry in OLD if "create_supernet_scheduler" in entry["api"]]
+TODAY = golden.facts("sched")["timm_1.0.31"]
 
 
-def make_optimizer(lrs):
+def make_optimizer(lrs, scales=None):
     params = [paddle.create_parameter([2], "float32") for _ in lrs]
     groups = [{"params": [param], "lr": lr} for param, lr in zip(params, lrs)]
+    for group, scale in zip(groups, scales or []):
+        group["lr_scale"] = scale
     return SGD(groups, lr=lrs[0], momentum=0.9)
 
 
@@ -45,6 +64,11 @@ def follow(optimizer, scheduler, entry):
     return np.array(rates), np.array(entry["lrs_by_epoch" if by_epoch else "lrs_by_update"])
 
 
+def test_every_reference_is_tested():
+    assert len(FACTORY) + len(DIRECT) + len(SUPERNET) == len(OLD)
+    assert all("create_scheduler_v2" in entry["api"] for entry in TODAY)
+
+
 @pytest.mark.parametrize("entry", FACTORY, ids=lambda entry: entry["args"]["sched"])
 def test_create_scheduler(entry):
     optimizer = make_optimizer(entry["group_base_lrs"])
@@ -58,12 +82,41 @@ def test_create_scheduler(entry):
 def test_scheduler_classes(entry):
     args = entry["args"]
     optimizer = make_optimizer(entry["group_base_lrs"])
-    scheduler = CLASSES[entry["api"].split()[2].split("(")[0]](optimizer, **args)
+    name = entry["api"].split()[2].split("(")[0]
+    scheduler = CLASSES[name](optimizer, **{**MEANT[name], **args})
     rates, expected = follow(optimizer, scheduler, entry)
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
     if "get_cycle_length" in entry:  # 0.1.20 forgot the warm-up that comes before the cycles; today's timm counts it
         prefix = args["warmup_t"] if args.get("warmup_prefix") else 0
         assert scheduler.get_cycle_length() == entry["get_cycle_length"] + prefix
+
+
+def modern_arguments(entry):
+    """The fields of timm's command line that give the arguments of a reference entry."""
+    fields = {keyword: field for keyword, (field, _) in FIELDS.items()}
+    given = {**{name: parameter.default for name, parameter in V2.items()}, **entry["args"]}
+    args = types.SimpleNamespace(**{fields[name]: value for name, value in given.items() if name in fields})
+    args.eval_metric = {"max": "top1", "min": "loss"}[given["plateau_mode"]]
+    args.sched_on_updates = not given["step_on_epochs"]
+    return args, given["updates_per_epoch"]
+
+
+@pytest.mark.parametrize("by_fields", [False, True], ids=["v2", "args"])
+@pytest.mark.parametrize("entry", TODAY, ids=lambda entry: entry["args"]["sched"])
+def test_create_scheduler_v2(entry, by_fields):
+    optimizer = make_optimizer(entry["group_base_lrs"], [1.0, 0.3] if "lr_scale" in entry["api"] else None)
+    if by_fields:
+        args, updates_per_epoch = modern_arguments(entry)
+        scheduler, epochs = create_scheduler(args, optimizer, updates_per_epoch)
+    else:
+        scheduler, epochs = create_scheduler_v2(optimizer, **entry["args"])
+    rates, expected = follow(optimizer, scheduler, entry)
+    assert epochs == entry["num_epochs_returned"]
+    np.testing.assert_allclose(rates, expected, rtol=1e-11, atol=1e-16)
+    if "lrs_by_update" in entry:
+        in_force = group_lrs(optimizer)
+        scheduler.step(1)
+        assert group_lrs(optimizer) == in_force
 
 
 def test_linear_is_the_official_supernet_schedule_at_rate_one():
@@ -126,7 +179,7 @@ def test_plateau_state_goes_on_as_if_unbroken():
 
     def fresh():
         optimizer = make_optimizer([0.1, 0.02])
-        options = {"noise_range_t": 2, "noise_pct": 0.3}
+        options = {"noise_range_t": 2, "noise_pct": 0.3, "mode": "min"}
         return optimizer, PlateauLRScheduler(optimizer, 0.5, patience_t=1, cooldown_t=1, lr_min=0.01, **options)
 
     optimizer, scheduler = fresh()
@@ -176,24 +229,21 @@ def test_unknown_name():
         lambda optimizer: LinearLRScheduler(optimizer, 0),
         lambda optimizer: PlateauLRScheduler(optimizer, mode="best"),
         lambda optimizer: CosineLRScheduler(optimizer, 5, initialize=False),
+        lambda optimizer: MultiStepLRScheduler(optimizer, [8, 4]),
+        lambda optimizer: PolyLRScheduler(optimizer, -1),
+        lambda optimizer: WSDLRScheduler(optimizer, 5, 6),
+        lambda optimizer: WSDLRScheduler(optimizer, 5, 2, stable_fn="rsqrt"),
+        lambda optimizer: WSDLRScheduler(optimizer, 5, 2, decay_fn="sqrt"),
+        lambda optimizer: WSDLRScheduler(optimizer, 5, 2, decay_fn="power", decay_power=0.0),
+        lambda optimizer: PlateauLRScheduler(optimizer, noise_type="pink"),
+        lambda optimizer: Scheduler(optimizer, "momentum"),
+        lambda optimizer: create_scheduler_v2(optimizer, "plateau", step_on_epochs=False, updates_per_epoch=3),
+        lambda optimizer: create_scheduler_v2(optimizer, "cosine", step_on_epochs=False),
     ],
 )
 def test_impossible_settings(build):
-    with pytest.raises(ConfigError, match=r"needs|mode|earlier schedule"):
+    with pytest.raises(ConfigError, match=r"need|mode|earlier schedule|noise|not 'momentum'|epochs alone"):
         build(make_optimizer([0.1]))
-
-
-def test_a_group_scale_multiplies_whatever_is_scheduled():
-    entry = next(entry for entry in golden.facts("sched")["timm_1.0.31"] if "lr_scale" in entry["api"])
-    params = [paddle.create_parameter([2], "float32") for _ in range(2)]
-    groups = [{"params": params[:1]}, {"params": params[1:], "lr_scale": 0.3}]
-    optimizer = SGD(groups, lr=entry["group_base_lrs"][0])
-    args = entry["args"]
-    scheduler = CosineLRScheduler(
-        optimizer, args["num_epochs"], args["min_lr"], warmup_t=args["warmup_epochs"], warmup_lr_init=args["warmup_lr"]
-    )
-    rates, expected = follow(optimizer, scheduler, entry)
-    np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
 def test_any_paddle_optimizer_can_be_scheduled():
@@ -214,3 +264,79 @@ def test_the_rate_reaches_the_weights():
     optimizer.step()
     moved = [(old - param.numpy())[0] for old, param in zip(before, params)]
     np.testing.assert_allclose(moved, [0.05, 0.025], rtol=1e-5)
+
+
+class HalfLRScheduler(Scheduler):
+    """A schedule as scripts write their own on timm's base."""
+
+    def __init__(self, optimizer, **options):
+        super().__init__(optimizer, param_group_field="lr", **options)
+        super().update_groups(0.5)
+
+    def _get_lr(self, t):
+        return [value * 0.5**t for value in self.base_values]
+
+
+class OldHalfLRScheduler(Scheduler):
+    """The same as written for timm 0.1.20."""
+
+    def get_epoch_values(self, epoch):
+        return [value * 0.5**epoch for value in self.base_values]
+
+
+@pytest.mark.parametrize("schedule, first", [(HalfLRScheduler, [0.5, 0.5]), (OldHalfLRScheduler, [0.8, 0.4])])
+def test_schedules_of_ones_own(schedule, first):
+    optimizer = make_optimizer([0.8, 0.4])
+    scheduler = schedule(optimizer)
+    assert group_lrs(optimizer) == first
+    scheduler.step_update(5)
+    assert group_lrs(optimizer) == first
+    scheduler.step(2)
+    np.testing.assert_allclose(group_lrs(optimizer), [0.2, 0.1])
+
+
+def test_uniform_noise():
+    draw = 0.4962565898895264  # torch.rand(1) after torch.manual_seed(0)
+    assert uniform(0, 1.0, 0.5) == pytest.approx(2 * (draw - 0.5) * 0.5, rel=1e-6)
+    optimizer = make_optimizer([0.2])
+    scheduler = PlateauLRScheduler(optimizer, noise_range_t=1, noise_type="uniform", noise_pct=0.5, noise_seed=-1)
+    scheduler.step(1)
+    assert optimizer.get_lr() == pytest.approx(0.2 * (1 + uniform(0, 1.0, 0.5)))
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"decay_fn": "linear"}, [0.5, 0.5, 0.5, 0.5, 0.3, 0.1]),
+        ({"decay_fn": "power", "decay_power": 2.0}, [0.5, 0.5, 0.5, 0.5, 0.4, 0.1]),
+        ({"decay_fn": "exp", "decay_ratio": 0.25}, [0.5, 0.5, 0.5, 0.5, 0.1 + 0.4 / 3, 0.1]),
+        ({"decay_fn": lambda share: (1 - share) ** 3}, [0.5, 0.5, 0.5, 0.5, 0.15, 0.1]),
+        (
+            {"stable_fn": "power", "stable_power": 1.0, "stable_timescale": 2, "decay_fn": "linear"},
+            [0.5, 1 / 3, 0.25, 0.2, 0.1 + (1 / 6 - 0.1) / 2, 0.1],
+        ),
+    ],
+)
+def test_warmup_stable_decay_in_closed_form(options, expected):
+    optimizer = make_optimizer([0.5])
+    scheduler = WSDLRScheduler(optimizer, 5, 2, lr_min=0.1, **options)
+    seen = [scheduler.get_epoch_values(epoch)[0] for epoch in range(6)]
+    np.testing.assert_allclose(seen, expected)
+    assert scheduler.get_cycle_length() == 5
+
+
+def test_fields_of_a_command_line():
+    kwargs = scheduler_kwargs(types.SimpleNamespace(sched="step", epochs=9, lr_noise=[0.5], eval_metric="loss"))
+    assert kwargs["plateau_mode"] == "min" and kwargs["step_on_epochs"]
+    assert (kwargs["num_epochs"], kwargs["noise"], kwargs["warmup_epochs"]) == (9, [0.5], 5)
+    assert set(kwargs) | {"updates_per_epoch", "optimizer", "options"} == set(V2)
+    assert scheduler_kwargs(types.SimpleNamespace(sched="step"), decreasing_metric=False)["plateau_mode"] == "max"
+
+
+def test_a_newer_field_makes_arguments_todays():
+    fields = {"sched": "tanh", "epochs": 20, "lr_noise": None, "cooldown_epochs": 0}
+    schedulers = [
+        create_scheduler(types.SimpleNamespace(**fields, **more), make_optimizer([0.1]))[0]
+        for more in ({}, {"lr_k_decay": 1.0})
+    ]
+    assert [(scheduler.lb, scheduler.ub) for scheduler in schedulers] == [(-6.0, 4.0), (-7.0, 3.0)]

@@ -1,15 +1,15 @@
-"""Schedules that fall from the group's rate to a floor, once or in cycles: cosine, tanh."""
+"""Base of the schedules that fall from the group's rate to a floor, once or in cycles."""
 
 from __future__ import annotations
 
 import math
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import Scheduler
+from pimm.scheduler.scheduler import WarmupScheduler
 
 
-class CycleScheduler(Scheduler):
-    """Base of the schedules with restarts (arXiv 1608.03983).
+class CycleScheduler(WarmupScheduler):
+    """Restarts (arXiv 1608.03983).
 
     A cycle lasts ``t_initial`` ticks and the next one ``cycle_mul`` times as long, from a peak ``cycle_decay`` times as
     high; after ``cycle_limit`` of them (0: never) the rate stays at the floor ``lr_min``. timm 0.1.20 spells these
@@ -19,17 +19,7 @@ class CycleScheduler(Scheduler):
     """
 
     def __init__(
-        self,
-        optimizer,
-        t_initial,
-        lr_min=0.0,
-        cycle_mul=1.0,
-        cycle_decay=1.0,
-        cycle_limit=1,
-        *,
-        t_mul=None,
-        decay_rate=None,
-        **options,
+        self, optimizer, t_initial, lr_min, cycle_mul, cycle_decay, cycle_limit, t_mul=None, decay_rate=None, **options
     ):
         if t_initial <= 0 or lr_min < 0 or cycle_limit < 0:
             raise ConfigError(
@@ -78,33 +68,3 @@ class CycleScheduler(Scheduler):
         else:
             length = math.floor(self.t_initial * (self.cycle_mul**cycles - 1) / (self.cycle_mul - 1))
         return length + self.warmup_t if self.warmup_prefix else length
-
-
-class CosineLRScheduler(CycleScheduler):
-    """Half a cosine wave from peak to floor (arXiv 1608.03983); ``k_decay`` bends its clock (arXiv 2004.05909)."""
-
-    def __init__(self, optimizer, t_initial, lr_min=0.0, *args, k_decay=1.0, **options):
-        self.k_decay = k_decay
-        super().__init__(optimizer, t_initial, lr_min, *args, **options)
-
-    def remaining(self, share):
-        return 0.5 * (1.0 + math.cos(math.pi * share**self.k_decay))
-
-
-class TanhLRScheduler(CycleScheduler):
-    """The hyperbolic tangent between ``lb`` and ``ub`` (arXiv 1806.01593)."""
-
-    def __init__(self, optimizer, t_initial, lb=-6.0, ub=4.0, lr_min=0.0, *args, **options):
-        if not lb < ub:
-            raise ConfigError(f"TanhLRScheduler needs lb < ub, got {lb} and {ub}")
-        self.lb, self.ub = lb, ub
-        super().__init__(optimizer, t_initial, lr_min, *args, **options)
-
-    def remaining(self, share):
-        return 0.5 * (1.0 - math.tanh(self.lb * (1.0 - share) + self.ub * share))
-
-    def warmup_targets(self):
-        return self.base_values if self.warmup_prefix else self.scheduled(self.warmup_t)
-
-    def last_value(self):
-        return self.lr_min * self.floor_decay**self.cycle_limit

@@ -1,4 +1,4 @@
-"""The normal draws of PyTorch's CPU generator, which timm's schedules take their noise from."""
+"""The random draws of PyTorch's CPU generator, which timm's schedules take their noise from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def normal_draws(seed):
     Both frameworks have the Mersenne twister: PyTorch joins two of its words to 53 bits, makes two normal values of two
     such numbers (Box and Muller's transform) and keeps the second value for the next call.
     """
-    source = np.random.RandomState(seed & 0xFFFFFFFF)
+    source = _twister(seed)
 
     def uniform():
         high, low = (int(word) for word in source.randint(0, 2**32, size=2, dtype=np.uint32))
@@ -29,3 +29,16 @@ def normal_draws(seed):
 def truncated_normal(seed, std, limit):
     """The first of ``std`` times these draws that is smaller than ``limit`` in size."""
     return next(value * std for value in normal_draws(seed) if abs(value * std) < limit)
+
+
+def uniform(seed, std, limit):
+    """What ``torch.rand(1)`` gives on a generator seeded so, spread from minus to plus ``limit``; ``std`` is unused."""
+    word = int(_twister(seed).randint(0, 2**32, dtype=np.uint32))
+    return 2.0 * ((word & ((1 << 24) - 1)) * 2.0**-24 - 0.5) * limit
+
+
+def _twister(seed):
+    return np.random.RandomState(seed & 0xFFFFFFFF)
+
+
+NOISES = {"normal": truncated_normal, "uniform": uniform}

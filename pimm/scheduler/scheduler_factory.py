@@ -3,80 +3,237 @@
 from __future__ import annotations
 
 import difflib
+from types import SimpleNamespace
 
 from pimm.errors import ConfigError
-from pimm.scheduler.cycles import CosineLRScheduler, TanhLRScheduler
-from pimm.scheduler.decays import LinearLRScheduler, PlateauLRScheduler, StepLRScheduler
+from pimm.scheduler.cosine_lr import CosineLRScheduler
+from pimm.scheduler.linear_lr import LinearLRScheduler
+from pimm.scheduler.multistep_lr import MultiStepLRScheduler
+from pimm.scheduler.plateau_lr import PlateauLRScheduler
+from pimm.scheduler.poly_lr import PolyLRScheduler
+from pimm.scheduler.step_lr import StepLRScheduler
+from pimm.scheduler.tanh_lr import TanhLRScheduler
+from pimm.scheduler.wsd_lr import WSDLRScheduler
 
-# Names for a constant rate: timm makes no schedule for a name that it does not know, and Cream's files have "sgd".
-CONSTANT = ("sgd", "none")
+# Names for a rate that nothing changes: timm 0.1.20 makes no schedule for a name that it does not know, and Cream's
+# files have "sgd".
+UNSCHEDULED = ("none", "sgd")
+
+# Keyword of `create_scheduler_v2`: the field of timm's arguments that it is read from, and its value without one.
+FIELDS = {
+    "sched": ("sched", "cosine"),
+    "num_epochs": ("epochs", 100),
+    "decay_epochs": ("decay_epochs", 30),
+    "decay_milestones": ("decay_milestones", [30, 60]),
+    "warmup_epochs": ("warmup_epochs", 5),
+    "cooldown_epochs": ("cooldown_epochs", 0),
+    "patience_epochs": ("patience_epochs", 10),
+    "decay_rate": ("decay_rate", 0.1),
+    "min_lr": ("min_lr", 0.0),
+    "warmup_lr": ("warmup_lr", 1e-5),
+    "warmup_prefix": ("warmup_prefix", False),
+    "noise": ("lr_noise", None),
+    "noise_pct": ("lr_noise_pct", 0.67),
+    "noise_std": ("lr_noise_std", 1.0),
+    "noise_seed": ("seed", 42),
+    "cycle_mul": ("lr_cycle_mul", 1.0),
+    "cycle_decay": ("lr_cycle_decay", 0.1),
+    "cycle_limit": ("lr_cycle_limit", 1),
+    "k_decay": ("lr_k_decay", 1.0),
+    "decay_fn": ("lr_decay_fn", None),
+    "stable_timescale": ("lr_stable_timescale", None),
+}
+# Fields that 0.1.20 did not have; where one of them is given the arguments are a newer timm's.
+_NEWER = (
+    *("sched_on_updates", "warmup_prefix", "decay_milestones", "lr_cycle_mul", "lr_cycle_decay", "lr_cycle_limit"),
+    *("lr_k_decay", "lr_decay_fn", "lr_stable_timescale"),
+)
+
+
+def scheduler_kwargs(cfg, decreasing_metric=None):
+    """Keywords for `create_scheduler_v2` from the fields of timm's command line, with its defaults for those missing.
+
+    The plateau schedule follows ``decreasing_metric``, or else the name ``cfg.eval_metric``: down for a loss.
+    """
+    kwargs = {keyword: getattr(cfg, field, default) for keyword, (field, default) in FIELDS.items()}
+    if decreasing_metric is None:
+        decreasing_metric = "loss" in getattr(cfg, "eval_metric", "top1")
+    kwargs["plateau_mode"] = "min" if decreasing_metric else "max"
+    kwargs["step_on_epochs"] = not getattr(cfg, "sched_on_updates", False)
+    return kwargs
 
 
 def create_scheduler(args, optimizer, updates_per_epoch=0):
     """The schedule that ``args.sched`` names, or None for a constant rate, and the number of epochs to train.
 
-    ``args`` has timm 0.1.20's fields: ``epochs, min_lr, warmup_lr, warmup_epochs, cooldown_epochs, decay_epochs,
-    decay_rate, patience_epochs, lr_noise, lr_noise_pct, seed``; ``plateau_mode`` may be ``max``, for an accuracy.
-    ``linear`` falls to ``min_lr`` with every update where ``updates_per_epoch`` is given, else with every epoch.
-    The epochs include the cool-down of cosine and tanh. ConfigError for an unknown name.
+    ``args`` has the fields of timm's command line. Where they are 0.1.20's (``lr_noise`` and none of the newer ones)
+    they mean what they meant there: tanh between -6 and 4, ``lr_noise_std`` without effect, plateau downwards, without
+    noise and with ``cooldown_epochs``; ``plateau_mode`` may then be ``max``, for an accuracy. ``linear``, which timm
+    does not have, falls with every update where ``updates_per_epoch`` is given. ConfigError for an unknown name.
     """
-    if args.sched in CONSTANT:
-        return None, args.epochs
-    if args.sched not in _MAKERS:
-        near = difflib.get_close_matches(str(args.sched), [*_MAKERS, *CONSTANT], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(
-            f"unknown scheduler {args.sched!r}{hint} Valid are {', '.join(_MAKERS)}, "
-            f"and {' or '.join(CONSTANT)} for a constant rate"
-        )
-    warmup = {"warmup_t": args.warmup_epochs, "warmup_lr_init": args.warmup_lr}
-    scheduler = _MAKERS[args.sched](args, optimizer, warmup, updates_per_epoch)
-    if isinstance(scheduler, (CosineLRScheduler, TanhLRScheduler)):
-        return scheduler, scheduler.get_cycle_length() + args.cooldown_epochs
-    return scheduler, args.epochs
+    kwargs = scheduler_kwargs(args)
+    if kwargs["sched"] == "linear":
+        kwargs["step_on_epochs"] = not updates_per_epoch
+    if hasattr(args, "lr_noise") and not any(hasattr(args, field) for field in _NEWER):
+        kwargs["noise_std"] = 1.0
+        kwargs.update(_meant_in_0_1_20(args))
+    return create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates_per_epoch)
 
 
-def _noise(args):
-    """Noise arguments: ``lr_noise`` is one or two shares of the epochs. ``lr_noise_std`` has no effect in 0.1.20."""
-    if args.lr_noise is None:
-        return {}
-    shares = args.lr_noise if isinstance(args.lr_noise, (list, tuple)) else [args.lr_noise]
-    limits = [share * args.epochs for share in shares]
+def _meant_in_0_1_20(args):
+    """What the schedule ``args.sched`` of timm 0.1.20 had that today's factory gives otherwise."""
+    mode = getattr(args, "plateau_mode", "min")
     return {
-        "noise_range_t": limits if len(limits) > 1 else limits[0],
-        "noise_pct": args.lr_noise_pct,
-        "noise_seed": args.seed,
+        "tanh": {"lb": -6.0, "ub": 4.0},
+        "plateau": {"plateau_mode": mode, "cooldown_t": args.cooldown_epochs, "noise": None},
+    }.get(args.sched, {})
+
+
+def create_scheduler_v2(
+    optimizer,
+    sched="cosine",
+    num_epochs=300,
+    decay_epochs=None,
+    decay_milestones=(90, 180, 270),
+    cooldown_epochs=0,
+    patience_epochs=10,
+    decay_rate=0.1,
+    min_lr=0.0,
+    warmup_lr=1e-5,
+    warmup_epochs=0,
+    warmup_prefix=False,
+    noise=None,
+    noise_pct=0.67,
+    noise_std=1.0,
+    noise_seed=42,
+    cycle_mul=1.0,
+    cycle_decay=0.1,
+    cycle_limit=1,
+    k_decay=1.0,
+    decay_fn=None,
+    stable_timescale=None,
+    plateau_mode="max",
+    step_on_epochs=True,
+    updates_per_epoch=0,
+    **options,
+):
+    """The schedule ``sched``, or None for ``none``, and the number of epochs to train, with cycles and cool-down.
+
+    Names are ``cosine, tanh, poly, step, multistep, plateau, wsd, rsqrt, constant`` and ``linear``. Lengths are in
+    epochs; without ``step_on_epochs`` the rate changes with every update, of which an epoch has ``updates_per_epoch``.
+    ``decay_rate`` is poly's power. ``decay_epochs`` are step's interval (None: 90), or the length of the fall of wsd
+    and rsqrt, a share of the whole below one (None: 0.2). ``noise`` is one or two shares of the whole. ``options`` go
+    to the schedule's class and stand above what the factory passes. ConfigError for an unknown name and for schedules
+    that cannot be.
+    """
+    given = SimpleNamespace(**locals())
+    if sched in UNSCHEDULED:
+        return None, num_epochs
+    if sched not in _SCHEDULES:
+        raise ConfigError(_unknown(sched))
+    if not step_on_epochs and updates_per_epoch <= 0:
+        raise ConfigError("a schedule that changes with every update needs updates_per_epoch, their number in an epoch")
+    given.ticks = 1 if step_on_epochs else updates_per_epoch
+    schedule, arguments = _SCHEDULES[sched]
+    scheduler = schedule(optimizer, **{**arguments(given), **options})
+    if hasattr(scheduler, "get_cycle_length"):
+        ticks = scheduler.get_cycle_length() + cooldown_epochs * given.ticks
+        return scheduler, ticks if step_on_epochs else ticks // updates_per_epoch
+    return scheduler, num_epochs + (warmup_epochs if warmup_prefix else 0)
+
+
+def _unknown(sched):
+    near = difflib.get_close_matches(str(sched), [*_SCHEDULES, *UNSCHEDULED], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    names, constant = ", ".join(_SCHEDULES), " or ".join(UNSCHEDULED)
+    return f"unknown scheduler {sched!r}{hint} Valid are {names}, and {constant} for a constant rate"
+
+
+def _warmup_and_noise(given):
+    shares = given.noise if isinstance(given.noise, (list, tuple)) else [given.noise]
+    limits = None if given.noise is None else [share * given.num_epochs * given.ticks for share in shares]
+    return {
+        "warmup_t": given.warmup_epochs * given.ticks,
+        "warmup_lr_init": given.warmup_lr,
+        "noise_range_t": limits[0] if limits and len(limits) == 1 else limits,
+        "noise_pct": given.noise_pct,
+        "noise_std": given.noise_std,
+        "noise_seed": given.noise_seed,
     }
 
 
-def _cosine(args, optimizer, warmup, updates_per_epoch):
-    return CosineLRScheduler(optimizer, args.epochs, args.min_lr, **warmup, **_noise(args))
+def _common(given):
+    clock = {"t_in_epochs": given.step_on_epochs, "warmup_prefix": given.warmup_prefix}
+    return {**_warmup_and_noise(given), **clock}
 
 
-def _tanh(args, optimizer, warmup, updates_per_epoch):
-    return TanhLRScheduler(optimizer, args.epochs, lr_min=args.min_lr, **warmup, **_noise(args))
+def _line(given):
+    return {**_common(given), "t_initial": given.num_epochs * given.ticks, "lr_min": given.min_lr}
 
 
-def _step(args, optimizer, warmup, updates_per_epoch):
-    return StepLRScheduler(optimizer, args.decay_epochs, args.decay_rate, **warmup, **_noise(args))
+def _cycles(given):
+    cycles = {name: getattr(given, name) for name in ("cycle_mul", "cycle_decay", "cycle_limit")}
+    return {**_line(given), **cycles}
 
 
-def _plateau(args, optimizer, warmup, updates_per_epoch):
-    return PlateauLRScheduler(
-        optimizer,
-        decay_rate=args.decay_rate,
-        patience_t=args.patience_epochs,
-        cooldown_t=args.cooldown_epochs,
-        lr_min=args.min_lr,
-        mode=getattr(args, "plateau_mode", "min"),
-        **warmup,
-    )
+def _cosine(given):
+    return {**_cycles(given), "k_decay": given.k_decay}
 
 
-def _linear(args, optimizer, warmup, updates_per_epoch):
-    ticks = updates_per_epoch or 1
-    warmup = {**warmup, "warmup_t": warmup["warmup_t"] * ticks}
-    return LinearLRScheduler(optimizer, args.epochs * ticks, args.min_lr, t_in_epochs=not updates_per_epoch, **warmup)
+def _poly(given):
+    return {**_cosine(given), "power": given.decay_rate}
 
 
-_MAKERS = {"cosine": _cosine, "tanh": _tanh, "step": _step, "plateau": _plateau, "linear": _linear}
+def _step(given):
+    interval = 90 if given.decay_epochs is None else given.decay_epochs
+    return {**_common(given), "decay_t": interval * given.ticks, "decay_rate": given.decay_rate}
+
+
+def _multistep(given):
+    milestones = [epoch * given.ticks for epoch in given.decay_milestones]
+    return {**_common(given), "decay_t": milestones, "decay_rate": given.decay_rate}
+
+
+def _constant(given):
+    return {**_common(given), "decay_t": 1}
+
+
+def _plateau(given):
+    if not given.step_on_epochs:
+        raise ConfigError("the plateau schedule changes with epochs alone")
+    settings = {"decay_rate": given.decay_rate, "patience_t": given.patience_epochs, "mode": given.plateau_mode}
+    return {**_warmup_and_noise(given), **settings, "lr_min": given.min_lr}
+
+
+def _wsd(given):
+    """The warm-up is inside the given epochs, unless it is to come before them."""
+    epochs = given.num_epochs if given.warmup_prefix else given.num_epochs - given.warmup_epochs
+    fall = 0.2 if given.decay_epochs is None else given.decay_epochs
+    timescale = given.stable_timescale
+    return {
+        **_warmup_and_noise(given),
+        "t_in_epochs": given.step_on_epochs,
+        "t_initial": epochs * given.ticks,
+        "decay_t": round((fall * epochs if 0 < fall < 1 else fall) * given.ticks),
+        "lr_min": given.min_lr,
+        "stable_timescale": None if timescale is None else timescale * given.ticks,
+        "decay_fn": given.decay_fn or "1-sqrt",
+    }
+
+
+def _rsqrt(given):
+    return {**_wsd(given), "stable_fn": "rsqrt", "decay_fn": given.decay_fn or "linear"}
+
+
+_SCHEDULES = {
+    "cosine": (CosineLRScheduler, _cosine),
+    "tanh": (TanhLRScheduler, _cycles),
+    "poly": (PolyLRScheduler, _poly),
+    "step": (StepLRScheduler, _step),
+    "multistep": (MultiStepLRScheduler, _multistep),
+    "plateau": (PlateauLRScheduler, _plateau),
+    "wsd": (WSDLRScheduler, _wsd),
+    "rsqrt": (WSDLRScheduler, _rsqrt),
+    "constant": (StepLRScheduler, _constant),
+    "linear": (LinearLRScheduler, _line),
+}

@@ -1,4 +1,4 @@
-"""Schedules that fall along a line, in steps, or when the metric no longer improves."""
+"""A rate that falls when the metric no longer improves."""
 
 from __future__ import annotations
 
@@ -6,50 +6,17 @@ import logging
 import math
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import Scheduler
+from pimm.scheduler.scheduler import WarmupScheduler
 
 _logger = logging.getLogger(__name__)
 
 
-class LinearLRScheduler(Scheduler):
-    """A straight line from the group's rate to ``lr_min`` over ``t_initial`` ticks, by default optimizer updates.
-
-    The schedule of the supernet; after the last tick the rate stays at ``lr_min``.
-    """
-
-    def __init__(self, optimizer, t_initial, lr_min=0.0, t_in_epochs=False, **options):
-        if t_initial <= 0 or lr_min < 0:
-            raise ConfigError(f"LinearLRScheduler needs t_initial > 0 and lr_min >= 0, got {t_initial} and {lr_min}")
-        self.t_initial = t_initial
-        self.lr_min = lr_min
-        super().__init__(optimizer, t_in_epochs=t_in_epochs, **options)
-
-    def scheduled(self, t):
-        left = max(0.0, 1.0 - t / self.t_initial)
-        return [self.lr_min + (base - self.lr_min) * left for base in self.base_values]
-
-
-class StepLRScheduler(Scheduler):
-    """``decay_rate`` times the rate after every ``decay_t`` ticks."""
-
-    def __init__(self, optimizer, decay_t, decay_rate=1.0, **options):
-        if decay_t <= 0:
-            raise ConfigError(f"StepLRScheduler needs decay_t > 0, got {decay_t}")
-        self.decay_t = decay_t
-        self.decay_rate = decay_rate
-        super().__init__(optimizer, **options)
-
-    def scheduled(self, t):
-        factor = self.decay_rate ** (t // self.decay_t)
-        return [base * factor for base in self.base_values]
-
-
-class PlateauLRScheduler(Scheduler):
+class PlateauLRScheduler(WarmupScheduler):
     """``decay_rate`` times the rate when the metric has not improved for more than ``patience_t`` epochs.
 
-    An improvement is one by the share ``threshold`` of the best value, downwards in mode ``min`` (a loss), upwards in
-    mode ``max`` (an accuracy). After a decay the next ``cooldown_t`` epochs are not counted. Epochs without a metric
-    leave everything as it is.
+    An improvement is one by the share ``threshold`` of the best value, upwards in mode ``max`` (an accuracy), downwards
+    in mode ``min`` (a loss; timm 0.1.20's default). After a decay the next ``cooldown_t`` epochs are not counted.
+    Epochs without a metric leave everything as it is, and so does ``step_update``. ``verbose`` logs every decay.
     """
 
     _BETTER = {
@@ -64,18 +31,34 @@ class PlateauLRScheduler(Scheduler):
         optimizer,
         decay_rate=0.1,
         patience_t=10,
-        verbose=True,
         threshold=1e-4,
         cooldown_t=0,
         warmup_t=0,
         warmup_lr_init=0.0,
         lr_min=0.0,
-        mode="min",
-        **options,
+        mode="max",
+        noise_range_t=None,
+        noise_type="normal",
+        noise_pct=0.67,
+        noise_std=1.0,
+        noise_seed=None,
+        initialize=True,
+        *,
+        verbose=True,
     ):
         if mode not in self._BETTER:
             raise ConfigError(f"PlateauLRScheduler's mode is 'min' or 'max', got {mode!r}")
-        super().__init__(optimizer, warmup_t=warmup_t, warmup_lr_init=warmup_lr_init, **options)
+        super().__init__(
+            optimizer,
+            warmup_t=warmup_t,
+            warmup_lr_init=warmup_lr_init,
+            noise_range_t=noise_range_t,
+            noise_type=noise_type,
+            noise_pct=noise_pct,
+            noise_std=noise_std,
+            noise_seed=noise_seed,
+            initialize=initialize,
+        )
         self.decay_rate = decay_rate
         self.patience_t = patience_t
         self.verbose = verbose
@@ -90,9 +73,7 @@ class PlateauLRScheduler(Scheduler):
 
     def step(self, epoch, metric=None):
         if epoch <= self.warmup_t:
-            share = epoch / self.warmup_t if self.warmup_t else 1.0
-            start = self.warmup_lr_init if self.warmup_t else 0.0
-            self.plateau_values = [start + share * (base - start) for base in self.base_values]
+            self.plateau_values = self.warming(epoch) if self.warmup_t else list(self.base_values)
             self.update_groups(self.plateau_values)
             return
         if metric is not None:
