@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from paddle import Tensor, nn
 
 from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_statistics
 
+from .evaluate import mode
 from .space import Arch
 from .supernet import SuperNet
 
@@ -42,7 +44,7 @@ def _linear(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
     return _elements(layer.weight)
 
 
-# What a layer costs for one image. Two conventions are in use for these nets: the search counts as the official
+# What a layer costs for one image. Three conventions are in use for these nets: Cream's search counts as its official
 # table of operation costs does (ptflops, modules alone), ...
 SEARCH_RULES: Mapping[type, Rule] = {
     nn.Conv2D: _convolution_with_bias,
@@ -51,6 +53,8 @@ SEARCH_RULES: Mapping[type, Rule] = {
     SelectAdaptivePool2d: _sum_of_all_pixels,
     SqueezeExcite: _sum_of_all_pixels,  # its pooling; its convolutions count themselves
 }
+# ... SPOS's authors count convolutions and the classifier, ...
+CONVOLUTION_RULES: Mapping[type, Rule] = {nn.Conv2D: _convolution, nn.Linear: _linear}
 # ... and the figures printed for a fixed net come from thop, which counts the classifier too.
 THOP_RULES: Mapping[type, Rule] = {
     nn.Conv2D: _convolution,
@@ -66,34 +70,46 @@ def count_parameters(layer: nn.Layer) -> int:
     return sum(_elements(parameter) for parameter in layer.parameters() if not parameter.stop_gradient)
 
 
-@paddle.no_grad()
-def count_macs(layer: nn.Layer, x: Tensor, rules: Mapping[type, Rule] = THOP_RULES) -> tuple[int, Tensor]:
-    """Multiply-adds of a forward pass of ``x``, one image, and what the layer returned for it.
+class Count:
+    """Multiply-adds so far."""
 
-    The layer's batch-norm statistics stay as they are.
-    """
-    total = 0
+    macs = 0
+
+
+@contextmanager
+def counting(layers: Iterable[nn.Layer], rules: Mapping[type, Rule]) -> Iterator[Count]:
+    """Counts what these layers do inside the block, whose batch-norm statistics and gradients stay as they are."""
+    count = Count()
 
     def counter(rule: Rule) -> Callable:
-        def hook(sublayer: nn.Layer, inputs: tuple, output: Tensor) -> None:
-            nonlocal total
-            total += rule(sublayer, inputs[0], output)
+        def hook(layer: nn.Layer, inputs: tuple, output: Tensor) -> None:
+            count.macs += rule(layer, inputs[0], output)
 
         return hook
 
     hooks = [
         sublayer.register_forward_post_hook(counter(rule))
+        for layer in layers
         for sublayer in layer.sublayers(include_self=True)
         for kind, rule in rules.items()
         if isinstance(sublayer, kind)
     ]
     try:
-        with frozen_batch_norm_statistics():
-            output = layer(x)
+        with paddle.no_grad(), frozen_batch_norm_statistics():
+            yield count
     finally:
         for hook in hooks:
             hook.remove()
-    return total, output
+
+
+def count_macs(layer: nn.Layer, x: Tensor, rules: Mapping[type, Rule] = THOP_RULES) -> tuple[int, Tensor]:
+    """Multiply-adds of a forward pass of ``x``, one image, and what the layer returned for it.
+
+    The layer's batch-norm statistics stay as they are.
+    """
+    with counting([layer], rules) as count:
+        output = layer(x)
+    return count.macs, output
 
 
 class CostTable:
@@ -127,21 +143,23 @@ class CostTable:
 def cost_tables(net: SuperNet, resolution: int) -> tuple[CostTable, CostTable]:
     """Tables of a supernet's costs in millions: multiply-adds at ``resolution`` pixels, and parameters.
 
-    Counted by SEARCH_RULES; the fixed part is the first convolution, the global pooling and the last convolution.
+    Counted by the net's ``cost_rules``; the fixed part is its ``counted_layers()``.
     """
-    mflops, mparams, fixed = [], [], []
-    macs, x = count_macs(net.conv_stem, paddle.zeros([1, net.in_chans, resolution, resolution]), SEARCH_RULES)
-    fixed.append(macs)
-    for stage in net.blocks:
-        mflops.append([])
-        mparams.append([])
-        for position in stage:
-            counted = [count_macs(block, x, SEARCH_RULES) for block in position]
-            mflops[-1].append([macs / 1e6 for macs, _ in counted])
-            mparams[-1].append([count_parameters(block) / 1e6 for block in position])
-            x = counted[0][1]
-    for layer in (net.global_pool, net.conv_head):
-        macs, x = count_macs(layer, x, SEARCH_RULES)
-        fixed.append(macs)
-    fixed_params = count_parameters(net.conv_stem) + count_parameters(net.conv_head)
-    return CostTable(mflops, sum(fixed) / 1e6), CostTable(mparams, fixed_params / 1e6)
+    mflops, mparams = [], []
+    shared = list(net.counted_layers())
+    with mode(net, training=False):  # without dropout, which would draw random numbers
+        with counting(shared, net.cost_rules) as fixed:
+            x = net.stem(paddle.zeros([1, net.in_chans, resolution, resolution]))
+        for stage, counts in zip(net.blocks, net.space.choices):
+            mflops.append([])
+            mparams.append([])
+            for position, count in zip(stage, counts):
+                blocks = [position.alone(choice) for choice in range(count)]
+                counted = [count_macs(block, x, net.cost_rules) for block in blocks]
+                mflops[-1].append([macs / 1e6 for macs, _ in counted])
+                mparams[-1].append([count_parameters(block) / 1e6 for block in blocks])
+                x = counted[0][1]
+        with counting(shared, net.cost_rules) as last:
+            net.head(x)
+    fixed_params = sum(count_parameters(layer) for layer in shared)
+    return CostTable(mflops, (fixed.macs + last.macs) / 1e6), CostTable(mparams, fixed_params / 1e6)

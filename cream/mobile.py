@@ -12,6 +12,7 @@ from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, Swish, create_conv2d, hard_sigmoid
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 
+from .flops import SEARCH_RULES
 from .meta import MetaMatching
 from .space import SKIP, Arch, SearchSpace
 from .supernet import Choices, SuperNet
@@ -198,6 +199,7 @@ class MobileSuperNet(MobileNet, SuperNet):
     """
 
     builder = ChoicesBuilder
+    cost_rules = SEARCH_RULES
     torch_renames = {"blocks.3.4": None}  # a fifth block that the official code builds and no path reaches
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
@@ -211,6 +213,10 @@ class MobileSuperNet(MobileNet, SuperNet):
 
     def shared_layers(self) -> Iterator[nn.Layer]:
         yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
+
+    def counted_layers(self) -> Iterator[nn.Layer]:
+        """What the official table of costs counts of them."""
+        yield from (self.conv_stem, self.global_pool, self.conv_head)
 
 
 class ChildNet(MobileNet):

@@ -16,12 +16,21 @@ class Choices(nn.LayerList):
     def forward(self, x: Tensor, choice: int) -> Tensor:
         return x if choice == SKIP else self[choice](x)
 
+    def operation(self, choice: int) -> nn.Layer:
+        """The block whose weights the choice runs through."""
+        return self[choice]
+
+    def alone(self, choice: int) -> nn.Layer:
+        """A block that computes what the choice does and has no more weights than it takes."""
+        return self[choice]
+
 
 class SuperNet(nn.Layer):
     """A net whose architecture is an argument: ``net(x, arch)`` runs one path and keeps no trace of it.
 
     A subclass brings ``space``, ``blocks`` (stages of positions of ``Choices``) and what every path shares: ``stem(x)``
     leads to the blocks, ``head(x)`` from the blocks to the logits, ``shared_layers()`` yields the layers of both.
+    ``counted_layers()`` yields those whose cost belongs to a path, by ``cost_rules``.
     """
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -36,7 +45,7 @@ class SuperNet(nn.Layer):
         for stage, path in zip(self.blocks, arch):
             for position, choice in zip(stage, path):
                 if choice != SKIP:
-                    yield position[choice]
+                    yield position.operation(choice)
 
     def active_parameters(self, arch: Arch) -> list[Tensor]:
         """The trainable parameters on a path: all that a step with this path may move."""

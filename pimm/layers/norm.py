@@ -28,8 +28,10 @@ class BatchNorm2d(nn.BatchNorm2D):
     """`paddle.nn.BatchNorm2D` with PyTorch's arguments and running statistics.
 
     ``momentum`` is PyTorch's, the weight of the *new* batch (Paddle's is one minus it), and the running variance takes
-    the batch's unbiased variance. The state is Paddle's: ``weight``, ``bias``, ``_mean``, ``_variance``. Raises
-    `TrainingError` in training mode on one value a channel, whose variance means nothing.
+    the batch's unbiased variance. The state is Paddle's: ``weight``, ``bias``, ``_mean``, ``_variance``.
+    ``forward(x, channels)`` is that of a layer of the first so many channels alone, as slimmable networks have them
+    (https://arxiv.org/abs/1812.08928). Raises `TrainingError` in training mode on one value a channel, whose variance
+    means nothing.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True):
@@ -37,31 +39,41 @@ class BatchNorm2d(nn.BatchNorm2D):
         super().__init__(num_features, momentum=1.0 - momentum, epsilon=eps, weight_attr=attr, bias_attr=attr)
         self.num_features = num_features
 
-    def forward(self, x):
+    def forward(self, x, channels=None):
+        weight, bias, running_mean, running_variance = self._of_first(channels)
         if not self.training:
-            return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon)
+            return F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
         count = self._values_per_channel(x)
         if not _frozen and count < 2:
             shape = list(x.shape)
             raise TrainingError(
                 f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
             )
-        x, mean, variance = self._normalise(x)
+        x, mean, variance = self._normalise(x, weight, bias)
         if not _frozen:
             share = 1.0 - self._momentum
-            self._move(self._mean, mean, share)
-            self._move(self._variance, variance, share * count / (count - 1))
+            self._move(self._mean, mean, share, channels)
+            self._move(self._variance, variance, share * count / (count - 1), channels)
         return x
+
+    def _of_first(self, channels):
+        values = (self.weight, self.bias, self._mean, self._variance)
+        if channels is None:
+            return values
+        return tuple(None if value is None else value[:channels] for value in values)
 
     def _values_per_channel(self, x):
         return x.shape[0] * x.shape[2] * x.shape[3]
 
-    def _normalise(self, x):
+    def _normalise(self, x, weight, bias):
         """Return the result, the mean and the biased variance of the batch."""
-        return batch_norm(x, self.weight, self.bias, self._epsilon)
+        return batch_norm(x, weight, bias, self._epsilon)
 
-    def _move(self, running, batch, share):
-        running.copy_(running * self._momentum + batch * share, False)
+    def _move(self, running, batch, share, channels):
+        if channels is None:
+            running.copy_(running * self._momentum + batch * share, False)
+        else:
+            running[:channels] = running[:channels] * self._momentum + batch * share
 
 
 class SyncBatchNorm2d(BatchNorm2d):
@@ -73,20 +85,20 @@ class SyncBatchNorm2d(BatchNorm2d):
     def _values_per_channel(self, x):
         return super()._values_per_channel(x) * _processes()
 
-    def _normalise(self, x):
+    def _normalise(self, x, weight, bias):
         if _processes() == 1:
-            return super()._normalise(x)
+            return super()._normalise(x, weight, bias)
         if x.place.is_gpu_place():
-            mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
+            mean, variance = (paddle.zeros_like(running) for running in self._of_first(x.shape[1])[2:])
             arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # 0.0: moved by all of the way to the batch's
-            out = _C_ops.sync_batch_norm_(x, mean, variance, self.weight, self.bias, *arguments)[0]
+            out = _C_ops.sync_batch_norm_(x, mean, variance, weight, bias, *arguments)[0]
             return out, mean, variance
         mean = _mean_over_processes(x)  # [1, C, 1, 1]
         x = x - mean
         variance = _mean_over_processes(x.square())
         x = x * paddle.rsqrt(variance + self._epsilon)
-        if self.weight is not None:
-            x = x * self.weight.reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+        if weight is not None:
+            x = x * weight.reshape([1, -1, 1, 1]) + bias.reshape([1, -1, 1, 1])
         return x, mean.detach().flatten(), variance.detach().flatten()
 
 
