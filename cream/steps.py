@@ -17,6 +17,7 @@ from pimm.utils import ModelEma, accuracy, all_reduce_gradients, all_reduce_mean
 
 from .board import Entry, PrioritizedBoard
 from .flops import CostTable
+from .history import OperationCounts
 from .meta import PICK_METHODS, Lesson, Teacher, meta_gradients
 from .sampler import Sampler
 from .space import Arch
@@ -92,6 +93,7 @@ class SinglePathStep:
     """Trains one sampled path a batch (SPOS, section 3.2).
 
     ``rng`` is in the same state on all processes, so that they draw the same path; metrics are means over them.
+    ``sampled`` counts the operations of all paths drawn.
     """
 
     ema = None
@@ -101,10 +103,17 @@ class SinglePathStep:
         self.net, self.loss_fn, self.update = net, loss_fn, update
         self.optimizer = update.optimizer
         self.sampler, self.rng = sampler, rng
+        self.sampled = OperationCounts(net.space)
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float | Tensor]:
-        metrics, _ = self.train_path(self.sampler(self.rng), images, labels)
+        metrics, _ = self.train_path(self.sample(), images, labels)
         return metrics
+
+    def sample(self) -> Arch:
+        """The path of the next batch, counted."""
+        arch = self.sampler(self.rng, self.board)
+        self.sampled.add(arch)
+        return arch
 
     def train_path(
         self, arch: Arch, images: Tensor, labels: Tensor, teacher: Teacher | None = None
@@ -128,19 +137,30 @@ class SinglePathStep:
         with frozen_batch_norm_statistics():
             return F.softmax(self.net(images, teacher.arch), axis=1)
 
+    def course(self) -> dict:
+        """What a report of the search wants to know of the step after each epoch, as plain data."""
+        return {"sampled": self.sampled.state_dict()}
+
     def state_dict(self) -> dict:
-        return {"update": self.update.state_dict(), "rng": self.rng.bit_generator.state}
+        return {
+            "update": self.update.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "sampled": self.sampled.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.update.load_state_dict(state["update"])
         self.rng.bit_generator.state = state["rng"]
+        if "sampled" in state:  # checkpoints of version 0.1 did not count
+            self.sampled.load_state_dict(state["sampled"])
 
 
 class CreamStep(SinglePathStep):
     """Trains one sampled path a batch, taught by the path on the board that it learns most from.
 
     Through epoch ``start_epoch`` paths train alone and the board stays empty. Every ``update_interval`` taught
-    batches the matching network is updated on two slices of the batch.
+    batches the matching network is updated on two slices of the batch. ``kept`` counts the operations of all paths
+    that found a place on the board.
     """
 
     def __init__(
@@ -164,9 +184,10 @@ class CreamStep(SinglePathStep):
         self.learns_to_match = pick_method == "meta" and update_interval > 0
         self.start_epoch, self.update_interval, self.slice_size = start_epoch, update_interval, slice_size
         self.batches_taught = self.meta_updates = 0
+        self.kept = OperationCounts(net.space)
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float | Tensor]:
-        arch = self.sampler(self.rng, self.board)
+        arch = self.sample()
         teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
         metrics, logits = self.train_path(arch, images, labels, teacher)
         if epoch > self.start_epoch:
@@ -208,7 +229,14 @@ class CreamStep(SinglePathStep):
         if self.board.accepts(prec1, mflops):
             n = self.slice_size
             features = F.softmax(logits[:n].astype("float32"), axis=1)
-            self.board.add(Entry(arch, prec1, mflops, *broadcast_tensors([images[:n].clone(), features])))
+            entry = Entry(arch, prec1, mflops, *broadcast_tensors([images[:n].clone(), features]))
+            self.board.add(entry)
+            if any(other is entry for other in self.board.entries):  # not where an earlier meeting was better
+                self.kept.add(arch)
+
+    def course(self) -> dict:
+        entries = [{"arch": entry.arch, "prec1": entry.prec1, "mflops": entry.mflops} for entry in self.board.entries]
+        return {**super().course(), "kept": self.kept.state_dict(), "board": entries}
 
     def state_dict(self) -> dict:
         return {
@@ -216,9 +244,12 @@ class CreamStep(SinglePathStep):
             "board": self.board.state_dict(),
             "batches_taught": self.batches_taught,
             "meta_updates": self.meta_updates,
+            "kept": self.kept.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.board.load_state_dict(state["board"])
         self.batches_taught, self.meta_updates = state["batches_taught"], state["meta_updates"]
+        if "kept" in state:
+            self.kept.load_state_dict(state["kept"])
