@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from .space import Arch, SearchSpace
+
+HISTORY = "history.jsonl"  # in a run's folder: a line of plain data for each epoch
+
+
+def read_history(path: Path) -> list[dict]:
+    """The lines of a history.jsonl, but for one that a kill cut short."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines
 
 
 class OperationCounts:

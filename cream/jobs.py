@@ -62,6 +62,7 @@ def search(cfg: Config) -> Candidate:
         """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
         with mode(net, training=False):
             found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
+            run.record(epoch, probes=[{"arch": arch, **one} for arch, one in zip(probes, found)], **step.course())
             board_prec1 = math.nan
             if step.board:
                 best = step.board.entries[0].arch

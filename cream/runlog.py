@@ -1,25 +1,30 @@
-"""What a run tells of itself: text log, progress bar, summary.csv and VisualDL; the first process speaks for all."""
+"""What a run tells of itself: log, progress bar, tables of its epochs, VisualDL; the first process speaks for all."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, update_summary
+
+from .history import HISTORY, read_history
 
 log = logging.getLogger("cream")
 LOGGERS = (log, logging.getLogger("pimm"))
 
 
 class RunLog:
-    """Writes into ``folder``: ``log.txt``, ``summary.csv`` with a row an epoch, and VisualDL's curves.
+    """Writes into ``folder``: ``log.txt``, VisualDL's records, and of each epoch a row in ``summary.csv`` and, where
+    there is more to tell than numbers, a line in ``history.jsonl``.
 
     Without a folder the log goes to the terminal alone.
     """
@@ -48,15 +53,23 @@ class RunLog:
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Curves ``group/name`` in VisualDL."""
-        if not is_main_process():
-            return
+        if is_main_process():
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._visualdl().add_scalar(f"{group}/{name}", value, step)
+
+    def images(self, group: str, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Pictures ``group/name`` in VisualDL, each [height, width, 3] uint8."""
+        if is_main_process():
+            for name, pixels in pictures.items():
+                self._visualdl().add_image(f"{group}/{name}", pixels, step, dataformats="HWC")
+
+    def _visualdl(self):
         if self._writer is None:
             from visualdl import LogWriter  # takes seconds to import
 
             self._writer = LogWriter(logdir=str(self.folder / "visualdl"))
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+        return self._writer
 
     def epoch(self, epoch: int, train: Mapping[str, float], evaluated: Mapping[str, float]) -> None:
         """One row of summary.csv, and the evaluation's curves."""
@@ -66,15 +79,24 @@ class RunLog:
             update_summary(epoch, train, evaluated, str(filename), write_header=empty)
         self.scalars("eval", evaluated, epoch)
 
+    def record(self, epoch: int, **course: object) -> None:
+        """One line of history.jsonl: plain data, under ``epoch`` and the names given."""
+        if is_main_process():
+            with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": epoch, **course}) + "\n")
+
     def rewind(self, epoch: int) -> None:
-        """Takes rows from ``epoch`` on out of summary.csv: a killed run had written them, and they will come again."""
-        filename = self.folder / "summary.csv"
-        if is_main_process() and filename.exists():
-            header, *rows = filename.read_text().splitlines() or [""]
+        """Takes what tells of ``epoch`` and later ones out of the records: it was killed, and they will come again."""
+        if not is_main_process():
+            return
+        summary, history = self.folder / "summary.csv", self.folder / HISTORY
+        if summary.exists():
+            header, *rows = summary.read_text().splitlines() or [""]
             numbered = [(row.partition(",")[0], row) for row in rows]
             kept = [row for number, row in numbered if number.isdecimal() and int(number) < epoch]
-            with atomic_file(filename) as file:
-                file.write("".join(f"{row}\n" for row in [header, *kept] if row).encode())
+            _write_lines(summary, [header, *kept] if header else [])
+        if history.exists():
+            _write_lines(history, [json.dumps(line) for line in read_history(history) if line["epoch"] < epoch])
 
     @contextmanager
     def progress(self, total: int, done: int, title: str) -> Iterator[tqdm]:
@@ -97,3 +119,8 @@ class RunLog:
                 logger.removeHandler(handler)
             handler.close()
         RunLog.current = None
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_file(path) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())

@@ -113,6 +113,7 @@ class Trainer:
         Raises CheckpointError if it is of another training.
         """
         if folder is None:
+            self.run.rewind(0)  # of a run that was killed before its first checkpoint
             broadcast_parameters(self.step.net)
             return
         if is_torch_file(folder):
