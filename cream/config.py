@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, Optional, Union, get_type_hints
 
 import yaml
 
-from cream.typed import ArchLists, Numbers, Rule, at_least, between, convert, key, one_of, section
+from cream.mobile_space import MobileSpace, describe, load_spec, mobile_space, read_spec
+from cream.typed import ArchLists, Nested, Numbers, Rule, at_least, between, convert, key, one_of, section
+from cream.yaml_text import compose, plain
 from pimm.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -103,6 +105,8 @@ class Supernet:
     STAGE_DEPTHS: Optional[tuple[int, ...]] = key(None, DEPTHS)  # ours: in place of those that it implies
     RESUNIT: bool = key(False)
     DIL_CONV: bool = key(False)
+    SKIP: bool = key(False)  # ours: leaving out a block that keeps the shape is drawn as an operation is
+    SPACE: Optional[Nested] = key(None)  # ours: in place of Cream's space, one described here or in the file named here
     METHOD: str = key("cream", one_of("cream", "single_path"))  # ours: how the supernet is trained
     SLICE: int = key(4, at_least(1))
     POOL_SIZE: int = key(10, at_least(1))
@@ -265,8 +269,17 @@ def load_config(path: Optional[Union[str, Path]] = None, overrides: Sequence[str
         else:
             raise ConfigError(f"{place}: unknown key {name}{_hint(name)}")
     _select_given_arch(cfg, places)
+    _read_space(cfg, places)
     _check_together(cfg, places)
     return cfg
+
+
+def given_space(cfg: Config, depths: Sequence[int]) -> MobileSpace:
+    """The space that SUPERNET.SPACE describes, or else Cream's with so many blocks in its searched stages."""
+    space = cfg.SUPERNET
+    if space.SPACE is not None:
+        return MobileSpace(read_spec(space.SPACE))
+    return mobile_space(depths, space.RESUNIT, space.DIL_CONV, space.SKIP)
 
 
 def lasting(cfg: Config) -> dict[str, Any]:
@@ -301,12 +314,7 @@ _Dumper.add_representer(
 
 
 def _read(path: Union[str, Path]) -> Iterator[_Setting]:
-    try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}, line {mark.line + 1}" if mark else path
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    root = compose(path)
     if root is None:
         return iter(())
     if not isinstance(root, yaml.MappingNode):
@@ -334,17 +342,11 @@ def _settings(node: yaml.MappingNode, prefix: str, path: Union[str, Path]) -> It
 
 def _raw_of(name: str, node: yaml.Node, place: str) -> Any:
     try:
-        return _raw(node)
+        return plain(node)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {name}.{error}") from None
     except RecursionError:
         raise ConfigError(f"{place}: {name} holds itself, or lists inside lists without end") from None
-
-
-def _raw(node: yaml.Node) -> Any:
-    if isinstance(node, yaml.SequenceNode):
-        return [_raw(item) for item in node.value]
-    if isinstance(node, yaml.MappingNode):
-        return {str(_raw(name)): _raw(value) for name, value in node.value}
-    return node.value
 
 
 def _override(text: str) -> _Setting:
@@ -407,6 +409,25 @@ def _select_given_arch(cfg: Config, places: dict[str, str]) -> None:
         raise ConfigError(f"{place}: NET.SELECTION is -1, so that NET.INPUT_ARCH must be given")
 
 
+def _read_space(cfg: Config, places: dict[str, str]) -> None:
+    """SPACE becomes the description that it names, so that the record of a run is complete in itself."""
+    given = cfg.SUPERNET.SPACE
+    if given is None:
+        return
+    place = f"{places['SUPERNET.SPACE']}: SUPERNET.SPACE"
+    try:
+        spec = load_spec(given) if isinstance(given, str) else read_spec(given, f"{place}.")
+    except OSError as error:
+        raise ConfigError(f"{place} names {given}: {error.strerror}; must be a file, or the description") from None
+    cfg.SUPERNET.SPACE = describe(spec)
+    beside = [name for name in ("STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP") if getattr(cfg.SUPERNET, name)]
+    if beside:
+        raise ConfigError(
+            f"{places[f'SUPERNET.{beside[0]}']}: SUPERNET.{beside[0]} changes Cream's own space; "
+            "must be left out beside SUPERNET.SPACE, which says all of its own"
+        )
+
+
 def _check_together(cfg: Config, places: dict[str, str]) -> None:
     space = cfg.SUPERNET
     if space.FLOPS_MINIMUM > space.FLOPS_MAXIMUM:
@@ -415,11 +436,14 @@ def _check_together(cfg: Config, places: dict[str, str]) -> None:
             f"{place}: SUPERNET.FLOPS_MINIMUM is {space.FLOPS_MINIMUM:g}; "
             f"must be at most SUPERNET.FLOPS_MAXIMUM, which is {space.FLOPS_MAXIMUM:g}"
         )
-    choices = 6 + space.RESUNIT + 2 * space.DIL_CONV
+    if cfg.NET.INPUT_ARCH is not None:  # a net that is given is not sampled
+        return
+    choices = given_space(cfg, space.STAGE_DEPTHS or [2] * 5).num_choices
     if space.HOW_TO_PROB == "pre_prob" and len(space.PRE_PROB) != choices:
-        names = ("PRE_PROB", "RESUNIT", "DIL_CONV", "HOW_TO_PROB")
+        names = ("PRE_PROB", "SPACE", "RESUNIT", "DIL_CONV", "SKIP", "HOW_TO_PROB")
         place = next(places[f"SUPERNET.{name}"] for name in names if f"SUPERNET.{name}" in places)
+        listed = "six, two more with DIL_CONV, one more with RESUNIT" if space.SPACE is None else "its operations"
         raise ConfigError(
             f"{place}: SUPERNET.PRE_PROB has {len(space.PRE_PROB)} values; must have {choices}, one for each choice "
-            "(six, one more with RESUNIT, two more with DIL_CONV)"
+            f"({listed}, and one for leaving a block out where that is drawn); HOW_TO_PROB: even needs none"
         )

@@ -1,34 +1,25 @@
-"""Cream's search space of mobile inverted residuals, its supernet, and the nets found in it."""
+"""Supernets of mobile blocks, the nets found in them, and how deep Cream's own space is for a range of FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, Swish, create_conv2d, hard_sigmoid
-from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
+from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid
+from pimm.models.efficientnet_builder import efficientnet_init_weights
 
+from .blocks import ACTIVATIONS, BLOCKS
 from .flops import SEARCH_RULES
 from .meta import MetaMatching
-from .space import SKIP, Arch, SearchSpace
+from .mobile_space import MobileSpace, Operation, Position, SpaceSpec, mobile_space
+from .space import SKIP, Arch
 from .supernet import Choices, SuperNet
 
-STEM_SIZE = 16
-NUM_FEATURES = 1280
-FIRST_STAGE = "ds_r1_k3_s1_e1_c16_se0.25"
-LAST_STAGE = "cn_r1_k1_s1_c320_se0.25"
-STAGES = (
-    "ir_r1_k{kernel}_s2_e{expansion}_c24_se0.25",
-    "ir_r1_k{kernel}_s2_e{expansion}_c40_se0.25",
-    "ir_r1_k{kernel}_s2_e{expansion}_c80_se0.25",
-    "ir_r1_k{kernel}_s1_e{expansion}_c96_se0.25",
-    "ir_r1_k{kernel}_s2_e{expansion}_c192_se0.25",
-)
-OPERATIONS = tuple({"kernel": kernel, "expansion": expansion} for kernel in (3, 5, 7) for expansion in (4, 6))
 SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
 
 # Millions of multiply-adds at 224 pixels of the six operations, [stage][first block or a further one][operation].
@@ -80,7 +71,7 @@ def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
     because even four blocks a stage stay below ``minimum``, stages grow on until the average path reaches it.
     Raises ConfigError where no size or depth fits.
     """
-    depths, size = [1] * len(STAGES), 7
+    depths, size = [1] * len(OPERATION_MFLOPS), 7
     least = _path_mflops(depths, min)
     if least > maximum:
         wanted = 0.0
@@ -119,47 +110,21 @@ def _grow_further(depths: list[int], minimum: float) -> list[int]:
     return depths
 
 
-def mobile_space(depths: Sequence[int]) -> SearchSpace:
-    """All paths with so many blocks in the five searched stages; raises ConfigError for another number of stages."""
-    if len(depths) != len(STAGES):
-        raise ConfigError(
-            f"there must be {len(STAGES)} stages between the first and the last, not {len(depths)}, "
-            "as in [[0], [3], [3, 3], [3, 1, 3], [3, 3, 3, 3], [3, 3, 3], [0]]"
-        )
-    return SearchSpace(
-        choices=((1,), *((len(OPERATIONS),) * depth for depth in depths), (1,)),
-        keeps_shape=((False,), *((False,) + (True,) * (depth - 1) for depth in depths), (False,)),
-    )
-
-
-def block_args(space: SearchSpace) -> list[list[list[dict]]]:
-    """What the builder needs to know of every choice, [stage][position][choice]."""
-    operations = [[stage.format(**operation) for operation in OPERATIONS] for stage in STAGES]
-    first, *searched, last = decode_arch_def([[FIRST_STAGE], *operations, [LAST_STAGE]])
-    positions = [[choices] * len(counts) for choices, counts in zip(searched, space.choices[1:-1])]
-    return [[first], *positions, [last]]
-
-
-class ChoicesBuilder(EfficientNetBuilder):
-    """Puts all operations of a position where the plain builder puts one block."""
-
-    def _make_block(self, arguments: dict, drop_path_rate: float) -> Choices:
-        in_chs, placed = self.in_chs, {name: arguments[name] for name in ("stride", "dilation")}
-        blocks = []
-        for operation in arguments["operations"]:
-            self.in_chs = in_chs
-            blocks.append(super()._make_block({**operation, **placed}, drop_path_rate))
-        return Choices(blocks)
+def make_block(operation: Operation, position: Position, **options) -> nn.Layer:
+    """One block in its place; of the net's ``options`` it gets those that its type takes."""
+    kind = BLOCKS[operation.block]
+    own = {argument: getattr(operation, name) for name, argument in kind.fields.items()}
+    shared = {name: options[name] for name in kind.options}
+    return kind.layer(in_chs=position.in_chs, out_chs=position.out_chs, stride=position.stride, **own, **shared)
 
 
 class MobileNet(nn.Layer):
-    """Stem, stages of blocks and head of a supernet or a child net; ``builder`` makes of each entry a block."""
-
-    builder = EfficientNetBuilder
+    """Stem, stages of blocks and head of a supernet or a child net; ``make_position`` says what stands in a place."""
 
     def __init__(
         self,
-        blocks: list[list[dict]],
+        spec: SpaceSpec,
+        positions: Sequence[Sequence[Position]],
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.0,
@@ -169,25 +134,36 @@ class MobileNet(nn.Layer):
     ):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        norm_kwargs = norm_kwargs or {}
-        builder = self.builder(
-            act_layer=Swish, se_kwargs=SE_KWARGS, norm_kwargs=norm_kwargs, drop_path_rate=drop_path_rate
+        norm_kwargs, act_layer = norm_kwargs or {}, ACTIVATIONS[spec.activation]
+        options = {"act_layer": act_layer, "norm_kwargs": norm_kwargs, "se_kwargs": SE_KWARGS}
+        rates = iter(np.linspace(0, drop_path_rate, sum(map(len, positions)), endpoint=False).tolist())
+        self.conv_stem = create_conv2d(in_chans, spec.stem, 3, stride=spec.stem_stride)
+        self.bn1 = BatchNorm2d(spec.stem, **norm_kwargs)
+        self.act1 = act_layer()
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(*(self.make_position(place, drop_path_rate=next(rates), **options) for place in stage))
+                for stage in positions
+            )
         )
-        self.conv_stem = create_conv2d(in_chans, STEM_SIZE, 3, stride=2)
-        self.bn1 = BatchNorm2d(STEM_SIZE, **norm_kwargs)
-        self.act1 = Swish()
-        self.blocks = nn.Sequential(*builder(STEM_SIZE, blocks))
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
-        self.conv_head = create_conv2d(builder.in_chs * self.global_pool.feat_mult(), NUM_FEATURES, 1, bias=True)
-        self.act2 = Swish()
-        self.classifier = nn.Linear(NUM_FEATURES, num_classes)
+        features = spec.stages[-1].channels * self.global_pool.feat_mult()
+        self.conv_head = create_conv2d(features, spec.head, 1, bias=True)
+        self.act2 = act_layer()
+        self.classifier = nn.Linear(spec.head, num_classes)
         efficientnet_init_weights(self)
 
+    @staticmethod
+    def make_position(position: Position, **options) -> nn.Layer:
+        """The block in a place that knows one operation."""
+        (operation,) = position.operations
+        return make_block(operation, position, **options)
+
     def stem(self, x: Tensor) -> Tensor:
-        return self.act1(self.bn1(self.conv_stem(x)))  # [N, 16, H/2, W/2]
+        return self.act1(self.bn1(self.conv_stem(x)))  # [N, stem, H / stride, W / stride]
 
     def head(self, x: Tensor) -> Tensor:
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, 1280]
+        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -198,18 +174,18 @@ class MobileSuperNet(MobileNet, SuperNet):
     State names are the official supernet's, ``blocks.STAGE.POSITION.CHOICE``.
     """
 
-    builder = ChoicesBuilder
     cost_rules = SEARCH_RULES
     torch_renames = {"blocks.3.4": None}  # a fifth block that the official code builds and no path reaches
 
-    def __init__(self, space: SearchSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
-        blocks = [
-            [{"operations": operations, "stride": operations[0]["stride"]} for operations in stage]
-            for stage in block_args(space)
-        ]
-        super().__init__(blocks, num_classes, **kwargs)
+    def __init__(self, space: MobileSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
+        super().__init__(space.spec, space.positions, num_classes, **kwargs)
         self.space = space
         self.meta_layer = MetaMatching(num_classes, slice_size)
+
+    @staticmethod
+    def make_position(position: Position, **options) -> Choices:
+        """All operations of a place."""
+        return Choices([make_block(operation, position, **options) for operation in position.operations])
 
     def shared_layers(self) -> Iterator[nn.Layer]:
         yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
@@ -220,16 +196,23 @@ class MobileSuperNet(MobileNet, SuperNet):
 
 
 class ChildNet(MobileNet):
-    """The net of one path: each block is the operation that ``arch`` names, -1 leaves one out."""
+    """The net of one path of ``space``: each block is the operation that ``arch`` names, -1 leaves one out.
 
-    def __init__(self, arch: Arch, num_classes: int = 1000, **kwargs):
-        space = mobile_space([len(stage) for stage in arch[1:-1]])
+    Without a ``space`` it is Cream's own, as deep as ``arch``.
+    """
+
+    def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
+        space = space or mobile_space([len(stage) for stage in arch[1:-1]])
         space.check(arch)
-        blocks = [
-            [operations[choice] for operations, choice in zip(stage, path) if choice != SKIP]
-            for stage, path in zip(block_args(space), arch)
+        positions = [
+            [
+                place._replace(operations=(place.operations[choice],))
+                for place, choice in zip(stage, path)
+                if choice != SKIP
+            ]
+            for stage, path in zip(space.positions, arch)
         ]
-        super().__init__(blocks, num_classes, **kwargs)
+        super().__init__(space.spec, positions, num_classes, **kwargs)
         self.arch = arch
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from pimm.models.fingerprints import models_with
 from pimm.models.torch_weights import is_foreign
 
 from .child import CHILD_NETS
-from .mobile import OPERATIONS, ChildNet, MobileSuperNet, mobile_space
+from .mobile import ChildNet, MobileSuperNet
+from .mobile_space import OPERATIONS, SE, Operation, mobile_space
 from .space import Arch, format_arch, parse_arch
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -129,7 +130,7 @@ def _child_arch(shapes: Shapes, blocks: Mapping[int, set[int]]) -> Arch | None:
             depthwise = shapes.get(f"blocks.{stage}.{position}.conv_dw.weight", ())
             if len(expanding) != 4 or len(depthwise) != 4 or not expanding[1]:
                 return None
-            operation = {"kernel": depthwise[-1], "expansion": expanding[0] / expanding[1]}
+            operation = Operation("ir", depthwise[-1], expanding[0] / expanding[1], SE)
             if operation not in OPERATIONS:
                 return None
             operations.append(OPERATIONS.index(operation))

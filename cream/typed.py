@@ -2,12 +2,16 @@
 
 import ast
 import dataclasses
+import difflib
 import math
-from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from pimm.errors import ConfigError
 
 Numbers = tuple[float, ...]
 ArchLists = tuple[tuple[int, ...], ...]
+Nested = dict[str, Any]  # names and what is below them, to be read elsewhere, or the file that holds it
 
 
 class Rule(NamedTuple):
@@ -35,9 +39,40 @@ def one_of(*choices: str) -> Rule:
 ANYTHING = Rule("", lambda value: True)
 
 
+REQUIRED = dataclasses.MISSING  # the default of a field that has none
+
+
 def key(default: Any, rule: Rule = ANYTHING) -> Any:
     """A field with its default and the rule that its values keep (``None`` is exempt)."""
     return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def read_fields(kind: type, raw: Any, place: str, **readers: Callable[[Any, str], Any]) -> Any:
+    """A dataclass of such fields from a mapping of names to texts; ``readers(value, where)`` read what is no scalar.
+
+    Raises ConfigError for an unknown name, one that is missing, and values as ``convert`` does; messages begin with
+    ``place`` and the name.
+    """
+    fields, hints = {item.name: item for item in dataclasses.fields(kind)}, get_type_hints(kind)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{place.rstrip('.: ')} is {_shown(raw)}; must hold {', '.join(fields)}")
+    values = {}
+    for name, value in raw.items():
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+            raise ConfigError(f"{place}{name} is unknown; {hint}")
+        if name in readers:
+            values[name] = readers[name](value, place + name)
+            continue
+        try:
+            values[name] = convert(value, hints[name], fields[name].metadata["rule"])
+        except ValueError as error:
+            raise ConfigError(f"{place}{name} {error}") from None
+    missing = [name for name, item in fields.items() if item.default is REQUIRED and name not in values]
+    if missing:
+        raise ConfigError(f"{place}{missing[0]} is missing")
+    return kind(**values)
 
 
 def section(kind: type) -> Any:
@@ -67,7 +102,7 @@ def _typed(raw: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         item_kind = get_args(kind)[0]
         return tuple(_typed(item, item_kind) for item in _items(raw, item_kind))
-    return _SCALARS[kind](raw)
+    return raw if kind == Nested and isinstance(raw, (dict, str)) else _SCALARS[kind](raw)
 
 
 def _items(raw: Any, kind: Any) -> Sequence[Any]:
@@ -119,6 +154,7 @@ _WORDS = {
     str: "text",
     Numbers: "a list of numbers",
     tuple[int, ...]: "a list of whole numbers",
+    Nested: "the name of a file, or a section",
     ArchLists: "a list of lists of whole numbers such as [[0], [3], [3, 1], [3, 1], [3, 3, 3], [3, 3], [0]]",
 }
 
