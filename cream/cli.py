@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Callable
 
 _THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
@@ -22,6 +24,8 @@ _FILE_TROUBLE = {
     for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
     if hasattr(errno, name)
 }
+
+_SETTING = re.compile(r"[A-Z_0-9.]+=")
 
 # Seconds within which paddle.distributed.launch notices that a process has failed.
 _LAUNCHER_PATIENCE = 10
@@ -40,6 +44,48 @@ def retrain(argv: Sequence[str] | None = None) -> int:
 def test(argv: Sequence[str] | None = None) -> int:
     """Measures a trained network (``cream-test``, ``tools/test.py``)."""
     return _command("test", "Test a trained network on the validation images.", argv)
+
+
+def rank_correlation(argv: Sequence[str] | None = None) -> int:
+    """Compares supernets' scores with training from scratch (``tools/rank_correlation.py``)."""
+
+    def job() -> None:
+        parser = argparse.ArgumentParser(
+            description="Correlate the accuracy of paths with a supernet's weights and trained from scratch.",
+            epilog="Several processes share the paths: under paddle.distributed.launch, or started one by one with "
+            "the same arguments. Started again, it goes on with what is in the output folder.",
+        )
+        parser.add_argument("searches", nargs="+", metavar="SEARCH", help="folder of a search (SAVE_PATH/MODEL)")
+        parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the recipe of training")
+        parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
+        parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
+        parser.add_argument("--sample", choices=("spread", "uniform"), default="spread", help="spread over the FLOPs")
+        parser.add_argument("--seed", type=int, default=0, help="of the choice of paths (default: 0)")
+        folders, overrides, args = _parse_with_settings(parser, argv, "searches")
+        recipe = load_config(args.cfg, overrides)
+        from cream import ranking
+
+        _use_cores()
+        found = ranking.rank_correlation(
+            [Path(folder) for folder in folders], recipe, Path(args.output), args.paths, args.sample, args.seed
+        )
+        if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+            for name, coefficients in found.items():
+                print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
+
+    return run(job)
+
+
+def _parse_with_settings(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str
+) -> tuple[list[str], list[str], argparse.Namespace]:
+    """Parses ``[NAME ...] [KEY=VALUE ...]`` and returns names and settings apart."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_intermixed_args(argv)
+    given = [*getattr(args, name), *args.overrides]
+    overrides = [text for text in given if _SETTING.match(text)]
+    return [text for text in given if not _SETTING.match(text)], overrides, args
 
 
 def parse_args(description: str, argv: Sequence[str] | None = None) -> Config:
@@ -83,11 +129,15 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
         cfg = parse_args(description, argv)
         from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
 
-        if not _THREADS_ARE_SET:
-            use_all_cores()
+        _use_cores()
         getattr(jobs, name)(cfg)
 
     return run(job)
+
+
+def _use_cores() -> None:
+    if not _THREADS_ARE_SET:
+        use_all_cores()
 
 
 def use_all_cores() -> None:

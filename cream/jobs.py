@@ -75,7 +75,6 @@ def search(cfg: Config) -> Candidate:
     write_config(cfg, run.folder)
     trainer.fit()
 
-    train_loader.set_epoch(0)
     candidates = score(
         net,
         paths_to_score(cfg, searched, step),

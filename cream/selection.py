@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pimm.data.loader import Loader
+
 from .evaluate import Batches, evaluate, mode, recalibrated_bn
 from .flops import CostTable
 from .runlog import log
@@ -31,11 +33,11 @@ def score(
     net: SuperNet,
     archs: Iterable[Arch],
     tables: tuple[CostTable, CostTable],
-    train: Batches,
+    train: Loader,
     val: Batches,
     batches: int,
 ) -> list[Candidate]:
-    """Every path's accuracy on ``val`` after its batch norms saw ``batches`` batches of ``train``; best first.
+    """Every path's accuracy on ``val`` after its batch norms saw the first batches of ``train``; best first.
 
     Of equals the cheaper comes first. The net is left as it was.
     """
@@ -46,6 +48,7 @@ def score(
         def predict(images, arch=arch):
             return net(images, arch)
 
+        train.set_epoch(0)  # the same images for every path
         with recalibrated_bn(net, predict, train, batches), mode(net, training=False):
             found = evaluate(predict, val)
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))

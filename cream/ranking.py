@@ -1,0 +1,328 @@
+"""Rank correlation: do nets rank by a supernet's weights as they do when each is trained from scratch?
+
+The experiment of Cream's section 4.2. Each finished piece of it is a file of its own, so that a kill costs little, any
+number of processes share the work, and another supernet of the same space can be compared later.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import functools
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+from scipy import stats
+
+from pimm.errors import ConfigError
+from pimm.utils import alone, atomic_file, latest_checkpoint
+from pimm.utils.checkpoint import MODEL, read_manifest
+
+from . import jobs
+from .build import SearchNet, of_found_net, trained_search, training_loader, validation_loader
+from .config import Config, lasting
+from .runlog import RunLog, log
+from .sampler import Sampler
+from .selection import score
+from .space import Arch, format_arch
+
+COEFFICIENTS: Mapping[str, Callable] = {
+    "kendall": stats.kendalltau,
+    "spearman": stats.spearmanr,
+    "pearson": stats.pearsonr,
+}
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+DRAWS_A_PATH = 64
+
+
+# Statistics
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A coefficient and its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    def as_json(self) -> dict[str, float | None]:
+        """The numbers by name; JSON has no NaN, so that one is null."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+
+def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) -> dict[str, Correlation]:
+    """Kendall's tau-b, Spearman's rho and Pearson's r of two lists, each with a 95% interval.
+
+    The interval is the percentile bootstrap over pairs; resamples in which one side is constant have no coefficient
+    and are left out. NaN where a list itself is constant.
+    """
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    draws = np.random.default_rng(seed).integers(len(true), size=(RESAMPLES, len(true)))
+    draws = [draw for draw in draws if np.ptp(predicted[draw]) > 0 and np.ptp(true[draw]) > 0]
+    if not draws:
+        return {name: Correlation(*[float("nan")] * 3) for name in COEFFICIENTS}
+    found = {}
+    for name, function in COEFFICIENTS.items():
+        resampled = [function(predicted[draw], true[draw])[0] for draw in draws]
+        low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        found[name] = Correlation(float(function(predicted, true)[0]), float(low), float(high))
+    return found
+
+
+# Which paths
+
+
+def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
+    """The first n different paths that are drawn."""
+    drawn = dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n))
+    return list(drawn)[:n]
+
+
+def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
+    """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first."""
+    left = uniform(sampler, rng, DRAWS_A_PATH * n)
+    costs = [sampler.flops(arch) for arch in left]
+    picked = []
+    for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
+        nearest = min(left, key=lambda arch, target=target: abs(sampler.flops(arch) - target))
+        left.remove(nearest)
+        picked.append(nearest)
+    return sorted(picked, key=sampler.flops)
+
+
+PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] = {"spread": spread, "uniform": uniform}
+
+
+def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:
+    """n different paths inside the search's FLOPs range, whatever it prefers to sample.
+
+    Raises ConfigError where the range has not as many.
+    """
+    even = Sampler(searched.space, searched.mflops, searched.sampler.minimum, searched.sampler.maximum)
+    archs = PATHS[how](even, np.random.default_rng(seed), n)
+    if len(archs) < n:
+        raise ConfigError(f"only {len(archs)} different paths were found in the FLOPs range; must be {n}: widen it")
+    return archs
+
+
+# The experiment
+
+
+def rank_correlation(
+    folders: Sequence[Path], recipe: Config, output: Path, n: int = 30, how: str = "spread", seed: int = 0
+) -> dict[str, dict[str, Correlation]]:
+    """Scores n paths with each search's weights, trains each once by ``recipe``, and correlates the two.
+
+    ``folders`` are searches of one space; ``how`` is one of PATHS and ``seed`` draws the paths. Writes
+    ``ranking.csv``, ``correlation.json`` and ``ranking.png`` into ``output``, and goes on with what is there. Under
+    ``paddle.distributed.launch``, or started several times, the processes share the paths. Returns the
+    coefficients by search. Raises ConfigError where the searches' spaces differ, or ``output`` holds another
+    experiment.
+    """
+    if n < 3:
+        raise ConfigError(f"{n} paths have no meaningful ranking; must be at least 3")
+    with alone():
+        output.mkdir(parents=True, exist_ok=True)
+        run = RunLog(output)
+        names = distinct_names(folders)
+        searches = {name: trained_search(folder)[:2] for name, folder in zip(names, folders)}
+        check_comparable(searches)
+        cfg, searched = searches[names[0]]
+        archs = draw_paths(searched, how, n, seed)
+        recipes = [of_found_net(recipe, cfg, arch, searched.resolution) for arch in archs]
+        check_same_experiment(output / "experiment.json", archs, recipes[0])
+        costs = [{"mflops": searched.mflops(arch), "mparams": searched.mparams(arch)} for arch in archs]
+        scores = {name: score_paths(*searches[name], folder, archs, output) for name, folder in zip(names, folders)}
+        searches.clear()  # the supernets make room for the nets
+        trained = train_paths(recipes, costs, output)
+        run.close()
+    rows = [
+        {"path": i, "arch": format_arch(arch), **costs[i], "trained": trained[i]["prec1"]}
+        | {inherited(name): found[i]["prec1"] for name, found in scores.items()}
+        for i, arch in enumerate(archs)
+    ]
+    return write_report(output, rows, names)
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, and as many before it as tell all apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise ConfigError("a search is named twice")
+    length = next(length for length in range(1, 1000) if len({part[-length:] for part in parts}) == len(parts))
+    return ["/".join(part[-length:]) for part in parts]
+
+
+def check_comparable(searches: Mapping[str, tuple[Config, SearchNet]]) -> None:
+    """Raises ConfigError where searches differ in what a path means."""
+    first, *others = searches
+    for name in others:
+        for what, get in {
+            "paths": lambda cfg, searched: (searched.space, searched.mflops.choices),
+            "image size": lambda cfg, searched: searched.resolution,
+            "number of classes": lambda cfg, searched: cfg.DATASET.NUM_CLASSES,
+            "FLOPs range": lambda cfg, searched: (searched.sampler.minimum, searched.sampler.maximum),
+        }.items():
+            if get(*searches[name]) != get(*searches[first]):
+                raise ConfigError(f"{first} and {name} have another {what}: their scores cannot be compared")
+
+
+def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Config) -> None:
+    """Notes paths and recipe in ``path``; raises ConfigError if it tells of others."""
+    settings = {name: value for name, value in lasting(recipe).items() if name != "NET.INPUT_ARCH"}
+    settings |= {"EPOCHS": recipe.EPOCHS, "LR": recipe.LR}
+    wanted = {"paths": [format_arch(arch) for arch in archs], "recipe": settings}
+    if not path.exists():
+        write_json(path, wanted)
+    known = json.loads(path.read_text())
+    if known["paths"] != wanted["paths"]:
+        raise ConfigError(f"{path} is of other paths: another number, seed, sampling or space; choose another output")
+    changed = [
+        f"{name} was {known['recipe'].get(name)} and is {value}"
+        for name, value in wanted["recipe"].items()
+        if known["recipe"].get(name) != value
+    ]
+    if changed:
+        raise ConfigError(f"{path} is of another recipe: {', '.join(changed[:5])}; choose another output")
+
+
+def score_paths(cfg: Config, searched: SearchNet, folder: Path, archs: Sequence[Arch], output: Path) -> list[dict]:
+    """Accuracies with inherited weights after batch norm saw training images, for each path."""
+    weights = read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"][:12]
+    loaders = training_loader(cfg, searched.resolution), validation_loader(cfg, searched.resolution)
+
+    def score_path(arch: Arch) -> dict:
+        (found,) = score(searched.net, [arch], searched.tables, *loaders, cfg.SUPERNET.SELECT_BATCHES)
+        return vars(found)
+
+    return share_out(
+        {
+            # Named after the weights: a search that went on is scored anew.
+            path_folder(output, i) / f"inherited-{weights}.json": functools.partial(score_path, arch)
+            for i, arch in enumerate(archs)
+        }
+    )
+
+
+def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Path) -> list[dict]:
+    """Evaluations of the nets after training from scratch; the dearest is begun first."""
+
+    def train(i: int, recipe: Config) -> dict:
+        recipe.SAVE_PATH, recipe.MODEL = str(output / "paths"), f"{i:03d}"
+        recipe.AUTO_RESUME, recipe.RESUME_PATH, recipe.CHECKPOINT_HISTORY = True, "", 1
+        log.info("path %d of %d from scratch: %s", i, len(recipes), format_arch(recipe.NET.INPUT_ARCH))
+        started = time.perf_counter()
+        found = jobs.retrain(recipe)
+        RunLog(output)  # the training closed this experiment's
+        log.info("path %d: top-1 %.2f%%, %.0f s", i, found["prec1"], time.perf_counter() - started)
+        return {"arch": recipe.NET.INPUT_ARCH, **found}
+
+    order = sorted(range(len(recipes)), key=lambda i: -costs[i]["mflops"])
+    found = share_out({path_folder(output, i) / "trained.json": functools.partial(train, i, recipes[i]) for i in order})
+    return [result for _, result in sorted(zip(order, found), key=lambda pair: pair[0])]
+
+
+def path_folder(output: Path, number: int) -> Path:
+    """Where all that is known of one path lies, its training's run among it."""
+    folder = output / "paths" / f"{number:03d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# Work that any number of processes share
+
+
+def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
+    """The contents of JSON files; each that is missing is made by its task, in one of the processes that run this.
+
+    Ends when all are there. A process that dies in the middle of a task leaves it to the others.
+    """
+    while missing := {path: task for path, task in tasks.items() if not path.exists()}:
+        worked = False
+        for path, task in missing.items():
+            with claimed(path) as mine:
+                if mine and not path.exists():
+                    write_json(path, task())
+                    worked = True
+        if not worked:
+            time.sleep(1)
+    return [json.loads(path.read_text()) for path in tasks]
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether no other process works on this file; keeps others off it until the end, or until this one dies."""
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
+            mine = True
+        except OSError:
+            mine = False
+        yield mine
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    with atomic_file(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+# The report
+
+
+def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
+    """Writes table, coefficients and plot, and returns the coefficients, those of the costs beside the searches'."""
+    columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
+    true = [row["trained"] for row in rows]
+    found = {name: correlate([row[column] for row in rows], true) for name, column in columns.items()}
+    with atomic_file(output / "ranking.csv") as file:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        file.write(text.getvalue().encode())
+    coefficients = {name: {key: one.as_json() for key, one in each.items()} for name, each in found.items()}
+    summary = {"paths": len(rows), "confidence": CONFIDENCE, "coefficients": coefficients}
+    write_json(output / "correlation.json", summary)
+    plot(output / "ranking.png", rows, {name: found[name] for name in names})
+    return found
+
+
+def inherited(name: str) -> str:
+    """The column of a search's accuracies."""
+    return f"inherited {name}"
+
+
+def plot(path: Path, rows: Sequence[Mapping], found: Mapping[str, Mapping[str, Correlation]]) -> None:
+    """A panel a search: accuracy from scratch against accuracy with inherited weights, coloured by cost."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import
+    from matplotlib.figure import Figure
+
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of the fonts that it finds
+    figure = Figure(figsize=(1 + 4.5 * len(found), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for panel, (name, coefficients) in zip(panels, found.items()):
+        points = panel.scatter(
+            [row[inherited(name)] for row in rows], [row["trained"] for row in rows], c=[row["mflops"] for row in rows]
+        )
+        panel.set_title(f"{name}\nKendall's tau {coefficients['kendall']}")
+        panel.set_xlabel("top-1 % with inherited weights")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("top-1 % trained from scratch")
+    figure.colorbar(points, ax=list(panels), label="MFLOPs")
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,0 +1,17 @@
+"""Does a supernet rank nets as training from scratch does?
+
+``python tools/rank_correlation.py SEARCH [SEARCH ...] --cfg RECIPE --output FOLDER [--paths N] [KEY=VALUE ...]``
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``, whose processes share the
+paths.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cream.cli import rank_correlation
+
+if __name__ == "__main__":
+    sys.exit(rank_correlation())
