@@ -41,9 +41,9 @@ from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
 from .child import ChildSpec, child_spec
-from .config import Config, dump, lasting, load_config
+from .config import Config, dump, given_space, lasting, load_config
 from .flops import CostTable, cost_tables, count_macs, count_parameters
-from .mobile import ChildNet, MobileSuperNet, fit_to_flops, mobile_space
+from .mobile import ChildNet, MobileSuperNet, fit_to_flops
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import Candidate
@@ -136,9 +136,6 @@ def write_config(cfg: Config, folder: Path) -> None:
 
 def check_search(cfg: Config) -> None:
     """Raises ConfigError for settings that a search cannot follow, before it begins."""
-    for name in ("RESUNIT", "DIL_CONV"):
-        if getattr(cfg.SUPERNET, name):
-            raise ConfigError(f"SUPERNET.{name} is True, but this operation is not available; must be False")
     retrain_recipe(cfg)
     if cfg.SUPERNET.METHOD == "cream":
         check_teaching(cfg)
@@ -167,7 +164,9 @@ def search_space(cfg: Config) -> tuple[SearchSpace, int]:
     """The space and its image size: as given, or as the FLOPs range implies."""
     limits = cfg.SUPERNET
     depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
-    if depths is None or resolution is None:
+    if limits.SPACE is not None:
+        resolution = resolution or cfg.DATASET.IMAGE_SIZE
+    elif depths is None or resolution is None:
         fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
         depths, resolution = depths or fitted_depths, resolution or fitted_resolution
     if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
@@ -175,7 +174,7 @@ def search_space(cfg: Config) -> tuple[SearchSpace, int]:
             "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
             cfg.DATASET.IMAGE_SIZE, resolution,
         )  # fmt: skip
-    return mobile_space(depths), resolution
+    return given_space(cfg, depths), resolution
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,8 @@ def with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
 def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
     """The net that ``cfg.NET`` names."""
     spec = child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
-    net = with_sync_bn(cfg, ChildNet(spec.arch, **net_options(cfg)))
+    space = None if cfg.NET.INPUT_ARCH is None else given_space(cfg, [len(stage) for stage in spec.arch[1:-1]])
+    net = with_sync_bn(cfg, ChildNet(spec.arch, space=space, **net_options(cfg)))
     macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
     log.info(
         "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
@@ -430,11 +430,13 @@ def retrain_recipe(cfg: Config) -> Config:
 
 
 def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Config:
-    """The recipe for one net of a search: its architecture and image size, and the search's data."""
+    """The recipe for one net of a search: its architecture, space and image size, and the search's data."""
     recipe = copy.deepcopy(recipe)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution
+    for name in ("SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
+        setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
     return recipe
 
 
