@@ -93,7 +93,7 @@ def test_linked_folders_count_and_loops_end(folder, tmp_path):
 
 def test_images_without_class_folders_are_one_class(tmp_path):
     save(tmp_path / "a.png")
-    assert Dataset(tmp_path).samples == [(str(tmp_path / "a.png"), 0)]
+    assert list(Dataset(tmp_path).samples) == [(str(tmp_path / "a.png"), 0)]
 
 
 def test_class_map(folder, tmp_path):

@@ -18,10 +18,18 @@ from pimm.data.constants import (
     IMAGENET_INCEPTION_MEAN,
     IMAGENET_INCEPTION_STD,
 )
-from pimm.data.dataset import AugMixDataset, Dataset, DatasetTar
+from pimm.data.dataset import AugMixDataset, Dataset, DatasetTar, ImageDataset
+from pimm.data.img_extensions import (
+    add_img_extensions,
+    del_img_extensions,
+    get_img_extensions,
+    is_img_extension,
+    set_img_extensions,
+)
 from pimm.data.loader import create_loader
 from pimm.data.mixup import FastCollateMixup, Mixup, mixup_batch, mixup_target
 from pimm.data.random_erasing import RandomErasing
+from pimm.data.readers import create_reader
 from pimm.data.samplers import OrderedDistributedSampler
 from pimm.data.transforms import (
     RandomResizedCropAndInterpolation,
@@ -43,6 +51,7 @@ __all__ = [
     "Dataset",
     "DatasetTar",
     "FastCollateMixup",
+    "ImageDataset",
     "Mixup",
     "OrderedDistributedSampler",
     "RandAugment",
@@ -50,13 +59,19 @@ __all__ = [
     "RandomResizedCropAndInterpolation",
     "ToNumpy",
     "ToTensor",
+    "add_img_extensions",
     "auto_augment_policy",
     "auto_augment_transform",
     "create_loader",
+    "create_reader",
     "create_transform",
+    "del_img_extensions",
+    "get_img_extensions",
+    "is_img_extension",
     "mixup_batch",
     "mixup_target",
     "rand_augment_ops",
     "rand_augment_transform",
     "resolve_data_config",
+    "set_img_extensions",
 ]

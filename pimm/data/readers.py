@@ -1,198 +1,258 @@
-"""Where images come from: a folder tree or a tar file, each an index of (path, class) and a way to open one."""
+"""Where images come from: folders, tar files or a list file; each an index of (path, class) and a way to open one.
+
+A reader has ``len(reader)``, ``reader[i]`` (an open file and a class index), ``filename`` and ``filenames``, as timm's
+have; ``ImageDataset`` takes any object with these. Those here also have ``samples`` and ``class_to_idx``.
+"""
 
 from __future__ import annotations
 
 import difflib
 import io
 import os
-import tarfile
-from pathlib import Path
 
-from pimm.errors import DataError
-from pimm.utils.misc import natural_key
+import numpy as np
 
-IMG_EXTENSIONS = (".png", ".jpg", ".jpeg")
+from pimm.data.class_map import load_class_map, number_classes, number_labels
+from pimm.data.folder_index import index_folder
+from pimm.data.img_extensions import get_img_extensions
+from pimm.data.samples import PathTable, Samples
+from pimm.data.splits import find_list, find_tars
+from pimm.data.tar_index import index_tars
+from pimm.errors import ConfigError, DataError
 
-_LAYOUT = f"expected CLASS/NAME with a name that ends in one of {', '.join(IMG_EXTENSIONS)}"
+_MAX_OPEN = 256  # tar files that stay open in each process
 
 
-def open_reader(root, class_map=""):
-    """Index a folder or a tar file. Raises ``DataError`` if there is none, or nothing usable in it."""
+def create_reader(name, root=None, split="train", **kwargs):
+    """Make the reader of a data set.
+
+    Args:
+        name: ``folder``, ``tar`` or ``list``; ``""`` chooses by what ``root`` is.
+        root: folder, tar file or list file.
+        split: which part of it, where ``root`` holds several.
+        kwargs: the reader's own arguments; those that are None are left out.
+
+    Raises:
+        ConfigError: for a reader that is not known, or an argument that it does not have.
+        DataError: for a ``root`` that does not exist or holds nothing usable.
+    """
+    if root is None:
+        raise ConfigError("a data set needs its root: the folder, tar file or list file with the images")
     root = os.fspath(root)
-    if os.path.isdir(root):
-        return FolderReader(root, class_map)
-    if os.path.isfile(root):
-        return TarReader(root, class_map)
-    raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
-
-
-def load_class_map(filename, root=""):
-    """Read ``{class name: index}`` from a text file with one name a line; looked for as it is, then inside ``root``."""
-    path = next((path for path in (Path(filename), Path(root, filename)) if path.is_file()), None)
-    if path is None:
-        raise DataError(f"{filename}: no such class map, nor inside {root or '.'}")
-    if path.suffix.lower() != ".txt":
-        raise DataError(f"{path}: a class map is a .txt file with one class name a line")
+    if not os.path.exists(root):
+        raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
+    kind = name.partition("/")[0].lower() or _kind_of(root)
+    if kind not in READERS:
+        near = difflib.get_close_matches(kind, READERS, n=1)
+        raise ConfigError(
+            f"{name}: no such reader{f'; did you mean {near[0]}' if near else ''}; there are {', '.join(READERS)}"
+        )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a class map is text in UTF-8, which this is not: {error}") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if len(set(names)) != len(names):
-        raise DataError(f"{path}: a class is named twice: {next(name for name in names if names.count(name) > 1)}")
-    return {name: index for index, name in enumerate(names)}
+        return READERS[kind](root, split=split, **{key: value for key, value in kwargs.items() if value is not None})
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"the reader {kind} of {root} has no such option: {error}") from None
 
 
-class _Reader:
-    """The index that both kinds share; ``samples`` is a list of (path, class index) in natural order of the paths."""
+class Reader:
+    """What all readers share: paths in order, their classes, and names to show."""
 
-    def __init__(self, root, class_map, entries, folders):
-        """``entries``: relative path of each image -> what opens it; ``folders``: relative paths of all folders."""
+    def __init__(self, root, paths, targets, class_to_idx):
+        """``paths``: ``PathTable`` relative to ``root``; ``targets``: int32 [images]."""
         self.root = root
-        _check_layout(root, entries, folders)
-        paths = sorted(entries, key=_order)
-        classes = {_class_name(path) for path in paths}
-        if class_map:
-            self.class_to_idx = load_class_map(class_map, root if os.path.isdir(root) else os.path.dirname(root))
-            _check_classes(root, classes, self.class_to_idx, class_map)
-        else:
-            self.class_to_idx = {name: index for index, name in enumerate(sorted(classes, key=_order))}
-        self.samples = [(self._full(path), self.class_to_idx[_class_name(path)]) for path in paths]
-        self._entries = [entries[path] for path in paths]
+        self.paths = paths
+        self.class_to_idx = class_to_idx
+        self.samples = Samples(paths, np.asarray(targets, np.int32), self._full)
 
-    def filename(self, index, basename=False, absolute=False):
-        path = self.samples[index][0]
-        if basename:
-            return os.path.basename(path)
-        return path if absolute else self._relative(path)
+    def __len__(self):
+        return len(self.samples)
 
-
-class FolderReader(_Reader):
-    """Images below a folder; symbolic links are followed."""
-
-    def __init__(self, root, class_map=""):
-        entries, folders, seen = {}, [], set()
-        for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_raise_unreadable):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link back to where we came from
-                subfolders.clear()
-                continue
-            seen.add(real)
-            subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-            folders.append(os.path.relpath(folder, root))
-            for name in filter(_is_image, files):
-                path = os.path.join(folder, name)
-                entries[os.path.relpath(path, root)] = path
-        super().__init__(root, class_map, entries, folders)
+    def __getitem__(self, index):
+        return self.open(index), int(self.samples.targets[index])
 
     def open(self, index):
-        return open(self._entries[index], "rb")
+        """The image's file, to read from."""
+        raise NotImplementedError
+
+    def filename(self, index, basename=False, absolute=False):
+        """Path of one image: below ``root``, or its last part, or in full."""
+        path = self.paths[index]
+        if basename:
+            return os.path.basename(path)
+        return self._full(path) if absolute else path
+
+    def filenames(self, basename=False, absolute=False):
+        """Paths of all images, in the order of their indices."""
+        return [self.filename(index, basename, absolute) for index in range(len(self))]
 
     def _full(self, path):
         return os.path.join(self.root, path)
 
-    def _relative(self, path):
-        return os.path.relpath(path, self.root)
 
+class FolderReader(Reader):
+    """Images below a folder, each of the class that its own folder is named after; symbolic links are followed.
 
-class TarReader(_Reader):
-    """Images inside an uncompressed tar file, read by position: any number of threads and processes may do so."""
+    Args:
+        cache_index: keep the index of the tree in a file (``.pimm_index.folder.npz`` in ``root``, or in the user's
+            cache folder); None does so for large trees alone.
+    """
 
-    def __init__(self, root, class_map=""):
-        try:
-            with tarfile.open(root, "r:") as archive:
-                members = archive.getmembers()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(
-                f"{root}: not a whole, uncompressed tar file ({error}); pack images with 'tar cf', without compression"
-            ) from error
-        contents = _contents(members)
-        entries, folders = {}, []
-        for member in members:
-            path = os.path.normpath(member.name)
-            if any(map(_is_hidden, path.split("/"))):
-                continue
-            if member.isdir():
-                folders.append(path)
-            elif _is_image(path) and path in contents:
-                entries[path] = contents[path]
-            elif _is_image(path) and (member.issym() or member.islnk()):
-                raise DataError(
-                    f"{root}: {path} is a link to {member.linkname}, which cannot be followed inside a tar file; "
-                    "pack images with 'tar --hard-dereference -h -cf'"
-                )
-        self._file = None
-        super().__init__(root, class_map, entries, folders)
+    def __init__(self, root, split="", class_map="", cache_index=None):
+        index = index_folder(root, cache_index)
+        if not len(index.paths) and any(name.endswith(".tar") for name in os.listdir(root)):
+            raise DataError(f"{root}: no images found but tar files; name the reader 'tar', or one of these files")
+        targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map)
+        super().__init__(root, index.paths, targets, class_to_idx)
 
     def open(self, index):
-        if self._file is None:
-            self._file = open(self.root, "rb", buffering=0)  # noqa: SIM115 (stays open)
-        start, size = self._entries[index]
-        data = os.pread(self._file.fileno(), size, start)  # leaves the position alone, which forked workers share
+        return open(self._full(self.paths[index]), "rb")
+
+
+class TarReader(Reader):
+    """Images inside uncompressed tar files, read by position: any number of threads and processes may do so.
+
+    The layouts are those of ``pimm.data.tar_index``.
+
+    Args:
+        root: a tar file of images or of tar files, or a folder of tar files.
+        target_key: where in a sample's JSON file its class is.
+        in_natural_order: as the folders would be; or else as the images lie in the files.
+        cache_index: as a folder's; the file is ``.pimm_index.tar.npz``.
+    """
+
+    def __init__(self, root, split="", class_map="", target_key=None, in_natural_order=True, cache_index=None):
+        self.files = find_tars(root, split)
+        index = index_tars(root, self.files, target_key, cache_index)
+        self._opened = {}
+        self._file_ids, self._spans, self.shard_ends = index.file_ids, index.spans, index.shard_ends
+        paths, label_ids = index.paths, index.label_ids
+        if in_natural_order and len(paths):
+            order = index.natural
+            paths, self._file_ids, self._spans = paths.take(order), self._file_ids[order], self._spans[order]
+            label_ids = label_ids[order] if len(label_ids) else label_ids
+        if index.labels:
+            class_to_idx = number_labels(index.labels, class_map, _folder_of(root), f"{root}: ")
+            targets = np.array([class_to_idx[label] for label in index.labels])[label_ids]
+        else:
+            targets, class_to_idx = _folder_classes(root, paths, index.empty, class_map)
+        super().__init__(root, paths, targets, class_to_idx)
+
+    def open(self, index):
+        start, size = self._spans[index].tolist()
+        data = self._read(int(self._file_ids[index]), start, size)
         if len(data) != size:
-            raise OSError(f"{self.root} ends inside this image")
+            raise OSError(f"{self.files[self._file_ids[index]]} ends inside this image")
         return io.BytesIO(data)
 
+    def _read(self, number, start, size):
+        """Reading by position leaves the file's own position alone, which forked workers share."""
+        file = self._opened.get(number)
+        if file is not None:
+            return os.pread(file.fileno(), size, start)
+        file = open(self.files[number], "rb", buffering=0)  # noqa: SIM115 (may stay open)
+        if len(self._opened) < _MAX_OPEN:
+            file = self._opened.setdefault(number, file)
+            return os.pread(file.fileno(), size, start)
+        with file:
+            return os.pread(file.fileno(), size, start)
+
     def __getstate__(self):
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_opened": {}}
 
     def _full(self, path):
-        return path
-
-    _relative = _full
+        return path if os.path.isfile(self.root) else os.path.join(self.root, path)
 
 
-def _contents(members):
-    """``{path: (position, size)}`` of the files of a tar file, and of hard links to those before them."""
-    contents = {}
-    for member in members:
-        path, target = os.path.normpath(member.name), os.path.normpath(member.linkname)
-        if member.isfile():
-            contents[path] = (member.offset_data, member.size)
-        elif member.islnk() and target in contents:
-            contents[path] = contents[target]
-    return contents
+class ListReader(Reader):
+    """Images of a text file with a line ``path label`` each, PaddleClas's format; where and how, see ``find_list``.
+
+    The label is what follows the last tab, or in a line without one the last space: other spaces belong to the path.
+    It is the class index, or with ``class_map`` the name of a class.
+
+    Raises:
+        DataError: naming file and line, for lines without a path or a usable label.
+    """
+
+    def __init__(self, root, split="train", class_map="", list_file=None):
+        self.list_file, folder = find_list(root, split, list_file)
+        class_to_idx = load_class_map(class_map, folder) if class_map else None
+        paths, targets = _read_list(self.list_file, class_to_idx)
+        class_to_idx = class_to_idx or {str(index): index for index in sorted(set(targets))}
+        super().__init__(str(folder), PathTable.of(paths), targets, class_to_idx)
+
+    def open(self, index):
+        return open(self._full(self.paths[index]), "rb")
 
 
-def _is_image(path):
-    return path.lower().endswith(IMG_EXTENSIONS) and not _is_hidden(os.path.basename(path))
+READERS = {"folder": FolderReader, "tar": TarReader, "list": ListReader}
 
 
-def _is_hidden(name):
-    return name == "__MACOSX" or (name.startswith(".") and name != ".")  # macOS puts '._x' beside each file 'x'
+def _kind_of(root):
+    if os.path.isdir(root):
+        return "folder"
+    return "list" if root.lower().endswith((".txt", ".lst")) else "tar"
 
 
-def _order(name):
-    return natural_key(name), name  # "A" and "a", "1" and "01" tie, and sets have an order of their own in each process
+def _folder_of(root):
+    return root if os.path.isdir(root) else os.path.dirname(root)
 
 
-def _class_name(path):
-    return os.path.basename(os.path.dirname(path))
+def _folder_classes(root, paths, empty, class_map):
+    """Class index of each image, the one of its folder's name, and the dict of all."""
+    if not len(paths):
+        raise DataError(f"{root}: no images found; {_layout()}")
+    names = [folder.rpartition("/")[2] for folder in paths.folders]
+    filled = np.unique(paths.folder_ids).tolist()
+    stray = next((number for number in filled if not paths.folders[number]), None)
+    if stray is not None and len(filled) > 1:
+        path = paths[np.argmax(paths.folder_ids == stray)]
+        raise DataError(f"{os.path.join(root, path)}: an image beside the class folders; {_layout()}")
+    if empty:
+        raise DataError(f"{os.path.join(root, empty[0])}: a class folder without images; {_layout()}")
+    classes = {names[number] for number in filled}
+    class_to_idx = number_classes(classes, class_map, _folder_of(root), os.path.join(root, ""))
+    return np.array([class_to_idx.get(name, -1) for name in names])[paths.folder_ids], class_to_idx
 
 
-def _check_layout(root, entries, folders):
-    if not entries:
-        raise DataError(f"{root}: no images found; {_LAYOUT}")
-    stray = next((path for path in entries if not os.path.dirname(path)), None)
-    if stray is not None and any(map(os.path.dirname, entries)):
-        raise DataError(f"{os.path.join(root, stray)}: an image beside the class folders; {_LAYOUT}")
-    filled = {"."}
-    for path in entries:
-        folder = os.path.dirname(path)
-        while folder and folder not in filled:
-            filled.add(folder)
-            folder = os.path.dirname(folder)
-    empty = next((folder for folder in sorted(folders) if folder not in filled), None)
-    if empty is not None:
-        raise DataError(f"{os.path.join(root, empty)}: a class folder without images; {_LAYOUT}")
+def _layout():
+    return f"expected CLASS/NAME with a name that ends in one of {', '.join(get_img_extensions())}"
 
 
-def _check_classes(root, classes, class_to_idx, class_map):
-    unknown = sorted(classes - class_to_idx.keys(), key=_order)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], class_to_idx, n=3)
+def _read_list(list_file, class_to_idx):
+    """Paths and class indices."""
+    paths, targets = [], []
+    try:
+        with open(list_file, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    path, label = _split_line(line.strip(), f"{list_file}:{number}")
+                    paths.append(path)
+                    targets.append(_index_of(label, class_to_idx, f"{list_file}:{number}"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{list_file}: a list is text in UTF-8, which this is not: {error}") from None
+    if not paths:
+        raise DataError(f"{list_file}: an empty list; expected lines 'path label'")
+    return paths, targets
+
+
+def _split_line(line, where):
+    parts = line.rsplit("\t" if "\t" in line else None, 1)
+    if len(parts) != 2 or not parts[0].strip():
+        raise DataError(f"{where}: {line!r} is not 'path label'")
+    return parts[0].strip(), parts[1].strip()
+
+
+def _index_of(label, class_to_idx, where):
+    if class_to_idx is None and label.isascii() and label.isdigit():
+        return int(label)
+    if class_to_idx is None:
+        raise DataError(f"{where}: {label!r} is no class index, 0 or more; names of classes need a class_map")
+    if label not in class_to_idx:
+        near = difflib.get_close_matches(label, class_to_idx, n=3)
         hint = f"; near names there: {', '.join(near)}" if near else ""
-        raise DataError(f"{os.path.join(root, unknown[0])}: this class is not in the class map {class_map}{hint}")
+        raise DataError(f"{where}: class {label!r} is not in the class map{hint}")
+    return class_to_idx[label]
 
 
 def _near_name(path):
@@ -201,7 +261,3 @@ def _near_name(path):
         return f"; {parent} does not exist either"
     near = difflib.get_close_matches(os.path.basename(path), os.listdir(parent), n=3)
     return f"; near names there: {', '.join(near)}" if near else ""
-
-
-def _raise_unreadable(error):
-    raise DataError(f"{error.filename}: this folder cannot be read: {error.strerror}") from error
