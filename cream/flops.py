@@ -15,7 +15,7 @@ from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_s
 
 from .evaluate import mode
 from .space import Arch
-from .supernet import SuperNet
+from .supernet import Choices, SuperNet
 
 Rule = Callable[[nn.Layer, Tensor, Tensor], int]
 
@@ -145,21 +145,39 @@ def cost_tables(net: SuperNet, resolution: int) -> tuple[CostTable, CostTable]:
 
     Counted by the net's ``cost_rules``; the fixed part is its ``counted_layers()``.
     """
-    mflops, mparams = [], []
+    table = _ChoiceCosts(net.cost_rules)
     shared = list(net.counted_layers())
+    mflops, mparams = [], []
     with mode(net, training=False):  # without dropout, which would draw random numbers
-        with counting(shared, net.cost_rules) as fixed:
+        with counting(shared, net.cost_rules) as first:
             x = net.stem(paddle.zeros([1, net.in_chans, resolution, resolution]))
         for stage, counts in zip(net.blocks, net.space.choices):
-            mflops.append([])
-            mparams.append([])
+            costs = []
             for position, count in zip(stage, counts):
-                blocks = [position.alone(choice) for choice in range(count)]
-                counted = [count_macs(block, x, net.cost_rules) for block in blocks]
-                mflops[-1].append([macs / 1e6 for macs, _ in counted])
-                mparams[-1].append([count_parameters(block) / 1e6 for block in blocks])
-                x = counted[0][1]
+                *cost, x = table(position, count, x)
+                costs.append(cost)
+            stage_macs, stage_params = zip(*costs)
+            mflops.append(list(stage_macs))
+            mparams.append(list(stage_params))
         with counting(shared, net.cost_rules) as last:
             net.head(x)
     fixed_params = sum(count_parameters(layer) for layer in shared)
-    return CostTable(mflops, (fixed.macs + last.macs) / 1e6), CostTable(mparams, fixed_params / 1e6)
+    return CostTable(mflops, (first.macs + last.macs) / 1e6), CostTable(mparams, fixed_params / 1e6)
+
+
+class _ChoiceCosts:
+    """Costs of all choices at a position; positions built alike, for images of one size, are counted once."""
+
+    def __init__(self, rules: Mapping[type, Rule]):
+        self.rules = rules
+        self.known: dict[tuple, tuple[list[float], list[float], Tensor]] = {}
+
+    def __call__(self, position: Choices, count: int, x: Tensor) -> tuple[list[float], list[float], Tensor]:
+        """Millions of multiply-adds and of parameters by choice, and what comes out of the position."""
+        key = (repr(position), tuple(x.shape))
+        if key not in self.known:
+            blocks = [position.alone(choice) for choice in range(count)]
+            counted = [count_macs(block, x, self.rules) for block in blocks]
+            mflops = [macs / 1e6 for macs, _ in counted]
+            self.known[key] = mflops, [count_parameters(block) / 1e6 for block in blocks], counted[0][1]
+        return self.known[key]

@@ -29,7 +29,9 @@ class Sampler:
     """Draws paths whose cost lies in [``minimum``, ``maximum``] MFLOPs.
 
     ``how`` weighs the operations: ``even``, ``pre_prob`` (by ``weights``) or ``teacher`` (by how often the full board
-    holds each; evenly before it is full). Raises ConfigError when the space has no path of such a cost.
+    holds each; evenly before it is full). Each path is drawn from one of ``bins`` equal parts of the range, picked
+    evenly, as SPOS's authors do: else costs that many paths have would crowd out the others. Raises ConfigError when
+    the space has no path of such a cost.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class Sampler:
         maximum: float,
         how: str = "even",
         weights: Sequence[float] | None = None,
+        bins: int = 1,
     ):
         self.space, self.flops = space, flops
         self.minimum, self.maximum = minimum, maximum
+        self.bins = bins
         self.num_choices = max(count for stage in space.choices for count in stage)
         policies: dict[str, Callable[[PrioritizedBoard], np.ndarray | None]] = {
             "even": lambda board: None,
@@ -60,17 +64,27 @@ class Sampler:
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
         """One path; without a ``board`` the policy ``teacher`` draws evenly."""
         probabilities = self.probabilities(board)
+        low, high = self._bin(rng)
         for _ in range(ATTEMPTS):
             rows = self.space.sample(rng, BATCH, probabilities)
             costs = self.flops.of_rows(rows)
-            inside = np.flatnonzero((costs >= self.minimum) & (costs <= self.maximum))
+            inside = np.flatnonzero((costs >= low) & (costs <= high))
             if len(inside):
                 return self.space.decode(rows[inside[0]])
+        part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
         raise ConfigError(
-            f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={self.minimum:.10g} and "
-            f"FLOPS_MAXIMUM={self.maximum:.10g} MFLOPs (this space reaches from {self.flops.least:.1f} to "
+            f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and "
+            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.flops.least:.1f} to "
             f"{self.flops.most:.1f}): widen the range"
         )
+
+    def _bin(self, rng: np.random.Generator) -> tuple[float, float]:
+        """The part of the range that the next path is drawn from."""
+        if self.bins == 1:
+            return self.minimum, self.maximum
+        edges = np.linspace(self.minimum, self.maximum, self.bins + 1)
+        index = rng.integers(self.bins)
+        return edges[index], edges[index + 1]
 
     def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
         """n paths spread evenly over the costs that the range allows, cheapest first."""

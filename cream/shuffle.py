@@ -6,17 +6,20 @@ State names are those of the authors' released weights, which NNI's example shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from pimm.errors import CheckpointError, ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, Linear, SelectAdaptivePool2d
 from pimm.layers.conv import conv2d
+from pimm.utils.serialization import load_arrays
 
-from .flops import CONVOLUTION_RULES
+from .flops import CONVOLUTION_RULES, CostTable
 from .space import Arch, SearchSpace
 from .supernet import Choices, SuperNet
 
@@ -30,6 +33,14 @@ PLAIN = (1.0,)  # ratios of a space that searches operations alone
 CHANNEL_RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # and of one that searches channels too
 SPOS_ARCH: Arch = ((2, 1, 0, 1), (2, 0, 2, 0), (2, 0, 2, 3, 0, 0, 0, 0), (3, 2, 3, 3))  # what the authors found
 BN_BIAS = 1e-4
+OP_FLOPS_KEYS = (
+    "shufflenet_3x3",
+    "shufflenet_5x5",
+    "shufflenet_7x7",
+    "xception_3x3",
+)  # OPERATIONS in the authors' table
+
+OpFlops = Mapping[str, Mapping["tuple[int, ...]", float]]
 
 
 def shuffle_space(ratios: Sequence[float] = PLAIN) -> SearchSpace:
@@ -153,6 +164,9 @@ class ShuffleChoices(Choices):
 
     def alone(self, choice: int) -> ShuffleBlock:
         return self.operation(choice).narrowed(self.widths[choice % len(self.widths)])
+
+    def extra_repr(self) -> str:
+        return f"widths={self.widths}"
 
 
 def _positions() -> Iterator[tuple[int, int, int]]:
@@ -284,3 +298,46 @@ class ShuffleNet(ShuffleNetV2):
 def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence[float]) -> ShuffleBlock:
     operation, ratio = divmod(choice, len(ratios))
     return ShuffleBlock(in_chs, _widths(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
+
+
+def read_op_flops(path: str | Path) -> OpFlops:
+    """The authors' table ``op_flops_dict.pkl``: ``{operation: {(channels, ..., height, width, stride): multiply-adds}}``.
+
+    Nothing in the file is run. Raises CheckpointError for a file that cannot be read or holds anything else.
+    """
+    table = load_arrays(path)
+    if not isinstance(table, dict) or not all(isinstance(costs, dict) for costs in table.values()):
+        raise CheckpointError(f"{path} is no table of operations' costs: it does not hold a dict of dicts")
+    try:
+        return {str(name): {tuple(key): float(cost) for key, cost in costs.items()} for name, costs in table.items()}
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no table of operations' costs: {error}") from None
+
+
+def op_flops_table(op_flops: OpFlops, resolution: int = 224, last_channels: int = 1000) -> CostTable:
+    """Millions of multiply-adds of the plain space's choices, as the authors' table has them.
+
+    It is asked for the last convolution and the classifier together, by ``last_channels``: not the 1024 channels that
+    there are but, as the authors do, the number of classes. Raises ConfigError for what the table does not hold.
+    """
+    size = resolution // 2
+    choices: list[list[list[float]]] = [[] for _ in DEPTHS]
+    stages = (stage for stage, depth in zip(choices, DEPTHS) for _ in range(depth))
+    for stage, (in_chs, out_chs, stride) in zip(stages, _positions()):
+        key = (in_chs, out_chs, out_chs // 2, size, size, stride)
+        stage.append([_look_up(op_flops, f"{name}_stride_{stride}", key) for name in OP_FLOPS_KEYS])
+        size //= stride
+    first = _look_up(op_flops, "conv1", (3, STEM_SIZE, resolution, resolution, 2))
+    return CostTable(
+        choices, first + _look_up(op_flops, "rest_operation", (CHANNELS[-1], last_channels, size, size, 1))
+    )
+
+
+def _look_up(op_flops: OpFlops, name: str, key: tuple[int, ...]) -> float:
+    costs = op_flops.get(name, {})
+    if key not in costs:
+        known = (
+            ", ".join(map(str, sorted(costs)[:10])) or f"nothing of that name, but {', '.join(sorted(op_flops)[:10])}"
+        )
+        raise ConfigError(f"the table of operations' costs has no {name} for {key}; it has {known}")
+    return costs[key] / 1e6

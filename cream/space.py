@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +72,7 @@ class SearchSpace:
     @property
     def num_operations(self) -> int:
         """Operations of the positions that offer most of them."""
-        return max(count for stage in self.choices for count in stage)
+        return max(_flat(self.choices))
 
     @property
     def num_choices(self) -> int:
@@ -85,7 +86,7 @@ class SearchSpace:
 
     def encode(self, arch: Arch) -> np.ndarray:
         """The path's choices in one row, [positions] int64."""
-        return np.array([choice for stage in arch for choice in stage], np.int64)
+        return np.fromiter(_flat(arch), np.int64)
 
     def decode(self, row: Sequence[int]) -> Arch:
         """The path behind one row of choices, [positions]."""
@@ -120,6 +121,40 @@ class SearchSpace:
             found.append(own / own.sum())
         return found
 
+    def mutate(self, arch: Arch, rng: np.random.Generator, probability: float) -> Arch:
+        """Draws each choice of a path anew with ``probability``, as ``sample`` draws it.
+
+        Raises ConfigError for a path of another space and for what is no probability.
+        """
+        if not 0 <= probability <= 1:
+            raise ConfigError(f"the probability of a mutation is {probability}; it must lie between 0 and 1")
+        row = self.encode(self.check(arch))
+        return self.decode(np.where(rng.random(len(row)) < probability, self.sample(rng)[0], row))
+
+    def crossover(self, first: Arch, second: Arch, rng: np.random.Generator) -> Arch:
+        """Takes each choice from one of two paths, by the toss of a coin; ConfigError for paths of another space."""
+        first_row, second_row = (self.encode(self.check(arch)) for arch in (first, second))
+        return self.decode(np.where(rng.random(len(first_row)) < 0.5, first_row, second_row))
+
+    def to_nni_json(self, arch: Arch) -> str:
+        """The path as NNI's ``architecture_final.json``: ``LayerChoice1``, ... with a one-hot list each.
+
+        A skipped block has no true entry.
+        """
+        pairs = zip(_flat(self.check(arch)), _flat(self.choices))
+        hot = [[index == choice for index in range(count)] for choice, count in pairs]
+        lines = (f'  "LayerChoice{number}": {json.dumps(values)}' for number, values in enumerate(hot, start=1))
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def from_nni_json(self, text: str) -> Arch:
+        """The path in the text of an ``architecture_final.json``, whose choices are one-hot lists or numbers.
+
+        NNI has written both, under names that end in the position. Raises ConfigError that says what does not fit.
+        """
+        counts = list(_flat(self.choices))
+        choices = _nni_choices(text, len(counts))
+        return self.check(self.decode(_read_choice(*entry, count) for entry, count in zip(choices, counts)))
+
     def check(self, arch: Arch) -> Arch:
         """Returns the path if it lies in this space; raises ConfigError that says where it does not."""
         if len(arch) != len(self.choices):
@@ -135,9 +170,47 @@ class SearchSpace:
                         f"architecture {format_arch(arch)}: block {position} of stage {stage} cannot be skipped: "
                         "it changes the shape, or belongs to the least depth of its stage"
                     )
-                if choice >= count:
+                if not SKIP <= choice < count:
                     raise ConfigError(
                         f"architecture {format_arch(arch)}: block {position} of stage {stage} has choices "
                         f"0 to {count - 1}, not {choice}"
                     )
         return arch
+
+
+def _flat(stages: Sequence[Sequence[int]]) -> Iterator[int]:
+    return (value for stage in stages for value in stage)
+
+
+def _nni_choices(text: str, positions: int) -> list[tuple[str, object]]:
+    """Names and values of NNI's mutables, in the order of the numbers at the end of their names."""
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"this architecture is not JSON: {error}") from None
+    numbers = {name: re.search(r"\d+$", name) for name in entries} if isinstance(entries, dict) else {}
+    unnumbered = [name for name, number in numbers.items() if number is None]
+    if not numbers or unnumbered:
+        names = ", ".join(map(repr, unnumbered[:5])) or "no names at all"
+        raise ConfigError(f"an architecture of NNI names its choices LayerChoice1, LayerChoice2, ...; this has {names}")
+    ordered = sorted((int(number[0]), name) for name, number in numbers.items())
+    first = ordered[0][0]  # of a second net in one process the numbers go on where those of the first end
+    if [number for number, _ in ordered] != list(range(first, first + positions)):
+        found = ", ".join(name for _, name in ordered[:30])
+        raise ConfigError(f"this space has {positions} choices, each with a number of its own; there are {found}")
+    return [(name, entries[name]) for _, name in ordered]
+
+
+def _read_choice(name: str, value: object, count: int) -> int:
+    """A choice from a one-hot list of ``count`` truth values, or from its number, as text or not."""
+    if isinstance(value, list) and len(value) == count and all(isinstance(hot, bool) for hot in value):
+        if value.count(True) < 2:
+            return value.index(True) if True in value else SKIP
+    elif isinstance(value, str) and re.fullmatch(r"\d{1,4}", value):
+        return int(value)
+    elif type(value) is int:
+        return value
+    raise ConfigError(
+        f"{name} is {json.dumps(value):.80}; it must be a list of {count} truth values, at most one of them true, "
+        "or the number of a choice"
+    )
