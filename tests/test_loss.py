@@ -77,9 +77,42 @@ def test_loss_and_gradient(key, cls, precision):
         lambda: LabelSmoothingCrossEntropy(1.0),
         lambda: BinaryCrossEntropy(smoothing=-0.1),
         lambda: AsymmetricLossMultiLabel(reduction="average"),
+        lambda: AsymmetricLossSingleLabel(reduction="sum"),
         lambda: JsdCrossEntropy(num_splits=3)(paddle.zeros([4, 2]), paddle.zeros([4], "int64")),
     ],
 )
 def test_impossible_settings(build):
     with pytest.raises(ConfigError, match=r"smoothing|reduction|split"):
         build()
+
+
+def closed_form_asl(logits, targets, weight, pos_weight, gamma_neg=4, gamma_pos=1, clip=0.05):
+    positive = 1 / (1 + np.exp(-logits))
+    negative = np.minimum(1 - positive + clip, 1)
+    losses = np.where(
+        targets > 0,
+        pos_weight * np.log(positive) * (1 - positive) ** gamma_pos,
+        np.log(negative) * (1 - negative) ** gamma_neg,
+    )
+    return -(losses * weight).sum() / len(logits)
+
+
+def test_weights_of_the_asymmetric_loss():
+    logits = golden.inputs((4, 3)).astype(np.float64)
+    targets = (golden.inputs((4, 3), stream=2) > 0).astype(np.float64)
+    weight, pos_weight = np.array([0.5, 1.0, 2.0]), np.array([3.0, 1.0, 0.25])
+    tensors = [paddle.to_tensor(value.astype(np.float32)) for value in (logits, targets, weight, pos_weight)]
+    loss = AsymmetricLossMultiLabel(weight=tensors[2], pos_weight=tensors[3])(*tensors[:2])
+    assert loss.item() == pytest.approx(closed_form_asl(logits, targets, weight, pos_weight), rel=1e-5)
+    number = AsymmetricLossMultiLabel(pos_weight=3.0)(*tensors[:2])
+    assert number.item() == pytest.approx(closed_form_asl(logits, targets, 1.0, 3.0), rel=1e-5)
+
+
+def test_dense_targets_are_smoothed_towards_a_half_where_asked():
+    logits = paddle.to_tensor(golden.inputs((4, 3)))
+    targets = (golden.inputs((4, 3), stream=2) > 0).astype(np.float32)
+    smoothed = BinaryCrossEntropy(smoothing=0.2, smooth_dense=True)(logits, paddle.to_tensor(targets))
+    by_hand = BinaryCrossEntropy(smoothing=0.2)(logits, paddle.to_tensor(targets * 0.8 + 0.1))
+    assert smoothed.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    plain = BinaryCrossEntropy(smoothing=0.2)(logits, paddle.to_tensor(targets))
+    assert plain.item() != pytest.approx(smoothed.item(), rel=1e-3)

@@ -11,20 +11,24 @@ import paddle
 import pytest
 from paddle import nn
 
-from pimm.errors import CheckpointError
+from pimm.errors import CheckpointError, ConfigError
 from pimm.utils import (
     AverageMeter,
     ModelEma,
     ModelEmaV2,
     ModelEmaV3,
+    ParseKwargs,
     accuracy,
     add_bool_arg,
+    check_batch_size_retry,
+    decay_batch_step,
     get_outdir,
     get_state_dict,
     natural_key,
     random_seed,
     save_arrays,
     setup_default_logging,
+    trim_summary,
     unwrap_model,
     update_summary,
     write_checkpoint,
@@ -144,6 +148,23 @@ def test_model_ema_on_a_device_of_its_own():
     np.testing.assert_allclose(average.ema.conv.bias.numpy(), 0.75 * before + 0.25 * target, rtol=1e-6)
 
 
+def test_an_average_in_half_precision_is_refused_and_kept_in_float32():
+    net = Net()
+    net.register_buffer("seen", paddle.to_tensor([3]))
+    net.bfloat16()
+    with pytest.raises(ConfigError, match="give dtype='float32'"):
+        ModelEmaV3(net)
+    with pytest.raises(ConfigError, match="not float64"):
+        ModelEmaV3(net, dtype="float64")
+    average = ModelEmaV3(net, decay=0.999, dtype="float32")
+    average.module.conv.bias.set_value(np.zeros(4, np.float32))
+    net.conv.bias.set_value(paddle.full([4], 0.25, "bfloat16"))
+    for _ in range(3):
+        average.update(net)
+    np.testing.assert_allclose(average.module.conv.bias.numpy(), np.full(4, 0.25 * (1 - 0.999**3)), rtol=1e-4)
+    assert average.module.seen.dtype == paddle.int64
+
+
 def test_model_ema_resumes(tmp_path):
     net, other = Net(), Net()
     set_state(other, 3)
@@ -177,6 +198,19 @@ def test_summary(tmp_path):
     assert rows[0]["train_loss"] == "1.5"
 
 
+def test_summary_of_today(tmp_path):
+    path = tmp_path / "summary.csv"
+    for epoch in range(3):
+        update_summary(epoch, {"loss": 1.5}, None, path, lr=0.5 - 0.1 * epoch)
+    assert path.read_text().splitlines()[:2] == ["epoch,train_loss,lr", "0,1.5,0.5"]
+    trim_summary(path, 1)
+    update_summary(1, {"loss": 9.0}, {}, path, lr=0.25)
+    assert path.read_text() == "epoch,train_loss,lr\n0,1.5,0.5\n1,9.0,0.25\n"
+    trim_summary(path, 2)
+    trim_summary(tmp_path / "none.csv", 0)
+    assert len(path.read_text().splitlines()) == 3
+
+
 def test_output_folders(tmp_path):
     first = get_outdir(str(tmp_path), "train", "run")
     assert get_outdir(str(tmp_path), "train", "run") == first
@@ -208,6 +242,37 @@ def test_add_bool_arg():
     add_bool_arg(parser, "use-ema", default=True)
     values = [parser.parse_args(line).use_ema for line in ([], ["--no-use-ema"], ["--use-ema"])]
     assert values == [True, False, True]
+
+
+def test_key_value_options(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model-kwargs", nargs="*", default={}, action=ParseKwargs)
+    words = ["drop=0.2", "act=relu", "sizes=(1, 2)", "text=a=b", "none=None", ""]
+    expected = {"drop": 0.2, "act": "relu", "sizes": (1, 2), "text": "a=b", "none": None}
+    assert parser.parse_args(["--model-kwargs", *words]).model_kwargs == expected
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--model-kwargs", "drop"])
+    assert "expected KEY=VALUE, got 'drop'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, sizes",
+    [
+        ({}, [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1, 0]),
+        ({"num_intra_steps": 1}, [64, 32, 16, 8, 4, 2, 1, 0]),
+        ({"num_intra_steps": 4, "no_odd": True}, [64, 56, 48, 40, 32, 28, 24, 20, 16, 14, 12, 10, 8, 6, 4, 2, 0]),
+    ],
+)
+def test_smaller_batches(options, sizes):
+    seen = [64]
+    while seen[-1]:
+        seen.append(decay_batch_step(seen[-1], **options))
+    assert seen == sizes
+
+
+@pytest.mark.parametrize("text, worth", [("CUDA out of memory", True), ("an Illegal memory access", False)])
+def test_when_a_smaller_batch_may_help(text, worth):
+    assert check_batch_size_retry(text) is worth
 
 
 def test_random_seed_differs_by_rank():

@@ -448,6 +448,25 @@ def test_recovery_keeps_two(tmp_path, training):
     assert Path(saver.find_recovery()).name == "recovery-1-9"
 
 
+def test_a_saver_of_what_it_was_given(tmp_path, training):
+    net, optimizer = training
+    average = ModelEma(net)
+    scaler = types.SimpleNamespace(state_dict_key="amp_scaler", state_dict=lambda: {"scale": 8.0})
+    saver = CheckpointSaver(net, optimizer, args=ARGS, model_ema=average, amp_scaler=scaler, checkpoint_dir=tmp_path)
+    saver.save_recovery(0, batch_idx=3)
+    assert saver.save_checkpoint(0, 12.5) == saver.save_checkpoint(1, metric=2.0) == (12.5, 0)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-0", "checkpoint-1", "model_best", "recovery-0-3"]
+    for name in ("checkpoint-1", "recovery-0-3"):
+        found = read_checkpoint(tmp_path / name)
+        assert found.manifest["arch"] == "tiny"
+        assert set(found.files) == {"model.pdparams", "ema.pdema", "optimizer.pdopt", "state.pdstate"}
+        assert found.files["state.pdstate"] == {"amp_scaler": {"scale": 8.0}}
+    with pytest.raises(TypeError, match="metrics"):
+        saver.save_checkpoint(2, metrics=1.0)
+    with pytest.raises(ConfigError, match="needs its optimizer"):
+        CheckpointSaver(net)
+
+
 def test_damaged_history_is_told_and_does_not_stop_a_saver(tmp_path, training, caplog):
     save_epochs(CheckpointSaver(checkpoint_dir=tmp_path), training, [10.0, 20.0])
     for name in ("checkpoint-0", "model_best"):

@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
+import pytest
 from paddle import nn
 
+from pimm.errors import ConfigError
 from pimm.utils import (
     all_reduce_gradients,
     all_reduce_mean,
@@ -20,9 +23,12 @@ from pimm.utils import (
     broadcast_values,
     distribute_bn,
     init_distributed,
+    init_distributed_device,
+    is_distributed_env,
     is_main_process,
     rank,
     reduce_tensor,
+    world_info_from_env,
     world_size,
 )
 
@@ -30,12 +36,14 @@ ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
 import json, sys
+from types import SimpleNamespace
 import numpy as np, paddle
 from paddle import nn
 from pimm.utils import *
 from pimm.utils import broadcast_parameters, broadcast_tensors
 
-init_distributed()
+args = SimpleNamespace(device="cpu")
+device = init_distributed_device(args)
 init_distributed()
 r = rank()
 paddle.seed(r)
@@ -55,6 +63,8 @@ def statistics(reduce):
 tensor = paddle.to_tensor([1.0, r], dtype="float64")
 result = {
     "rank": [r, world_size(), is_main_process()],
+    "args": [args.rank, args.local_rank, is_primary(args), is_primary(args, local=True)],
+    "shared": [args.world_size, args.distributed, args.device, device, is_distributed_env()],
     "own": before,
     "weights": weights,
     "gradient": net[0].weight.grad.tolist(),
@@ -91,12 +101,14 @@ def launch(folder, processes):
 def test_two_processes(tmp_path):
     results = launch(tmp_path, 2)
     assert [result.pop("rank") for result in results] == [[0, 2, True], [1, 2, False]]
+    assert [result.pop("args") for result in results] == [[0, 0, True, True], [1, 1, False, False]]
     assert [result.pop("unchanged") for result in results] == [[1.0, 0.0], [1.0, 1.0]]
     first, second = (result.pop("own") for result in results)
     assert first != second
     assert results[0] == results[1]
     assert results[0] == {
         "weights": first,
+        "shared": [2, True, "cpu", "cpu", True],
         "gradient": [[3.0, 3.0]] * 3,  # two images of ones and of twos: the mean of 2 and 4
         "bias gradient": [2.0, 2.0],
         "off path": True,
@@ -121,7 +133,24 @@ def test_one_process():
     all_reduce_gradients(net.parameters())
     assert all(np.array_equal(value.numpy(), before[name]) for name, value in net.state_dict().items())
     assert net[0].weight.grad.tolist() == [[1.0, 1.0]] * 3
+    assert (is_distributed_env(), world_info_from_env()) == (False, (0, 0, 1))
     tensor = paddle.to_tensor([1.0, 2.0])
     assert all_reduce_sum(tensor).tolist() == broadcast_values(tensor) == [1.0, 2.0]
     assert all_reduce_mean([tensor])[0].tolist() == broadcast_tensors([tensor])[0].tolist() == [1.0, 2.0]
     assert reduce_tensor(tensor, 2).tolist() == [0.5, 1.0]
+
+
+def test_the_device_of_one_process(monkeypatch):
+    args = SimpleNamespace()
+    assert init_distributed_device(args) == args.device == paddle.get_device()
+    assert (args.distributed, args.world_size, args.rank, args.local_rank) == (False, 1, 0, 0)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
+    for device in ("cuda", "gpu:1"):
+        with pytest.raises(ConfigError, match="Paddle finds no GPU"):
+            init_distributed_device(SimpleNamespace(device=device))
+    chosen = []
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    for device in ("cuda", "cuda:1", "gpu"):
+        init_distributed_device(SimpleNamespace(device=device))
+    assert chosen == ["gpu:0", "gpu:1", "gpu:0"]

@@ -20,8 +20,9 @@ class AsymmetricLossMultiLabel(nn.Layer):
     """For many labels an image: logits and 0/1 targets [N, C], computed in float32.
 
     ``gamma_neg`` and ``gamma_pos`` focus on hard cases, ``clip`` is the probability that negatives are shifted by,
-    ``disable_torch_grad_focal_loss`` takes the focusing weights as constants. ``reduction`` is batchmean (the sum over
-    classes, the mean over images), sum, mean or none.
+    ``disable_torch_grad_focal_loss`` takes the focusing weights as constants. ``weight`` is by class,
+    ``pos_weight``, of the positive term, a number or by class. ``reduction`` is batchmean (the sum over classes, the
+    mean over images), sum, mean or none.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class AsymmetricLossMultiLabel(nn.Layer):
         disable_torch_grad_focal_loss=False,
         smoothing=0.0,
         reduction="batchmean",
+        weight=None,
+        pos_weight=None,
     ):
         super().__init__()
         if reduction not in _REDUCTIONS:
@@ -43,18 +46,21 @@ class AsymmetricLossMultiLabel(nn.Layer):
         self.constant_focus = disable_torch_grad_focal_loss
         self.smoothing = smoothing
         self.reduction = _REDUCTIONS[reduction]
+        self.weight = 1.0 if weight is None else weight
+        self.pos_weight = 1.0 if pos_weight is None else pos_weight
 
     def forward(self, x, y):
         x, y = x.astype("float32"), y.astype("float32")
         y = y * (1.0 - self.smoothing) + 0.5 * self.smoothing
         positive = F.sigmoid(x)
         negative = (1.0 - positive + self.clip).clip(max=1.0)
-        loss = y * positive.clip(min=self.eps).log() + (1.0 - y) * negative.clip(min=self.eps).log()
+        loss_positive = y * positive.clip(min=self.eps).log() * self.pos_weight
+        loss = loss_positive + (1.0 - y) * negative.clip(min=self.eps).log()
         if self.gamma_neg > 0 or self.gamma_pos > 0:
             missed = 1.0 - positive * y - negative * (1.0 - y)
             focus = missed ** (self.gamma_pos * y + self.gamma_neg * (1.0 - y))
             loss = loss * (focus.detach() if self.constant_focus else focus)
-        return self.reduction(-loss)
+        return self.reduction(-loss * self.weight)
 
 
 class AsymmetricLossSingleLabel(nn.Layer):
@@ -65,6 +71,8 @@ class AsymmetricLossSingleLabel(nn.Layer):
 
     def __init__(self, gamma_pos=1, gamma_neg=4, eps=0.1, reduction="mean"):
         super().__init__()
+        if reduction not in ("mean", "none"):
+            raise ConfigError(f"unknown reduction {reduction!r}; valid are mean and none")
         self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
         self.eps = eps
         self.reduction = reduction

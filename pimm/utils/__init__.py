@@ -3,6 +3,7 @@
 from pimm.utils.average import average_checkpoints
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
+from pimm.utils.decay_batch import check_batch_size_retry, decay_batch_step
 from pimm.utils.distributed import (
     all_reduce_gradients,
     all_reduce_mean,
@@ -14,18 +15,23 @@ from pimm.utils.distributed import (
     broadcast_values,
     distribute_bn,
     init_distributed,
+    init_distributed_device,
+    is_distributed_env,
     is_main_process,
+    is_primary,
     rank,
     reduce_tensor,
+    world_info_from_env,
     world_size,
 )
 from pimm.utils.log import FormatterNoInfo, setup_default_logging
 from pimm.utils.metrics import AverageMeter, accuracy
-from pimm.utils.misc import add_bool_arg, natural_key, random_seed
-from pimm.utils.model import get_state_dict, unwrap_model
+from pimm.utils.misc import ParseKwargs, add_bool_arg, natural_key
+from pimm.utils.model import freeze, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
+from pimm.utils.random import random_seed
 from pimm.utils.serialization import atomic_file, load_arrays, save_arrays
-from pimm.utils.summary import get_outdir, update_summary
+from pimm.utils.summary import get_outdir, trim_summary, update_summary
 
 __all__ = [
     "AverageMeter",
@@ -35,6 +41,7 @@ __all__ = [
     "ModelEma",
     "ModelEmaV2",
     "ModelEmaV3",
+    "ParseKwargs",
     "accuracy",
     "add_bool_arg",
     "all_reduce_gradients",
@@ -47,11 +54,17 @@ __all__ = [
     "broadcast_parameters",
     "broadcast_tensors",
     "broadcast_values",
+    "check_batch_size_retry",
+    "decay_batch_step",
     "distribute_bn",
+    "freeze",
     "get_outdir",
     "get_state_dict",
     "init_distributed",
+    "init_distributed_device",
+    "is_distributed_env",
     "is_main_process",
+    "is_primary",
     "latest_checkpoint",
     "load_arrays",
     "natural_key",
@@ -61,8 +74,11 @@ __all__ = [
     "reduce_tensor",
     "save_arrays",
     "setup_default_logging",
+    "trim_summary",
+    "unfreeze",
     "unwrap_model",
     "update_summary",
+    "world_info_from_env",
     "world_size",
     "write_checkpoint",
 ]

@@ -38,36 +38,80 @@ class CheckpointSaver:
     ``decreasing``) and always the newest, so that resuming never goes back; ``model_best`` is the best one. Of those
     inside epochs the last two are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's own: a resumed
     training goes on with the history it had. The main process alone writes.
+
+    As in today's timm the saver can be given what it saves: ``save_checkpoint(epoch, metric=None)`` and
+    ``save_recovery(epoch, batch_idx=0)`` are then enough, and the state of ``amp_scaler`` is saved along. As in 0.1.20
+    it can do without; then each call names it all: ``save_checkpoint(model, optimizer, args, epoch, model_ema=None,
+    metric=None, use_amp=False, state=None)`` and ``save_recovery(model, optimizer, args, epoch, model_ema=None,
+    use_amp=False, batch_idx=0, state=None)``. There ``state`` is whatever else the training needs, plain data and
+    arrays; a loss scaler's state belongs there, for which 0.1.20 had ``use_amp``. ``args`` is noted in the manifest.
     """
 
     def __init__(
         self,
+        model=None,
+        optimizer=None,
+        args=None,
+        model_ema=None,
+        amp_scaler=None,
         checkpoint_prefix="checkpoint",
         recovery_prefix="recovery",
         checkpoint_dir="",
         recovery_dir="",
         decreasing=False,
         max_history=10,
+        unwrap_fn=unwrap_model,
     ):
         if max_history < 1:
             raise ConfigError(f"max_history is at least 1, got {max_history}")
+        if model is not None and optimizer is None:
+            raise ConfigError("a saver of a model needs its optimizer too")
+        self.model = model
+        self.optimizer = optimizer
+        self.args = args
+        self.model_ema = model_ema
+        self.amp_scaler = amp_scaler
         self.save_prefix = checkpoint_prefix
         self.recovery_prefix = recovery_prefix
         self.checkpoint_dir = Path(checkpoint_dir)
         self.recovery_dir = Path(recovery_dir or checkpoint_dir)
         self.decreasing = decreasing
         self.max_history = max_history
+        self.unwrap_fn = unwrap_fn
         self.best_epoch = None
         self.best_metric = None
         self.checkpoint_files = []  # (folder, metric), the best first
         self._find_history()
 
-    def save_checkpoint(self, model, optimizer, args, epoch, model_ema=None, metric=None, use_amp=False, state=None):
-        """Save the end of ``epoch`` and return the best metric and its epoch, or two Nones.
+    def save_checkpoint(self, *call, **named):
+        """Save the end of an epoch and return the best metric and its epoch, or two Nones.
 
-        ``args`` is noted in the manifest. ``state`` is whatever else the training needs, plain data and arrays; a loss
-        scaler's state belongs there, for which 0.1.20 had ``use_amp``. CheckpointError if it cannot be written.
+        The arguments are in the class's description. CheckpointError if the checkpoint cannot be written.
         """
+        save = self._save_given_checkpoint if self.model is None else self._save_own_checkpoint
+        return save(*call, **named)
+
+    def save_recovery(self, *call, **named):
+        """Save the moment before a batch; the arguments are in the class's description."""
+        save = self._save_given_recovery if self.model is None else self._save_own_recovery
+        return save(*call, **named)
+
+    def _save_own_checkpoint(self, epoch, metric=None):
+        own = self.model, self.optimizer, self.args, epoch, self.model_ema
+        return self._save_given_checkpoint(*own, metric, state=self._scaler_state())
+
+    def _save_own_recovery(self, epoch, batch_idx=0):
+        own = self.model, self.optimizer, self.args, epoch, self.model_ema
+        return self._save_given_recovery(*own, batch_idx=batch_idx, state=self._scaler_state())
+
+    def _scaler_state(self):
+        if self.amp_scaler is None:
+            return None
+        return {self.amp_scaler.state_dict_key: self.amp_scaler.state_dict()}
+
+    def _save_given_checkpoint(
+        self, model, optimizer, args, epoch, model_ema=None, metric=None, use_amp=False, state=None
+    ):
         if not is_main_process():
             return self.best_metric, self.best_epoch
         metric = None if metric is None else float(metric)
@@ -82,8 +126,9 @@ class CheckpointSaver:
         self._prune(newest=folder)
         return self.best_metric, self.best_epoch
 
-    def save_recovery(self, model, optimizer, args, epoch, model_ema=None, use_amp=False, batch_idx=0, state=None):
-        """Save the moment before batch ``batch_idx`` of ``epoch``; the arguments are ``save_checkpoint``'s."""
+    def _save_given_recovery(
+        self, model, optimizer, args, epoch, model_ema=None, use_amp=False, batch_idx=0, state=None
+    ):
         if not is_main_process():
             return
         folder = self.recovery_dir / f"{self.recovery_prefix}-{epoch}-{batch_idx}"
@@ -97,10 +142,10 @@ class CheckpointSaver:
         return str(latest_checkpoint(self.recovery_dir, self.recovery_prefix) or "")
 
     def _write(self, folder, model, optimizer, args, manifest, model_ema, state):
-        net = unwrap_model(model)
-        files = {MODEL: get_state_dict(net), OPTIMIZER: optimizer_state(optimizer, net)}
+        net = self.unwrap_fn(model)
+        files = {MODEL: net.state_dict(), OPTIMIZER: optimizer_state(optimizer, net)}
         if model_ema is not None:
-            files[EMA] = get_state_dict(model_ema)
+            files[EMA] = get_state_dict(model_ema, self.unwrap_fn)
         if state is not None:
             files[STATE] = state
         described = json.loads(json.dumps(vars(args) if args is not None else {}, default=str))

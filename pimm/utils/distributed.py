@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import paddle
 from paddle import distributed as dist
 
+from pimm.errors import ConfigError
 from pimm.utils.model import unwrap_model
 
+_DEVICES = {"cuda": "gpu"}  # PyTorch's names for what Paddle calls otherwise
 _alone = False
 
 
@@ -45,6 +48,44 @@ def init_distributed():
     """Connect the processes, if there is more than one: NCCL between GPUs, Gloo between CPUs."""
     if world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
+
+
+def world_info_from_env():
+    """This process's number on its machine, its number among all, and their number, as the launcher has set them."""
+    names = ("PADDLE_LOCAL_RANK", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM")
+    local, everywhere, processes = (os.environ.get(name) for name in names)
+    return int(local or 0), int(everywhere or 0), int(processes or 1)
+
+
+def is_distributed_env():
+    """Whether the launcher has started more than one process."""
+    return world_info_from_env()[2] > 1
+
+
+def is_primary(args, local=False):
+    """Whether ``args``, as `init_distributed_device` leaves them, are the first process's, or the machine's first."""
+    return (args.local_rank if local else args.rank) == 0
+
+
+def init_distributed_device(args):
+    """Connect the processes, choose this one's device, and note both in ``args``; returns the device.
+
+    Reads ``args.device`` (``cpu``, ``gpu`` or ``gpu:N``, ``cuda`` alike; by default the GPU if there is one) and sets
+    ``device, local_rank, rank, world_size, distributed``. Each of several processes takes the GPU that the launcher
+    gave it. ConfigError for a GPU where Paddle has none.
+    """
+    args.local_rank, args.rank, args.world_size = world_info_from_env()
+    args.distributed = args.world_size > 1
+    kind, _, number = (getattr(args, "device", None) or paddle.get_device()).partition(":")
+    kind = _DEVICES.get(kind, kind)
+    if kind == "gpu" and not paddle.device.cuda.device_count():
+        raise ConfigError(f"the device is {args.device}, and Paddle finds no GPU here; cpu is possible")
+    if kind != "cpu":
+        kind = f"{kind}:{dist.ParallelEnv().device_id if args.distributed else number or 0}"
+    paddle.set_device(kind)
+    args.device = kind
+    init_distributed()
+    return args.device
 
 
 def barrier():

@@ -19,7 +19,7 @@ class AverageMeter:
         self.val = val
         self.sum += val * n
         self.count += n
-        self.avg = self.sum / self.count
+        self.avg = self.sum / self.count if self.count else 0
 
 
 def accuracy(output, target, topk=(1,)):

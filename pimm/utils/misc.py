@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
+import argparse
+import ast
 import re
 
-import numpy as np
-import paddle
 
-
-def natural_key(string):
+def natural_key(string_):
     """Sort key in which numbers inside names count as numbers and case does not: ``epoch-9`` before ``epoch-10``."""
-    parts = re.split(r"(\d+)", string.lower())
+    parts = re.split(r"(\d+)", string_.lower())
     parts[1::2] = map(int, parts[1::2])
     return parts
 
@@ -25,8 +23,24 @@ def add_bool_arg(parser, name, default=False, help=""):
     parser.set_defaults(**{dest: default})
 
 
-def random_seed(seed=42, rank=0):
-    """Seed Python's, numpy's and Paddle's global random streams, differently on every rank."""
-    random.seed(seed + rank)
-    np.random.seed(seed + rank)
-    paddle.seed(seed + rank)
+class ParseKwargs(argparse.Action):
+    """Action of an option with ``nargs="*"`` that takes ``KEY=VALUE`` and leaves ``{key: value}``.
+
+    Values are Python literals; what is none is text. A word without ``=`` is an error of the command line.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parsed = {}
+        for word in filter(None, values):
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise argparse.ArgumentError(self, f"expected KEY=VALUE, got {word!r}")
+            parsed[key] = _literal(value)
+        setattr(namespace, self.dest, parsed)
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,10 +1,18 @@
-"""A net inside its wrappers, and its weights."""
+"""A net inside its wrappers, its weights, and which of them learn."""
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
+
+import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
+from pimm.errors import ConfigError
+
 _WRAPPED_AS = ("ema", "module", "_layers")  # by ModelEma, ModelEmaV2 and later, paddle.DataParallel
+_BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm)
 
 
 def unwrap_model(model):
@@ -16,6 +24,131 @@ def unwrap_model(model):
     return model
 
 
-def get_state_dict(model):
+def get_state_dict(model, unwrap_fn=unwrap_model):
     """Weights and running statistics of the net inside ``model``, by name."""
-    return unwrap_model(model).state_dict()
+    return unwrap_fn(model).state_dict()
+
+
+class FrozenBatchNorm2d(nn.Layer):
+    """A batch norm that normalises by its running statistics in training too, and changes nothing of its state.
+
+    It shares the state of ``thawed``, the layer that it stands for, under the same names.
+    """
+
+    def __init__(self, thawed):
+        super().__init__()
+        _set_parameters_frozen(thawed, True)
+        for name, parameter in thawed.named_parameters():
+            setattr(self, name, parameter)
+        self.__dict__["thawed"] = thawed  # not as a sublayer: its state would be there twice
+
+    def forward(self, x):
+        own = self.thawed
+        return F.batch_norm(x, own._mean, own._variance, own.weight, own.bias, epsilon=own._epsilon)
+
+    def thaw(self):
+        """The layer that this one stands for, learning again."""
+        _set_parameters_frozen(self.thawed, False)
+        self.thawed.training = self.training
+        return self.thawed
+
+
+def freeze_batch_norm_2d(module):
+    """Replace every batch norm in ``module`` by a `FrozenBatchNorm2d`; returns the module, or what replaces it."""
+    return _replace(module, _BATCH_NORMS, FrozenBatchNorm2d)
+
+
+def unfreeze_batch_norm_2d(module):
+    """Put back every batch norm that `freeze_batch_norm_2d` has replaced; returns the module, or what replaces it."""
+    return _replace(module, FrozenBatchNorm2d, FrozenBatchNorm2d.thaw)
+
+
+def _replace(module, kinds, replacement):
+    if isinstance(module, kinds):
+        return replacement(module)
+    for name, child in module.named_children():
+        replaced = _replace(child, kinds, replacement)
+        if replaced is not child:
+            module.add_sublayer(name, replaced)
+    return module
+
+
+def freeze(root_module, submodules=(), include_bn_running_stats=True):
+    """Let the parameters of the named ``submodules`` of ``root_module`` (none: all of it) stay as they are.
+
+    ``include_bn_running_stats`` freezes the running statistics of their batch norms too, by replacing the layers in
+    ``root_module``. ConfigError for a name that is not there, and for a batch norm as ``root_module``, which cannot be
+    replaced in place. Make the optimizer afterwards: frozen parameters are left out of it.
+    """
+    _set_frozen(root_module, submodules, freeze_batch_norm_2d if include_bn_running_stats else None, frozen=True)
+
+
+def unfreeze(root_module, submodules=(), include_bn_running_stats=True):
+    """Undo `freeze`, with its arguments."""
+    _set_frozen(root_module, submodules, unfreeze_batch_norm_2d if include_bn_running_stats else None, frozen=False)
+
+
+def _set_frozen(root, names, replace_norms, frozen):
+    if isinstance(root, (*_BATCH_NORMS, FrozenBatchNorm2d)):
+        raise ConfigError("a batch norm cannot be replaced in place: use freeze_batch_norm_2d's result")
+    layers = dict(root.named_sublayers(include_self=True))
+    for name in [names] if isinstance(names, str) else names or [""]:
+        if name not in layers:
+            near = difflib.get_close_matches(name, layers, n=1)
+            raise ConfigError(f"{type(root).__name__} has no part {name!r}" + (f"; {near[0]!r}?" if near else ""))
+        for layer in layers[name].sublayers(include_self=True):
+            _set_parameters_frozen(layer, frozen)
+        replaced = replace_norms(layers[name]) if replace_norms else layers[name]
+        if replaced is not layers[name]:
+            parent, _, leaf = name.rpartition(".")
+            layers[parent].add_sublayer(leaf, replaced)
+
+
+def _set_parameters_frozen(layer, frozen):
+    """Running statistics are among a layer's parameters in Paddle, and never learn."""
+    for name, parameter in layer.named_parameters(include_sublayers=False):
+        if name not in ("_mean", "_variance"):
+            parameter.stop_gradient = frozen
+
+
+def avg_sq_ch_mean(model, input, output):
+    """Mean over channels of the squared channel mean of ``output`` [N, C, H, W], a hook for `ActivationStatsHook`."""
+    return (output.mean(axis=[0, 2, 3]) ** 2).mean().item()
+
+
+def avg_ch_var(model, input, output):
+    """Mean over channels of the channel variance of ``output`` [N, C, H, W], a hook for `ActivationStatsHook`."""
+    return output.var(axis=[0, 2, 3]).mean().item()
+
+
+class ActivationStatsHook:
+    """Collects numbers from the outputs of layers, in ``stats`` under the names of the functions that give them.
+
+    ``hook_fns[i](layer, inputs, output)`` is called for the layers whose names fit the pattern ``hook_fn_locs[i]``
+    (``blocks.*.conv``), at every forward pass. ConfigError if the two lists differ in length or nothing fits.
+    """
+
+    def __init__(self, model, hook_fn_locs, hook_fns):
+        if len(hook_fn_locs) != len(hook_fns):
+            raise ConfigError(f"{len(hook_fn_locs)} patterns need as many functions, got {len(hook_fns)}")
+        self.model = model
+        self.stats = {hook_fn.__name__: [] for hook_fn in hook_fns}
+        for hook_fn_loc, hook_fn in zip(hook_fn_locs, hook_fns):
+            self.register_hook(hook_fn_loc, hook_fn)
+
+    def register_hook(self, hook_fn_loc, hook_fn):
+        """Collect what ``hook_fn`` gives for the layers whose names fit ``hook_fn_loc``."""
+        layers = [layer for name, layer in self.model.named_sublayers() if fnmatch.fnmatch(name, hook_fn_loc)]
+        if not layers:
+            raise ConfigError(f"no layer of {type(self.model).__name__} has a name like {hook_fn_loc!r}")
+        collected = self.stats[hook_fn.__name__]
+        for layer in layers:
+            layer.register_forward_post_hook(lambda *call: collected.append(hook_fn(*call)))
+
+
+@paddle.no_grad()
+def extract_spp_stats(model, hook_fn_locs, hook_fns, input_shape=(8, 3, 224, 224)):
+    """What `ActivationStatsHook` collects for one batch of normal noise: signal propagation (arXiv 2101.08692)."""
+    hook = ActivationStatsHook(model, hook_fn_locs, hook_fns)
+    model(paddle.randn(list(input_shape)))
+    return hook.stats

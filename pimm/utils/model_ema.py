@@ -8,7 +8,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from pimm.errors import CheckpointError
+from pimm.errors import CheckpointError, ConfigError
 from pimm.utils.checkpoint import EMA, read_checkpoint
 from pimm.utils.model import get_state_dict, unwrap_model
 from pimm.utils.serialization import load_arrays
@@ -68,7 +68,9 @@ class ModelEmaV3(ModelEmaV2):
 
     Through step ``update_after_step + 1`` the average is the net itself. With ``use_warmup`` the decay is then
     ``1 - (1 + step / warmup_gamma) ** -warmup_power``, between ``min_decay`` and ``decay``. With ``exclude_buffers``
-    running statistics are copied, not averaged.
+    running statistics are copied, not averaged. ``dtype`` may be ``float32``, for a net of half precision, whose own
+    type would lose in rounding what an update adds: ConfigError for such a net without it. ``foreach`` is timm's, and
+    has no effect here.
     """
 
     def __init__(
@@ -81,9 +83,16 @@ class ModelEmaV3(ModelEmaV2):
         warmup_gamma=1.0,
         warmup_power=2 / 3,
         device=None,
+        dtype=None,
+        foreach=True,
         exclude_buffers=False,
     ):
         super().__init__(model, decay, device)
+        if dtype in ("float32", paddle.float32):
+            self.module.float()
+        elif dtype is not None:
+            raise ConfigError(f"an average is of the net's own type or float32, not {dtype}")
+        _refuse_half_precision(self.module)
         self.min_decay = min_decay
         self.update_after_step = update_after_step
         self.use_warmup = use_warmup
@@ -108,6 +117,12 @@ class ModelEmaV3(ModelEmaV2):
         _blend(self.module, model, 1.0 - self.get_decay(step), self.device, self.exclude_buffers)
 
 
+def _refuse_half_precision(average):
+    for name, value in average.state_dict().items():
+        if value.dtype in (paddle.float16, paddle.bfloat16):
+            raise ConfigError(f"{name} is {value.dtype}, too coarse to be averaged: give dtype='float32'")
+
+
 def _frozen_copy(model, device):
     average = copy.deepcopy(unwrap_model(model))
     average.eval()
@@ -124,6 +139,8 @@ def _blend(average, model, weight, device, copy_statistics=False):
     current = get_state_dict(model)
     for name, value in average.state_dict().items():
         target = current[name].to(device) if device else current[name]
+        if target.dtype != value.dtype:
+            target = target.astype(value.dtype)
         is_statistic = name.endswith(("._mean", "._variance"))
         if not paddle.is_floating_point(value) or (copy_statistics and is_statistic):
             paddle.assign(target, output=value)

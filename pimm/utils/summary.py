@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
+import logging
 import os
+
+from pimm.utils.serialization import atomic_file
+
+_logger = logging.getLogger(__name__)
 
 
 def get_outdir(path, *paths, inc=False):
@@ -16,13 +22,36 @@ def get_outdir(path, *paths, inc=False):
     return folder
 
 
-def update_summary(epoch, train_metrics, eval_metrics, filename, write_header=False):
-    """Append an epoch's metrics to a CSV file, in columns ``epoch, train_..., eval_...``."""
+def update_summary(epoch, train_metrics, eval_metrics, filename, lr=None, write_header=None):
+    """Append an epoch's metrics to a CSV file, in columns ``epoch, train_..., eval_...`` and ``lr`` if it is given.
+
+    ``write_header`` puts the columns' names before; None does so in a file that is new or empty.
+    """
     row = {"epoch": epoch}
     row.update({f"train_{name}": value for name, value in train_metrics.items()})
-    row.update({f"eval_{name}": value for name, value in eval_metrics.items()})
+    row.update({f"eval_{name}": value for name, value in (eval_metrics or {}).items()})
+    if lr is not None:
+        row["lr"] = lr
+    if write_header is None:
+        write_header = not os.path.exists(filename) or os.path.getsize(filename) == 0
     with open(filename, "a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
         if write_header:
             writer.writeheader()
         writer.writerow(row)
+
+
+def trim_summary(filename, start_epoch):
+    """Take the rows from ``start_epoch`` on out of a summary, so that a resumed training does not write them twice."""
+    if not os.path.exists(filename):
+        return
+    with open(filename, newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    kept = [row for row in rows if row and float(row[0]) < start_epoch]
+    if len(kept) == len(rows):
+        return
+    _logger.info("%s: %d rows from epoch %d on are left out", filename, len(rows) - len(kept), start_epoch)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *kept])
+    with atomic_file(filename) as file:
+        file.write(text.getvalue().encode())
