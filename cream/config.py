@@ -67,6 +67,7 @@ class Net:
 
     SELECTION: int = key(14)
     INPUT_ARCH: Optional[ArchLists] = key(None, STAGES)  # NNI's
+    INITIAL_WEIGHTS: Optional[str] = key(None)  # ours: what a retraining starts from, such as architecture.pdparams
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"))
     DROPOUT_RATE: float = key(0.0, Rule("at least 0 and below 1", lambda value: 0 <= value < 1))
     EMA: Ema = section(Ema)
@@ -118,6 +119,13 @@ class Supernet:
     PROBES: int = key(4, at_least(1))  # ours: fixed paths that are evaluated after every epoch
     SELECT_RANDOM: int = key(0, at_least(0))  # ours: sampled paths that are scored in the end beside the board's
     SELECT_BATCHES: int = key(32, at_least(1))  # ours: training batches that recalibrate BN before the final choice
+    SELECT_ON: str = key("val", one_of("val", "held_out"))  # ours: the images that the final choice is made on
+    HELD_OUT: float = key(
+        0.1, ABOVE_ZERO
+    )  # ours: share, or number, of the training images that held_out trains without
+    PARAMS_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, in millions
+    LATENCY_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, in ms as LATENCY_TABLE has it
+    LATENCY_TABLE: Optional[str] = key(None)  # ours: a file that tools/latency.py wrote
 
 
 @dataclass
@@ -199,7 +207,13 @@ CHANGEABLE = {
     *("AUTO_RESUME", "RESUME_PATH", "SAVE_PATH", "MODEL", "DATA_DIR", "DEVICE", "WORKERS", "DATASET.VAL_BATCH_MUL"),
     *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RETRAIN_CFG"),
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM"),
+    *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
     *("EPOCHS", "LR", "META_LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD"),
+}
+
+# What a choice among the paths of a trained supernet may change besides.
+SELECTABLE = CHANGEABLE | {
+    *("SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM", "SUPERNET.SELECT_ON", "DATASET.BATCH_SIZE"),
 }
 
 # NNI's names and places of two keys.
@@ -288,6 +302,18 @@ def lasting(cfg: Config) -> dict[str, Any]:
     if cfg.SCHED == "plateau":  # it keeps rates of its own
         kept |= {"LR", "META_LR"}
     return json.loads(json.dumps({name: _get(cfg, name) for name in KEYS if name in kept}))
+
+
+def check_selectable(recorded: Config, cfg: Config) -> None:
+    """Raises ConfigError where ``cfg`` asks more of a trained supernet than another choice among its paths."""
+    for name in KEYS.keys() - SELECTABLE:
+        if _get(recorded, name) != _get(cfg, name):
+            raise ConfigError(
+                f"{name} was {_get(recorded, name)} in the search and cannot be {_get(cfg, name)} in a choice among "
+                f"its paths; that may change {', '.join(sorted(SELECTABLE - CHANGEABLE))} and what a resumed run may"
+            )
+    if (recorded.SUPERNET.SELECT_ON, cfg.SUPERNET.SELECT_ON) == ("val", "held_out"):
+        raise ConfigError("SUPERNET.SELECT_ON cannot be held_out: the search trained on all training images")
 
 
 def dump(cfg: Config) -> str:
@@ -435,6 +461,11 @@ def _check_together(cfg: Config, places: dict[str, str]) -> None:
         raise ConfigError(
             f"{place}: SUPERNET.FLOPS_MINIMUM is {space.FLOPS_MINIMUM:g}; "
             f"must be at most SUPERNET.FLOPS_MAXIMUM, which is {space.FLOPS_MAXIMUM:g}"
+        )
+    if space.LATENCY_MAXIMUM is not None and space.LATENCY_TABLE is None:
+        raise ConfigError(
+            f"{places['SUPERNET.LATENCY_MAXIMUM']}: SUPERNET.LATENCY_MAXIMUM is given, but no SUPERNET.LATENCY_TABLE; "
+            "must be a file that tools/latency.py wrote"
         )
     if cfg.NET.INPUT_ARCH is not None:  # a net that is given is not sampled
         return
