@@ -120,11 +120,9 @@ class Supernet:
     SELECT_RANDOM: int = key(0, at_least(0))  # ours: sampled paths that are scored in the end beside the board's
     SELECT_BATCHES: int = key(32, at_least(1))  # ours: training batches that recalibrate BN before the final choice
     SELECT_ON: str = key("val", one_of("val", "held_out"))  # ours: the images that the final choice is made on
-    HELD_OUT: float = key(
-        0.1, ABOVE_ZERO
-    )  # ours: share, or number, of the training images that held_out trains without
+    HELD_OUT: float = key(0.1, ABOVE_ZERO)  # ours: share or number of training images for held_out
     PARAMS_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, in millions
-    LATENCY_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, in ms as LATENCY_TABLE has it
+    LATENCY_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, ms by LATENCY_TABLE
     LATENCY_TABLE: Optional[str] = key(None)  # ours: a file that tools/latency.py wrote
 
 
