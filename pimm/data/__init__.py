@@ -19,6 +19,7 @@ from pimm.data.constants import (
     IMAGENET_INCEPTION_STD,
 )
 from pimm.data.dataset import AugMixDataset, Dataset, DatasetTar, ImageDataset
+from pimm.data.dataset_factory import create_dataset
 from pimm.data.img_extensions import (
     add_img_extensions,
     del_img_extensions,
@@ -26,6 +27,7 @@ from pimm.data.img_extensions import (
     is_img_extension,
     set_img_extensions,
 )
+from pimm.data.iterable import IterableImageDataset
 from pimm.data.loader import create_loader
 from pimm.data.mixup import FastCollateMixup, Mixup, mixup_batch, mixup_target
 from pimm.data.random_erasing import RandomErasing
@@ -52,6 +54,7 @@ __all__ = [
     "DatasetTar",
     "FastCollateMixup",
     "ImageDataset",
+    "IterableImageDataset",
     "Mixup",
     "OrderedDistributedSampler",
     "RandAugment",
@@ -62,6 +65,7 @@ __all__ = [
     "add_img_extensions",
     "auto_augment_policy",
     "auto_augment_transform",
+    "create_dataset",
     "create_loader",
     "create_reader",
     "create_transform",

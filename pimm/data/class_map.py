@@ -69,7 +69,7 @@ def number_labels(labels, class_map="", root="", source=""):
 
 
 def natural_order(name):
-    """Sort key that is never a tie: naturally ``A`` is ``a`` and ``1`` is ``01``, and sets have another order each time."""
+    """Sort key without ties: ``A`` and ``a``, or ``1`` and ``01``, would come in the chance order of a set."""
     return natural_key(name), name
 
 

@@ -222,6 +222,12 @@ def _as_tensor(values):
     return values if isinstance(values, paddle.Tensor) else paddle.to_tensor(values)
 
 
+def _plan(dataset, *options):
+    """The data set's own plan, as one of sharded files has, or the usual one."""
+    own = getattr(dataset, "batch_plan", None)
+    return own(*options) if own else BatchPlan(len(dataset), *options)
+
+
 def _decode_small(dataset, input_size):
     dataset = getattr(dataset, "dataset", dataset)  # inside AugMixDataset
     if not hasattr(dataset, "draft_size"):
@@ -314,7 +320,7 @@ def create_loader(
     number, world = (rank(), world_size()) if distributed else (0, 1)
     return Loader(
         dataset,
-        BatchPlan(len(dataset), batch_size, is_training, number, world, seed),
+        _plan(dataset, batch_size, is_training, number, world, seed),
         collate_fn or (fast_collate if use_prefetcher else default_collate),
         finish,
         num_workers,

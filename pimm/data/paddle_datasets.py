@@ -1,0 +1,158 @@
+"""CIFAR, MNIST and Flowers as Paddle's own classes read them, from archives that the user has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+from paddle.dataset.common import DATA_HOME
+from paddle.utils.download import get_path_from_url
+from paddle.vision.datasets import MNIST, Cifar10, Cifar100, FashionMNIST, Flowers, cifar, flowers
+from PIL import Image
+
+from pimm.data.readers import Reader
+from pimm.data.splits import split_words
+from pimm.errors import ConfigError, DataError
+
+
+class _Archive(NamedTuple):
+    """A file that Paddle's class needs: its argument, where it comes from, its checksum."""
+
+    argument: str
+    url: str
+    md5: str
+
+    @property
+    def name(self):
+        return os.path.basename(self.url)
+
+
+class _Source(NamedTuple):
+    """One of Paddle's data sets."""
+
+    dataset: type
+    home: str  # Paddle's folder for its downloads
+    reader: Callable  # makes a reader of an instance of ``dataset``
+    archives: dict  # mode -> the files it needs
+
+
+def open_paddle(name, root=None, split="train", download=False, class_map=None):
+    """Make the reader of one of ``PADDLE_DATASETS``; classes are numbered from zero.
+
+    Flowers follows Paddle, which trains on the 6,149 images that are elsewhere the test split, and tests on the 1,020
+    that are elsewhere the training split. It unpacks its archive beside it. Paddle reads CIFAR's archives with pickle,
+    which runs what is in them: take them from where you trust.
+
+    Args:
+        root: folder with the archives, as they come; without one, the folder of Paddle's own downloads.
+        split: train, val or test by any of timm's words; where there are but two, val and test are the same.
+        download: fetch what is missing to ``root``.
+
+    Raises:
+        ConfigError: for a name or split that does not exist.
+        DataError: where an archive is missing or damaged.
+    """
+    source = PADDLE_DATASETS.get(name)
+    if source is None:
+        raise ConfigError(f"paddle/{name}: no such data set of Paddle's; there are {', '.join(PADDLE_DATASETS)}")
+    if class_map:
+        raise ConfigError(f"paddle/{name}: its classes have numbers of their own; leave class_map out")
+    mode = _mode(name, split, source.archives)
+    root = Path(root or os.path.join(DATA_HOME, source.home))
+    files = {archive.argument: _find(root, archive, download) for archive in source.archives[mode]}
+    try:
+        return source.reader(str(root), source.dataset(**files, mode=mode, download=False, backend="cv2"))
+    except Exception as error:  # a damaged archive can raise anything
+        where = ", ".join(files.values())
+        raise DataError(f"paddle/{name}: cannot read {where}: {type(error).__name__}: {error}") from error
+
+
+class _ArrayReader(Reader):
+    """Images of one size, kept as one array."""
+
+    def __init__(self, root, images, targets, prefix):
+        """``images``: uint8 [images, height, width] or with 3 channels behind."""
+        self._images = np.stack(images)
+        names = [f"{prefix}/{index:05}.png" for index in range(len(targets))]
+        super().__init__(root, names, targets, {str(target): target for target in sorted(set(targets))})
+
+    def open(self, index):
+        return Image.fromarray(self._images[index])
+
+
+class _FlowersReader(Reader):
+    """JPEG files of the unpacked archive."""
+
+    def __init__(self, root, dataset):
+        targets = (dataset.labels[dataset.indexes - 1].astype(np.int64) - 1).tolist()  # Paddle's begin at one
+        names = [f"jpg/image_{number:05}.jpg" for number in dataset.indexes.tolist()]
+        super().__init__(dataset.data_path, names, targets, {str(target): target for target in sorted(set(targets))})
+
+    def open(self, index):
+        return open(self._full(self.paths[index]), "rb")
+
+
+def _read_cifar(root, dataset):
+    images = [pixels.reshape(3, 32, 32).transpose(1, 2, 0) for pixels, _ in dataset.data]
+    return _ArrayReader(root, images, [int(label) for _, label in dataset.data], dataset.mode)
+
+
+def _read_mnist(root, dataset):
+    images = [pixels.reshape(28, 28).astype(np.uint8) for pixels in dataset.images]
+    return _ArrayReader(root, images, [int(label[0]) for label in dataset.labels], dataset.mode)
+
+
+def _one_archive(url, md5):
+    return {mode: [_Archive("data_file", url, md5)] for mode in ("train", "test")}
+
+
+def _mnist_archives(dataset):
+    return {
+        "train": [
+            _Archive("image_path", dataset.TRAIN_IMAGE_URL, dataset.TRAIN_IMAGE_MD5),
+            _Archive("label_path", dataset.TRAIN_LABEL_URL, dataset.TRAIN_LABEL_MD5),
+        ],
+        "test": [
+            _Archive("image_path", dataset.TEST_IMAGE_URL, dataset.TEST_IMAGE_MD5),
+            _Archive("label_path", dataset.TEST_LABEL_URL, dataset.TEST_LABEL_MD5),
+        ],
+    }
+
+
+_FLOWERS = [
+    _Archive("data_file", flowers.DATA_URL, flowers.DATA_MD5),
+    _Archive("label_file", flowers.LABEL_URL, flowers.LABEL_MD5),
+    _Archive("setid_file", flowers.SETID_URL, flowers.SETID_MD5),
+]
+
+PADDLE_DATASETS = {
+    "cifar10": _Source(Cifar10, "cifar", _read_cifar, _one_archive(cifar.CIFAR10_URL, cifar.CIFAR10_MD5)),
+    "cifar100": _Source(Cifar100, "cifar", _read_cifar, _one_archive(cifar.CIFAR100_URL, cifar.CIFAR100_MD5)),
+    "mnist": _Source(MNIST, "mnist", _read_mnist, _mnist_archives(MNIST)),
+    "fashion_mnist": _Source(FashionMNIST, "fashion-mnist", _read_mnist, _mnist_archives(FashionMNIST)),
+    "flowers": _Source(Flowers, "flowers", _FlowersReader, dict.fromkeys(("train", "valid", "test"), _FLOWERS)),
+}
+
+
+def _mode(name, split, modes):
+    words = split_words(split)
+    mode = next((mode for mode in modes if mode in words), None)
+    if mode is None and "val" in words:  # two splits: evaluate on the one that is not for training
+        mode = "test"
+    if mode is None:
+        raise ConfigError(f"paddle/{name}: no split {split}; there are {', '.join(modes)}")
+    return mode
+
+
+def _find(root, archive, download):
+    path = root / archive.name
+    if path.is_file():
+        return str(path)
+    if not download:
+        raise DataError(f"{path}: no such file; get it from {archive.url}, or pass download=True to let Paddle do so")
+    try:
+        return get_path_from_url(archive.url, str(root), archive.md5, decompress=False)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be fetched: {error}") from error
