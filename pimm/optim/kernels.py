@@ -4,65 +4,95 @@ from __future__ import annotations
 
 import paddle
 
-from pimm.optim.base import DecoupledDecay, OwnDecay, TimmOptimizer
+from pimm.optim.base import TimmOptimizer
+
+_PADDLE_NAMES = {"eps": "epsilon", "alpha": "rho", "nesterov": "use_nesterov", "schedule_decay": "momentum_decay"}
+_DECOUPLED = ("decoupled_decay", "decoupled_weight_decay")
+_NOT_PADDLES = (*_DECOUPLED, "corrected_weight_decay", "lr_in_momentum", "caution")
 
 
-class SGD(TimmOptimizer, paddle.optimizer.Momentum):
+class KernelOptimizer(TimmOptimizer):
+    """Mixin that hands timm's hyperparameters, a group's own too, to a ``paddle.optimizer`` class under its names."""
+
+    def paddle_options(self, options):
+        named = {_PADDLE_NAMES.get(key, key): value for key, value in options.items() if key not in _NOT_PADDLES}
+        if "betas" in named:
+            named["beta1"], named["beta2"] = named.pop("betas")
+        return named
+
+    def adds_l2(self, group):
+        return not any(group.get(name) for name in _DECOUPLED)
+
+    def weight_of(self, param):
+        """What the update acts on: the parameter, or the float32 copy of one in half precision."""
+        return self._master_weights.get(param.name, param)
+
+    def _update_param_group(self, parameters):
+        return super()._update_param_group(self.paddle_options(parameters))
+
+    def _append_optimize_op(self, block, group):
+        if any(group.get(name) for name in _DECOUPLED):
+            self.shrink(self.weight_of(group["params"][0]), self.get_lr() * group["learning_rate"], group)
+        return super()._append_optimize_op(block, group)
+
+
+class SGD(KernelOptimizer, paddle.optimizer.Momentum):
     """Stochastic gradient descent with momentum, Nesterov's on request."""
 
     def __init__(self, params, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False):
-        super().__init__(params, lr, weight_decay, momentum=momentum, use_nesterov=nesterov)
+        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
 
-class _AdamLike(TimmOptimizer):
+class _AdamLike(KernelOptimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-        super().__init__(params, lr, weight_decay, beta1=betas[0], beta2=betas[1], epsilon=eps)
+        super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
 
 
 class Adam(_AdamLike, paddle.optimizer.Adam):
     """Adam with L2 decay (Kingma and Ba, arXiv 1412.6980)."""
 
 
-class AdamW(OwnDecay, _AdamLike, paddle.optimizer.AdamW):
+class AdamW(_AdamLike, paddle.optimizer.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101)."""
+
+    def adds_l2(self, group):
+        return False
 
 
 class Adamax(_AdamLike, paddle.optimizer.Adamax):
     """Adam by the infinity norm (arXiv 1412.6980)."""
 
 
-class Nadam(_AdamLike, paddle.optimizer.NAdam):
+class NAdam(KernelOptimizer, paddle.optimizer.NAdam):
     """Adam with Nesterov momentum and its warming schedule (Dozat, 2016)."""
 
-
-class RAdam(_AdamLike, paddle.optimizer.RAdam):
-    """Rectified Adam with L2 decay (arXiv 1908.03265)."""
-
-
-class RAdamW(DecoupledDecay, RAdam):
-    """Rectified Adam with decoupled weight decay, timm 0.1.20's RAdam."""
+    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule_decay=4e-3):
+        super().__init__(params, lr, weight_decay, betas=betas, eps=eps, schedule_decay=schedule_decay)
 
 
-class Adadelta(TimmOptimizer, paddle.optimizer.Adadelta):
+class RAdam(KernelOptimizer, paddle.optimizer.RAdam):
+    """Rectified Adam (arXiv 1908.03265), with L2 decay unless ``decoupled_weight_decay``."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled_weight_decay=False):
+        super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled_weight_decay=decoupled_weight_decay)
+
+
+class RAdamLegacy(RAdam):
+    """Rectified Adam with decoupled weight decay: timm 0.1.20's RAdam."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)
+
+
+class Adadelta(KernelOptimizer, paddle.optimizer.Adadelta):
     """Adadelta (Zeiler, arXiv 1212.5701)."""
 
     def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0):
-        super().__init__(params, lr, weight_decay, rho=rho, epsilon=eps)
+        super().__init__(params, lr, weight_decay, rho=rho, eps=eps)
 
 
-class Adagrad(TimmOptimizer, paddle.optimizer.Adagrad):
+class Adagrad(KernelOptimizer, paddle.optimizer.Adagrad):
     """Adagrad (Duchi et al., 2011)."""
 
     def __init__(self, params, lr=1e-2, eps=1e-10, weight_decay=0.0):
-        super().__init__(params, lr, weight_decay, epsilon=eps)
-
-
-class RMSpropTF(TimmOptimizer, paddle.optimizer.RMSProp):
-    """RMSprop as TensorFlow has it: eps inside the root, squares averaged from one, the rate inside the momentum."""
-
-    def __init__(self, params, lr=1e-2, alpha=0.9, eps=1e-10, weight_decay=0.0, momentum=0.0, centered=False):
-        super().__init__(params, lr, weight_decay, rho=alpha, epsilon=eps, momentum=momentum, centered=centered)
-
-    def _add_accumulator(self, name, param, fill_value=0.0, **options):
-        start = 1.0 if name == self._mean_square_acc_str else fill_value
-        return super()._add_accumulator(name, param, fill_value=start, **options)
+        super().__init__(params, lr, weight_decay, eps=eps)

@@ -11,7 +11,7 @@ from pimm.optim.base import TimmOptimizer
 class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
     """Any optimizer, with weights that go back half-way to a slow copy of themselves after every ``k`` steps.
 
-    As in timm 0.1.20 a slow weight starts at its first synchronisation, which therefore changes nothing.
+    As in timm a slow weight starts at its first synchronisation, which therefore changes nothing.
     """
 
     SLOW = "slow"
@@ -37,13 +37,21 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
                     if param.grad is not None:
                         self._synchronise(param)
 
+    def add_slow(self, param):
+        """The accumulator of a parameter's slow copy, made if there is none."""
+        weight = self._master_weights.get(param.name, param)
+        return self._add_accumulator(self.SLOW, param, dtype=weight.dtype)
+
     def _create_accumulators(self, block, parameters):
         self.base_optimizer._create_accumulators(block, parameters)
 
     def _synchronise(self, param):
+        weight = self._master_weights.get(param.name, param)
         if param.name in self._accumulators[self.SLOW]:
             slow = self._accumulators[self.SLOW][param.name]
-            slow.scale_(1.0 - self.alpha).add_(param * self.alpha)
-            paddle.assign(slow, output=param)
+            slow.lerp_(weight, self.alpha)
+            paddle.assign(slow, output=weight)
+            if weight is not param:
+                paddle.assign(slow.astype(param.dtype), output=param)
         else:
-            paddle.assign(param, output=self._add_accumulator(self.SLOW, param))
+            paddle.assign(weight, output=self.add_slow(param))

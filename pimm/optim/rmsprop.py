@@ -1,21 +1,92 @@
-"""RMSprop as PyTorch has it."""
+"""RMSprop (Hinton's lecture 6) as PyTorch has it and as TensorFlow has it."""
 
 from __future__ import annotations
 
-from pimm.optim.base import RuleOptimizer
+import paddle
+
+from pimm.optim.base import RuleOptimizer, Slot
+from pimm.optim.kernels import KernelOptimizer
+from pimm.optim.update import average_square, cautious, with_l2
 
 
 class RMSprop(RuleOptimizer):
-    """RMSprop with eps outside the root and squares averaged from zero (Hinton's lecture 6); see also RMSpropTF."""
+    """RMSprop with eps outside the root and squares averaged from zero; see also RMSpropTF."""
 
     def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0):
-        self.alpha, self.eps, self.momentum = alpha, eps, momentum
-        self.slots = {"square_avg": None, "momentum_buffer": None} if momentum else {"square_avg": None}
-        super().__init__(params, lr, weight_decay)
+        super().__init__(params, lr, weight_decay, alpha=alpha, eps=eps, momentum=momentum)
+
+    def slots_of(self, param, group):
+        slots = {"square_avg": Slot()}
+        return {**slots, "momentum_buffer": Slot()} if group["momentum"] else slots
 
     def update_param(self, param, grad, lr, step, group, square_avg, momentum_buffer=None):
-        square_avg.scale_(self.alpha).add_(grad.square().scale_(1.0 - self.alpha))
-        change = grad / (square_avg.sqrt() + self.eps)
+        grad = with_l2(grad, param, group["weight_decay"])
+        average_square(square_avg, grad, group["alpha"])
+        change = grad / (square_avg.sqrt() + group["eps"])
         if momentum_buffer is not None:
-            change = momentum_buffer.scale_(self.momentum).add_(change)
+            change = momentum_buffer.scale_(group["momentum"]).add_(change)
         param.subtract_(change * lr)
+
+
+class RMSpropTF(KernelOptimizer, paddle.optimizer.RMSProp):
+    """RMSprop as TensorFlow has it: eps inside the root, squares averaged from one, the rate inside the momentum.
+
+    ``lr_in_momentum`` off, and ``caution``, take a few operations more a parameter than Paddle's kernel.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr=1e-2,
+        alpha=0.9,
+        eps=1e-10,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+        decoupled_decay=False,
+        corrected_weight_decay=False,
+        lr_in_momentum=True,
+        caution=False,
+    ):
+        super().__init__(
+            params,
+            lr,
+            weight_decay,
+            alpha=alpha,
+            eps=eps,
+            momentum=momentum,
+            centered=centered,
+            decoupled_decay=decoupled_decay,
+            corrected_weight_decay=corrected_weight_decay,
+            lr_in_momentum=lr_in_momentum,
+            caution=caution,
+        )
+
+    def _add_accumulator(self, name, param, fill_value=0.0, **options):
+        start = 1.0 if name == self._mean_square_acc_str else fill_value
+        return super()._add_accumulator(name, param, fill_value=start, **options)
+
+    def _append_optimize_op(self, block, group):
+        if group["lr_in_momentum"] and not group["caution"]:
+            return super()._append_optimize_op(block, group)
+        param, grad = group["params"]
+        weight, lr = self.weight_of(param), self.get_lr() * group["learning_rate"]
+        if group["decoupled_decay"]:
+            self.shrink(weight, lr, group)
+        names = (self._mean_square_acc_str, self._mean_grad_acc_str, self._momentum_acc_str)
+        averages = (self._get_accumulator_master(name, param) for name in names)
+        self._update(weight, grad.astype(weight.dtype), lr, group, *averages)
+        if weight is not param:
+            paddle.assign(weight.astype(param.dtype), output=param)
+
+    def _update(self, weight, grad, lr, group, mean_square, mean_grad, momentum):
+        variance = average_square(mean_square, grad, group["alpha"])
+        if group["centered"]:
+            variance = variance - mean_grad.lerp_(grad, 1.0 - group["alpha"]).square()
+        change = grad / (variance + group["eps"]).sqrt()
+        inside, outside = (lr, 1.0) if group["lr_in_momentum"] else (1.0, lr)
+        if group["momentum"]:
+            change = momentum.scale_(group["momentum"]).add_(change * inside)
+            weight.subtract_((cautious(change, grad) if group["caution"] else change) * outside)
+        else:
+            weight.subtract_(change * lr)

@@ -143,13 +143,13 @@ def _misfits(optimizer, param, found):
     if fresh:
         _create(optimizer, param)
     expected = {slot: (tensor.shape, _numpy_dtype(tensor)) for slot, tensor in _tensors(optimizer, param).items()}
+    expected.pop(Lookahead.SLOW, None)
+    if isinstance(optimizer, Lookahead) and Lookahead.SLOW in found:
+        expected[Lookahead.SLOW] = (param.shape, _numpy_dtype(optimizer._master_weights.get(param.name, param)))
     if fresh:
         _forget(optimizer, param)
     if hasattr(optimizer, "param_steps"):
         expected[_STEP] = ([], np.dtype(np.int64))
-    expected.pop(Lookahead.SLOW, None)
-    if isinstance(optimizer, Lookahead) and Lookahead.SLOW in found:
-        expected[Lookahead.SLOW] = (param.shape, _numpy_dtype(param))
     return _compare(expected, found)
 
 
@@ -176,7 +176,7 @@ def _replace(optimizer, param, found):
         return
     _create(optimizer, param)
     if Lookahead.SLOW in found:
-        optimizer._add_accumulator(Lookahead.SLOW, param)
+        optimizer.add_slow(param)
     for slot, tensor in _tensors(optimizer, param).items():
         tensor.set_value(found[slot])
     if _STEP in found:

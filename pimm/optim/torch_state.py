@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pimm.errors import CheckpointError
-from pimm.optim.kernels import SGD, Adam, AdamW, RMSpropTF
+from pimm.optim.kernels import SGD, Adam, AdamW
 from pimm.optim.param_groups import group_list
-from pimm.optim.rmsprop import RMSprop
+from pimm.optim.rmsprop import RMSprop, RMSpropTF
 from pimm.optim.state import load_optimizer_state, optimizer_state
 
 

@@ -1,0 +1,26 @@
+"""Lion: the sign of a momentum, found by search (arXiv 2302.06675)."""
+
+from __future__ import annotations
+
+from pimm.optim.base import RuleOptimizer
+from pimm.optim.update import cautious
+
+
+class Lion(RuleOptimizer):
+    """Every weight moves by the rate, in the sign of an average that the gradient weighs more in than in the state."""
+
+    slots = ("exp_avg",)
+
+    def __init__(
+        self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, caution=False, corrected_weight_decay=False
+    ):
+        super().__init__(
+            params, lr, weight_decay, betas=betas, caution=caution, corrected_weight_decay=corrected_weight_decay
+        )
+
+    def update_param(self, param, grad, lr, step, group, exp_avg):
+        beta1, beta2 = group["betas"]
+        self.shrink(param, lr, group)
+        update = exp_avg.lerp(grad, 1.0 - beta1).sign()
+        param.subtract_((cautious(update, grad) if group["caution"] else update) * lr)
+        exp_avg.lerp_(grad, 1.0 - beta2)
