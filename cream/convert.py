@@ -35,6 +35,7 @@ from .supernet import SuperNet
 
 _TORCH_ENDING, _PADDLE_ENDING = ".pth.tar", ".pdparams"
 _SHOWN = 5
+SPOS_PREPROCESSING = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "interpolation": "bilinear", "crop_pct": 224 / 256}
 
 
 @dataclass(frozen=True)
@@ -104,24 +105,31 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     return net, _report(source, "Paddle", net, model, "plain", arrays, [], target)
 
 
-def verify(net: Net, weights: str | Path, image: str | Path) -> list[tuple[str, float]]:
-    """The five likeliest classes of an image, with their probabilities, as the net of a weights file sees them."""
+def verify(
+    net: Net, weights: str | Path, image: str | Path, spos_preprocessing: bool = False
+) -> list[tuple[str, float]]:
+    """The five likeliest classes of an image, with their probabilities, as the net of a weights file sees them.
+
+    ``spos_preprocessing`` shows it the image as SPOS's authors do: blue first, values of 0 to 255.
+    """
     model = net.build()
     if isinstance(model, SuperNet):
         raise ConfigError(f"{net.name} is many nets: only a single one can be verified on an image")
     load_checkpoint(model, weights)
     model.eval()
     with paddle.no_grad():
-        probabilities = nn.functional.softmax(model(_read_image(net, model, image)))[0].numpy()
+        probabilities = nn.functional.softmax(model(_read_image(net, model, image, spos_preprocessing)))[0].numpy()
     names = imagenet_classes() if len(probabilities) == 1000 else [f"class {i}" for i in range(len(probabilities))]
     return [(names[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:5]]
 
 
-def _read_image(net: Net, model: nn.Layer, path: str | Path) -> Tensor:
-    config = resolve_data_config({"img_size": net.resolution}, model=model, verbose=False)
+def _read_image(net: Net, model: nn.Layer, path: str | Path, spos_preprocessing: bool) -> Tensor:
+    wanted = {"img_size": net.resolution, **(SPOS_PREPROCESSING if spos_preprocessing else {})}
+    config = resolve_data_config(wanted, model=model, verbose=False)
     try:
         with Image.open(path) as image:
-            return create_transform(**config)(image.convert("RGB")).unsqueeze(0)
+            x = create_transform(**config)(image.convert("RGB")).unsqueeze(0)
+            return x.flip(1) if spos_preprocessing else x
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path} is no image that can be read") from error
 
@@ -184,7 +192,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("source", metavar="IN", help="a .pth or .pth.tar file; with --to-torch a .pdparams file")
     parser.add_argument("target", metavar="OUT", nargs="?", help="file to write; default: beside IN")
     parser.add_argument(
-        "--model", metavar="NAME", default="auto", help="whose weights they are: cream-287, a model of pimm, or auto"
+        "--model",
+        metavar="NAME",
+        default="auto",
+        help="whose weights: cream-287, spos, a model of pimm, ...; default: auto",
     )
     parser.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, help="averaged weights or plain ones; default: averaged if any"
@@ -192,6 +203,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to-torch", action="store_true", help="from Paddle to PyTorch")
     parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
     parser.add_argument("--verify", metavar="IMAGE", help="print the five likeliest classes of an image")
+    parser.add_argument(
+        "--spos-preprocessing", action="store_true", help="show it that image as BGR, 0 to 255: SPOS's released nets"
+    )
     return parser.parse_args(argv)
 
 
@@ -201,6 +215,8 @@ def convert(args: argparse.Namespace) -> None:
     target = args.target or re.sub(r"(\.pth\.tar|\.pth|\.pt|\.tar|\.pdparams|\.pdema)?$", ending, args.source, count=1)
     if Path(target).resolve() == Path(args.source).resolve():
         raise ConfigError(f"{target} would replace what it is made from; name another OUT")
+    if args.spos_preprocessing and not args.verify:
+        raise ConfigError("--spos-preprocessing is about the image of --verify, and there is none")
     if args.to_torch and args.ema is not None:
         raise ConfigError("--ema chooses in PyTorch's files; with --to-torch the file given is the one converted")
     if args.to_torch:
@@ -211,7 +227,8 @@ def convert(args: argparse.Namespace) -> None:
     if args.report:
         Path(args.report).write_text(json.dumps(asdict(report), indent=2) + "\n")
     if args.verify:
-        for name, probability in verify(net, args.source if args.to_torch else target, args.verify):
+        weights = args.source if args.to_torch else target
+        for name, probability in verify(net, weights, args.verify, args.spos_preprocessing):
             print(f"{probability:8.4f}  {name}")
 
 

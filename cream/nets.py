@@ -1,4 +1,4 @@
-"""Every net there is weights of: Cream's and pimm's by name, and the one that a set of weights belongs to."""
+"""Every net there is weights of: Cream's, SPOS's and pimm's by name, and the one that a set of weights belongs to."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pimm.models.torch_weights import is_foreign
 from .child import CHILD_NETS
 from .mobile import ChildNet, MobileSuperNet
 from .mobile_space import OPERATIONS, SE, Operation, mobile_space
+from .shuffle import NUM_FEATURES
+from .shuffle_names import SHUFFLE_NAMES, shuffle_builder, shuffle_names
 from .space import Arch, format_arch, parse_arch
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -51,7 +53,7 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
     candidates = models_with(shapes)
     if is_foreign(shapes):
         candidates = [candidate for candidate in candidates if candidate.startswith("tf_")]
-    candidates = candidates or _cream_names(shapes)
+    candidates = candidates or _cream_names(shapes) or shuffle_names(shapes)
     if isinstance(hint, str) and hint in candidates:
         candidates = [hint]
     if not candidates:
@@ -72,6 +74,9 @@ def _by_name(name: str, shapes: Shapes) -> Net:
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)
         return Net(name, lambda: MobileSuperNet(mobile_space(depths), num_classes, max(slice_size, 1)))
+    build = shuffle_builder(name, num_classes)
+    if build:
+        return Net(name, build, 224)
     selection = name[len(_CREAM) :] if name.startswith(_CREAM) else ""
     if selection.startswith("["):
         arch = parse_arch(selection)
@@ -79,9 +84,9 @@ def _by_name(name: str, shapes: Shapes) -> Net:
     if selection.isdecimal() and int(selection) in CHILD_NETS:
         spec = CHILD_NETS[int(selection)]
         return Net(name, lambda: ChildNet(spec.arch, num_classes), spec.resolution)
-    known = [*(f"{_CREAM}{number}" for number in CHILD_NETS), *list_models()]
+    known = [*(f"{_CREAM}{number}" for number in CHILD_NETS), *SHUFFLE_NAMES, *list_models()]
     near = difflib.get_close_matches(name, known, n=5)
-    hint = f"did you mean {', '.join(near)}?" if near else "there are auto, cream-287 and the like, and pimm's models"
+    hint = f"did you mean {', '.join(near)}?" if near else "there are auto, cream-287, spos and the like, pimm's models"
     raise ConfigError(f"unknown net {name!r}; {hint}")
 
 
@@ -89,7 +94,7 @@ def _num_classes(shapes: Shapes) -> int:
     for bias in ("classifier.bias", "_fc.bias"):
         if len(shapes.get(bias, ())) == 1:
             return shapes[bias][0]
-    return 0
+    return math.prod(shapes.get("classifier.0.weight", (0,))) // NUM_FEATURES  # of a ShuffleNet, which has no bias
 
 
 def _cream_names(shapes: Shapes) -> list[str]:

@@ -6,20 +6,17 @@ State names are those of the authors' released weights, which NNI's example shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from pimm.errors import CheckpointError, ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, Linear, SelectAdaptivePool2d
 from pimm.layers.conv import conv2d
-from pimm.utils.serialization import load_arrays
 
-from .flops import CONVOLUTION_RULES, CostTable
+from .flops import CONVOLUTION_RULES
 from .space import Arch, SearchSpace
 from .supernet import Choices, SuperNet
 
@@ -33,14 +30,6 @@ PLAIN = (1.0,)  # ratios of a space that searches operations alone
 CHANNEL_RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # and of one that searches channels too
 SPOS_ARCH: Arch = ((2, 1, 0, 1), (2, 0, 2, 0), (2, 0, 2, 3, 0, 0, 0, 0), (3, 2, 3, 3))  # what the authors found
 BN_BIAS = 1e-4
-OP_FLOPS_KEYS = (
-    "shufflenet_3x3",
-    "shufflenet_5x5",
-    "shufflenet_7x7",
-    "xception_3x3",
-)  # OPERATIONS in the authors' table
-
-OpFlops = Mapping[str, Mapping["tuple[int, ...]", float]]
 
 
 def shuffle_space(ratios: Sequence[float] = PLAIN) -> SearchSpace:
@@ -169,13 +158,18 @@ class ShuffleChoices(Choices):
         return f"widths={self.widths}"
 
 
-def _positions() -> Iterator[tuple[int, int, int]]:
+def positions() -> Iterator[tuple[int, int, int]]:
     """Channels in, channels out and stride of each block, in forward order."""
     in_chs = STEM_SIZE
     for depth, out_chs in zip(DEPTHS, CHANNELS):
         for position in range(depth):
             yield in_chs, out_chs, 2 if position == 0 else 1
             in_chs = out_chs
+
+
+def widths_inside(out_chs: int, ratios: Sequence[float]) -> list[int]:
+    """Channels inside a block by ratio, rounded down."""
+    return [int(out_chs // 2 * ratio) for ratio in ratios]
 
 
 class ShuffleNetV2(nn.Layer):
@@ -215,6 +209,15 @@ class ShuffleNetV2(nn.Layer):
         return self.classifier(x)  # [N, num_classes]
 
 
+# Blocks and operations whose projection is never used; NNI's nets have one all the same.
+_UNUSED = [
+    (block, operation)
+    for block, (_, _, stride) in enumerate(positions())
+    for operation in range(len(OPERATIONS))
+    if stride == 1
+]
+
+
 class ShuffleSuperNet(ShuffleNetV2, SuperNet):
     """All nets of ``shuffle_space(ratios)`` in one, sharing the weights of the blocks they share.
 
@@ -223,19 +226,23 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
     """
 
     cost_rules = CONVOLUTION_RULES
+    torch_renames = {
+        **{f"features.{block}.choices": f"features.{block}" for block in range(sum(DEPTHS))},  # as NNI did at first
+        **{f"features.{block}.{operation}.branch_proj": None for block, operation in _UNUSED},
+    }
 
     def __init__(
         self, num_classes: int = 1000, ratios: Sequence[float] = PLAIN, in_chans: int = 3, drop_rate: float = 0.1
     ):
         super().__init__(
-            (_choices(*position, ratios) for position in _positions()), num_classes, in_chans, drop_rate, affine=False
+            (_choices(*position, ratios) for position in positions()), num_classes, in_chans, drop_rate, affine=False
         )
         self.space = shuffle_space(ratios)
 
     @property
     def blocks(self) -> list[list[Choices]]:
-        positions = iter(self.features)
-        return [list(islice(positions, depth)) for depth in DEPTHS]
+        features = iter(self.features)
+        return [list(islice(features, depth)) for depth in DEPTHS]
 
     def shared_layers(self) -> Iterator[nn.Layer]:
         yield from (self.first_conv, self.conv_last, self.classifier)
@@ -245,17 +252,15 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
 
 
 def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) -> ShuffleChoices:
-    widths = _widths(out_chs, ratios)
+    widths = widths_inside(out_chs, ratios)
     blocks = [ShuffleBlock(in_chs, max(widths), out_chs, *operation, stride, False) for operation in OPERATIONS]
     return ShuffleChoices(blocks, widths)
 
 
-def _widths(out_chs: int, ratios: Sequence[float]) -> list[int]:
-    return [int(out_chs // 2 * ratio) for ratio in ratios]
-
-
 class ShuffleNet(ShuffleNetV2):
     """The net of one path of ``shuffle_space(ratios)``; its batch norm has weights. State names: ``features.BLOCK``."""
+
+    torch_renames = {f"features.{block}.branch_proj": None for block, _ in _UNUSED}
 
     def __init__(
         self,
@@ -268,7 +273,7 @@ class ShuffleNet(ShuffleNetV2):
         shuffle_space(ratios).check(arch)
         choices = (choice for stage in arch for choice in stage)
         super().__init__(
-            (_block(*position, choice, ratios) for position, choice in zip(_positions(), choices)),
+            (_block(*position, choice, ratios) for position, choice in zip(positions(), choices)),
             num_classes,
             in_chans,
             drop_rate,
@@ -297,47 +302,4 @@ class ShuffleNet(ShuffleNetV2):
 
 def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence[float]) -> ShuffleBlock:
     operation, ratio = divmod(choice, len(ratios))
-    return ShuffleBlock(in_chs, _widths(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
-
-
-def read_op_flops(path: str | Path) -> OpFlops:
-    """The authors' table ``op_flops_dict.pkl``: ``{operation: {(channels, ..., height, width, stride): multiply-adds}}``.
-
-    Nothing in the file is run. Raises CheckpointError for a file that cannot be read or holds anything else.
-    """
-    table = load_arrays(path)
-    if not isinstance(table, dict) or not all(isinstance(costs, dict) for costs in table.values()):
-        raise CheckpointError(f"{path} is no table of operations' costs: it does not hold a dict of dicts")
-    try:
-        return {str(name): {tuple(key): float(cost) for key, cost in costs.items()} for name, costs in table.items()}
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no table of operations' costs: {error}") from None
-
-
-def op_flops_table(op_flops: OpFlops, resolution: int = 224, last_channels: int = 1000) -> CostTable:
-    """Millions of multiply-adds of the plain space's choices, as the authors' table has them.
-
-    It is asked for the last convolution and the classifier together, by ``last_channels``: not the 1024 channels that
-    there are but, as the authors do, the number of classes. Raises ConfigError for what the table does not hold.
-    """
-    size = resolution // 2
-    choices: list[list[list[float]]] = [[] for _ in DEPTHS]
-    stages = (stage for stage, depth in zip(choices, DEPTHS) for _ in range(depth))
-    for stage, (in_chs, out_chs, stride) in zip(stages, _positions()):
-        key = (in_chs, out_chs, out_chs // 2, size, size, stride)
-        stage.append([_look_up(op_flops, f"{name}_stride_{stride}", key) for name in OP_FLOPS_KEYS])
-        size //= stride
-    first = _look_up(op_flops, "conv1", (3, STEM_SIZE, resolution, resolution, 2))
-    return CostTable(
-        choices, first + _look_up(op_flops, "rest_operation", (CHANNELS[-1], last_channels, size, size, 1))
-    )
-
-
-def _look_up(op_flops: OpFlops, name: str, key: tuple[int, ...]) -> float:
-    costs = op_flops.get(name, {})
-    if key not in costs:
-        known = (
-            ", ".join(map(str, sorted(costs)[:10])) or f"nothing of that name, but {', '.join(sorted(op_flops)[:10])}"
-        )
-        raise ConfigError(f"the table of operations' costs has no {name} for {key}; it has {known}")
-    return costs[key] / 1e6
+    return ShuffleBlock(in_chs, widths_inside(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
