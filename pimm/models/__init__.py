@@ -4,6 +4,7 @@ from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
 from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpoint
+from pimm.models.manipulate import model_parameters
 from pimm.models.mobilenetv3 import MobileNetV3
 from pimm.models.registry import is_model, list_models, model_entrypoint, register_model
 from pimm.models.state import load_state_dict_strictly
@@ -24,6 +25,7 @@ __all__ = [
     "load_state_dict_strictly",
     "load_torch_arrays",
     "model_entrypoint",
+    "model_parameters",
     "register_model",
     "resume_checkpoint",
     "torch_names",

@@ -23,6 +23,7 @@ from pimm.layers import BatchNorm2d, Linear, SelectAdaptivePool2d, Swish, create
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 from pimm.models.registry import default_cfg, register_variants
+from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 
 class EfficientNet(nn.Layer):
@@ -82,6 +83,11 @@ class EfficientNet(nn.Layer):
         self.act2 = act_layer()
         self.reset_classifier(num_classes, global_pool)
         efficientnet_init_weights(self)
+
+    def group_matcher(self, coarse=False):
+        """Patterns of names that sort parameters by depth, by stage if ``coarse``: see ``group_with_matcher``."""
+        blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
+        return {"stem": r"^conv_stem|bn1", "blocks": [(blocks, None), (r"conv_head|bn2", MATCH_PREV_GROUP)]}
 
     def get_classifier(self):
         """The last layer."""

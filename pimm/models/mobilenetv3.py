@@ -64,6 +64,11 @@ class MobileNetV3(nn.Layer):
         self.classifier = Linear(num_features, num_classes) if num_classes else nn.Identity()
         efficientnet_init_weights(self)
 
+    def group_matcher(self, coarse=False):
+        """Patterns of names that sort parameters by depth, by stage if ``coarse``: see ``group_with_matcher``."""
+        blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
+        return {"stem": r"^conv_stem|bn1", "blocks": blocks}
+
     def get_classifier(self):
         """The last layer."""
         return self.classifier

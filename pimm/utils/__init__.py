@@ -1,8 +1,10 @@
 """Meters, averages of weights, checkpoints, logs, and several processes."""
 
+from pimm.utils.agc import adaptive_clip_grad
 from pimm.utils.average import average_checkpoints
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
+from pimm.utils.clip_grad import dispatch_clip_grad
 from pimm.utils.decay_batch import check_batch_size_retry, decay_batch_step
 from pimm.utils.distributed import (
     all_reduce_gradients,
@@ -43,6 +45,7 @@ __all__ = [
     "ModelEmaV3",
     "ParseKwargs",
     "accuracy",
+    "adaptive_clip_grad",
     "add_bool_arg",
     "all_reduce_gradients",
     "all_reduce_mean",
@@ -56,6 +59,7 @@ __all__ = [
     "broadcast_values",
     "check_batch_size_retry",
     "decay_batch_step",
+    "dispatch_clip_grad",
     "distribute_bn",
     "freeze",
     "get_outdir",

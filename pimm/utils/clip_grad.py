@@ -1,0 +1,27 @@
+"""Gradient clipping by name."""
+
+from __future__ import annotations
+
+from paddle import nn
+
+from pimm.errors import ConfigError
+from pimm.utils.agc import adaptive_clip_grad
+
+_CLIP = {
+    "norm": lambda parameters, value, norm_type: nn.utils.clip_grad_norm_(parameters, value, norm_type),
+    "value": lambda parameters, value, norm_type: nn.utils.clip_grad_value_(parameters, value),
+    "agc": lambda parameters, value, norm_type: adaptive_clip_grad(parameters, value, norm_type=norm_type),
+}
+
+
+def dispatch_clip_grad(parameters, value, mode="norm", norm_type=2.0):
+    """Clip the gradients of ``parameters`` in place, those without one left out; nothing waits for the device.
+
+    ``mode`` "norm" scales all together to a norm of at most ``value``, "value" cuts every element to it, "agc" scales
+    every output's to ``value`` times the norm of its weights (``adaptive_clip_grad``). ConfigError for another mode.
+    """
+    if mode not in _CLIP:
+        raise ConfigError(f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r}")
+    with_gradient = [param for param in parameters if param.grad is not None]
+    if with_gradient:
+        _CLIP[mode](with_gradient, value, norm_type)
