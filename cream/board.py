@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from .space import SKIP, Arch, parse_arch
+from .space import SKIP, Arch, SearchSpace, parse_arch
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,19 @@ class PrioritizedBoard:
             self._batch = images, paddle.stack([entry.features for entry in self.entries])
         return self._batch
 
-    def choice_frequency(self, num_choices: int) -> np.ndarray | None:
-        """Share of each operation among the searched blocks of a full board [num_choices]; None before it is full.
+    def choice_frequency(self, space: SearchSpace) -> np.ndarray | None:
+        """Share of each of a space's choices among the searched blocks of a full board [num_choices].
 
-        The first and the last stage offer no choice and do not count.
+        None before it is full. Positions without these choices, such as those of a fixed stage, do not count, and
+        left-out blocks only where the space draws them.
         """
         if len(self) < self.size:
             return None
-        searched = [choice for entry in self.entries for stage in entry.arch[1:-1] for choice in stage]
-        counts = np.bincount([choice for choice in searched if choice != SKIP], minlength=num_choices)
-        return counts / counts.sum()
+        kept = space.weighed
+        choices = np.concatenate([space.encode(entry.arch)[kept] for entry in self.entries])
+        skips = [] if space.num_choices == space.num_operations else [np.sum(choices == SKIP)]
+        counts = np.append(np.bincount(choices[choices != SKIP], minlength=space.num_operations), skips)
+        return counts / counts.sum() if counts[: space.num_operations].any() else None
 
     def state_dict(self) -> dict:
         """Everything on the board, as numpy arrays and plain values."""

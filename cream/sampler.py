@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Callable
 
@@ -11,16 +12,60 @@ from pimm.errors import ConfigError
 
 from .board import PrioritizedBoard
 from .flops import CostTable
-from .space import Arch, SearchSpace
+from .space import SKIP, Arch, SearchSpace
 
-BATCH = 64  # paths drawn at once: a narrow FLOPs range turns most of them away
+BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
+GRID = 8192  # steps from the cheapest to the dearest path
+
+
+class BoundedDraws:
+    """Draws rows of independent choices, given that their costs sum up to between ``low`` and ``high``.
+
+    ``costs`` and ``weights`` list, for each position, what its options cost and how likely they are. Costs are
+    rounded down to a grid, on which dynamic programming from the last position to the first gives the probability of
+    ending in the range from every sum so far; each choice is then drawn by where it leads. What rounding lets through
+    is turned away by its exact cost, so that the distribution is exactly the one that turning away alone would give.
+    """
+
+    def __init__(self, costs: Sequence[np.ndarray], weights: Sequence[np.ndarray], low: float, high: float):
+        self.costs, self.weights, self.low, self.high = costs, weights, low, high
+        cheapest = sum(cost.min() for cost in costs)
+        width = (sum(cost.max() for cost in costs) - cheapest) / GRID or 1.0
+        self.steps = [((cost - cost.min()) / width).astype(np.int64) for cost in costs]
+        size = sum(steps.max() for steps in self.steps) + 1
+        # A sum of rounded costs lies below the exact one by less than one step a position.
+        first, last = np.clip([(low - cheapest) / width - len(costs), (high - cheapest) / width], -1, size)
+        ends = np.zeros(size)
+        ends[max(math.ceil(first), 0) : math.floor(last) + 1] = 1.0
+        self.chances = [ends]
+        for steps, weight in zip(reversed(self.steps), reversed(weights)):
+            sums = np.zeros(size)
+            for step, share in zip(steps, weight):
+                sums[: size - step] += share * self.chances[0][step:]
+            self.chances.insert(0, sums)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a path may lie in the range; False is certain."""
+        return bool(self.chances[0][0] > 0)
+
+    def __call__(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Of n paths drawn on the grid those that lie in the range, as indices of options [at most n, positions]."""
+        reached, total = np.zeros(n, np.int64), np.zeros(n)
+        columns = []
+        for steps, weight, cost, chances in zip(self.steps, self.weights, self.costs, self.chances[1:]):
+            shares = np.cumsum(weight * chances[reached[:, None] + steps], axis=1)  # [n, options]
+            drawn = (rng.random((n, 1)) * shares[:, -1:] >= shares).sum(axis=1)
+            reached, total = reached + steps[drawn], total + cost[drawn]
+            columns.append(drawn)
+        return np.stack(columns, axis=1)[(total >= self.low) & (total <= self.high)]
 
 
 def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
-    """Weights of the operations as probabilities; raises ConfigError when there are not ``num_choices`` of them."""
+    """Weights of the choices as probabilities; raises ConfigError when there are not ``num_choices`` of them."""
     if len(weights) != num_choices:
-        raise ConfigError(f"SUPERNET.PRE_PROB has {len(weights)} entries; the space offers {num_choices} operations")
+        raise ConfigError(f"SUPERNET.PRE_PROB has {len(weights)} entries; the space offers {num_choices} choices")
     weights = np.asarray(weights, np.float64)
     return weights / weights.sum()
 
@@ -47,36 +92,49 @@ class Sampler:
         self.space, self.flops = space, flops
         self.minimum, self.maximum = minimum, maximum
         self.bins = bins
-        self.num_choices = max(count for stage in space.choices for count in stage)
         policies: dict[str, Callable[[PrioritizedBoard], np.ndarray | None]] = {
             "even": lambda board: None,
             "pre_prob": lambda board: self.weights,
-            "teacher": lambda board: board.choice_frequency(self.num_choices) if board is not None else None,
+            "teacher": lambda board: board.choice_frequency(space) if board is not None else None,
         }
-        self.weights = normalise(weights, self.num_choices) if how == "pre_prob" else None
+        self.weights = normalise(weights, space.num_choices) if how == "pre_prob" else None
         self.probabilities = policies[how]
-        if maximum < flops.least or minimum > flops.most:
+        self.costs = [
+            np.array([0.0 if option == SKIP else costs[option] for option in options])
+            for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
+        ]
+        self.least, self.most = (flops.fixed + sum(map(extreme, self.costs)) for extreme in (np.min, np.max))
+        self._draws: dict[tuple, BoundedDraws] = {}
+        if not self._bounded(self.weights, minimum, maximum).possible:
             raise ConfigError(
                 f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
-                f"this space reaches from {flops.least:.1f} to {flops.most:.1f}"
+                f"this space reaches from {self.least:.1f} to {self.most:.1f}"
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
         """One path; without a ``board`` the policy ``teacher`` draws evenly."""
-        probabilities = self.probabilities(board)
         low, high = self._bin(rng)
-        for _ in range(ATTEMPTS):
-            rows = self.space.sample(rng, BATCH, probabilities)
-            costs = self.flops.of_rows(rows)
-            inside = np.flatnonzero((costs >= low) & (costs <= high))
-            if len(inside):
-                return self.space.decode(rows[inside[0]])
+        draws = self._bounded(self.probabilities(board), low, high)
+        for _ in range(ATTEMPTS if draws.possible else 0):
+            rows = draws(rng, BATCH)
+            if len(rows):
+                return self.space.decode(options[index] for options, index in zip(self.space.options, rows[0]))
         part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
         raise ConfigError(
             f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and "
-            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.flops.least:.1f} to "
-            f"{self.flops.most:.1f}): widen the range"
+            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.least:.1f} to "
+            f"{self.most:.1f}): widen the range"
         )
+
+    def _bounded(self, probabilities: np.ndarray | None, low: float, high: float) -> BoundedDraws:
+        """The draws of this distribution in this range, made anew when the distribution is another one."""
+        drawn_by = None if probabilities is None else probabilities.tobytes()
+        self._draws = {key: draws for key, draws in self._draws.items() if key[0] == drawn_by}
+        key = drawn_by, low, high
+        if key not in self._draws:
+            fixed, weights = self.flops.fixed, self.space.distribution(probabilities)
+            self._draws[key] = BoundedDraws(self.costs, weights, low - fixed, high - fixed)
+        return self._draws[key]
 
     def _bin(self, rng: np.random.Generator) -> tuple[float, float]:
         """The part of the range that the next path is drawn from."""

@@ -80,6 +80,11 @@ class SearchSpace:
         return self.num_operations + any(SKIP in options for options in self.options)
 
     @property
+    def weighed(self) -> np.ndarray:
+        """At which positions weights act, [positions] bool: those that offer ``num_operations``."""
+        return np.fromiter((count == self.num_operations for count in _flat(self.choices)), bool)
+
+    @property
     def size(self) -> int:
         """Number of paths that may be drawn."""
         return math.prod(len(options) for options in self.options)
@@ -115,8 +120,7 @@ class SearchSpace:
         if not weights[: self.num_operations].any():
             raise ConfigError("the weights leave nothing to draw where no block may be skipped: all operations have 0")
         found = []
-        for options in self.options:
-            weighed = options[-1] == self.num_operations - 1 or options[-2:] == (self.num_operations - 1, SKIP)
+        for options, weighed in zip(self.options, self.weighed):
             own = weights[list(options)] if weighed else np.ones(len(options))
             found.append(own / own.sum())
         return found

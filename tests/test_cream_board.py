@@ -94,9 +94,9 @@ def test_frequency_of_choices_counts_searched_blocks_of_a_full_board():
         Entry(space.check(arch), 50 + i, 1.0, entry(i, 0).images, entry(i, 0).features) for i, arch in enumerate(paths)
     ]
     board = board_of(items[0], size=2)
-    assert board.choice_frequency(6) is None
+    assert board.choice_frequency(space) is None
     board.add(items[1])
-    np.testing.assert_allclose(board.choice_frequency(6), np.array([1, 2, 0, 5, 1, 2]) / 11)
+    np.testing.assert_allclose(board.choice_frequency(space), np.array([1, 2, 0, 5, 1, 2]) / 11)
 
 
 def test_state_goes_there_and_back():
