@@ -41,8 +41,9 @@ from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
 from .child import ChildSpec, child_spec
-from .config import Config, dump, given_space, lasting, load_config
+from .config import Config, check_selectable, dump, given_space, lasting, load_config
 from .flops import CostTable, cost_tables, count_macs, count_parameters
+from .held_out import Part, hold_out
 from .mobile import ChildNet, MobileSuperNet, fit_to_flops
 from .runlog import RunLog, log
 from .sampler import Sampler
@@ -233,30 +234,24 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
     )
 
 
-def paths_to_score(cfg: Config, searched: SearchNet, step: SinglePathStep) -> list[Arch]:
-    """The paths among which the search chooses: the board's, and SUPERNET.SELECT_RANDOM sampled ones."""
-    rng = np.random.default_rng([cfg.SEED, 3])
-    sampled = [searched.sampler(rng) for _ in range(cfg.SUPERNET.SELECT_RANDOM)]
-    on_board = [entry.arch for entry in step.board.entries] if step.board else []
-    return list(dict.fromkeys([*on_board, *sampled]))
-
-
 def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, SearchNet, SinglePathStep]:
     """A search's settings, its supernet with the weights of the newest checkpoint, and its step with the board.
 
-    Raises CheckpointError if the folder holds no search.
+    The ``overrides`` may change how paths are chosen and read, not the supernet: ConfigError. Raises CheckpointError if
+    the folder holds no search.
     """
     settings, newest = folder / "config.yaml", latest_checkpoint(folder)
     if newest is None or not settings.is_file():
         raise CheckpointError(
             f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
         )
-    cfg = load_config(settings, overrides)
+    recorded, cfg = load_config(settings), load_config(settings, overrides)
+    check_selectable(recorded, cfg)
     start_processes(cfg)
-    searched = search_net(cfg)
+    searched = search_net(recorded)  # the FLOPs range that it was trained in may have shaped its space
     checkpoint = read_checkpoint(newest)
     load_state_dict_strictly(searched.net, checkpoint.files[MODEL], str(newest))
-    step = supernet_step(cfg, searched, supernet_optimizer(cfg, searched.net))
+    step = supernet_step(recorded, searched, supernet_optimizer(recorded, searched.net))
     step.load_state_dict(checkpoint.files[STATE]["step"])
     return cfg, searched, step
 
@@ -348,10 +343,10 @@ def loader_options(cfg: Config, resolution: int) -> dict:
 
 
 def training_loader(cfg: Config, resolution: int, auto_augment: str | None = None, mixup: float = 0.0) -> Loader:
-    """Shuffled, augmented batches of ``DATA_DIR/train``."""
+    """Shuffled, augmented batches of ``DATA_DIR/train``, in a search without the images that it holds out."""
     augmentation = cfg.AUGMENTATION
     return create_loader(
-        open_split(cfg, ("train",)),
+        training_images(cfg)[0],
         batch_size=cfg.DATASET.BATCH_SIZE,
         is_training=True,
         scale=cfg.DATASET.SCALE,
@@ -366,10 +361,33 @@ def training_loader(cfg: Config, resolution: int, auto_augment: str | None = Non
     )
 
 
+def training_images(cfg: Config) -> tuple[Dataset | Part, Part | None]:
+    """The images of ``DATA_DIR/train`` to train on, and those that SUPERNET.SELECT_ON=held_out keeps for the choice."""
+    dataset = open_split(cfg, ("train",))
+    if cfg.SUPERNET.SELECT_ON == "val":
+        return dataset, None
+    labels = [label for _, label in dataset.samples]
+    train, held = hold_out(labels, cfg.SUPERNET.HELD_OUT, cfg.SEED)
+    return Part(dataset, train), Part(dataset, held)
+
+
+def selection_loader(cfg: Config, resolution: int) -> tuple[Loader, str]:
+    """The images that decide which path a search chooses, each once, and what they are in words."""
+    if cfg.SUPERNET.SELECT_ON == "val":
+        return validation_loader(cfg, resolution), "validation images"
+    held = training_images(cfg)[1]
+    return evaluation_loader(cfg, held, resolution), f"{len(held)} held-out training images"
+
+
 def validation_loader(cfg: Config, resolution: int) -> Loader:
     """Every image of ``DATA_DIR/val`` once, in order."""
+    return evaluation_loader(cfg, open_split(cfg, ("val", "validation")), resolution)
+
+
+def evaluation_loader(cfg: Config, dataset: Dataset | Part, resolution: int) -> Loader:
+    """Every image once, in order."""
     return create_loader(
-        open_split(cfg, ("val", "validation")),
+        dataset,
         batch_size=cfg.DATASET.VAL_BATCH_MUL * cfg.DATASET.BATCH_SIZE,
         interpolation=cfg.DATASET.INTERPOLATION,
         **loader_options(cfg, resolution),

@@ -46,6 +46,43 @@ def test(argv: Sequence[str] | None = None) -> int:
     return _command("test", "Test a trained network on the validation images.", argv)
 
 
+def select(argv: Sequence[str] | None = None) -> int:
+    """Chooses again among the paths of a finished search (``cream-select``, ``tools/select.py``)."""
+
+    def job() -> None:
+        parser = argparse.ArgumentParser(
+            description="Choose again among the paths of a finished search: with other limits, more random paths "
+            "(SUPERNET.SELECT_RANDOM), or other batches for batch norm.",
+        )
+        parser.add_argument("search", nargs="+", metavar="SEARCH", help="folder of the search (SAVE_PATH/MODEL)")
+        folders, overrides, _ = _parse_with_settings(parser, argv, "search")
+        if len(folders) != 1:
+            parser.error(f"one SEARCH is needed, not {len(folders)}")
+        from cream import jobs
+
+        _use_cores()
+        jobs.select(Path(folders[0]), overrides)
+
+    return run(job)
+
+
+def latency(argv: Sequence[str] | None = None) -> int:
+    """Measures what each choice of a search takes on this machine (``cream-latency``, ``tools/latency.py``)."""
+
+    def job() -> None:
+        parser = _parser("Measure the milliseconds of each choice of a search on this machine.")
+        parser.add_argument("--output", required=True, metavar="FILE", help="JSON file for SUPERNET.LATENCY_TABLE")
+        parser.add_argument("--repeats", type=int, default=30, metavar="N", help="of each measurement (default: 30)")
+        args = parser.parse_intermixed_args(argv)
+        cfg = load_config(args.cfg, args.overrides)
+        from cream.latency import measure_latency
+
+        for net in measure_latency(cfg, Path(args.output), _use_cores(), args.repeats).check:
+            print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
+
+    return run(job)
+
+
 def rank_correlation(argv: Sequence[str] | None = None) -> int:
     """Compares supernets' scores with training from scratch (``tools/rank_correlation.py``)."""
 
@@ -95,12 +132,16 @@ def parse_args(description: str, argv: Sequence[str] | None = None) -> Config:
         ConfigError, OSError: as ``load_config``.
         SystemExit: arguments of another form.
     """
+    args = _parser(description).parse_intermixed_args(argv)
+    return load_config(args.cfg, args.overrides)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the settings")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
-    args = parser.parse_intermixed_args(argv)
-    return load_config(args.cfg, args.overrides)
+    return parser
 
 
 def run(job: Callable[[], object]) -> int:
@@ -135,17 +176,18 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
     return run(job)
 
 
-def _use_cores() -> None:
-    if not _THREADS_ARE_SET:
-        use_all_cores()
+def _use_cores() -> int:
+    """The number of threads, all cores if the user has set none."""
+    return int(os.environ["OMP_NUM_THREADS"]) if _THREADS_ARE_SET else use_all_cores()
 
 
-def use_all_cores() -> None:
-    """Lets operators on a CPU use every core that this process may run on; Paddle's default is one."""
+def use_all_cores() -> int:
+    """Lets operators on a CPU use every core that this process may run on, and returns how many; Paddle's is one."""
     from paddle.base import core
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     core.set_num_threads(cores)
+    return cores
 
 
 def _file_trouble(error: OSError) -> str:

@@ -1,8 +1,10 @@
-"""The three jobs, top to bottom: search a net, retrain what was found, test it."""
+"""The jobs, top to bottom: search a net, choose again, retrain what was found, test it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +20,6 @@ from .build import (
     check_search,
     checkpoint_to_resume,
     child_net,
-    paths_to_score,
     search_net,
     start_processes,
     start_run,
@@ -26,26 +27,27 @@ from .build import (
     supernet_scheduler,
     supernet_step,
     timm_args,
+    trained_search,
     trainer_options,
     training_loader,
     validation_loader,
     weights_to_test,
     write_config,
-    write_retrain_config,
 )
+from .choice import choose
 from .config import Config
 from .evaluate import evaluate, mode
 from .runlog import RunLog
-from .selection import Candidate, score, write_result
+from .selection import Candidate
 from .steps import ClassifyStep, Update
 from .trainer import Trainer
 
 
 def search(cfg: Config) -> Candidate:
-    """Trains a supernet and returns the path that does best on the validation images, of its board or sampled.
+    """Trains a supernet and returns the best path inside the limits, of its board or sampled.
 
-    Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json`` and a
-    ``retrain.yaml`` that trains the found net.
+    Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json``, a ``retrain.yaml``
+    that trains the found net, and ``architecture.pdparams``, the supernet's weights for it.
     """
     check_search(cfg)
     run = start_run(cfg)
@@ -75,23 +77,28 @@ def search(cfg: Config) -> Candidate:
     write_config(cfg, run.folder)
     trainer.fit()
 
-    candidates = score(
-        net,
-        paths_to_score(cfg, searched, step),
-        searched.tables,
-        train_loader,
-        val_loader,
-        cfg.SUPERNET.SELECT_BATCHES,
-    )
-    if is_main_process():
-        write_result(run.folder, candidates, resolution, cfg.DATASET.NUM_CLASSES)
-        write_retrain_config(cfg, run.folder, candidates[0], resolution)
+    found = choose(cfg, searched, step, run.folder)
     run.close()
-    return candidates[0]
+    return found
+
+
+def select(folder: Path, overrides: Sequence[str] = ()) -> Candidate:
+    """Chooses again among the paths of a finished search, as ``overrides`` of its settings say, without training.
+
+    Writes into the search's folder what the search wrote in the end: ``candidates.csv``, ``architecture.json``,
+    ``retrain.yaml`` and ``architecture.pdparams``.
+    """
+    run = RunLog(folder if folder.is_dir() else None)
+    cfg, searched, step = trained_search(folder, overrides)
+    found = choose(cfg, searched, step, folder)
+    run.close()
+    return found
 
 
 def retrain(cfg: Config) -> dict[str, float]:
-    """Trains one net from scratch, its moving average beside it, and returns the last evaluation.
+    """Trains one net, its moving average beside it, and returns the last evaluation.
+
+    It starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``.
 
     Writes checkpoints and logs into ``SAVE_PATH/MODEL``.
     """
@@ -100,6 +107,8 @@ def retrain(cfg: Config) -> dict[str, float]:
     train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
     val_loader = validation_loader(cfg, spec.resolution)
     check_same_classes(train_loader.dataset, val_loader.dataset)
+    if cfg.NET.INITIAL_WEIGHTS:
+        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
     ema = ModelEma(net, cfg.NET.EMA.DECAY) if cfg.NET.EMA.USE else None
     optimizer = create_optimizer(timm_args(cfg), net)
     scheduler, epochs = create_scheduler(timm_args(cfg), optimizer, len(train_loader))

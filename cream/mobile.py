@@ -11,6 +11,7 @@ from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid
+from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
 
 from .blocks import ACTIVATIONS, BLOCKS
@@ -217,3 +218,11 @@ class ChildNet(MobileNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x)))
+
+    def inherit(self, net: MobileSuperNet) -> None:
+        """Takes over the weights of this path in a supernet of the same space."""
+        own = [*(block for stage in self.blocks for block in stage), self.conv_stem, self.bn1]
+        theirs = [*net.active_blocks(self.arch), net.conv_stem, net.bn1]
+        for layer, source in zip([*own, self.conv_head, self.classifier], [*theirs, net.conv_head, net.classifier]):
+            arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
+            load_state_dict_strictly(layer, arrays, "the supernet")
