@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_statistics
 
 from .evaluate import mode
-from .space import Arch
+from .space import SKIP, Arch, SearchSpace
 from .supernet import Choices, SuperNet
 
 Rule = Callable[[nn.Layer, Tensor, Tensor], int]
@@ -115,17 +115,19 @@ def count_macs(layer: nn.Layer, x: Tensor, rules: Mapping[type, Rule] = THOP_RUL
 class CostTable:
     """Cost of every choice at every position, so that the cost of a path is a sum.
 
-    ``choices[stage][position]`` lists the cost of each operation; ``fixed`` is the part that every path shares.
+    ``choices[stage][position]`` lists the cost of each operation; ``fixed`` is the part that every path shares. Of a
+    ``space`` that draws skips a block may cost nothing; ``least`` and ``most`` are those of its paths.
     """
 
-    def __init__(self, choices: list[list[list[float]]], fixed: float):
+    def __init__(self, choices: list[list[list[float]]], fixed: float, space: SearchSpace | None = None):
         self.choices = choices
         self.fixed = fixed
         rows = [costs for stage in choices for costs in stage]
         widest = max(len(costs) for costs in rows)
         # One column more than there are choices: -1, a skipped block, picks it and costs nothing.
         self._table = np.array([costs + [0.0] * (widest + 1 - len(costs)) for costs in rows])
-        self.least = fixed + sum(min(costs) for costs in rows)
+        skips = [SKIP in options for options in space.options] if space else [False] * len(rows)
+        self.least = fixed + sum(0.0 if skipped else min(costs) for skipped, costs in zip(skips, rows))
         self.most = fixed + sum(max(costs) for costs in rows)
 
     def __call__(self, arch: Arch) -> float:
@@ -162,7 +164,8 @@ def cost_tables(net: SuperNet, resolution: int) -> tuple[CostTable, CostTable]:
         with counting(shared, net.cost_rules) as last:
             net.head(x)
     fixed_params = sum(count_parameters(layer) for layer in shared)
-    return CostTable(mflops, (first.macs + last.macs) / 1e6), CostTable(mparams, fixed_params / 1e6)
+    shared_mflops, shared_mparams = (first.macs + last.macs) / 1e6, fixed_params / 1e6
+    return CostTable(mflops, shared_mflops, net.space), CostTable(mparams, shared_mparams, net.space)
 
 
 class _ChoiceCosts:

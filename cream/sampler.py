@@ -103,12 +103,11 @@ class Sampler:
             np.array([0.0 if option == SKIP else costs[option] for option in options])
             for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
         ]
-        self.least, self.most = (flops.fixed + sum(map(extreme, self.costs)) for extreme in (np.min, np.max))
         self._draws: dict[tuple, BoundedDraws] = {}
         if not self._bounded(self.weights, minimum, maximum).possible:
             raise ConfigError(
                 f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
-                f"this space reaches from {self.least:.1f} to {self.most:.1f}"
+                f"this space reaches from {flops.least:.1f} to {flops.most:.1f}"
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
@@ -122,8 +121,8 @@ class Sampler:
         part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
         raise ConfigError(
             f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and "
-            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.least:.1f} to "
-            f"{self.most:.1f}): widen the range"
+            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.flops.least:.1f} to "
+            f"{self.flops.most:.1f}): widen the range"
         )
 
     def _bounded(self, probabilities: np.ndarray | None, low: float, high: float) -> BoundedDraws:
