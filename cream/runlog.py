@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +19,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, update_summary
 
 from .history import HISTORY, read_history
+
+if TYPE_CHECKING:
+    from .build import SearchNet
 
 log = logging.getLogger("cream")
 LOGGERS = (log, logging.getLogger("pimm"))
@@ -97,6 +102,22 @@ class RunLog:
             _write_lines(summary, [header, *kept] if header else [])
         if history.exists():
             _write_lines(history, [json.dumps(line) for line in read_history(history) if line["epoch"] < epoch])
+
+    def report(self, searched: SearchNet, epoch: int) -> None:
+        """Writes report.html and shows its pictures in VisualDL; if that fails the search is none the worse."""
+        if not is_main_process():
+            return
+        try:
+            from .operations import anatomy, write_anatomy
+            from .report import write_report  # brings matplotlib, which training need not wait for
+
+            write_anatomy(self.folder, anatomy(searched.net, searched.resolution, searched.tables))
+            self.images("report", write_report(self.folder), epoch)
+        except Exception as error:
+            log.warning(
+                "there is no report (%s: %s): python tools/report.py %s writes it again",
+                type(error).__name__, error, shlex.quote(str(self.folder)),
+            )  # fmt: skip
 
     @contextmanager
     def progress(self, total: int, done: int, title: str) -> Iterator[tqdm]:
