@@ -6,14 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.errors import ConfigError
-
-_REDUCTIONS = {
-    "batchmean": lambda loss: loss.sum() / loss.shape[0],
-    "sum": lambda loss: loss.sum(),
-    "mean": lambda loss: loss.mean(),
-    "none": lambda loss: loss,
-}
+from pimm.loss.reduction import reduction_named, require_share
 
 
 class AsymmetricLossMultiLabel(nn.Layer):
@@ -38,14 +31,13 @@ class AsymmetricLossMultiLabel(nn.Layer):
         pos_weight=None,
     ):
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise ConfigError(f"unknown reduction {reduction!r}; valid are {', '.join(_REDUCTIONS)}")
+        require_share(smoothing)
         self.gamma_neg, self.gamma_pos = gamma_neg, gamma_pos
         self.clip = clip or 0.0
         self.eps = eps
         self.constant_focus = disable_torch_grad_focal_loss
         self.smoothing = smoothing
-        self.reduction = _REDUCTIONS[reduction]
+        self.reduction = reduction_named(reduction)
         self.weight = 1.0 if weight is None else weight
         self.pos_weight = 1.0 if pos_weight is None else pos_weight
 
@@ -71,11 +63,9 @@ class AsymmetricLossSingleLabel(nn.Layer):
 
     def __init__(self, gamma_pos=1, gamma_neg=4, eps=0.1, reduction="mean"):
         super().__init__()
-        if reduction not in ("mean", "none"):
-            raise ConfigError(f"unknown reduction {reduction!r}; valid are mean and none")
         self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
         self.eps = eps
-        self.reduction = reduction
+        self.reduction = reduction_named(reduction, ("mean", "none"))
 
     def forward(self, inputs, target):
         classes = inputs.shape[-1]
@@ -85,5 +75,4 @@ class AsymmetricLossSingleLabel(nn.Layer):
         missed = paddle.where(labels > 0, 1.0 - probabilities, probabilities)
         focus = missed ** (self.gamma_pos * labels + self.gamma_neg * (1.0 - labels))
         smoothed = labels * (1.0 - self.eps) + self.eps / classes
-        loss = -(smoothed * log_probabilities * focus).sum(axis=-1)
-        return loss.mean() if self.reduction == "mean" else loss
+        return self.reduction(-(smoothed * log_probabilities * focus).sum(axis=-1))

@@ -6,7 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.errors import ConfigError
+from pimm.loss.reduction import require_share
 
 
 class BinaryCrossEntropy(nn.Layer):
@@ -29,8 +29,7 @@ class BinaryCrossEntropy(nn.Layer):
         smooth_dense=False,
     ):
         super().__init__()
-        if not 0.0 <= smoothing < 1.0:
-            raise ConfigError(f"label smoothing is a share from 0 to below 1, got {smoothing}")
+        require_share(smoothing)
         self.smoothing = smoothing
         self.target_threshold = target_threshold
         self.reduction = "none" if sum_classes else reduction

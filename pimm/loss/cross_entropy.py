@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.errors import ConfigError
+from pimm.loss.reduction import require_share
 
 
 class LabelSmoothingCrossEntropy(nn.Layer):
@@ -16,8 +16,7 @@ class LabelSmoothingCrossEntropy(nn.Layer):
 
     def __init__(self, smoothing=0.1):
         super().__init__()
-        if not 0.0 <= smoothing < 1.0:
-            raise ConfigError(f"label smoothing is a share from 0 to below 1, got {smoothing}")
+        require_share(smoothing)
         self.smoothing = smoothing
 
     def forward(self, x, target):

@@ -5,6 +5,7 @@ from pimm.utils.average import average_checkpoints
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
 from pimm.utils.clip_grad import dispatch_clip_grad
+from pimm.utils.cuda import NativeScaler
 from pimm.utils.decay_batch import check_batch_size_retry, decay_batch_step
 from pimm.utils.distributed import (
     all_reduce_gradients,
@@ -43,6 +44,7 @@ __all__ = [
     "ModelEma",
     "ModelEmaV2",
     "ModelEmaV3",
+    "NativeScaler",
     "ParseKwargs",
     "accuracy",
     "adaptive_clip_grad",

@@ -1,0 +1,91 @@
+"""Mixed precision: the backward pass and the optimizer's step under a loss scale."""
+
+from __future__ import annotations
+
+import paddle
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.utils.clip_grad import dispatch_clip_grad
+
+
+class GradScaler(paddle.amp.GradScaler):
+    """Paddle's scaler, with a scale of no dimensions.
+
+    Paddle prints the scale at every overflow, and numpy 2.4 refuses to make a number of its array of one element: the
+    first overflow would end the training.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._flatten_scale()
+
+    def state_dict(self):
+        state = super().state_dict()
+        return {**state, "scale": state["scale"].reshape([1])} if state else state
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self._flatten_scale()
+
+    def _flatten_scale(self):
+        if self._scale is not None:
+            self._scale = self._scale.reshape([])
+
+
+class NativeScaler:
+    """`GradScaler` under timm's call: ``loss_scaler(loss, optimizer, clip_grad=..., parameters=...)``.
+
+    The scale starts at 2 ** 16, halves with every gradient that overflows, and doubles after 2000 steps without one.
+    Nothing is scaled on a ``device`` other than a GPU, or where there is none, nor by Paddle itself in a training that
+    no ``auto_cast`` runs in float16.
+    """
+
+    state_dict_key = "amp_scaler"
+
+    def __init__(self, device="cuda"):
+        self._scaler = GradScaler(
+            enable=device.startswith(("cuda", "gpu")) and paddle.get_device() != "cpu",
+            init_loss_scaling=2.0**16,
+            incr_ratio=2.0,
+            decr_ratio=0.5,
+            incr_every_n_steps=2000,
+            decr_every_n_nan_or_inf=1,
+        )
+
+    def __call__(
+        self,
+        loss,
+        optimizer,
+        clip_grad=None,
+        clip_mode="norm",
+        parameters=None,
+        create_graph=False,
+        need_update=True,
+    ):
+        """Backward, and with ``need_update`` a step of the optimizer; the gradients stay for the caller to clear.
+
+        Gradients of ``parameters`` are clipped to ``clip_grad`` after unscaling, as `dispatch_clip_grad` does it.
+        ConfigError for clipping without ``parameters``, and for ``create_graph``, which Paddle's backward cannot make.
+        """
+        if create_graph:
+            raise ConfigError("create_graph is not possible: Paddle's backward pass makes no graph of its own")
+        if clip_grad is not None and parameters is None:
+            raise ConfigError("clip_grad needs the parameters whose gradients are to be clipped")
+        self._scaler.scale(loss).backward()
+        if not need_update:
+            return
+        if clip_grad is not None:
+            self._scaler.unscale_(optimizer)
+            dispatch_clip_grad(parameters, clip_grad, mode=clip_mode)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self):
+        """The scale and its counters, for a checkpoint; empty where nothing is scaled."""
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state_dict):
+        """Go on with a saved scale; CheckpointError if the training that saved it scaled nothing."""
+        if self._scaler.is_enable() and not state_dict:
+            raise CheckpointError("there is no loss scale: the checkpoint is of a training without mixed precision")
+        self._scaler.load_state_dict(state_dict)
