@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
@@ -16,15 +17,17 @@ from paddle import Tensor, nn
 from pimm.errors import ConfigError
 from pimm.utils import alone, atomic_file
 
-from .build import SearchNet, child_net, of_found_net, search_net, start_processes
+from .build import child_net, of_found_net, search_net, start_processes
 from .config import Config
 from .evaluate import mode
 from .flops import CostTable
-from .runlog import RunLog, log
-from .space import Arch, SearchSpace, format_arch
+from .runlog import RunLog
+from .space import SearchSpace, format_arch
 from .supernet import SuperNet
 
 WARM_UP = 5
+
+Run = tuple[Callable[[Tensor], Tensor], Tensor]  # a layer, and what it is run on
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, ne
         run = RunLog()
         start_processes(cfg)
         searched = search_net(cfg)
-        batch = paddle.rand([cfg.DATASET.BATCH_SIZE, 3, searched.resolution, searched.resolution])
-        table = choice_latency(searched.net, batch, repeats)
+        batch = paddle.rand([cfg.DATASET.BATCH_SIZE, searched.net.in_chans, *[searched.resolution] * 2])
+        archs = searched.sampler.spread(np.random.default_rng(0), nets)
+        whole = [child_net(of_found_net(cfg, cfg, arch, searched.resolution))[1] for arch in archs]
+        table, measured = choice_latency(searched.net, whole, batch, repeats)
         latency = Latency(
             choices=table.choices,
             fixed=table.fixed,
@@ -89,7 +94,10 @@ def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, ne
             threads=threads,
             paddle=paddle.__version__,
             repeats=repeats,
-            check=[whole_net(cfg, searched, table, arch, batch, repeats) for arch in check_paths(searched, nets)],
+            check=[
+                {"arch": format_arch(arch), "predicted_ms": table(arch), "measured_ms": taken}
+                for arch, taken in zip(archs, measured)
+            ],
         )
         with atomic_file(path) as file:
             file.write((json.dumps(asdict(latency), indent=1) + "\n").encode())
@@ -98,52 +106,52 @@ def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, ne
 
 
 @paddle.no_grad()
-def choice_latency(net: SuperNet, x: Tensor, repeats: int) -> CostTable:
-    """Milliseconds of each choice for the batch x; the fixed part is stem and head.
+def choice_latency(
+    net: SuperNet, whole: Sequence[nn.Layer], batch: Tensor, repeats: int
+) -> tuple[CostTable, list[float]]:
+    """Milliseconds of each choice for the batch, with stem and head as the fixed part; and of whole nets.
 
     Positions that are built alike and meet images of one size are measured once.
     """
-    known: dict[tuple, tuple[list[float], Tensor]] = {}
-    choices: list[list[list[float]]] = []
+    runs: list[Run] = [(net.stem, batch)]
+    places: list[list[range]] = []  # of the runs of each position
+    known: dict[tuple, tuple[range, Tensor]] = {}
     with mode(net, training=False):
-        stem, x = milliseconds(net.stem, x, repeats), net.stem(x)
+        x = net.stem(batch)
         for stage, counts in zip(net.blocks, net.space.choices):
-            choices.append([])
+            places.append([])
             for position, count in zip(stage, counts):
                 key = (repr(position), tuple(x.shape))
                 if key not in known:
                     blocks = [position.alone(choice) for choice in range(count)]
-                    for block in blocks:
-                        block.eval()
-                    known[key] = [milliseconds(block, x, repeats) for block in blocks], blocks[0](x)
-                costs, x = known[key]
-                choices[-1].append(costs)
-                log.info("%s: %s ms", key[1], ", ".join(f"{cost:.3f}" for cost in costs))
-        return CostTable(choices, stem + milliseconds(net.head, x, repeats))
+                    known[key] = range(len(runs), len(runs) + count), blocks[0](x)
+                    runs += [(block, x) for block in blocks]
+                place, x = known[key]
+                places[-1].append(place)
+        head = len(runs)
+        runs += [(net.head, x), *((child, batch) for child in whole)]
+        for layer, _ in runs:
+            if isinstance(layer, nn.Layer):
+                layer.eval()
+        times = milliseconds(runs, repeats)
+    choices = [[[times[i] for i in place] for place in stage] for stage in places]
+    return CostTable(choices, times[0] + times[head]), times[head + 1 :]
 
 
-def whole_net(cfg: Config, searched: SearchNet, table: CostTable, arch: Arch, x: Tensor, repeats: int) -> dict:
-    """What the table says of a path's net, and what the net takes."""
-    _, net = child_net(of_found_net(cfg, cfg, arch, searched.resolution))
-    net.eval()
-    with paddle.no_grad():
-        return {"arch": format_arch(arch), "predicted_ms": table(arch), "measured_ms": milliseconds(net, x, repeats)}
+def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
+    """Median time of each layer on its input after a warm-up; a GPU is waited for.
 
-
-def check_paths(searched: SearchNet, n: int) -> list[Arch]:
-    """Paths of different cost."""
-    return searched.sampler.spread(np.random.default_rng(0), n)
-
-
-def milliseconds(run: Callable[[Tensor], Tensor] | nn.Layer, x: Tensor, repeats: int) -> float:
-    """Median time of ``run(x)``, after a warm-up; a GPU is waited for."""
-    times = []
-    for _ in range(WARM_UP + repeats):
-        started = time.perf_counter()
-        run(x)
-        wait_for_device()
-        times.append(time.perf_counter() - started)
-    return 1e3 * float(np.median(times[WARM_UP:]))
+    They take turns, so that a busy moment of the machine falls on all, and each meets caches that others have filled,
+    as it will inside a net.
+    """
+    times = np.empty([WARM_UP + repeats, len(runs)])
+    for turn in times:
+        for i, (layer, x) in enumerate(runs):
+            started = time.perf_counter()
+            layer(x)
+            wait_for_device()
+            turn[i] = time.perf_counter() - started
+    return (1e3 * np.median(times[WARM_UP:], axis=0)).tolist()
 
 
 def wait_for_device() -> None:
