@@ -1,7 +1,7 @@
 """Two-dimensional convolutions: plain, TensorFlow's 'same' padding, mixed kernels, conditional experts.
 
 Arguments and state names are PyTorch's and timm's; so are the initial values, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-Convolutions of one channel a group go through `pimm.ops.depthwise_conv2d`, which is fast on a CPU.
+Convolutions of one channel a group, and those of one pixel, go through `pimm.ops`, which is fast on a CPU.
 """
 
 import math
@@ -13,7 +13,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
 from pimm.layers.padding import get_padding_value, same_padding
-from pimm.ops import depthwise_conv2d
+from pimm.ops import depthwise_conv2d, pointwise_conv2d
 
 
 def _uniform(fan_in):
@@ -25,7 +25,13 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolve ``x`` [N, C, H, W] with ``weight`` [O, C / groups, kh, kw]; padding is an int, a pair or four sides."""
     if groups > 1 and list(weight.shape[:2]) == [groups, 1]:
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
+    if groups == 1 and list(weight.shape[2:]) == [1, 1] and _nothing_but(1, stride) and _nothing_but(0, padding):
+        return pointwise_conv2d(x, weight, bias)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _nothing_but(value, sizes):
+    return sizes == value if isinstance(sizes, int) else all(size == value for size in sizes)
 
 
 class Conv2d(nn.Conv2D):
@@ -51,17 +57,9 @@ class Conv2d(nn.Conv2D):
         self.padding = to_pair(padding)
         self.dilation = to_pair(dilation)
         self.groups = groups
-        self._is_pointwise = self.kernel_size == (1, 1) and self.padding == (0, 0) and groups == 1
 
     def forward(self, x):
-        if paddle.in_dynamic_mode() and self._is_pointwise and x.shape[2:] == [1, 1]:
-            return self._multiply(x)
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def _multiply(self, x):
-        """A 1x1 kernel on 1x1 pixels as the matrix product it is, up to eight times as fast as the convolution."""
-        x = paddle.matmul(x.flatten(1), self.weight.flatten(1), transpose_y=True)
-        return (x if self.bias is None else x + self.bias).unsqueeze([2, 3])
 
 
 class Conv2dSame(Conv2d):
