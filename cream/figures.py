@@ -42,7 +42,7 @@ STYLE = {
 }
 WIDTH = 4.6  # inches, of figures that a page shows in full
 FEW = 30  # points that are marked one by one on a line
-MANY = 2000  # points from which a drawing of each would be too large a file
+MANY = 300  # points from which they are small, and dots in a vector drawing: each would take a line there
 NUMBERED = 14  # columns of shares that leave room for a number in each cell
 
 styled = matplotlib.rc_context(STYLE)
@@ -92,7 +92,7 @@ def accuracy_against_cost(points: Sequence[Point], chosen: Point, outside: Seque
     """All points, the Pareto front as steps, and the chosen point as a star; those outside the limits hollow."""
     figure, (axes,) = _panels(1, 3.2)
     front = [points[index] for index in pareto_front(points)]
-    axes.plot(*zip(*points), "o", color=BLUE, alpha=0.75, label="candidate", rasterized=len(points) > MANY)
+    _dots(axes, *zip(*points), label="candidate")
     if outside:
         axes.plot(*zip(*outside), "o", color=INK, alpha=0.5, markerfacecolor="none", label="outside the limits")
     axes.step(*zip(*front), where="post", color=VERMILLION, label="Pareto front")
@@ -112,7 +112,7 @@ def population_over_time(populations: Mapping[int, Sequence[Point]], unit: str =
     best = {time: max(members, key=lambda member: member.prec1) for time, members in populations.items() if members}
     for axes, name, label in ((above, "prec1", "accuracy when met (%)"), (below, "mflops", "MFLOPs")):
         values = [getattr(member, name) for member in members]
-        axes.plot(times, values, "o", color=BLUE, alpha=0.5, label="member", rasterized=len(members) > MANY)
+        _dots(axes, times, values, label="member")
         axes.plot(
             list(best), [getattr(point, name) for point in best.values()], "-", color=VERMILLION, label="the best"
         )
@@ -223,9 +223,9 @@ def architecture(blocks: Sequence[Block], stem: tuple[int, int], image: tuple[in
             middle, 0, name, rotation=90, ha="center", va="center", color=INK if fill == "none" else WORDS, fontsize=8
         )
         for line, value in enumerate((channels, size)):
-            axes.text(middle, -height / 2 - 0.15 - 0.17 * line, value, ha="center", va="center", fontsize=7)
+            axes.text(middle, -height / 2 - 0.15 - 0.17 * line, value, ha="center", va="center", fontsize=8)
     for line, label in enumerate(("channels", "pixels")):
-        axes.text(0.05, -height / 2 - 0.15 - 0.17 * line, label, va="center", fontsize=7)
+        axes.text(0.05, -height / 2 - 0.15 - 0.17 * line, label, va="center", fontsize=8)
     _name_stages(axes, stages, lefts, [item[1] for item in drawn], height / 2 + 0.12)
     kernels = sorted({block.kernel for block in blocks if not block.skipped})
     handles = [Patch(facecolor=FILLS.get(k, OTHER_FILL), edgecolor=INK, label=f"{k}x{k}") for k in kernels]
@@ -236,17 +236,22 @@ def architecture(blocks: Sequence[Block], stem: tuple[int, int], image: tuple[in
 def _name_stages(
     axes: Axes, stages: Sequence[str], lefts: Sequence[float], widths: Sequence[float], height: float
 ) -> None:
-    axes.text(0.05, height, "stage", va="center", fontsize=7)
+    axes.text(0.05, height, "stage", va="center", fontsize=8)
     for stage in dict.fromkeys(stage for stage in stages if stage):
         first, last = stages.index(stage), len(stages) - 1 - stages[::-1].index(stage)
         begin, end = lefts[first], lefts[last] + widths[last]
         axes.plot([begin, end], [height - 0.09] * 2, color=INK, linewidth=0.8)
-        axes.text((begin + end) / 2, height, stage, ha="center", va="center", fontsize=7)
+        axes.text((begin + end) / 2, height, stage, ha="center", va="center", fontsize=8)
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def _dots(axes: Axes, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
+    many = len(xs) > MANY
+    axes.plot(xs, ys, "o", color=BLUE, alpha=0.6, markersize=2 if many else 4, label=label, rasterized=many)
 
 
 def _legend(axes: Axes, columns: int = 3) -> None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from .figures import BLUE, INK
 
+DPI = 200  # of what is drawn as dots because there is so much of it
 NARROW = 5  # inches: a figure that a telephone can show in full, with words that can be read
 
 STYLE = """
@@ -34,14 +35,14 @@ code { font: .9em ui-monospace, monospace; background: var(--soft); padding: .1e
 figure { margin: 1rem 0 }
 .scroll { overflow-x: auto }
 svg { display: block; height: auto; color: var(--ink) }
-svg.fits { width: 100%; max-width: 38rem }
-svg text { font-family: system-ui, sans-serif !important }
+svg.fits { width: 100%; max-width: 34rem }
+svg text { font-family: system-ui, sans-serif }
 table { border-collapse: collapse; font-size: .875rem; margin: .5rem 0; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .25rem 0 }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top }
 th, td { white-space: nowrap }
 td.number { text-align: right }
-td:last-child:not(.number) { white-space: normal; overflow-wrap: anywhere; min-width: 12rem }
+.facts td:last-child { white-space: normal; overflow-wrap: anywhere }
 tbody tr:nth-child(even) { background: var(--soft) }
 summary { cursor: pointer; padding: .4rem 0; color: var(--link) }
 """
@@ -78,7 +79,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and numbers; one that is ``folded`` opens at a click."""
+    """Rows of texts and numbers, or of a name and its value; a table that is ``folded`` opens at a click."""
 
     caption: str
     header: Sequence[str]
@@ -132,8 +133,9 @@ def _table(table: Table) -> str:
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in table.rows)
     caption = "" if table.folded else f"<caption>{escape(table.caption)}</caption>"
+    kind = ' class="facts"' if len(table.header) == 2 else ""
     content = _scrolling(
-        f"<table>{caption}<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>", table.caption
+        f"<table{kind}>{caption}<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>", table.caption
     )
     return f"<details><summary>{escape(table.caption)}</summary>{content}</details>" if table.folded else content
 
@@ -157,10 +159,11 @@ def svg(figure: Figure, name: str, words: str, css_class: str) -> str:
     """The figure as an element of a page: in the page's colours, with ids of its own and without links."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(file, format="svg", dpi=DPI, transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)  # the page's own
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = text.replace(INK, "currentColor").replace(BLUE, "var(--link)")
     return text.replace("<svg", f'<svg class="{css_class}" role="img" aria-label="{escape(words)}"', 1)

@@ -28,6 +28,7 @@ REPORT = "report.html"
 PICTURES = "report"  # folder of the same figures as PNG
 NEEDED = ("architecture.json", "candidates.csv", "config.yaml", OPERATIONS)
 DPI = 150
+FEW = 25  # rows of a table that need not be folded
 NAMES = {
     "arch": "architecture",
     "prec1": "top-1 (%)",
@@ -129,9 +130,9 @@ def _named(row: dict) -> list[tuple[str, object]]:
 def result(search: Search) -> list[Section]:
     found = search.result
     said = (
-        f"The best of {len(search.candidates)} candidates has {found['prec1']:.2f}% of the images that decided right, "
-        f"at {found['mflops']:.2f} MFLOPs and with {found['mparams']:.3f} million parameters, at {found['resolution']} "
-        "pixels."
+        f"The best of {len(search.candidates)} candidates is right on {found['prec1']:.2f}% of the "
+        f"{found.get('scored_on', 'validation images')}, takes {found['mflops']:.2f} MFLOPs for an image of "
+        f"{found['resolution']} pixels, and has {found['mparams']:.3f} million parameters."
     )
     caution = (
         "That accuracy is what the net reaches with the weights it shares with all others. What it reaches alone, "
@@ -180,7 +181,7 @@ def architecture(search: Search) -> list[Section]:
         rows,
         folded=True,
     )
-    return [Section("The net that was found", (said,), Picture("architecture", figure, words), (table,))]
+    return [Section("Architecture", (said,), Picture("architecture", figure, words), (table,))]
 
 
 def candidates(search: Search) -> list[Section]:
@@ -209,7 +210,14 @@ def candidates(search: Search) -> list[Section]:
         for rank, row in enumerate(listed)
     ]
     picture = Picture("accuracy_mflops", figure, words)
-    return [Section("Accuracy against cost", (said,), picture, (Table("All candidates", header, cells),))]
+    return [
+        Section(
+            "Accuracy against cost",
+            (said,),
+            picture,
+            (Table("All candidates", header, cells, folded=len(cells) > FEW),),
+        )
+    ]
 
 
 def board(search: Search) -> list[Section]:
