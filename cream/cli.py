@@ -84,7 +84,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
 
 
 def rank_correlation(argv: Sequence[str] | None = None) -> int:
-    """Compares supernets' scores with training from scratch (``tools/rank_correlation.py``)."""
+    """Compares supernets' scores with training from scratch (``cream-rank-correlation``, ``tools/rank_correlation.py``)."""
 
     def job() -> None:
         parser = argparse.ArgumentParser(
@@ -109,6 +109,47 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
+
+    return run(job)
+
+
+def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
+    """Makes a small image set out of a large one (``cream-sub-imagenet``, ``tools/generate_subImageNet.py``)."""
+
+    def job() -> None:
+        from cream import subset
+
+        parser = argparse.ArgumentParser(
+            description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
+            "from the official lists.",
+        )
+        parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")
+        parser.add_argument("--output", default="./data/subImageNet", metavar="FOLDER", help="must not be there yet")
+        parser.add_argument("--classes", type=int, default=100, metavar="N", help="how many classes (default: 100)")
+        parser.add_argument(
+            "--train", type=int, default=250, metavar="N", help="training images a class (default: 250)"
+        )
+        parser.add_argument("--val", type=int, default=50, metavar="N", help="validation images a class (default: 50)")
+        parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+        parser.add_argument("--class-list", metavar="FILE", help="subclass_list.txt, in place of drawn classes")
+        parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
+        parser.add_argument(
+            "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
+        )
+        parser.add_argument("--how", choices=tuple(subset.PLACE), default="link", help="symbolic links, or copies")
+        args = parser.parse_args(argv)
+        source = subset.Source(Path(args.data_path))
+        if args.class_list:
+            names = subset.read_class_list(Path(args.class_list))
+        else:
+            names = subset.draw_classes(source, args.classes, args.seed)
+        listed = subset.read_image_list(Path(args.image_list), names) if args.image_list else {}
+        chosen = {
+            name: subset.choose_images(source, name, args.train, args.val, args.seed, args.val_from, listed.get(name))
+            for name in names
+        }
+        subset.make_subset(source, Path(args.output), chosen, args.how)
+        print(f"{args.output}: {len(names)} classes, {args.train} training and {args.val} validation images each")
 
     return run(job)
 

@@ -1,0 +1,152 @@
+"""subImageNet, on which Cream's rank correlation is measured: 100 classes of 250 training and 50 validation images.
+
+The official script copies the first 350 training images of the first 100 classes into one folder and leaves the rest to
+the reader. Here classes and images are drawn by seed or read from the official lists, and the validation images are
+those of ImageNet's own validation set, which has 50 a class; or, where that is missing, further training images.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from pimm.data.img_extensions import get_img_extensions
+from pimm.errors import DataError
+
+CLASS_LIST, IMAGE_LIST = "subclass_list.txt", "subimages_list.txt"
+
+
+class Images(NamedTuple):
+    """Files of one class, training images and validation images, as paths below the source."""
+
+    train: list[Path]
+    val: list[Path]
+
+
+PLACE: Mapping[str, Callable[[Path, Path], object]] = {
+    "link": lambda source, target: target.symlink_to(source.resolve()),
+    "copy": shutil.copyfile,
+}
+
+
+class Source:
+    """An image set as folders ``train/CLASS`` and ``val/CLASS``; DataError where something is not there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def classes(self) -> list[str]:
+        """The names of the training classes, in order."""
+        return sorted(entry.name for entry in self._entries("train") if entry.is_dir())
+
+    def images(self, split: str, name: str) -> list[str]:
+        """The names of a class's images, in order."""
+        endings = tuple(get_img_extensions())
+        return sorted(entry.name for entry in self._entries(split, name) if entry.name.lower().endswith(endings))
+
+    def _entries(self, *parts: str) -> list[os.DirEntry]:
+        folder = self.folder.joinpath(*parts)
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; must be {self.folder}/train/CLASS/IMAGE, and val alike")
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def draw_classes(source: Source, number: int, seed: int) -> list[str]:
+    """That many classes, drawn by ``seed``, in order; DataError if there are fewer."""
+    classes = source.classes()
+    if len(classes) < number:
+        raise DataError(f"{source.folder}/train has {len(classes)} classes; must have at least {number}")
+    return sorted(np.random.default_rng(seed).choice(classes, number, replace=False).tolist())
+
+
+def choose_images(
+    source: Source,
+    name: str,
+    train: int,
+    val: int,
+    seed: int,
+    val_from: str = "val",
+    listed: Sequence[str] | None = None,
+) -> Images:
+    """So many images of one class, drawn by ``seed``, the validation images from the split ``val_from``.
+
+    A list of training images goes before the draw, in its order; images for validation that come from ``train`` follow
+    those for training. What is drawn for a class does not depend on the other classes. DataError if it has too few
+    images, or not those of the list.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    pools = {"train": source.images("train", name)}
+    missing = sorted(set(listed or ()) - set(pools["train"]))
+    if missing:
+        raise DataError(f"{source.folder / 'train' / name / missing[0]} is in the list of images, but not there")
+    pools["train"] = list(listed) if listed is not None else rng.permutation(pools["train"]).tolist()
+    if val_from == "val":
+        pools["val"] = rng.permutation(source.images("val", name)).tolist()
+    wanted = {"train": train, "val": 0}
+    wanted[val_from] += val
+    for split, pool in pools.items():
+        if len(pool) < wanted[split]:
+            place = "the list" if split == "train" and listed is not None else source.folder / split
+            raise DataError(f"{place} has {len(pool)} images of class {name}; must have at least {wanted[split]}")
+    paths = {split: [Path(split, name, file) for file in pool[: wanted[split]]] for split, pool in pools.items()}
+    return Images(paths["train"][:train], paths["val"] if val_from == "val" else paths["train"][train:])
+
+
+def read_class_list(path: Path) -> list[str]:
+    """The names in a file with one class a line, as ``subclass_list.txt`` is; DataError for none or a name twice."""
+    names = path.read_text(encoding="utf-8").split()
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path}: must hold one class a line, each once")
+    return names
+
+
+def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
+    """Images by class, of a file with a Python list of names a line, as ``subimages_list.txt`` is.
+
+    DataError for lines of another form, and where they are not as many as the classes.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(lines) != len(classes):
+        raise DataError(f"{path} has {len(lines)} lines; must have one for each of the {len(classes)} classes")
+    images = {}
+    for number, (name, line) in enumerate(zip(classes, lines), start=1):
+        try:
+            images[name] = ast.literal_eval(line)
+        except (ValueError, SyntaxError):
+            images[name] = None
+        if not isinstance(images[name], list) or not all(isinstance(file, str) for file in images[name]):
+            raise DataError(f"{path}, line {number}: must be a list of names, ['a.JPEG', 'b.JPEG', ...]")
+    return images
+
+
+def make_subset(source: Source, output: Path, subset: Mapping[str, Images], how: str = "link") -> None:
+    """Writes ``output/train/CLASS``, ``output/val/CLASS`` and the two lists, by one of PLACE.
+
+    The folder appears whole or not at all. DataError if there is one already.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise DataError(f"{output} is there already and is left as it is; choose another --output or remove it")
+    temporary = output.with_name(f".tmp-{output.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name, images in subset.items():
+        for split, paths in images._asdict().items():
+            folder = temporary / split / name
+            folder.mkdir(parents=True)
+            for path in paths:
+                PLACE[how](source.folder / path, folder / path.name)
+    (temporary / CLASS_LIST).write_text("".join(f"{name}\n" for name in subset), encoding="utf-8")
+    lists = ([path.name for path in (*images.train, *_from_train(images.val))] for images in subset.values())
+    (temporary / IMAGE_LIST).write_text("".join(f"{names}\n" for names in lists), encoding="utf-8")
+    os.replace(temporary, output)
+
+
+def _from_train(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if path.parts[0] == "train"]
