@@ -55,6 +55,9 @@ class Adam(_AdamLike, paddle.optimizer.Adam):
 class AdamW(_AdamLike, paddle.optimizer.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101)."""
 
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
     def adds_l2(self, group):
         return False
 

@@ -35,6 +35,11 @@ _SCRIPT_ARGUMENTS = {
 }
 
 
+def add_weight_decay(model, weight_decay=1e-5, skip_list=()):
+    """`param_groups_weight_decay` under timm 0.1.20's name."""
+    return param_groups_weight_decay(model, weight_decay, skip_list)
+
+
 def create_optimizer_v2(
     model_or_params,
     opt="sgd",
