@@ -77,14 +77,16 @@ def latency(argv: Sequence[str] | None = None) -> int:
         cfg = load_config(args.cfg, args.overrides)
         from cream.latency import measure_latency
 
-        for net in measure_latency(cfg, Path(args.output), _use_cores(), args.repeats).check:
+        measured = measure_latency(cfg, Path(args.output), _use_cores(), args.repeats)
+        for net in measured.check:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
+        print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
 
     return run(job)
 
 
 def rank_correlation(argv: Sequence[str] | None = None) -> int:
-    """Compares supernets' scores with training from scratch (``cream-rank-correlation``, ``tools/rank_correlation.py``)."""
+    """Compares supernets with training from scratch (``cream-rank-correlation``, ``tools/rank_correlation.py``)."""
 
     def job() -> None:
         parser = argparse.ArgumentParser(

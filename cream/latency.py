@@ -48,6 +48,11 @@ class Latency:
     repeats: int
     check: list[dict]
 
+    @property
+    def deviation(self) -> float:
+        """By how much, on average, whole nets differ from their sums, as a share of what was measured."""
+        return float(np.mean([abs(net["predicted_ms"] / net["measured_ms"] - 1) for net in self.check]))
+
     def costs_for(self, space: SearchSpace, resolution: int) -> CostTable:
         """The table of a search; ConfigError if it was measured for another space or image size."""
         counts = tuple(tuple(len(costs) for costs in stage) for stage in self.choices)

@@ -28,7 +28,7 @@ from pimm.utils import alone, atomic_file, latest_checkpoint
 from pimm.utils.checkpoint import MODEL, read_manifest
 
 from . import jobs
-from .build import SearchNet, of_found_net, trained_search, training_loader, validation_loader
+from .build import SearchNet, of_found_net, selection_loader, trained_search, training_loader
 from .config import Config, lasting
 from .runlog import RunLog, log
 from .sampler import Sampler
@@ -201,9 +201,9 @@ def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Config) -> 
 
 
 def score_paths(cfg: Config, searched: SearchNet, folder: Path, archs: Sequence[Arch], output: Path) -> list[dict]:
-    """Accuracies with inherited weights after batch norm saw training images, for each path."""
+    """Accuracies with inherited weights, for each path as the search would choose: on the same images, by the same BN."""
     weights = read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"][:12]
-    loaders = training_loader(cfg, searched.resolution), validation_loader(cfg, searched.resolution)
+    loaders = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)[0]
 
     def score_path(arch: Arch) -> dict:
         (found,) = score(searched.net, [arch], searched.tables, *loaders, cfg.SUPERNET.SELECT_BATCHES)
