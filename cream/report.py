@@ -203,6 +203,8 @@ def candidates(search: Search) -> list[Section]:
         "No candidate is both cheaper and more accurate than those on the line, the Pareto front; the star is the net "
         "that was chosen."
     )
+    if len(inside) < len(points):
+        said += " Hollow dots lie outside the limits that the net had to keep."
     listed = [{**{name: value for name, value in row.items() if name != "arch"}, "arch": row["arch"]} for row in rows]
     header = ("rank", "on the front", *(name for name, _ in _named(listed[0])))
     cells = [
