@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from image_files import pack, save
 from PIL import Image
 
 from pimm.data import AugMixDataset, Dataset, DatasetTar
@@ -14,11 +15,6 @@ from pimm.data.readers import load_class_map
 from pimm.errors import DataError
 
 COLORS = {"class2": (250, 10, 20), "class10": (30, 200, 40), "Class1": (5, 60, 220)}
-
-
-def save(path, color=(9, 9, 9), size=(6, 4)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path)
 
 
 @pytest.fixture
@@ -31,12 +27,6 @@ def folder(tmp_path):
     (root / "class2" / "._0.png").write_bytes(b"not an image")
     (root / "class2" / "notes.txt").write_text("not an image either")
     return root
-
-
-def pack(folder, target, mode="w"):
-    with tarfile.open(target, mode) as archive:
-        archive.add(folder, arcname="./")
-    return target
 
 
 def pixels(dataset):

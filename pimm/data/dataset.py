@@ -126,6 +126,8 @@ class ImageDataset(paddle.io.Dataset):
                 continue
             try:
                 return self._read(candidate)
+            except ConfigError:  # no image's fault
+                raise
             except Exception as error:  # Pillow raises many types on damaged files, SyntaxError among them
                 path = self.filename(candidate, absolute=True)
                 self.skip(path, f"{type(error).__name__}: {error}")
@@ -135,6 +137,8 @@ class ImageDataset(paddle.io.Dataset):
     def _read(self, index):
         file, target = self.reader[index]
         if isinstance(file, Image.Image):
+            if self.load_bytes:
+                raise ConfigError(f"load_bytes: the images of {self.root} come from no files, there are no bytes")
             return convert(file, self.input_img_mode), target
         with file:
             image = file.read() if self.load_bytes else decode(file, self.draft_size, self.input_img_mode)

@@ -98,7 +98,7 @@ def _list_tree(root):
 
 def _list_folder(root, folder, chain=()):
     """``_Listing`` of one folder, or None for a link back to a folder above."""
-    path = os.path.join(root, folder)
+    path = os.path.join(root, folder) if folder else os.fspath(root)
     endings = get_img_extensions()
     subfolders, names = [], []
     try:
@@ -110,13 +110,20 @@ def _list_folder(root, folder, chain=()):
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     subfolders.append(entry.name)
                 elif entry.name.lower().endswith(endings):
                     names.append(entry.name)
     except OSError as error:
         raise DataError(f"{path}: this folder cannot be read: {error.strerror}") from error
     return _Listing(folder, sorted(subfolders), names, status.st_mtime_ns, (*chain, identity))
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _compact(listing):

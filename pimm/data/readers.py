@@ -7,6 +7,7 @@ have; ``ImageDataset`` takes any object with these. Those here also have ``sampl
 from __future__ import annotations
 
 import difflib
+import inspect
 import io
 import os
 
@@ -43,16 +44,14 @@ def create_reader(name, root=None, split="train", **kwargs):
         raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
     kind = name.partition("/")[0].lower() or _kind_of(root)
     if kind not in READERS:
-        near = difflib.get_close_matches(kind, READERS, n=1)
-        raise ConfigError(
-            f"{name}: no such reader{f'; did you mean {near[0]}' if near else ''}; there are {', '.join(READERS)}"
-        )
-    try:
-        return READERS[kind](root, split=split, **{key: value for key, value in kwargs.items() if value is not None})
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError(f"the reader {kind} of {root} has no such option: {error}") from None
+        raise ConfigError(f"{name}: no such reader{_near(kind, READERS)}; there are {', '.join(READERS)}")
+    options = {key: value for key, value in kwargs.items() if value is not None}
+    known = list(inspect.signature(READERS[kind]).parameters)[1:]
+    unknown = next((option for option in options if option not in known), None)
+    if unknown is not None:
+        hint = _near(unknown, known)
+        raise ConfigError(f"{unknown}: the reader {kind} has no such option{hint}; it has {', '.join(known)}")
+    return READERS[kind](root, split=split, **options)
 
 
 class Reader:
@@ -249,9 +248,7 @@ def _index_of(label, class_to_idx, where):
     if class_to_idx is None:
         raise DataError(f"{where}: {label!r} is no class index, 0 or more; names of classes need a class_map")
     if label not in class_to_idx:
-        near = difflib.get_close_matches(label, class_to_idx, n=3)
-        hint = f"; near names there: {', '.join(near)}" if near else ""
-        raise DataError(f"{where}: class {label!r} is not in the class map{hint}")
+        raise DataError(f"{where}: class {label!r} is not in the class map{_near(label, class_to_idx)}")
     return class_to_idx[label]
 
 
@@ -259,5 +256,9 @@ def _near_name(path):
     parent = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(parent):
         return f"; {parent} does not exist either"
-    near = difflib.get_close_matches(os.path.basename(path), os.listdir(parent), n=3)
+    return _near(os.path.basename(path), os.listdir(parent))
+
+
+def _near(name, names):
+    near = difflib.get_close_matches(name, names, n=3)
     return f"; near names there: {', '.join(near)}" if near else ""
