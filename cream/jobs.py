@@ -47,7 +47,7 @@ def search(cfg: Config) -> Candidate:
     """Trains a supernet and returns the best path inside the limits, of its board or sampled.
 
     Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json``, a ``retrain.yaml``
-    that trains the found net, and ``architecture.pdparams``, the supernet's weights for it.
+    that trains the found net, ``architecture.pdparams``, the supernet's weights for it, and ``report.html``.
     """
     check_search(cfg)
     run = start_run(cfg)
@@ -78,6 +78,7 @@ def search(cfg: Config) -> Candidate:
     trainer.fit()
 
     found = choose(cfg, searched, step, run.folder)
+    run.report(searched, epochs)
     run.close()
     return found
 
@@ -86,11 +87,12 @@ def select(folder: Path, overrides: Sequence[str] = ()) -> Candidate:
     """Chooses again among the paths of a finished search, as ``overrides`` of its settings say, without training.
 
     Writes into the search's folder what the search wrote in the end: ``candidates.csv``, ``architecture.json``,
-    ``retrain.yaml`` and ``architecture.pdparams``.
+    ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
     """
     run = RunLog(folder if folder.is_dir() else None)
     cfg, searched, step = trained_search(folder, overrides)
     found = choose(cfg, searched, step, folder)
+    run.report(searched, cfg.EPOCHS)
     run.close()
     return found
 
