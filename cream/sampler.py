@@ -107,7 +107,7 @@ class Sampler:
         if not self._bounded(self.weights, minimum, maximum).possible:
             raise ConfigError(
                 f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
-                f"this space reaches from {flops.least:.1f} to {flops.most:.1f}"
+                f"this space reaches from {flops.least:.1f} to {flops.most:.1f}; move or widen the range"
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
@@ -115,9 +115,10 @@ class Sampler:
         low, high = self._bin(rng)
         draws = self._bounded(self.probabilities(board), low, high)
         for _ in range(ATTEMPTS if draws.possible else 0):
-            rows = draws(rng, BATCH)
-            if len(rows):
-                return self.space.decode(options[index] for options, index in zip(self.space.options, rows[0]))
+            for row in draws(rng, BATCH):
+                arch = self.space.decode(options[index] for options, index in zip(self.space.options, row))
+                if low <= self.flops(arch) <= high:  # not only up to rounding
+                    return arch
         part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
         raise ConfigError(
             f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and "
@@ -131,8 +132,9 @@ class Sampler:
         self._draws = {key: draws for key, draws in self._draws.items() if key[0] == drawn_by}
         key = drawn_by, low, high
         if key not in self._draws:
-            fixed, weights = self.flops.fixed, self.space.distribution(probabilities)
-            self._draws[key] = BoundedDraws(self.costs, weights, low - fixed, high - fixed)
+            weights, slack = self.space.distribution(probabilities), 1e-9 * self.flops.most
+            bounds = low - self.flops.fixed - slack, high - self.flops.fixed + slack
+            self._draws[key] = BoundedDraws(self.costs, weights, *bounds)
         return self._draws[key]
 
     def _bin(self, rng: np.random.Generator) -> tuple[float, float]:

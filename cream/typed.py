@@ -102,7 +102,7 @@ def _typed(raw: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         item_kind = get_args(kind)[0]
         return tuple(_typed(item, item_kind) for item in _items(raw, item_kind))
-    return raw if kind == Nested and isinstance(raw, (dict, str)) else _SCALARS[kind](raw)
+    return _SCALARS[kind](raw)
 
 
 def _items(raw: Any, kind: Any) -> Sequence[Any]:
@@ -146,7 +146,13 @@ def _str(raw: Any) -> str:
     return raw
 
 
-_SCALARS = {bool: _bool, int: _int, float: _float, str: _str}
+def _nested(raw: Any) -> Any:
+    if not isinstance(raw, (dict, str)):
+        raise ValueError(raw)
+    return raw
+
+
+_SCALARS = {bool: _bool, int: _int, float: _float, str: _str, Nested: _nested}
 _WORDS = {
     bool: "true or false",
     int: "a whole number",

@@ -129,15 +129,10 @@ SETTINGS = {
         ["SUPERNET.HOW_TO_PROB=pre_prob", "SUPERNET.PRE_PROB=(1,1,1,1,1,1,1)"],
         ["SUPERNET.PRE_PROB has 7 values; must have 6"],
     ),
-    "residual units": (
+    "a space that is nowhere": (
         "search",
-        ["SUPERNET.RESUNIT=True", "SUPERNET.HOW_TO_PROB=even"],
-        ["SUPERNET.RESUNIT is True", "not available; must be False"],
-    ),
-    "dilated convolutions": (
-        "search",
-        ["SUPERNET.DIL_CONV=True", "SUPERNET.HOW_TO_PROB=even"],
-        ["SUPERNET.DIL_CONV is True", "not available; must be False"],
+        ["SUPERNET.STAGE_DEPTHS=None", "SUPERNET.SPACE=missing.yaml"],
+        ["command line: SUPERNET.SPACE names missing.yaml: No such file", "must be a file, or the description"],
     ),
     "no recipe": ("search", ["RETRAIN_CFG=missing.yaml"], ["missing.yaml: No such file"]),
     "unknown net": (
