@@ -1,0 +1,382 @@
+"""Write timm-parity.md: what of timm's data, loss, optim, scheduler and utils exists in pimm, with the same arguments.
+
+    pip download --no-deps timm==0.1.20 timm==1.0.31
+    python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
+
+The wheels are read as text, not imported. Why a name is missing or differs is in timm_parity_reasons.yaml; nothing is
+written while one has no reason, or a reason has no name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import fnmatch
+import importlib
+import inspect
+import pkgutil
+import sys
+import zipfile
+from pathlib import Path
+
+import yaml
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))
+
+INTRO = """# What of timm is here
+
+The public functions, classes and constants of timm's `data`, `loss`, `optim`, `scheduler` and `utils`, in version
+0.1.20 (which Cream was written for; its names have a star) and in 1.0.31, and what pimm has of each. A name is *as in
+timm* if it takes all of timm's arguments under their names, at their positions and with their defaults; it may take
+more. Where the two versions differ the newer one counts. In the table, 0.1.20's names are as in timm if they take all
+arguments that it had, by keyword; what its defaults were is then to be said.
+
+This page is made, and `tests/test_timm_parity.py` holds it to the code:
+
+    pip download --no-deps timm==0.1.20 timm==1.0.31
+    python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
+
+The reasons are in `docs/timm_parity_reasons.yaml`; the page is not written while one is wanting.
+"""
+PACKAGES = ("data", "loss", "optim", "scheduler", "utils")
+OLD, TODAY = "0.1.20", "1.0.31"
+UNKNOWN = object()  # a default that is not a literal
+NEEDED = inspect.Parameter.empty
+STATUSES = ("same", "differs", "missing")
+
+
+@dataclasses.dataclass
+class Name:
+    """A public name of one version of timm: where it is defined, and its arguments or its value."""
+
+    package: str
+    name: str
+    module: str  # inside the package, "" for its __init__
+    exported: bool = False
+    arguments: dict = None  # name: default, NEEDED without one; None if it takes none that are known
+    by_keyword: frozenset = frozenset()  # those of them that cannot be given by position
+    value: object = UNKNOWN
+
+    @property
+    def keys(self):
+        """What patterns in the table of reasons may match."""
+        return {f"{self.package}.{self.name}", f"{self.package}.{self.module}.{self.name}"}
+
+
+@dataclasses.dataclass
+class Finding:
+    """What pimm has of a name: its module there, the differences in words, and the reason for them."""
+
+    theirs: Name
+    module: str = ""
+    differences: list = dataclasses.field(default_factory=list)
+    gone: list = dataclasses.field(default_factory=list)  # arguments of 0.1.20 that are not taken
+    reason: str = ""
+
+    @property
+    def status(self):
+        if not self.module:
+            return "missing"
+        return "differs" if self.differences else "same"
+
+    @property
+    def status_of_old(self):
+        """For a script of 0.1.20's time: whether all that it may pass is taken."""
+        return "same" if self.status == "differs" and not self.gone else self.status
+
+
+# Reading timm
+
+
+def read_wheel(path):
+    """The syntax trees ``{module: tree}`` of the five packages, with module names below timm: ``utils.metrics``."""
+    trees = {}
+    with zipfile.ZipFile(path) as wheel:
+        for entry in wheel.namelist():
+            parts = entry[: -len(".py")].split("/")
+            if entry.endswith(".py") and parts[0] == "timm" and len(parts) > 1 and parts[1] in PACKAGES:
+                if parts[-1] == "__init__":
+                    parts.pop()
+                trees[".".join(parts[1:])] = ast.parse(wheel.read(entry))
+    return trees
+
+
+def public_names(trees):
+    """Every public function, class and constant ``{(package, name): Name}``, and which of them the packages export."""
+    names = {}
+    for module, tree in trees.items():
+        package, _, inner = module.partition(".")
+        for node in tree.body:
+            for name in defined(node):
+                found = Name(package, name, inner, exported=not inner)
+                found.arguments, found.value = describe(node, module, trees)
+                found.by_keyword = keyword_only(node)
+                names.setdefault((package, name), found)
+    for package in PACKAGES:
+        for name in torch_exports(trees[package]):
+            names[package, name] = Name(package, name, "", exported=True)
+        for name in exports(package, trees):
+            if (package, name) in names:
+                names[package, name].exported = True
+    return names
+
+
+def torch_exports(tree):
+    """The names that a package takes over from PyTorch, whose arguments the wheel does not tell."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "torch.optim"]
+    return [alias.name for node in nodes for alias in node.names]
+
+
+def defined(node):
+    """The public names that a statement defines; of variables, those that are written as constants."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        found = [node.name]
+    else:
+        targets = getattr(node, "targets", []) if isinstance(node, ast.Assign) else []
+        found = [target.id for target in targets if isinstance(target, ast.Name) and target.id.isupper()]
+    return [name for name in found if not name.startswith("_")]
+
+
+def exports(module, trees):
+    """The names that can be imported from a package: its own, and those it imports from its modules."""
+    found = []
+    for node in trees[module].body:
+        found += defined(node)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            source = f"{module}.{node.module}"
+            for alias in node.names:
+                found += exports(source, trees) if alias.name == "*" else [alias.asname or alias.name]
+    return found
+
+
+def describe(node, module, trees):
+    """The arguments and the value of what a statement defines."""
+    if isinstance(node, ast.FunctionDef):
+        return arguments_of(node), UNKNOWN
+    if isinstance(node, ast.ClassDef):
+        return constructor(node, module, trees), UNKNOWN
+    return None, literal(node.value)
+
+
+def constructor(node, module, trees):
+    """The arguments of a class, which may be those of a base class in the wheel; None if it is from elsewhere."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef) and child.name == "__init__":
+            return dict(list(arguments_of(child).items())[1:])
+    for base in node.bases:
+        found = class_named(getattr(base, "id", ""), module, trees)
+        if found:
+            return constructor(*found, trees)
+    fields = [child for child in node.body if isinstance(child, ast.AnnAssign)]
+    if fields and node.decorator_list:  # a dataclass
+        return {field.target.id: literal(field.value) if field.value else NEEDED for field in fields}
+    return None
+
+
+def class_named(name, module, trees):
+    """The class that ``name`` means in a module, and the module that defines it."""
+    package = module.rpartition(".")[0] or module
+    for node in trees[module].body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, module
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and name in [alias.name for alias in node.names]:
+            source = f"{package}.{node.module}"
+            return class_named(name, source, trees) if source in trees else None
+    return None
+
+
+def arguments_of(node):
+    """``{name: default}`` of a function, ``*args`` and ``**kwargs`` left out."""
+    spec = node.args
+    positional = [*spec.posonlyargs, *spec.args]
+    defaults = [NEEDED] * (len(positional) - len(spec.defaults)) + [literal(d) for d in spec.defaults]
+    defaults += [literal(d) if d else NEEDED for d in spec.kw_defaults]
+    return {argument.arg: default for argument, default in zip([*positional, *spec.kwonlyargs], defaults)}
+
+
+def keyword_only(node):
+    return frozenset(a.arg for a in node.args.kwonlyargs) if isinstance(node, ast.FunctionDef) else frozenset()
+
+
+def literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return UNKNOWN
+
+
+# Comparing with pimm
+
+
+def pimm_modules(package):
+    """All modules of a package of pimm, the package itself first."""
+    root = importlib.import_module(f"pimm.{package}")
+    inner = sorted(info.name for info in pkgutil.walk_packages(root.__path__, f"{root.__name__}."))
+    return [root, *map(importlib.import_module, inner)]
+
+
+def find(theirs):
+    """The module of pimm that has a name: the package if timm exports it, else one called as timm's, else any."""
+    modules = pimm_modules(theirs.package)
+    wanted = f"pimm.{theirs.package}.{theirs.module}"
+    modules.sort(key=lambda module: module.__name__ != wanted)
+    if theirs.exported:
+        modules = [importlib.import_module(f"pimm.{theirs.package}")]
+    for module in modules:
+        if hasattr(module, theirs.name) and not inspect.ismodule(getattr(module, theirs.name)):
+            return module
+    return None
+
+
+def compare(today, old):
+    """What pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
+    theirs = old if old and old.arguments and not (today and today.arguments) else today or old
+    theirs.exported = any(version and version.exported for version in (today, old))
+    module = find(theirs)
+    if module is None:
+        return Finding(theirs)
+    ours = getattr(module, theirs.name)
+    finding = Finding(theirs, module.__name__)
+    if theirs.arguments is None:
+        if theirs.value is not UNKNOWN and plain(theirs.value) != plain(ours):
+            finding.differences.append(f"is {ours!r}, not {theirs.value!r}"[:80])
+        return finding
+    accepted, positions = accepted_arguments(ours)
+    finding.differences += argument_differences(theirs, accepted, positions)
+    finding.gone = [name for name in (old and old.arguments) or () if name not in accepted]
+    finding.differences += [f"no `{name}`, which 0.1.20 had" for name in finding.gone if name not in theirs.arguments]
+    return finding
+
+
+def accepted_arguments(ours):
+    """``{name: default}`` of all keywords that a callable takes, base classes' included, and the positional ones."""
+    signature = inspect.signature(ours)
+    positions = [name for name, argument in signature.parameters.items() if argument.kind in (0, 1)]
+    chain = (
+        [vars(cls)["__init__"] for cls in ours.__mro__ if "__init__" in vars(cls)] if inspect.isclass(ours) else [ours]
+    )
+    accepted = {}
+    for function in chain or [ours]:
+        arguments = inspect.signature(function).parameters
+        accepted = {**{name: argument.default for name, argument in arguments.items()}, **accepted}
+        if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
+            break
+    return accepted, positions
+
+
+def argument_differences(theirs, accepted, positions):
+    """In words: arguments that are missing, cannot be given at timm's position, or have another default."""
+    missing = [f"no `{name}`" for name in theirs.arguments if name not in accepted]
+    shared = {name: default for name, default in theirs.arguments.items() if name in accepted}
+    order = [name for name in positions if name in shared]
+    moved = [f"`{name}` by keyword" for name in shared if name not in {*positions, *theirs.by_keyword}]
+    if order != [name for name in shared if name in order]:
+        moved.append(f"order {', '.join(order)}")
+    other = [
+        f"`{name}={shown(accepted[name])}`, not `{default!r}`"
+        for name, default in shared.items()
+        if default not in (UNKNOWN, NEEDED) and plain(default) != plain(accepted[name])
+    ]
+    return missing + moved + other
+
+
+def shown(default):
+    return "" if default is NEEDED else repr(default)
+
+
+def plain(value):
+    """A value by which a list equals a tuple, and containers compare by what they hold."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+# Reasons, and the page
+
+
+def give_reasons(findings, reasons):
+    """Note the reason of each finding that needs one; return what is wrong with the table, in lines."""
+    problems, used = [], set()
+    for finding in findings:
+        if finding.status == "same":
+            continue
+        patterns = {pattern: why for why, names in reasons[finding.status].items() for pattern in names}
+        fitting = [p for p in patterns if any(fnmatch.fnmatch(key, p) for key in finding.theirs.keys)]
+        if fitting:
+            used.add((finding.status, fitting[0]))
+            finding.reason = patterns[fitting[0]]
+        else:
+            name = f"{finding.theirs.package}.{finding.theirs.module}.{finding.theirs.name}"
+            problems.append(f"{finding.status}, and no reason: {name} {'; '.join(finding.differences)}".rstrip())
+    given = {(status, p) for status in reasons for names in reasons[status].values() for p in names}
+    return problems + [f"a reason without a name: {status}: {pattern}" for status, pattern in sorted(given - used)]
+
+
+def page(findings, versions):
+    """The whole document."""
+    text = [INTRO, *count_table(findings, versions)]
+    for package in PACKAGES:
+        own = [finding for finding in findings if finding.theirs.package == package]
+        text += ["", f"## {package}"]
+        for exported, title in ((True, f"From `pimm.{package}`"), (False, "From its modules")):
+            text += section(title, [finding for finding in own if finding.theirs.exported is exported], versions)
+    return "\n".join(text) + "\n"
+
+
+def count_table(findings, versions):
+    rows = ["| package | version | names | as in timm | other arguments | missing |", "|---|---|---|---|---|---|"]
+    for package in PACKAGES:
+        for version, names in versions.items():
+            own = [f for f in findings if f.theirs.package == package and (package, f.theirs.name) in names]
+            own = [f.status_of_old if version == OLD else f.status for f in own]
+            counts = " | ".join(str(own.count(status)) for status in STATUSES)
+            rows.append(f"| {package} | {version} | {len(own)} | {counts} |")
+    return rows
+
+
+def section(title, findings, versions):
+    """Names that are as in timm, by module; those with other arguments; and what is missing, by its reason."""
+    if not findings:
+        return []
+    groups = {status: [f for f in findings if f.status == status] for status in STATUSES}
+    lines = ["", f"### {title}"]
+    by_module = {}
+    for finding in groups["same"]:
+        by_module.setdefault(finding.module, []).append(marked(finding, versions))
+    for module, names in sorted(by_module.items()):
+        lines += ["", f"As in timm, `{module}`: {', '.join(sorted(names))}."]
+    if groups["differs"]:
+        lines += ["", "| other arguments | here | why |", "|---|---|---|"]
+        for f in groups["differs"]:
+            lines.append(f"| {marked(f, versions)}, `{f.module}` | {'; '.join(f.differences)} | {f.reason} |")
+    if groups["missing"]:
+        lines += ["", "| missing | why |", "|---|---|"]
+        by_reason = {}
+        for finding in groups["missing"]:
+            by_reason.setdefault(finding.reason, []).append(marked(finding, versions))
+        lines += [f"| {', '.join(sorted(names))} | {reason} |" for reason, names in by_reason.items()]
+    return lines
+
+
+def marked(finding, versions):
+    """A name, with a star if 0.1.20 has it."""
+    return f"`{finding.theirs.name}`" + "\\*" * ((finding.theirs.package, finding.theirs.name) in versions[OLD])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", help="wheel of timm 0.1.20")
+    parser.add_argument("today", help="wheel of timm 1.0.31")
+    args = parser.parse_args()
+    old, today = (public_names(read_wheel(path)) for path in (args.old, args.today))
+    findings = [compare(today.get(key), old.get(key)) for key in sorted({*old, *today})]
+    problems = give_reasons(findings, yaml.safe_load((FOLDER / "timm_parity_reasons.yaml").read_text()))
+    if problems:
+        sys.exit("\n".join([*problems, f"timm-parity.md is not written: {len(problems)} problems"]))
+    (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}))
+
+
+if __name__ == "__main__":
+    main()
