@@ -109,10 +109,11 @@ class RunLog:
             return
         try:
             from .operations import anatomy, write_anatomy
-            from .report import write_report  # brings matplotlib, which training need not wait for
+            from .report import REPORT, write_report  # brings matplotlib, which training need not wait for
 
             write_anatomy(self.folder, anatomy(searched.net, searched.resolution, searched.tables))
             self.images("report", write_report(self.folder), epoch)
+            log.info("report in %s", self.folder / REPORT)
         except Exception as error:
             log.warning(
                 "there is no report (%s: %s): python tools/report.py %s writes it again",
