@@ -111,7 +111,9 @@ class ShuffleBlock(nn.Layer):
         return paddle.concat([kept, self.branch_main(x, width)], axis=1)
 
     def narrowed(self, width: int) -> ShuffleBlock:
-        """A block of its own that computes what ``forward(x, width)`` does, with a copy of the weights."""
+        """A block that computes what ``forward(x, width)`` does: itself, or one with a copy of the weights it takes."""
+        if width == self.branch_main.mid_chs:
+            return self
         in_chs, out_chs, *others = self.arguments
         block = ShuffleBlock(in_chs, width, out_chs, *others)
         copy_first(self, block)

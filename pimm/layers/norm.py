@@ -91,6 +91,8 @@ class SyncBatchNorm2d(BatchNorm2d):
         if x.place.is_gpu_place():
             mean, variance = (paddle.zeros_like(running) for running in self._of_first(x.shape[1])[2:])
             arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # 0.0: moved by all of the way to the batch's
+            weight = paddle.ones_like(mean) if weight is None else weight  # the kernel needs one
+            bias = paddle.zeros_like(mean) if bias is None else bias
             out = _C_ops.sync_batch_norm_(x, mean, variance, weight, bias, *arguments)[0]
             return out, mean, variance
         mean = _mean_over_processes(x)  # [1, C, 1, 1]
