@@ -143,6 +143,7 @@ class Config:
     EVAL_METRICS: str = key("prec1", one_of("prec1", "prec5", "loss"))
     DEVICE: str = key("", one_of("", "cpu", "gpu"))  # ours: empty takes a GPU where there is one
     CHECKPOINT_HISTORY: int = key(3, at_least(1))  # ours
+    RECOVERY_HISTORY: int = key(2, at_least(1))  # ours: how many checkpoints from inside epochs are kept
     RETRAIN_CFG: Optional[str] = key(None)  # ours: the recipe that a search hands on with the found net
 
     DATASET: Dataset = section(Dataset)
@@ -203,15 +204,18 @@ INERT = {
 # be the training that it was.
 CHANGEABLE = {
     *("AUTO_RESUME", "RESUME_PATH", "SAVE_PATH", "MODEL", "DATA_DIR", "DEVICE", "WORKERS", "DATASET.VAL_BATCH_MUL"),
-    *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RETRAIN_CFG"),
+    *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RECOVERY_HISTORY", "RETRAIN_CFG"),
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM"),
     *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
     *("EPOCHS", "LR", "META_LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD"),
 }
 
-# What a choice among the paths of a trained supernet may change besides.
-SELECTABLE = CHANGEABLE | {
-    *("SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM", "SUPERNET.SELECT_ON", "DATASET.BATCH_SIZE"),
+# What a choice among the paths of a trained supernet may change.
+SELECTABLE = {
+    *("DATA_DIR", "SAVE_PATH", "MODEL", "DEVICE", "WORKERS", "RETRAIN_CFG"),
+    *("DATASET.BATCH_SIZE", "DATASET.VAL_BATCH_MUL", "SUPERNET.SELECT_ON"),
+    *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM", "SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM"),
+    *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
 }
 
 # NNI's names and places of two keys.
@@ -304,11 +308,11 @@ def lasting(cfg: Config) -> dict[str, Any]:
 
 def check_selectable(recorded: Config, cfg: Config) -> None:
     """Raises ConfigError where ``cfg`` asks more of a trained supernet than another choice among its paths."""
-    for name in KEYS.keys() - SELECTABLE:
+    for name in sorted(KEYS.keys() - SELECTABLE):
         if _get(recorded, name) != _get(cfg, name):
             raise ConfigError(
                 f"{name} was {_get(recorded, name)} in the search and cannot be {_get(cfg, name)} in a choice among "
-                f"its paths; that may change {', '.join(sorted(SELECTABLE - CHANGEABLE))} and what a resumed run may"
+                f"its paths, which may change {', '.join(sorted(SELECTABLE))}"
             )
     if (recorded.SUPERNET.SELECT_ON, cfg.SUPERNET.SELECT_ON) == ("val", "held_out"):
         raise ConfigError("SUPERNET.SELECT_ON cannot be held_out: the search trained on all training images")

@@ -34,7 +34,7 @@ from .build import (
     weights_to_test,
     write_config,
 )
-from .choice import choose
+from .choice import choose, limits_of
 from .config import Config
 from .evaluate import evaluate, mode
 from .runlog import RunLog
@@ -52,6 +52,7 @@ def search(cfg: Config) -> Candidate:
     check_search(cfg)
     run = start_run(cfg)
     searched = search_net(cfg)
+    limits_of(cfg, searched)  # a mistake in them must not wait for the end
     net, resolution = searched.net, searched.resolution
     train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
     check_same_classes(train_loader.dataset, val_loader.dataset)

@@ -201,7 +201,7 @@ def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Config) -> 
 
 
 def score_paths(cfg: Config, searched: SearchNet, folder: Path, archs: Sequence[Arch], output: Path) -> list[dict]:
-    """Accuracies with inherited weights, for each path as the search would choose: on the same images, by the same BN."""
+    """Accuracies with inherited weights, measured as the search measures them for its final choice."""
     weights = read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"][:12]
     loaders = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)[0]
 
