@@ -67,7 +67,7 @@ def test_shards(root):
         "wds/x", root, "train", is_training=True, batch_size=2, seed=7, repeats=3, search_split=False
     )
     assert isinstance(dataset, IterableImageDataset)
-    assert (dataset.is_training, dataset.batch_size, dataset.seed, len(dataset)) == (True, 2, 7, 6)
+    assert (dataset.is_training, dataset.batch_size, dataset.seed, dataset.num_samples) == (True, 2, 7, 6)
     assert sorted(dataset[index][1] for index in range(2)) == [1, 3]
 
 
@@ -240,3 +240,18 @@ def test_damaged_archives_are_named(tmp_path, name, damage, says):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=says):
         create_dataset(f"paddle/{name}", tmp_path)
+
+
+def test_flowers_are_unpacked_whole_or_not_at_all(tmp_path):
+    flowers(tmp_path)
+    (tmp_path / "102flowers").mkdir()  # where another process is about to put them
+    archive = tmp_path / "102flowers.tgz"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"paddle/flowers: cannot read .*102flowers\.tgz"):
+        create_dataset("paddle/flowers", tmp_path)
+    assert not list((tmp_path / "102flowers").iterdir())
+    archive.write_bytes(whole)
+    assert len(create_dataset("paddle/flowers", tmp_path, "train")) == 3
+    assert len(list((tmp_path / "102flowers" / "jpg").iterdir())) == 6
+    assert not list(tmp_path.glob(".unpacking*"))

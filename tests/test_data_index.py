@@ -302,7 +302,6 @@ def test_tables_are_sequences_and_small():
     texts = ["", "é", "\udce9", "a b", ""]
     table = TextTable.of(texts)
     assert (list(table), table[-2], table[np.int64(1)]) == (texts, "a b", "é")
-    assert list(table.take([3, 0])) == ["a b", ""]
     with pytest.raises(IndexError):
         table[5]
     paths = [f"n{number:08}/n{number:08}_{image}.JPEG" for number in range(9) for image in range(100)]

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -377,3 +378,15 @@ def test_bytes_instead_of_images(folder, tmp_path):
     for root in (folder, pack(folder, tmp_path / "images.tar")):
         data, target = ImageDataset(root, load_bytes=True, transform=io.BytesIO)[1]
         assert (data.getvalue(), target) == (png((10, 0, 0)), 1)
+
+
+def test_workers_of_other_loaders_log_themselves(tmp_path, monkeypatch, caplog):
+    """Those of create_loader report to the main process, which logs."""
+    for name in ("a", "b", "c"):
+        save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.png").write_bytes(b"broken" if name != "c" else png())
+    dataset = ImageDataset(tmp_path)
+    for index, holder in enumerate((object(), dataset)):
+        monkeypatch.setattr("paddle.io.get_worker_info", lambda holder=holder: SimpleNamespace(dataset=holder))
+        dataset.skip(dataset.filename(index, absolute=True), "broken")
+    assert [record.getMessage().split(" cannot")[0] for record in caplog.records] == [str(tmp_path / "b.png")]

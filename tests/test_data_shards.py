@@ -171,9 +171,10 @@ def test_iterating_gives_the_share_of_a_rank(root, rank, monkeypatch):
 def test_length_of_an_epoch(root, options, length):
     dataset = IterableImageDataset(root, is_training=True, **options)
     (numbers,) = shares(dataset, 1, True, 1)
-    counts = np.bincount(flat(numbers), minlength=23)
-    assert len(dataset) == counts.sum() == length
+    counts = np.bincount(np.array(flat(numbers)) % 23, minlength=23)
+    assert (len(dataset), dataset.num_samples, len(set(flat(numbers)))) == (23, length, length)
     assert set(counts) == {length // 23, -(-length // 23)}
+    assert sorted(red(image) for image, _ in dataset) == np.repeat(range(23), counts).tolist()
 
 
 def test_class_folders_and_broken_images(tmp_path, caplog):
@@ -195,6 +196,11 @@ def test_class_folders_and_broken_images(tmp_path, caplog):
 def test_mistakes(root, options, error, says):
     with pytest.raises(error, match=says):
         IterableImageDataset(root, **options)
+
+
+def test_repeated_augmentation_is_refused(root):
+    with pytest.raises(ConfigError, match="not shard by shard"):
+        IterableImageDataset(root, is_training=True).batch_plan(4, True, repeats=3)
 
 
 def test_too_few_images_for_one_batch_of_each_rank(root):

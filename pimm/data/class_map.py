@@ -68,6 +68,11 @@ def number_labels(labels, class_map="", root="", source=""):
     return {label: int(label) for label in sorted(labels, key=natural_order)}
 
 
+def classes_of(targets):
+    """``{class name: index}`` of classes that have but numbers."""
+    return {str(target): target for target in sorted(set(targets))}
+
+
 def natural_order(name):
     """Sort key without ties: ``A`` and ``a``, or ``1`` and ``01``, would come in the chance order of a set."""
     return natural_key(name), name
@@ -104,4 +109,4 @@ def _checked(content, source):
     for name, index in content.items():
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or index < 0:
             raise DataError(f"{source}: class {name} has index {index!r}; an index is a whole number from 0 on")
-    return content
+    return {str(name): int(index) for name, index in content.items()}

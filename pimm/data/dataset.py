@@ -104,12 +104,13 @@ class ImageDataset(paddle.io.Dataset):
     def skip(self, path, reason):
         """Note that an image cannot be read; log it once, and give up when there are too many.
 
-        Workers are silent: what they note comes back to the main process with the batch.
+        Workers of ``create_loader`` are silent: what they note comes back to the main process with the batch.
         """
         if path in self.broken:
             return
         self.broken[path] = reason
-        if paddle.io.get_worker_info() is None:
+        worker = paddle.io.get_worker_info()
+        if worker is None or worker.dataset is self:
             _logger.warning("%s cannot be read and is replaced by the next image: %s", path, reason)
         if len(self.broken) > MAX_BROKEN:
             raise DataError(

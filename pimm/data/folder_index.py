@@ -143,7 +143,8 @@ def _ordered_paths(listings):
     paths = PathTable([listing.folder for listing in listings], folder_ids, names)
     if _is_ordered_by_folder(listings):
         return paths
-    return paths.take(sorted(range(len(paths)), key=lambda index: natural_order(paths[index])))
+    order = sorted(range(len(paths)), key=lambda index: natural_order(paths[index]))
+    return PathTable(paths.folders, folder_ids[order], TextTable.of([names[index] for index in order]))
 
 
 def _is_ordered_by_folder(listings):

@@ -29,8 +29,8 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
     batches, in evaluation every image exactly once.
 
     ``create_loader`` takes it as any other data set. Iterating over it, as ``paddle.io.DataLoader`` does, gives the
-    share of this rank and worker in the epoch that ``set_epoch`` chose; ``len`` is the number of images of an epoch on
-    all ranks together.
+    share of this rank and worker in the epoch that ``set_epoch`` chose. ``len`` is the number of images that there are;
+    ``num_samples``, usually the same, that of an epoch on all ranks together.
 
     Args:
         root: folder of tar files, or one tar file.
@@ -86,9 +86,6 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
         if not is_training and self.num_samples > len(reader):
             raise ConfigError(f"{root}: cannot evaluate {self.num_samples} images, there are {len(reader)}")
 
-    def __len__(self):
-        return self.num_samples
-
     def __iter__(self):
         plan = self.batch_plan(self.batch_size, self.is_training, dist.get_rank(), dist.get_world_size())
         plan.set_epoch(self.epoch)
@@ -99,23 +96,27 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
             batches = batches[first:last]
         for batch in batches:
             for index in batch.tolist():
-                yield self[index]
+                yield self[index % len(self)]
 
     def set_epoch(self, count):
         """Choose the epoch of the next iteration."""
         self.epoch = count
 
-    def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0):
-        """The ``BatchPlan`` for ``create_loader``."""
+    def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0, repeats=0):
+        """The ``BatchPlan`` for ``create_loader``. Raises ConfigError for repeated augmentation."""
+        if repeats:
+            raise ConfigError("repeated augmentation is for data sets that are read in any order, not shard by shard")
         return ShardPlan(self, batch_size, is_training, rank, world, seed)
 
     def order(self, *key):
-        """Indices of an epoch's images, all of a shard together, the shards in an order drawn from ``key``."""
-        ends = self.reader.shard_ends
-        shards = np.split(np.arange(len(self.reader)), ends[:-1])
+        """Indices of an epoch's images, all of a shard together, the shards in an order drawn from ``key``.
+
+        In the k-th further pass over the images they are ``k * len(self)`` larger: other augmentations are drawn there.
+        """
+        shards = np.split(np.arange(len(self)), self.reader.shard_ends[:-1])
         rng = np.random.default_rng([self.seed, *key])
-        passes = math.ceil(self.num_samples / len(self.reader))
-        drawn = [shards[number] for _ in range(passes) for number in rng.permutation(len(shards))]
+        passes = range(math.ceil(self.num_samples / len(self)))
+        drawn = [shards[number] + done * len(self) for done in passes for number in rng.permutation(len(shards))]
         return np.concatenate(drawn)[: self.num_samples]
 
 
@@ -124,7 +125,7 @@ class ShardPlan(BatchPlan):
 
     def __init__(self, dataset, batch_size, is_training, rank=0, world=1, seed=0):
         self.dataset = dataset
-        super().__init__(len(dataset), batch_size, is_training, rank, world, seed)
+        super().__init__(dataset.num_samples, batch_size, is_training, rank, world, seed)
 
     def _order(self, epoch):
         if not self.is_training:

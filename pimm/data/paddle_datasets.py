@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -12,6 +16,7 @@ from paddle.utils.download import get_path_from_url
 from paddle.vision.datasets import MNIST, Cifar10, Cifar100, FashionMNIST, Flowers, cifar, flowers
 from PIL import Image
 
+from pimm.data.class_map import classes_of
 from pimm.data.readers import Reader
 from pimm.data.splits import split_words
 from pimm.errors import ConfigError, DataError
@@ -32,7 +37,7 @@ class _Archive(NamedTuple):
 class _Source(NamedTuple):
     """One of Paddle's data sets."""
 
-    dataset: type
+    dataset: Callable  # Paddle's class
     home: str  # Paddle's folder for its downloads
     reader: Callable  # makes a reader of an instance of ``dataset``
     archives: dict  # mode -> the files it needs
@@ -42,7 +47,7 @@ def open_paddle(name, root=None, split="train", download=False, class_map=None):
     """Make the reader of one of ``PADDLE_DATASETS``; classes are numbered from zero.
 
     Flowers follows Paddle, which trains on the 6,149 images that are elsewhere the test split, and tests on the 1,020
-    that are elsewhere the training split. It unpacks its archive beside it. Paddle reads CIFAR's archives with pickle,
+    that are elsewhere the training split. Its archive is unpacked beside it. Paddle reads CIFAR's archives with pickle,
     which runs what is in them: take them from where you trust.
 
     Args:
@@ -63,20 +68,19 @@ def open_paddle(name, root=None, split="train", download=False, class_map=None):
     root = Path(root or os.path.join(DATA_HOME, source.home))
     files = {archive.argument: _find(root, archive, download) for archive in source.archives[mode]}
     try:
-        return source.reader(str(root), source.dataset(**files, mode=mode, download=False, backend="cv2"))
+        return source.reader(source.dataset(**files, mode=mode, download=False, backend="cv2"))
     except Exception as error:  # a damaged archive can raise anything
         where = ", ".join(files.values())
         raise DataError(f"paddle/{name}: cannot read {where}: {type(error).__name__}: {error}") from error
 
 
 class _ArrayReader(Reader):
-    """Images of one size, kept as one array."""
+    """Images of one size, kept as one array: uint8 [images, height, width], or with 3 channels behind."""
 
-    def __init__(self, root, images, targets, prefix):
-        """``images``: uint8 [images, height, width] or with 3 channels behind."""
+    def __init__(self, root, images, targets, mode):
         self._images = np.stack(images)
-        names = [f"{prefix}/{index:05}.png" for index in range(len(targets))]
-        super().__init__(root, names, targets, {str(target): target for target in sorted(set(targets))})
+        names = [f"{mode}/{index:05}.png" for index in range(len(targets))]
+        super().__init__(root, names, targets, classes_of(targets))
 
     def open(self, index):
         return Image.fromarray(self._images[index])
@@ -85,23 +89,28 @@ class _ArrayReader(Reader):
 class _FlowersReader(Reader):
     """JPEG files of the unpacked archive."""
 
-    def __init__(self, root, dataset):
-        targets = (dataset.labels[dataset.indexes - 1].astype(np.int64) - 1).tolist()  # Paddle's begin at one
+    def __init__(self, dataset):
+        targets = (dataset.labels[dataset.indexes - 1].astype(int) - 1).tolist()  # Paddle's begin at one
         names = [f"jpg/image_{number:05}.jpg" for number in dataset.indexes.tolist()]
-        super().__init__(dataset.data_path, names, targets, {str(target): target for target in sorted(set(targets))})
+        super().__init__(dataset.data_path, names, targets, classes_of(targets))
 
     def open(self, index):
         return open(self._full(self.paths[index]), "rb")
 
 
-def _read_cifar(root, dataset):
+def _read_cifar(dataset):
     images = [pixels.reshape(3, 32, 32).transpose(1, 2, 0) for pixels, _ in dataset.data]
-    return _ArrayReader(root, images, [int(label) for _, label in dataset.data], dataset.mode)
+    return _ArrayReader(dataset.data_file, images, [int(label) for _, label in dataset.data], dataset.mode)
 
 
-def _read_mnist(root, dataset):
+def _read_mnist(dataset):
     images = [pixels.reshape(28, 28).astype(np.uint8) for pixels in dataset.images]
-    return _ArrayReader(root, images, [int(label[0]) for label in dataset.labels], dataset.mode)
+    return _ArrayReader(dataset.image_path, images, [int(label[0]) for label in dataset.labels], dataset.mode)
+
+
+def _unpacked_flowers(data_file, **options):
+    _unpack(data_file)
+    return Flowers(data_file, **options)
 
 
 def _one_archive(url, md5):
@@ -121,6 +130,7 @@ def _mnist_archives(dataset):
     }
 
 
+_JPEG = re.compile(r"jpg/[\w.]+\.jpg")
 _FLOWERS = [
     _Archive("data_file", flowers.DATA_URL, flowers.DATA_MD5),
     _Archive("label_file", flowers.LABEL_URL, flowers.LABEL_MD5),
@@ -132,7 +142,9 @@ PADDLE_DATASETS = {
     "cifar100": _Source(Cifar100, "cifar", _read_cifar, _one_archive(cifar.CIFAR100_URL, cifar.CIFAR100_MD5)),
     "mnist": _Source(MNIST, "mnist", _read_mnist, _mnist_archives(MNIST)),
     "fashion_mnist": _Source(FashionMNIST, "fashion-mnist", _read_mnist, _mnist_archives(FashionMNIST)),
-    "flowers": _Source(Flowers, "flowers", _FlowersReader, dict.fromkeys(("train", "valid", "test"), _FLOWERS)),
+    "flowers": _Source(
+        _unpacked_flowers, "flowers", _FlowersReader, dict.fromkeys(("train", "valid", "test"), _FLOWERS)
+    ),
 }
 
 
@@ -156,3 +168,17 @@ def _find(root, archive, download):
         return get_path_from_url(archive.url, str(root), archive.md5, decompress=False)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be fetched: {error}") from error
+
+
+def _unpack(archive):
+    """Unpack Flowers' JPEGs to where Paddle looks for them: all or none, however many processes do so at once."""
+    folder = Path(archive).with_suffix("")
+    if (folder / "jpg").exists():
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
+        with tarfile.open(archive) as tar:
+            members = [member for member in tar if member.isfile() and _JPEG.fullmatch(member.name)]
+            tar.extractall(temporary, members)
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # another process was faster
+            os.rename(os.path.join(temporary, "jpg"), folder / "jpg")

@@ -13,10 +13,10 @@ import os
 
 import numpy as np
 
-from pimm.data.class_map import load_class_map, number_classes, number_labels
+from pimm.data.class_map import classes_of, load_class_map, number_classes, number_labels
 from pimm.data.folder_index import index_folder
 from pimm.data.img_extensions import get_img_extensions
-from pimm.data.samples import PathTable, Samples
+from pimm.data.samples import PathTable, Reordered, Samples
 from pimm.data.splits import find_list, find_tars
 from pimm.data.tar_index import index_tars
 from pimm.errors import ConfigError, DataError
@@ -58,7 +58,7 @@ class Reader:
     """What all readers share: paths in order, their classes, and names to show."""
 
     def __init__(self, root, paths, targets, class_to_idx):
-        """``paths``: ``PathTable`` relative to ``root``; ``targets``: int32 [images]."""
+        """``paths``: sequence of paths relative to ``root``; ``targets``: class indices [images]."""
         self.root = root
         self.paths = paths
         self.class_to_idx = class_to_idx
@@ -124,18 +124,15 @@ class TarReader(Reader):
         self.files = find_tars(root, split)
         index = index_tars(root, self.files, target_key, cache_index)
         self._opened = {}
-        self._file_ids, self._spans, self.shard_ends = index.file_ids, index.spans, index.shard_ends
-        paths, label_ids = index.paths, index.label_ids
-        if in_natural_order and len(paths):
-            order = index.natural
-            paths, self._file_ids, self._spans = paths.take(order), self._file_ids[order], self._spans[order]
-            label_ids = label_ids[order] if len(label_ids) else label_ids
+        self.shard_ends = index.shard_ends
         if index.labels:
             class_to_idx = number_labels(index.labels, class_map, _folder_of(root), f"{root}: ")
-            targets = np.array([class_to_idx[label] for label in index.labels])[label_ids]
+            targets = np.array([class_to_idx[label] for label in index.labels])[index.label_ids]
         else:
-            targets, class_to_idx = _folder_classes(root, paths, index.empty, class_map)
-        super().__init__(root, paths, targets, class_to_idx)
+            targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map)
+        order = index.natural if in_natural_order else np.arange(len(targets))
+        self._file_ids, self._spans = index.file_ids[order], index.spans[order]
+        super().__init__(root, Reordered(index.paths, order), targets[order], class_to_idx)
 
     def open(self, index):
         start, size = self._spans[index].tolist()
@@ -177,8 +174,7 @@ class ListReader(Reader):
         self.list_file, folder = find_list(root, split, list_file)
         class_to_idx = load_class_map(class_map, folder) if class_map else None
         paths, targets = _read_list(self.list_file, class_to_idx)
-        class_to_idx = class_to_idx or {str(index): index for index in sorted(set(targets))}
-        super().__init__(str(folder), PathTable.of(paths), targets, class_to_idx)
+        super().__init__(str(folder), PathTable.of(paths), targets, class_to_idx or classes_of(targets))
 
     def open(self, index):
         return open(self._full(self.paths[index]), "rb")

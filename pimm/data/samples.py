@@ -36,10 +36,6 @@ class TextTable(Sequence):
         start = self.ends[index - 1] if index else 0
         return self.data[start : self.ends[index]].tobytes().decode("utf-8", "surrogateescape")
 
-    def take(self, order):
-        """The strings at these indices, in this order."""
-        return TextTable.of([self[index] for index in order])
-
 
 class PathTable(Sequence):
     """Paths ``folder/name``, of which each folder is stored once."""
@@ -64,16 +60,26 @@ class PathTable(Sequence):
         folder = self.folders[self.folder_ids[index]]
         return f"{folder}/{self.names[index]}" if folder else self.names[index]
 
-    def take(self, order):
-        """The paths at these indices, in this order."""
-        return PathTable(self.folders, self.folder_ids[order], self.names.take(order))
+
+class Reordered(Sequence):
+    """A sequence in another order, given by the indices of its items."""
+
+    def __init__(self, items, order):
+        self.items = items
+        self.order = order  # int32 [items]
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, index):
+        return self.items[self.order[index]]
 
 
 class Samples(Sequence):
     """The list of (path, class index) that timm and torchvision have, made of arrays as it is asked for.
 
     Args:
-        paths: ``PathTable`` or any other sequence of relative paths.
+        paths: sequence of relative paths, such as a ``PathTable``.
         targets: int32 [paths].
         full_path: callable from a relative path to the one to show.
     """

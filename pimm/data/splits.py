@@ -16,6 +16,8 @@ _SYNONYMS = (
     ("test", "testing"),
 )
 _WORDS = {word for words in _SYNONYMS for word in words}
+_ENDINGS = ("", ".tar")
+_LIST_ENDINGS = ("_list.txt", ".txt")
 
 
 def split_words(split):
@@ -24,7 +26,7 @@ def split_words(split):
     return (split, *(word for word in group if word != split))
 
 
-def search_split_root(root, split, endings=("", ".tar")):
+def search_split_root(root, split):
     """``root/SPLIT`` or ``root/SPLIT.tar``, under any word for this split, or ``root`` itself where there is none.
 
     Raises DataError for a root that holds other splits but not this one.
@@ -33,10 +35,10 @@ def search_split_root(root, split, endings=("", ".tar")):
     if not split or not root.is_dir():
         return str(root)
     for word in split_words(split):
-        for ending in endings:
+        for ending in _ENDINGS:
             if (root / f"{word}{ending}").exists():
                 return str(root / f"{word}{ending}")
-    others = sorted(path.name for path in root.iterdir() if path.stem in _WORDS and path.suffix in endings)
+    others = sorted(path.name for path in root.iterdir() if path.stem in _WORDS and path.suffix in _ENDINGS)
     if others:
         raise DataError(
             f"{root}: no split {split} here, but {', '.join(others)}; if these are classes, pass search_split=False"
@@ -55,13 +57,11 @@ def find_list(root, split, list_file=None):
         return root, root.parent
     names = [list_file] if list_file else [f"{word}{end}" for word in split_words(split) for end in _LIST_ENDINGS]
     folders = (root,) if not list_file else (Path(), root)
-    found = next((path for name in names for folder in folders if (path := folder / name).is_file()), None)
+    candidates = (folder / name for name in names for folder in folders)
+    found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise DataError(f"{root}: no list file here; looked for {', '.join(map(str, names))}")
     return found, root
-
-
-_LIST_ENDINGS = ("_list.txt", ".txt")
 
 
 def find_tars(root, split=""):
