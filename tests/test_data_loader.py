@@ -140,7 +140,7 @@ def test_evaluation_ranks_hold_every_image_exactly_once(size, world):
 def test_a_rank_without_images_evaluates_nothing(folder):
     for workers in (0, 1):
         loader = loader_of(folder, num_workers=workers)
-        loader.sampler = BatchPlan(2, 4, False, rank=2, world=3)
+        loader.loader.sampler = BatchPlan(2, 4, False, rank=2, world=3)
         assert (len(loader), list(loader)) == (0, [])
 
 
@@ -212,9 +212,8 @@ def test_draft_decoding(tmp_path):
     Image.fromarray(np.zeros((128, 160, 3), np.uint8)).save(tmp_path / "a" / "0.jpg")
     loader = loader_of(tmp_path, draft=True, num_workers=0)
     loader.dataset.transform = lambda image: np.array(image.size, np.uint8).reshape(1, 1, 2)
-    loader.finish = None
-    assert next(iter(loader))[0].numpy().ravel().tolist() == [20, 16]
-    with pytest.raises(ConfigError, match=r"draft decoding is for pimm\.data\.Dataset; list"):
+    assert next(iter(loader.loader))[0].numpy().ravel().tolist() == [40, 32]  # 20x16 would be short of 18
+    with pytest.raises(ConfigError, match=r"draft decoding needs images that pimm\.data decodes; list"):
         create_loader(type("list", (), {"transform": None})(), 16, 4, draft=True)
 
 

@@ -10,15 +10,8 @@ from PIL import Image, ImageEnhance
 
 from pimm.data import RandomErasing, RandomResizedCropAndInterpolation, ToNumpy, ToTensor, create_transform
 from pimm.data import resolve_data_config as resolve
-from pimm.data.transforms import (
-    CenterCrop,
-    ColorJitter,
-    Normalize,
-    RandomHorizontalFlip,
-    RandomVerticalFlip,
-    Resize,
-    shift_hue,
-)
+from pimm.data.color import ColorJitter, shift_hue
+from pimm.data.transforms import CenterCrop, Normalize, RandomHorizontalFlip, RandomVerticalFlip, Resize
 from pimm.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -39,14 +32,13 @@ def test_arrays_and_tensors():
     np.testing.assert_array_equal(tensor.numpy(), pixels)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_normalize_is_the_same_for_arrays_and_tensors_images_and_batches(dtype):
+def test_normalize_is_the_same_for_arrays_and_tensors_images_and_batches():
     batch = RNG.integers(0, 256, (2, 3, 4, 5)).astype(np.uint8)
     expected = (batch / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    normalize = Normalize(MEAN, STD, dtype)
+    normalize = Normalize(MEAN, STD)
     for result in (normalize(batch), normalize(paddle.to_tensor(batch)).numpy(), np.stack(list(map(normalize, batch)))):
-        assert result.dtype == dtype
-        np.testing.assert_allclose(result, expected, atol=1e-6 if dtype == "float32" else 2e-3)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,152 +2,96 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
-import traceback
-from multiprocessing.pool import RemoteTraceback
-from typing import NamedTuple
+import logging
 
 import numpy as np
 import paddle
-from paddle.base import core
 
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
-from pimm.data.seeding import preserved_streams, seed_streams
-from pimm.data.transforms import Compose, Normalize, pair
-from pimm.data.transforms_factory import create_transform
-from pimm.errors import ConfigError, DataError
+from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
+from pimm.data.transforms import Normalize, pair
+from pimm.data.transforms_factory import create_transform, scaled_size
+from pimm.data.tta import CollateViews
+from pimm.data.workers import BatchReader, Task, WorkerPool
+from pimm.errors import ConfigError
 from pimm.utils.distributed import rank, world_size
 
-# Last part of the key of a batch's random streams; those of images end with the index.
-_COLLATE_STREAM = 1
-_FINISH_STREAM = 2
+_logger = logging.getLogger(__name__)
 
 
 def fast_collate(samples):
-    """Stack uint8 images [C, H, W] to an array [B, C, H, W] and their classes to int64 [B].
+    """Stack uint8 images [C, H, W] to an array [B, C, H, W] and their labels: classes to int64 [B], others as they are.
 
     Images in tuples (clean, augmented, ...) are taken apart: all clean ones first, then all first augmented ones, ...
     """
     images, labels = zip(*samples)
+    labels = _stack_labels(labels)
     if isinstance(images[0], tuple):
-        labels *= len(images[0])
+        labels = np.concatenate([labels] * len(images[0]))
         images = [image for split in zip(*images) for image in split]
     batch = np.empty((len(images), *images[0].shape), np.uint8)
     for slot, image in zip(batch, images):
         slot[:] = image
-    return batch, np.array(labels, np.int64)
+    return batch, labels
 
 
 def default_collate(samples):
     """Stack images and labels of any kind that numpy can stack; integer labels become int64."""
-    images, labels = (np.stack([np.asarray(value) for value in values]) for values in zip(*samples))
-    return images, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
+    images, labels = zip(*samples)
+    return np.stack([np.asarray(image) for image in images]), _stack_labels(labels)
 
 
-class _Task(NamedTuple):
-    """One batch to make, in any process."""
-
-    epoch: int
-    indices: np.ndarray
-
-    @property
-    def key(self):
-        return self.epoch, int(self.indices[0])
-
-
-class _BatchReader(paddle.io.Dataset):
-    """Makes whole batches: ``reader[task]`` is (images, labels); the same code in workers and without."""
-
-    def __init__(self, dataset, collate_fn, seed):
-        super().__init__()
-        self.dataset = dataset
-        self.collate_fn = collate_fn
-        self.seed = seed
-
-    def __getitem__(self, task):
-        samples = []
-        for index in task.indices.tolist():
-            seed_streams(self.seed, task.epoch, index)
-            samples.append(self.dataset[index])
-        seed_streams(self.seed, *task.key, _COLLATE_STREAM)
-        return self.collate_fn(samples)
-
-    def read_here(self, task):
-        with preserved_streams():
-            return self[task]
-
-    def __len__(self):
-        return len(self.dataset)
-
-
-class _Guarded(paddle.io.Dataset):
-    """The reader as a worker runs it: what goes wrong comes back beside the batch, for an exception would be lost.
-
-    Items are (images, labels, broken images, error, traceback); Paddle ends in silence when a batch has no array.
-    """
-
-    def __init__(self, reader):
-        super().__init__()
-        self.reader = reader
-
-    def __getitem__(self, task):
-        broken = getattr(self.reader.dataset, "broken", {})
-        known = set(broken)
-        images, labels, error, trace = np.zeros(1), np.zeros(1), None, ""
-        try:
-            images, labels = self.reader[task]
-        except Exception as caught:
-            if isinstance(caught, DataError):
-                error = str(caught)
-            else:
-                error = f"a transform or collate function failed in a data worker: {type(caught).__name__}: {caught}"
-                trace = traceback.format_exc()
-        return images, labels, [(path, broken[path]) for path in broken if path not in known], error, trace
-
-    def __len__(self):
-        return len(self.reader)
-
-
-def _start_worker(_):
-    """Leave Ctrl-C to the main process, end with it, and take one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    core.set_num_threads(1)
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _stack_labels(labels):
+    labels = np.stack([np.asarray(label) for label in labels])
+    return labels.astype(np.int64) if labels.dtype.kind in "iub" else labels
 
 
 class Loader:
-    """Iterates over (images, labels) of one epoch at a time; made by ``create_loader``.
+    """Iterates over (images, labels) of one epoch at a time, as the collate function makes them.
 
-    Images are float32 [B, C, H, W], labels int64 [B] (or what the collate function makes of them), on the current
-    device. ``len(loader)`` is the number of batches of a whole epoch. Each ``iter(loader)`` is the next epoch, or the
-    one that ``set_epoch`` chose.
+    Both are tensors on the current device. ``len(loader)`` is the number of batches of a whole epoch. Each
+    ``iter(loader)`` is the next epoch, or the one that ``set_epoch`` chose.
 
     What is drawn for an image depends on (seed, epoch, index of the image) alone: the same for any number of workers
     or ranks, and when an epoch is resumed in its middle. The global random streams are left as they were.
+
+    Args:
+        sampler: ``BatchPlan`` of the dataset.
+        num_workers: processes; 0 reads in this one.
+        seed: of all that is drawn for images and batches.
+        worker_seeding: see ``pimm.data.workers.seed_worker``.
+        persistent_workers: keep the processes between epochs. They keep the dataset as it was when they started.
+        read_ahead: let them begin the next epoch while this one ends; for this they are kept too.
     """
 
-    def __init__(self, dataset, sampler, collate_fn, finish=None, num_workers=0, seed=0):
+    def __init__(
+        self,
+        dataset,
+        sampler,
+        collate_fn,
+        num_workers=0,
+        seed=0,
+        worker_seeding="all",
+        persistent_workers=False,
+        read_ahead=False,
+    ):
         self.dataset = dataset
         self.sampler = sampler
         self.collate_fn = collate_fn
-        self.finish = finish
         self.num_workers = num_workers
         self.seed = seed
+        self.worker_seeding = worker_seeding
+        self.persistent_workers = persistent_workers or read_ahead
+        self.read_ahead = read_ahead
+        self._kept = None  # of the last pass: (pool, the tasks it was given in advance, whether it mixes)
 
     def __len__(self):
         return len(self.sampler)
+
+    def __iter__(self):
+        return ((_to_tensor(images), _to_tensor(labels)) for _, images, labels in self.batches())
 
     def set_epoch(self, epoch, start_batch=0):
         """Choose the epoch of the next pass; its first ``start_batch`` batches are left out without being read."""
@@ -162,78 +106,166 @@ class Loader:
         if hasattr(self.collate_fn, "mixup_enabled"):
             self.collate_fn.mixup_enabled = enabled
 
-    def __iter__(self):
+    def batches(self):
+        """Yield (key of the batch, images, labels) of the next pass, as arrays or tensors on the CPU or the device."""
         epoch, batches = self.sampler.batches()
-        tasks = [_Task(epoch, indices) for indices in batches]
-        reader = _BatchReader(self.dataset, self.collate_fn, self.seed)
-        pairs = self._read_in_workers(reader, tasks) if self.num_workers else map(reader.read_here, tasks)
-        return self._tensors(pairs, tasks)
+        tasks = [Task(epoch, indices) for indices in batches]
+        if not self.num_workers or not tasks:
+            pairs = map(self._reader().read_here, tasks)
+        elif self.persistent_workers:
+            pairs = self._from_kept_workers(tasks)
+        else:
+            pairs = self._from_new_workers(tasks)
+        return ((task.key, images, labels) for task, (images, labels) in zip(tasks, pairs))
 
-    def _tensors(self, pairs, tasks):
-        for (images, labels), task in zip(pairs, tasks):
-            if self.finish is not None:
-                with preserved_streams():
-                    seed_streams(self.seed, *task.key, _FINISH_STREAM)
-                    images = self._finish(images)
-            yield _as_tensor(images), _as_tensor(labels)
+    def _reader(self):
+        return BatchReader(self.dataset, self.collate_fn, self.seed)
 
-    def _finish(self, images):
-        """Finish here what came as bytes: sending float32 from the workers costs more than it saves them.
+    def _new_pool(self, tasks):
+        workers, key = min(self.num_workers, len(tasks)), (self.seed, tasks[0].epoch, self.sampler.rank)
+        return WorkerPool(self._reader(), tasks, workers, self.worker_seeding, key)
 
-        On a CPU by numpy, which normalises thirty times as fast as Paddle's broadcasting.
-        """
-        on_cpu = paddle.get_device().startswith("cpu")
-        return self.finish(np.asarray(images) if on_cpu else _as_tensor(images))
+    def _from_new_workers(self, tasks):
+        """Forking anew each epoch takes 15 ms a worker."""
+        pool = self._new_pool(tasks)
+        yield from pool.take(len(tasks))
+        pool.close()
 
-    def _read_in_workers(self, reader, tasks):
-        if not tasks:
-            return
-        # Forking anew each epoch takes 15 ms a worker; Paddle's persistent workers wait half a second instead.
-        batches = paddle.io.DataLoader(
-            _Guarded(reader),
-            batch_sampler=[[task] for task in tasks],
-            collate_fn=lambda batch: batch[0],
-            num_workers=min(self.num_workers, len(tasks)),
-            worker_init_fn=_start_worker,
-            timeout=1,  # seconds between looks at whether the workers live
-        )
-        received = 0
-        try:
-            for images, labels, broken, error, trace in batches:
-                for path, reason in broken:
-                    self.dataset.skip(path, reason)
-                if error:
-                    raise DataError(error) from (RemoteTraceback(trace) if trace else None)
-                received += 1
-                yield images, labels
-        except SystemError as error:
-            raise DataError(_WORKER_DIED) from error
-        if received != len(tasks):
-            raise DataError(_WORKER_DIED)
+    def _from_kept_workers(self, tasks):
+        pool, epoch = self._kept_pool(tasks) or self._new_pool(tasks), tasks[0].epoch + 1
+        ahead = [Task(epoch, indices) for indices in self.sampler.batches_of(epoch)] if self.read_ahead else []
+        pool.add(ahead)
+        yield from pool.take(len(tasks))
+        self._kept = pool, ahead, self.mixup_enabled
+
+    def _kept_pool(self, tasks):
+        """The pool of the last pass, at work on ``tasks``; None if it has been given others, or mixes otherwise."""
+        if self._kept is None:
+            return None
+        (pool, ahead, mixes), self._kept = self._kept, None
+        if mixes != self.mixup_enabled or (ahead and (ahead[0].key, len(ahead)) != (tasks[0].key, len(tasks))):
+            pool.close()
+            return None
+        if not ahead:
+            pool.wake(tasks)
+        return pool
 
 
-_WORKER_DIED = (
-    "a data-loading worker ended unexpectedly; was it killed, or is memory (or shared memory, /dev/shm) used up? "
-    "Fewer workers or a smaller batch may help"
-)
+class PrefetchLoader:
+    """Normalises the uint8 batches of a ``Loader``, and erases in them, where they are used.
+
+    On a GPU, Paddle copies the bytes in the background, a quarter of what floats would be. On a CPU, numpy normalises
+    thirty times as fast as Paddle's broadcasting.
+
+    Args:
+        loader: ``Loader`` whose batches are uint8 [B, C, H, W].
+        mean, std: of pixels from 0 to 1, one for each of ``channels``; others are averaged, and a warning logged.
+        device: place or its name; the current device if None.
+        img_dtype: of the images; float32 if None. ``fp16`` is timm's older way to ask for float16.
+        re_prob, re_mode, re_count, re_num_splits: see ``RandomErasing``.
+    """
+
+    def __init__(
+        self,
+        loader,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        channels=3,
+        device=None,
+        img_dtype=None,
+        fp16=False,
+        re_prob=0.0,
+        re_mode="const",
+        re_count=1,
+        re_num_splits=0,
+    ):
+        self.loader = loader
+        self.normalize = Normalize(_per_channel(mean, channels), _per_channel(std, channels))
+        self.random_erasing = None
+        if re_prob > 0:
+            self.random_erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
+        self.place = device.replace("cuda", "gpu") if isinstance(device, str) else device
+        self.img_dtype = "float16" if fp16 else img_dtype or "float32"
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        for key, images, labels in self.loader.batches():
+            yield self._finish(images, key), _to_tensor(labels, self.place)
+
+    def _finish(self, images, key):
+        on_cpu = "cpu" in str(self.place or paddle.get_device())
+        images = self.normalize(_to_array(images) if on_cpu else _to_tensor(images, self.place))
+        if self.random_erasing is not None:
+            with preserved_streams():
+                seed_streams(self.loader.seed, *key, FINISH_STREAM)
+                images = self.random_erasing(images)
+        if on_cpu:
+            images = paddle.utils.dlpack.from_dlpack(images)  # the same memory; copying takes longer than normalising
+        return images.astype(self.img_dtype)
+
+    def set_epoch(self, epoch, start_batch=0):
+        """See ``Loader``."""
+        self.loader.set_epoch(epoch, start_batch)
+
+    @property
+    def sampler(self):
+        return self.loader.sampler
+
+    @property
+    def dataset(self):
+        return self.loader.dataset
+
+    @property
+    def collate_fn(self):
+        return self.loader.collate_fn
+
+    @property
+    def mixup_enabled(self):
+        return self.loader.mixup_enabled
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, enabled):
+        self.loader.mixup_enabled = enabled
 
 
-def _as_tensor(values):
-    return values if isinstance(values, paddle.Tensor) else paddle.to_tensor(values)
+def _per_channel(values, channels):
+    values = tuple(values) if isinstance(values, (tuple, list)) else (values,)
+    if len(values) == channels:
+        return values
+    mean = sum(values) / len(values)
+    if len(values) > 1:
+        _logger.warning("%d normalisation values for %d channels: taking their mean %.4g", len(values), channels, mean)
+    return (mean,) * channels
 
 
-def _plan(dataset, *options):
-    """The data set's own plan, as one of sharded files has, or the usual one."""
-    own = getattr(dataset, "batch_plan", None)
-    return own(*options) if own else BatchPlan(len(dataset), *options)
+def _to_tensor(values, place=None):
+    return values if isinstance(values, paddle.Tensor) else paddle.to_tensor(values, place=place)
 
 
-def _decode_small(dataset, input_size):
+def _to_array(values):
+    if isinstance(values, np.ndarray):
+        return values
+    return np.from_dlpack(values) if values.place.is_cpu_place() else values.numpy()
+
+
+def _decode_small(dataset, size):
+    """Let the data set decode JPEGs at a smaller scale, as long as they stay at least ``size`` (height, width)."""
     dataset = getattr(dataset, "dataset", dataset)  # inside AugMixDataset
-    if not hasattr(dataset, "draft_size"):
-        raise ConfigError(f"draft decoding is for pimm.data.Dataset; {type(dataset).__name__} decodes on its own")
-    height, width = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
-    dataset.draft_size = (width, height)
+    if not hasattr(dataset, "draft_size") or dataset.load_bytes:
+        raise ConfigError(
+            f"draft decoding needs images that pimm.data decodes; {type(dataset).__name__} does not do so"
+        )
+    dataset.draft_size = size[::-1]
+
+
+def _batch_plan(dataset, repeats, *args):
+    if not hasattr(dataset, "batch_plan"):
+        return BatchPlan(len(dataset), *args, repeats=repeats)
+    if repeats:
+        raise ConfigError(f"num_aug_repeats is for data sets read in any order; {type(dataset).__name__} has its own")
+    return dataset.batch_plan(*args)
 
 
 def create_loader(
@@ -241,17 +273,22 @@ def create_loader(
     input_size,
     batch_size,
     is_training=False,
-    use_prefetcher=True,
+    no_aug=False,
     re_prob=0.0,
     re_mode="const",
     re_count=1,
     re_split=False,
+    train_crop_mode=None,
     scale=None,
     ratio=None,
     hflip=0.5,
     vflip=0.0,
     color_jitter=0.4,
+    color_jitter_prob=None,
+    grayscale_prob=0.0,
+    gaussian_blur_prob=0.0,
     auto_augment=None,
+    num_aug_repeats=0,
     num_aug_splits=0,
     interpolation="bilinear",
     mean=IMAGENET_DEFAULT_MEAN,
@@ -259,70 +296,105 @@ def create_loader(
     num_workers=1,
     distributed=False,
     crop_pct=None,
+    crop_mode=None,
+    crop_border_pixels=None,
     collate_fn=None,
     pin_memory=False,
     fp16=False,
+    img_dtype=None,
+    device=None,
+    use_prefetcher=True,
+    use_multi_epochs_loader=False,
+    persistent_workers=False,
+    worker_seeding="all",
     tf_preprocessing=False,
     seed=0,
     draft=False,
+    tta=0,
 ):
     """Give ``dataset`` its transform and make the loader of its batches; the arguments are timm's.
 
     Args:
-        dataset: as ``pimm.data.Dataset``; its ``transform`` is replaced.
+        dataset: as ``pimm.data.ImageDataset``; its ``transform`` is replaced.
         input_size: (channels, height, width), (height, width) or one side.
         batch_size: images of one process.
         is_training: shuffle, augment, and drop the last incomplete batch.
-        use_prefetcher: normalise and erase whole batches, on the device, instead of single images in the workers.
         re_split: erase only in the augmented splits (without ``num_aug_splits``, in the second half of the batch).
+        num_aug_repeats: times that each image comes in a row, augmented differently, see ``BatchPlan``.
+        num_aug_splits: for ``AugMixDataset``: how many times each image comes, the first time clean.
         distributed: take this rank's share of the images, see ``BatchPlan``: equally many batches in training; in
             evaluation every image exactly once, so that ranks may have different numbers of them.
         pin_memory: accepted for timm's scripts; Paddle copies to the device in the background anyway.
-        fp16: give float16 images (where the prefetcher is used).
+        img_dtype, fp16, device: of the images, see ``PrefetchLoader``; they need the prefetcher.
+        use_prefetcher: normalise and erase whole batches, on the device, instead of single images in the workers.
+        use_multi_epochs_loader: keep the worker processes and let them begin the next epoch while this one ends.
+        persistent_workers: keep them between epochs. Either way what is drawn is the same; kept workers do not see
+            later changes of the data set.
+        worker_seeding: a callable from Paddle's ``worker_info`` to the seed of a worker's own random streams, which
+            else follow from seed, rank, worker and the epoch of its start. timm's ``all`` and ``part`` are the same
+            here, for images and batches have streams of their own.
         seed: of the order and of all that is drawn for the images.
-        draft: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that is still large enough; faster for large
-            photographs, with slightly different pixels.
+        draft: decode JPEGs at 1/2, 1/4 or 1/8 of their size as long as both sides stay as long as those of the image
+            that training crops to and evaluation scales to. Faster for large photographs. What is coarse keeps its
+            pixels, to a few grey levels; fine texture is smoothed by the decoder's box filter instead of that of
+            ``interpolation``, and random parts of the image in training are enlarged from as few as 1/64 of their
+            pixels, where full decoding would have had more detail.
+        tta: views of each image in an evaluation, one after the other, see ``pimm.data.tta``.
 
         The other arguments are those of ``create_transform``.
 
     Raises:
+        ConfigError: for settings that do not exist or do not go together.
         DataError: when a training set does not fill one batch on every process.
     """
     re_num_splits = (num_aug_splits or 2) if re_split else 0
+    erasing = {"re_prob": re_prob, "re_mode": re_mode, "re_count": re_count, "re_num_splits": re_num_splits}
     dataset.transform = create_transform(
         input_size,
         is_training=is_training,
-        use_prefetcher=use_prefetcher,
+        no_aug=no_aug,
+        train_crop_mode=train_crop_mode,
         scale=scale,
         ratio=ratio,
         hflip=hflip,
         vflip=vflip,
         color_jitter=color_jitter,
+        color_jitter_prob=color_jitter_prob,
+        grayscale_prob=grayscale_prob,
+        gaussian_blur_prob=gaussian_blur_prob,
         auto_augment=auto_augment,
         interpolation=interpolation,
         mean=mean,
         std=std,
         crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        crop_border_pixels=crop_border_pixels,
         tf_preprocessing=tf_preprocessing,
-        re_prob=re_prob,
-        re_mode=re_mode,
-        re_count=re_count,
-        re_num_splits=re_num_splits,
+        use_prefetcher=use_prefetcher,
         separate=num_aug_splits > 0,
+        tta=tta,
+        **erasing,
     )
-    finish = None
-    if use_prefetcher:
-        erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
-        normalize = Normalize(mean, std, "float16" if fp16 else "float32")
-        finish = Compose([normalize, erasing] if is_training and re_prob > 0 else [normalize])
     if draft:
-        _decode_small(dataset, input_size)
+        if crop_border_pixels or tf_preprocessing:
+            raise ConfigError("draft decoding goes neither with crop_border_pixels nor with tf_preprocessing")
+        img_size = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
+        _decode_small(dataset, img_size if is_training else scaled_size(img_size, crop_pct))
     number, world = (rank(), world_size()) if distributed else (0, 1)
-    return Loader(
+    collate_fn = collate_fn or (fast_collate if use_prefetcher else default_collate)
+    loader = Loader(
         dataset,
-        _plan(dataset, batch_size, is_training, number, world, seed),
-        collate_fn or (fast_collate if use_prefetcher else default_collate),
-        finish,
+        _batch_plan(dataset, num_aug_repeats, batch_size, is_training, number, world, seed),
+        CollateViews(collate_fn) if tta > 1 else collate_fn,
         num_workers,
         seed,
+        worker_seeding,
+        persistent_workers,
+        read_ahead=use_multi_epochs_loader,
     )
+    if not use_prefetcher:
+        return loader
+    channels = input_size[0] if isinstance(input_size, (tuple, list)) and len(input_size) == 3 else len(mean)
+    if not is_training or no_aug:
+        erasing["re_prob"] = 0.0
+    return PrefetchLoader(loader, mean, std, channels, device, img_dtype, fp16, **erasing)

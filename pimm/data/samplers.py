@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import paddle.distributed as dist
 
-from pimm.errors import DataError
+from pimm.errors import ConfigError, DataError
+from pimm.utils.distributed import rank as this_rank
+from pimm.utils.distributed import world_size
 
 
 class BatchPlan:
@@ -21,16 +22,21 @@ class BatchPlan:
     Evaluation: rank r has the images r, r + world, ... in order: each image exactly once on exactly one rank, so the
     ranks may hold different numbers of images, none even. Sum counts over ranks, never average their means.
 
+    Repeated augmentation (arXiv 1901.09335; training only): each image comes ``repeats`` times in a row, so on
+    different ranks if there are several, and an epoch, as long as ever, sees one of ``repeats`` images. The k-th
+    repeat of image i has the index ``k * size + i``, so that other augmentations are drawn for it.
+
     Each pass over ``batches()`` is the next epoch; ``set_epoch`` chooses the one that comes next.
     """
 
-    def __init__(self, size, batch_size, is_training, rank=0, world=1, seed=0):
+    def __init__(self, size, batch_size, is_training, rank=0, world=1, seed=0, repeats=0):
         self.size = size
         self.batch_size = batch_size
         self.is_training = is_training
         self.rank = rank
         self.world = world
         self.seed = seed
+        self.repeats = repeats
         self.epoch = 0
         self.start_batch = 0
         if is_training and len(self) == 0:
@@ -39,6 +45,8 @@ class BatchPlan:
                 f"process{'es' if world > 1 else ''} takes {batch_size * world}; choose a batch size of at most "
                 f"{size // world}"
             )
+        if repeats and (not is_training or repeats < 1):
+            raise ConfigError(f"repeated augmentation is for training, with at least 1 repeat, not {repeats}")
 
     def __len__(self):
         if self.is_training:
@@ -56,26 +64,39 @@ class BatchPlan:
         """Epoch number and list of index arrays of this pass; the next call is about the next epoch."""
         epoch, start = self.epoch, self.start_batch
         self.epoch, self.start_batch = epoch + 1, 0
+        return epoch, self.batches_of(epoch)[start:]
+
+    def batches_of(self, epoch):
+        """List of index arrays of this rank in this epoch."""
         mine = self._order(epoch)[self.rank :: self.world]
-        bounds = [index * self.batch_size for index in range(start, len(self))]
-        return epoch, [mine[bound : bound + self.batch_size] for bound in bounds]
+        return [mine[number * self.batch_size : (number + 1) * self.batch_size] for number in range(len(self))]
 
     def _order(self, epoch):
-        if self.is_training:
-            return np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        return np.arange(self.size)
+        if not self.is_training:
+            return np.arange(self.size)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        if not self.repeats:
+            return order
+        places = _repeated(self.size, self.repeats)
+        return order[places] + self.size * (np.arange(self.size) - np.searchsorted(places, places))
+
+
+def _repeated(length, repeats):
+    """0, 0, 0, 1, 1, 1, ... for 3 ``repeats``, which need not be a whole number."""
+    return (np.arange(length) // repeats).astype(np.int64)
 
 
 class OrderedDistributedSampler:
     """Indices rank, rank + world, ... with the first ones repeated until all ranks have equally many, as timm's.
 
-    ``create_loader`` does not use it: the repeated images would count twice in an evaluation.
+    ``create_loader`` does not use it: the repeated images would count twice in an evaluation. Of the indices of a rank
+    the first ``num_valid_samples`` are no repetition.
     """
 
     def __init__(self, dataset, num_replicas=None, rank=None):
         self.dataset = dataset
-        self.num_replicas = dist.get_world_size() if num_replicas is None else num_replicas
-        self.rank = dist.get_rank() if rank is None else rank
+        self.num_replicas = world_size() if num_replicas is None else num_replicas
+        self.rank = this_rank() if rank is None else rank
         self.num_samples = math.ceil(len(dataset) / self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
 
@@ -84,3 +105,59 @@ class OrderedDistributedSampler:
 
     def __len__(self):
         return self.num_samples
+
+    @property
+    def num_valid_samples(self):
+        """How many of this rank's indices are not there to make the ranks even."""
+        return len(range(self.rank, len(self.dataset), self.num_replicas))
+
+
+class RepeatAugSampler:
+    """Indices for repeated augmentation, as timm's: each image ``num_repeats`` times, each time for another rank.
+
+    ``create_loader(num_aug_repeats=...)`` does the same by its ``BatchPlan``, which can resume.
+
+    Args:
+        shuffle: in a new order for every epoch, drawn from its number alone.
+        num_repeats: need not be a whole number.
+        selected_round: let the indices of all ranks together be a multiple of this, if there are so many images.
+        selected_ratio: an epoch is ``len(dataset) / selected_ratio`` indices on each rank; 0 stands for the number of
+            ranks.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        num_replicas=None,
+        rank=None,
+        shuffle=True,
+        num_repeats=3,
+        selected_round=256,
+        selected_ratio=0,
+    ):
+        self.dataset = dataset
+        self.num_replicas = world_size() if num_replicas is None else num_replicas
+        self.rank = this_rank() if rank is None else rank
+        self.shuffle = shuffle
+        self.num_repeats = num_repeats
+        self.epoch = 0
+        size, ratio = len(dataset), selected_ratio or self.num_replicas
+        if selected_round and size >= selected_round:
+            selected = math.floor(size // selected_round * selected_round / ratio)
+        else:
+            selected = math.ceil(size / ratio)
+        self.num_selected_samples = min(selected, math.ceil(size * num_repeats / self.num_replicas))
+
+    def __iter__(self):
+        size = len(self.dataset)
+        order = np.random.default_rng(self.epoch).permutation(size) if self.shuffle else np.arange(size)
+        order = order[_repeated(math.ceil(size * self.num_repeats), self.num_repeats)]
+        mine = self.rank + self.num_replicas * np.arange(self.num_selected_samples)
+        return iter(order[mine % len(order)].tolist())
+
+    def __len__(self):
+        return self.num_selected_samples
+
+    def set_epoch(self, epoch):
+        """Choose the epoch of the next iteration."""
+        self.epoch = epoch

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
+# Last part of the keys of streams that are not for an image; those of images end with its index.
+COLLATE_STREAM = 1
+FINISH_STREAM = 2
+WORKER_STREAM = 3
+
 
 def seed_streams(*key):
     """Seed ``random`` and ``numpy.random`` from non-negative integers."""

@@ -2,99 +2,150 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 
 from pimm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
+from pimm.data.color import ColorJitter, GaussianBlur, RandomGrayscale
 from pimm.data.constants import DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.data.random_erasing import RandomErasing
+from pimm.data.tf_preprocessing import TfPreprocessTransform
 from pimm.data.transforms import (
     CenterCrop,
-    ColorJitter,
+    CenterCropOrPad,
     Compose,
+    MaybePILToTensor,
     Normalize,
+    RandomApply,
+    RandomCropOrPad,
     RandomHorizontalFlip,
     RandomResizedCropAndInterpolation,
     RandomVerticalFlip,
     Resize,
+    ResizeCenterCrop,
+    ResizeKeepRatio,
     ToNumpy,
     ToTensor,
+    TrimBorder,
     pair,
-    pil_interpolation,
+    str_to_pil_interp,
 )
+from pimm.data.tta import EachView, OversampleCrop
 from pimm.errors import ConfigError
+
+_BLUR_KERNEL = 23  # pixels, as SimCLR's at 224
+
+
+def transforms_noaug_train(
+    img_size=224,
+    interpolation="bilinear",
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
+    use_prefetcher=False,
+    normalize=True,
+):
+    """Scale to ``img_size`` and nothing random: its short side if it is one number, both if it is (height, width)."""
+    resize = Resize(img_size, _not_random(interpolation))
+    return Compose([resize, CenterCrop(img_size), *_to_array(use_prefetcher, normalize, mean, std)])
 
 
 def transforms_imagenet_train(
     img_size=224,
     scale=None,
     ratio=None,
+    train_crop_mode=None,
     hflip=0.5,
     vflip=0.0,
     color_jitter=0.4,
+    color_jitter_prob=None,
+    force_color_jitter=False,
+    grayscale_prob=0.0,
+    gaussian_blur_prob=0.0,
     auto_augment=None,
     interpolation="random",
-    use_prefetcher=False,
     mean=IMAGENET_DEFAULT_MEAN,
     std=IMAGENET_DEFAULT_STD,
     re_prob=0.0,
     re_mode="const",
     re_count=1,
     re_num_splits=0,
+    use_prefetcher=False,
+    normalize=True,
     separate=False,
 ):
     """Random crop and flips; then colour jitter, or the policy of ``auto_augment`` instead; then the final array.
 
     Returns one transform; with ``separate`` the three stages, as ``AugMixDataset`` takes them.
     """
-    primary = [
-        RandomResizedCropAndInterpolation(
-            img_size, scale=scale or (0.08, 1.0), ratio=ratio or (3 / 4, 4 / 3), interpolation=interpolation
-        )
-    ]
+    make_crop = _choose("train_crop_mode", _TRAIN_CROPS, train_crop_mode or "rrc")
+    primary = make_crop(img_size, scale, ratio, interpolation)
     if hflip > 0:
         primary.append(RandomHorizontalFlip(hflip))
     if vflip > 0:
         primary.append(RandomVerticalFlip(vflip))
-    if auto_augment:
-        secondary = [_policy(auto_augment, min(pair(img_size)), interpolation, mean)]
-    else:
-        secondary = _color_jitter(color_jitter)
+    secondary = [_policy(auto_augment, min(pair(img_size)), interpolation, mean)] if auto_augment else []
+    if not auto_augment or force_color_jitter or "3a" in auto_augment:
+        secondary += _color_jitter(color_jitter, color_jitter_prob)
+    if grayscale_prob:
+        secondary.append(RandomGrayscale(grayscale_prob))
+    if gaussian_blur_prob:
+        secondary.append(RandomApply([GaussianBlur(_BLUR_KERNEL)], gaussian_blur_prob))
     erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
-    final = _to_array(use_prefetcher, mean, std, [erasing] if re_prob > 0 else [])
+    final = _to_array(use_prefetcher, normalize, mean, std, [erasing] if re_prob > 0 else [])
     if separate:
         return Compose(primary), Compose(secondary), Compose(final)
     return Compose(primary + secondary + final)
 
 
+def scaled_size(img_size, crop_pct=None):
+    """(height, width) that evaluation scales to before it cuts out ``img_size``."""
+    return tuple(math.floor(side / (crop_pct or DEFAULT_CROP_PCT)) for side in pair(img_size))
+
+
 def transforms_imagenet_eval(
     img_size=224,
     crop_pct=None,
+    crop_mode=None,
+    crop_border_pixels=None,
     interpolation="bilinear",
-    use_prefetcher=False,
     mean=IMAGENET_DEFAULT_MEAN,
     std=IMAGENET_DEFAULT_STD,
+    use_prefetcher=False,
+    normalize=True,
+    tta=0,
 ):
-    """Scale the short side (both, if ``img_size`` is not square) to ``img_size / crop_pct`` and cut out the middle.
+    """Scale to ``img_size / crop_pct`` and cut out the middle.
 
-    ``interpolation="random"``, a setting for training, means bilinear here, as in timm.
+    Args:
+        crop_mode: which side gets the size: ``center`` the shorter (the default), ``border`` the longer, filling up
+            with the mean colour, ``squash`` both, whatever the proportions.
+        crop_border_pixels: cut off so many from every side first.
+        interpolation: ``random``, a setting for training, means bilinear here, as in timm.
+        tta: views of each image, see ``pimm.data.tta``; they come as one more, first, dimension.
     """
-    crop_pct = crop_pct or DEFAULT_CROP_PCT
-    height, width = pair(img_size)
-    scaled = tuple(math.floor(side / crop_pct) for side in (height, width))
-    interpolation = "bilinear" if interpolation == "random" else interpolation
-    resize = [Resize(scaled[0] if height == width else scaled, interpolation), CenterCrop(img_size)]
-    return Compose(resize + _to_array(use_prefetcher, mean, std))
+    make_crop = _choose("crop_mode", _EVAL_CROPS, crop_mode or "center")
+    resize, crop = make_crop(img_size, scaled_size(img_size, crop_pct), _not_random(interpolation), mean)
+    final = _to_array(use_prefetcher, normalize, mean, std)
+    if tta > 1:
+        steps = [resize, OversampleCrop(crop, tta), EachView(Compose(final))]
+    else:
+        steps = [*([ResizeCenterCrop(resize, crop)] if isinstance(resize, Resize) else [resize, crop]), *final]
+    return Compose([TrimBorder(crop_border_pixels), *steps] if crop_border_pixels else steps)
 
 
 def create_transform(
-    input_size,
+    input_size=224,
     is_training=False,
-    use_prefetcher=False,
+    no_aug=False,
+    train_crop_mode=None,
     scale=None,
     ratio=None,
     hflip=0.5,
     vflip=0.0,
     color_jitter=0.4,
+    color_jitter_prob=None,
+    grayscale_prob=0.0,
+    gaussian_blur_prob=0.0,
     auto_augment=None,
     interpolation="bilinear",
     mean=IMAGENET_DEFAULT_MEAN,
@@ -104,45 +155,135 @@ def create_transform(
     re_count=1,
     re_num_splits=0,
     crop_pct=None,
+    crop_mode=None,
+    crop_border_pixels=None,
     tf_preprocessing=False,
+    use_prefetcher=False,
+    normalize=True,
     separate=False,
+    tta=0,
 ):
     """The transform from a PIL image to what a loader collates.
 
     Args:
         input_size: side, (height, width) or (channels, height, width).
+        no_aug: train on images that are only scaled.
+        train_crop_mode: ``rrc`` (a random part, scaled: the default), ``rkrc`` (scaled with its proportions nearly
+            kept, the middle cut out) or ``rkrr`` (the same, cut out anywhere).
+        scale, ratio: ranges of the part's area, and of its width to height.
+        color_jitter, color_jitter_prob: strength and probability (None: always); off under ``auto_augment``.
+        grayscale_prob, gaussian_blur_prob: as in SimCLR.
+        crop_pct, crop_mode, crop_border_pixels, tta: evaluation only, see ``transforms_imagenet_eval``.
+        tf_preprocessing: scale and crop as TensorFlow's EfficientNet code, and nothing else; see
+            ``pimm.data.tf_preprocessing``.
         use_prefetcher: end with a uint8 array [3, H, W] that the loader normalises and erases in whole batches; else
-            with a normalised float32 tensor.
-        scale, ratio, hflip, vflip, color_jitter, auto_augment, re_*: training only.
-        crop_pct: evaluation only.
+            with a normalised float32 tensor (uint8 as it is, if ``normalize`` is off).
         separate: training only, see ``transforms_imagenet_train``.
 
     Raises:
         ConfigError: for settings that do not exist or do not go together.
     """
-    if tf_preprocessing:
-        raise ConfigError("tf_preprocessing runs TensorFlow inside timm and does not exist here; leave it at False")
     img_size = tuple(input_size[-2:]) if isinstance(input_size, (tuple, list)) else input_size
-    common = {"interpolation": interpolation, "use_prefetcher": use_prefetcher, "mean": mean, "std": std}
+    if separate and (not is_training or no_aug or tf_preprocessing):
+        raise ConfigError("separate transforms are for training with augmentation; nothing else has augmented splits")
+    if tta > 1 and (is_training or tf_preprocessing):
+        raise ConfigError("tta, the views of an image in a test, goes neither with training nor with tf_preprocessing")
+    final = {"use_prefetcher": use_prefetcher, "normalize": normalize, "mean": mean, "std": std}
+    if tf_preprocessing:
+        steps = [step for step in _to_array(**final) if not isinstance(step, ToNumpy)]
+        return Compose([TfPreprocessTransform(is_training, img_size, interpolation), *steps])
     if not is_training:
-        if separate:
-            raise ConfigError("separate transforms are for training; evaluation has no augmented splits")
-        return transforms_imagenet_eval(img_size, crop_pct=crop_pct, **common)
+        return transforms_imagenet_eval(
+            img_size, crop_pct, crop_mode, crop_border_pixels, interpolation, tta=tta, **final
+        )
+    if no_aug:
+        return transforms_noaug_train(img_size, interpolation, **final)
     return transforms_imagenet_train(
         img_size,
         scale=scale,
         ratio=ratio,
+        train_crop_mode=train_crop_mode,
         hflip=hflip,
         vflip=vflip,
         color_jitter=color_jitter,
+        color_jitter_prob=color_jitter_prob,
+        grayscale_prob=grayscale_prob,
+        gaussian_blur_prob=gaussian_blur_prob,
         auto_augment=auto_augment,
+        interpolation=interpolation,
         re_prob=re_prob,
         re_mode=re_mode,
         re_count=re_count,
         re_num_splits=re_num_splits,
         separate=separate,
-        **common,
+        **final,
     )
+
+
+def _choose(setting, table, name):
+    if name not in table:
+        near = difflib.get_close_matches(str(name), table, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{setting} {name!r} is none of {', '.join(table)}{hint}")
+    return table[name]
+
+
+def _not_random(interpolation):
+    return "bilinear" if interpolation == "random" else interpolation
+
+
+def _random_part(img_size, scale, ratio, interpolation):
+    return [
+        RandomResizedCropAndInterpolation(
+            img_size, scale=scale or (0.08, 1.0), ratio=ratio or (3 / 4, 4 / 3), interpolation=interpolation
+        )
+    ]
+
+
+def _nearly_whole(crop):
+    """Scale with the proportions nearly kept, every second image nearer or further; then ``crop``."""
+
+    def make(img_size, scale, ratio, interpolation):
+        resize = ResizeKeepRatio(
+            img_size,
+            interpolation=interpolation,
+            random_scale_prob=0.5,
+            random_scale_range=scale or (0.8, 1.0),
+            random_scale_area=True,
+            random_aspect_prob=0.5,
+            random_aspect_range=ratio or (0.9, 1 / 0.9),
+        )
+        return [resize, crop(img_size, padding_mode="reflect")]
+
+    return make
+
+
+# name -> (size, scale, ratio, interpolation) -> transforms
+_TRAIN_CROPS = {
+    "rrc": _random_part,
+    "rkrc": _nearly_whole(CenterCropOrPad),
+    "rkrr": _nearly_whole(RandomCropOrPad),
+}
+
+
+def _center(img_size, scaled, interpolation, _):
+    """The short side decides; for sizes that are not square, the side that is shorter beside the size."""
+    square = scaled[0] == scaled[1]
+    resize = Resize(scaled[0], interpolation) if square else ResizeKeepRatio(scaled, interpolation=interpolation)
+    return resize, CenterCrop(img_size)
+
+
+def _border(img_size, scaled, interpolation, mean):
+    fill = tuple(round(255 * value) for value in mean)
+    return ResizeKeepRatio(scaled, longest=1.0, interpolation=interpolation), CenterCropOrPad(img_size, fill)
+
+
+def _squash(img_size, scaled, interpolation, _):
+    return Resize(scaled, interpolation), CenterCrop(img_size)
+
+
+# name -> (size, size to scale to, interpolation, mean) -> (resize, crop)
+_EVAL_CROPS = {"center": _center, "border": _border, "squash": _squash}
 
 
 def _policy(name, img_size, interpolation, mean):
@@ -151,7 +292,7 @@ def _policy(name, img_size, interpolation, mean):
         "img_mean": tuple(min(255, round(255 * value)) for value in mean),
     }
     if interpolation != "random":
-        hparams["interpolation"] = pil_interpolation(interpolation)
+        hparams["interpolation"] = str_to_pil_interp(interpolation)
     if name.startswith("rand"):
         return rand_augment_transform(name, hparams)
     if name.startswith("augmix"):
@@ -159,17 +300,20 @@ def _policy(name, img_size, interpolation, mean):
     return auto_augment_transform(name, hparams)
 
 
-def _color_jitter(strength):
+def _color_jitter(strength, probability):
     """``strength``: for brightness, contrast and saturation alike, or a sequence of three, or of four with hue."""
     if not strength:
         return []
     strengths = tuple(strength) if isinstance(strength, (tuple, list)) else (float(strength),) * 3
     if len(strengths) not in (3, 4):
         raise ConfigError(f"color_jitter {strength}: one number, three, or four with hue")
-    return [ColorJitter(*strengths)]
+    jitter = ColorJitter(*strengths)
+    return [jitter if probability is None else RandomApply([jitter], probability)]
 
 
-def _to_array(use_prefetcher, mean, std, erasing=()):
+def _to_array(use_prefetcher, normalize, mean, std, erasing=()):
     if use_prefetcher:
         return [ToNumpy()]
+    if not normalize:
+        return [MaybePILToTensor()]
     return [ToNumpy(), Normalize(mean, std), *erasing, ToTensor()]
