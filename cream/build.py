@@ -275,11 +275,21 @@ def with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
     return convert_sync_batchnorm(net) if cfg.BATCHNORM.SYNC_BN else net
 
 
-def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
-    """The net that ``cfg.NET`` names."""
-    spec = child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
+def given_spec(cfg: Config) -> ChildSpec:
+    """The net that ``cfg.NET`` names, and its image size."""
+    return child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
+
+
+def named_net(cfg: Config, spec: ChildSpec) -> ChildNet:
+    """This net with fresh weights; an INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` gives."""
     space = None if cfg.NET.INPUT_ARCH is None else given_space(cfg, [len(stage) for stage in spec.arch[1:-1]])
-    net = with_sync_bn(cfg, ChildNet(spec.arch, space=space, **net_options(cfg)))
+    return ChildNet(spec.arch, space=space, **net_options(cfg))
+
+
+def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
+    """The net that ``cfg.NET`` names, ready to be trained or tested."""
+    spec = given_spec(cfg)
+    net = with_sync_bn(cfg, named_net(cfg, spec))
     macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
     log.info(
         "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",

@@ -203,6 +203,8 @@ def mobile_space(
             f"there must be {len(WIDTHS_AND_STRIDES)} stages between the first and the last, not {len(depths)}, "
             "as in [[0], [3], [3, 3], [3, 1, 3], [3, 3, 3, 3], [3, 3, 3], [0]]"
         )
+    if min(depths) < 1:
+        raise ConfigError(f"a stage must have a block at least; the depths are {', '.join(map(str, depths))}")
     searched = [
         Stage(channels, stride, (1, depth) if depth > 1 else (1,))
         for (channels, stride), depth in zip(WIDTHS_AND_STRIDES, depths)

@@ -16,9 +16,11 @@ from pimm.errors import ConfigError
 from pimm.models.fingerprints import models_with
 from pimm.models.torch_weights import is_foreign
 
+from .build import given_spec, named_net
 from .child import CHILD_NETS
+from .config import load_config
 from .mobile import ChildNet, MobileSuperNet
-from .mobile_space import OPERATIONS, SE, Operation, mobile_space
+from .mobile_space import OPERATIONS, SE, WIDTHS_AND_STRIDES, Operation, mobile_space
 from .shuffle import NUM_FEATURES
 from .shuffle_names import SHUFFLE_NAMES, shuffle_builder, shuffle_names
 from .space import Arch, format_arch, parse_arch
@@ -27,6 +29,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _SUPERNET = "cream-supernet-"
 _CREAM = "cream-"
+_SETTINGS = (".yaml", ".yml")
 _SEARCHED = range(1, 6)  # stages
 _DEAD_BLOCK = (3, 4)  # stage and position of a block that the official supernet has and never runs
 _OFFICIAL_DEPTH = 4  # the most blocks of a stage there
@@ -57,7 +60,10 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
     if isinstance(hint, str) and hint in candidates:
         candidates = [hint]
     if not candidates:
-        raise ConfigError("its weights are of no net that is known here; name the net with --model")
+        raise ConfigError(
+            "its weights are of no net that is known here; name the net with --model, a net of a space of your own by "
+            "the .yaml file that it was retrained with"
+        )
     if len(candidates) > 1:
         raise ConfigError(
             f"its weights fit {' and '.join(candidates)}, which compute different things with them; "
@@ -70,6 +76,10 @@ def _by_name(name: str, shapes: Shapes) -> Net:
     num_classes = _num_classes(shapes)
     if is_model(name):
         return Net(name, lambda: create_model(name, num_classes=num_classes))
+    if name.endswith(_SETTINGS):
+        cfg = load_config(name)
+        spec = given_spec(cfg)
+        return Net(name, lambda: named_net(cfg, spec), spec.resolution)
     if name.startswith(_SUPERNET) and re.fullmatch(r"\d+(-\d+){4}", name[len(_SUPERNET) :]):
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)
@@ -99,6 +109,8 @@ def _num_classes(shapes: Shapes) -> int:
 
 def _cream_names(shapes: Shapes) -> list[str]:
     """The one of Cream's nets whose blocks are these, if there is one."""
+    if not _has_creams_widths(shapes):
+        return []
     found = _blocks(shapes)
     if any("meta_layer" in name for name in shapes):
         depths = [len(found.get(stage, ())) for stage in _SEARCHED]
@@ -113,6 +125,16 @@ def _cream_names(shapes: Shapes) -> list[str]:
         return []
     published = [f"{_CREAM}{number}" for number, spec in CHILD_NETS.items() if spec.arch == arch]
     return published or [f"{_CREAM}{format_arch(arch)}"]
+
+
+def _has_creams_widths(shapes: Shapes) -> bool:
+    """Whether the blocks of each searched stage end in as many channels as in Cream's own space."""
+    found: dict[int, set[int]] = {}
+    for name, shape in shapes.items():
+        place = re.match(r"blocks\.(\d)\..*conv_pwl\.weight$", name)
+        if place:
+            found.setdefault(int(place[1]), set()).add(shape[0] if shape else 0)
+    return all(found.get(stage) == {width} for stage, (width, _) in zip(_SEARCHED, WIDTHS_AND_STRIDES))
 
 
 def _blocks(shapes: Shapes) -> dict[int, set[int]]:

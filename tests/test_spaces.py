@@ -18,14 +18,17 @@ from cream.blocks import BLOCKS
 from cream.board import Entry, PrioritizedBoard
 from cream.build import child_net, search_space
 from cream.config import Config, dump, lasting, load_config
+from cream.convert import main
 from cream.flops import SEARCH_RULES, CostTable, cost_tables, count_macs
 from cream.mobile import SE_KWARGS, ChildNet, MobileSuperNet, make_block, mobile_space
 from cream.mobile_space import MobileSpace, Operation, Position, describe, load_space, read_spec
+from cream.nets import find_net
 from cream.sampler import BoundedDraws, Sampler
 from cream.space import SKIP, SearchSpace
 from pimm.errors import ConfigError
 from pimm.layers import Swish
 from pimm.models.torch_names import load_torch_arrays, torch_names
+from pimm.utils import load_arrays, save_arrays
 
 SMALL = Path(__file__).parents[1] / "configs" / "spaces" / "small.yaml"
 # One stage with all block types, one with a depth of its own, and a stem that keeps the image's size.
@@ -347,6 +350,29 @@ def test_a_net_found_in_a_space_of_ones_own_is_retrained_and_tested(images, tmp_
     Path("space.yaml").write_text(ALL.replace("head: 24", "head: 32"))
     assert cli.search(settings) == 2
     assert "of a training with other settings" in capsys.readouterr().err
+
+
+def test_weights_of_a_net_of_ones_own_convert_by_its_settings(tmp_path, capsys):
+    settings, path = tmp_path / "retrain.yaml", [[4, -1], [1, 2, -1], [0]]
+    lines = [f"NET: {{INPUT_ARCH: {path}}}", "DATASET: {NUM_CLASSES: 5}", f"SUPERNET: {{SPACE: {tmp_path}/s.yaml}}"]
+    settings.write_text("\n".join(lines))
+    (tmp_path / "s.yaml").write_text(ALL)
+    net = ChildNet(((4, -1), (1, 2, -1), (0,)), 5, space=load_space(tmp_path / "s.yaml"))
+    save_arrays(tmp_path / "a.pdparams", {name: value.numpy() for name, value in net.state_dict().items()})
+    there, back = tmp_path / "a.pth.tar", tmp_path / "b.pdparams"
+    assert main([str(tmp_path / "a.pdparams"), str(there), "--to-torch"]) == 2
+    assert "of no net that is known here; name the net with --model, a net of a space of" in capsys.readouterr().err
+    assert main([str(tmp_path / "a.pdparams"), str(there), "--to-torch", "--model", str(settings)]) == 0
+    assert main([str(there), str(back), "--model", str(settings)]) == 0
+    for name, value in load_arrays(back).items():
+        np.testing.assert_array_equal(value, net.state_dict()[name].numpy())
+
+
+def test_weights_of_other_widths_are_not_taken_for_creams():
+    text = "operations: [{kernel: 3, expansion: 4}]\nstages: [" + ", ".join(["{channels: 8}"] * 6) + "]\n"
+    for net in (ChildNet(((0,),) * 6, space=MobileSpace(spec_of(text))), MobileSuperNet(MobileSpace(spec_of(text)), 3)):
+        with pytest.raises(ConfigError, match="of no net that is known here"):
+            find_net("auto", {name: tuple(value.shape) for name, value in net.state_dict().items()})
 
 
 def test_a_published_net_is_creams_whatever_the_space():
