@@ -198,11 +198,6 @@ def test_mistakes(root, options, error, says):
         IterableImageDataset(root, **options)
 
 
-def test_repeated_augmentation_is_refused(root):
-    with pytest.raises(ConfigError, match="not shard by shard"):
-        IterableImageDataset(root, is_training=True).batch_plan(4, True, repeats=3)
-
-
 def test_too_few_images_for_one_batch_of_each_rank(root):
     with pytest.raises(DataError, match="23 images do not fill one batch: batch size 4 on 6 processes"):
         IterableImageDataset(root, is_training=True).batch_plan(4, True, 0, 6)

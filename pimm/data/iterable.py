@@ -102,10 +102,8 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
         """Choose the epoch of the next iteration."""
         self.epoch = count
 
-    def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0, repeats=0):
-        """The ``BatchPlan`` for ``create_loader``. Raises ConfigError for repeated augmentation."""
-        if repeats:
-            raise ConfigError("repeated augmentation is for data sets that are read in any order, not shard by shard")
+    def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0):
+        """The ``BatchPlan`` for ``create_loader``."""
         return ShardPlan(self, batch_size, is_training, rank, world, seed)
 
     def order(self, *key):
