@@ -61,7 +61,7 @@ class Latency:
                 f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for a space of {_described(counts)}; "
                 f"the search has {resolution} pixels and {_described(space.choices)}: measure again (tools/latency.py)"
             )
-        return CostTable(self.choices, self.fixed)
+        return CostTable(self.choices, self.fixed, space)
 
 
 def _described(choices: tuple[tuple[int, ...], ...]) -> str:

@@ -69,12 +69,14 @@ class Position(NamedTuple):
     stride: int
 
 
+@dataclass(frozen=True, init=False)
 class MobileSpace(SearchSpace):
     """The paths through the nets that ``spec`` describes; with ``draws_skip`` depth ranges are drawn, by skips."""
 
+    spec: SpaceSpec
+
     def __init__(self, spec: SpaceSpec, draws_skip: bool = True):
-        self.spec = spec
-        self.positions = [list(stage) for stage in _positions(spec)]
+        object.__setattr__(self, "spec", spec)
         super().__init__(
             choices=tuple(tuple(len(place.operations) for place in stage) for stage in self.positions),
             keeps_shape=tuple(
@@ -84,15 +86,17 @@ class MobileSpace(SearchSpace):
             draws_skip=draws_skip,
         )
 
-
-def _positions(spec: SpaceSpec):
-    in_chs = spec.stem
-    for stage in spec.stages:
-        operations = stage.operations or spec.operations
-        first = Position(operations, in_chs, stage.channels, stage.stride)
-        further = Position(operations, stage.channels, stage.channels, 1)
-        yield [first, *[further] * (stage.depth[-1] - 1)]
-        in_chs = stage.channels
+    @property
+    def positions(self) -> list[list[Position]]:
+        """The places for blocks, [stage][position]."""
+        found, in_chs = [], self.spec.stem
+        for stage in self.spec.stages:
+            operations = stage.operations or self.spec.operations
+            first = Position(operations, in_chs, stage.channels, stage.stride)
+            further = Position(operations, stage.channels, stage.channels, 1)
+            found.append([first, *[further] * (stage.depth[-1] - 1)])
+            in_chs = stage.channels
+        return found
 
 
 # Reading and writing
