@@ -72,6 +72,7 @@ def write_report(folder: Path) -> dict[str, np.ndarray]:
     for picture in (section.picture for section in sections if section.picture is not None):
         content = io.BytesIO()
         picture.figure.savefig(content, format="png", dpi=DPI, facecolor="white")
+        picture.figure.set_layout_engine("none")  # it is laid out: the page need not do it again
         with atomic_file(search.folder / PICTURES / f"{picture.name}.png") as file:
             file.write(content.getvalue())
         pixels[picture.name] = np.asarray(Image.open(content).convert("RGB"))
