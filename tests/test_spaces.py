@@ -221,7 +221,7 @@ def test_a_description_goes_there_and_back(text, tmp_path):
     assert read_spec(describe(spec)) == spec
     file, settings = tmp_path / "space.yaml", tmp_path / "settings.yaml"
     file.write_text(text)
-    assert load_space(file) == MobileSpace(spec) != MobileSpace(read_spec({**yaml.safe_load(text), "stem": 9}))
+    assert load_space(file) == MobileSpace(spec) != MobileSpace(read_spec({**yaml.safe_load(text), "head": 9}))
     cfg = load_config(None, [f"SUPERNET.SPACE={file}", "SUPERNET.HOW_TO_PROB=even"])
     settings.write_text(dump(cfg))
     file.unlink()  # the record of a run is complete without it
