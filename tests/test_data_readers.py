@@ -131,6 +131,12 @@ def test_tars_with_and_without_classes_do_not_mix(tmp_path):
         ImageDataset(tmp_path, reader="tar")
 
 
+def test_a_class_without_images_does_not_vanish(folder, tmp_path):
+    write_tar(class_tars(folder, tmp_path / "tars") / "c.tar", {"1.txt": b""})
+    with pytest.raises(DataError, match="tars: c is a tar file without images"):
+        ImageDataset(tmp_path / "tars", reader="tar")
+
+
 def test_more_tars_than_stay_open(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("pimm.data.readers._MAX_OPEN", 1)
     dataset = ImageDataset(class_tars(folder, tmp_path / "tars"), reader="tar")

@@ -65,8 +65,8 @@ def index_tars(root, files, target_key=None, cache_index=None):
     ``index_folder``; a kept index is used while size and time of change of every tar file are the same.
 
     Raises:
-        DataError: for a file that is no whole, uncompressed tar file, a link that leads out of it, or an image without
-            class among others that have one.
+        DataError: for a file that is no whole, uncompressed tar file, one without images among others, a link that
+            leads out of it, or an image without class among others that have one.
     """
     started = time.time()
     statuses = [os.stat(file) for file in files]
@@ -147,15 +147,15 @@ def _follow(links, spans, source):
 
 def _split_key(path):
     """webdataset's (key, ending): a file's name ends at its first dot."""
-    folder, name = os.path.split(path)
-    stem, _, ending = name.partition(".")
-    return os.path.join(folder, stem), f".{ending.lower()}"
+    folder, slash, name = path.rpartition("/")
+    stem, dot, ending = name.partition(".")
+    return folder + slash + stem, dot + ending.lower()
 
 
 def _read_labels(file, spans, target_key):
     """``{key: label}``, or None where the layout is that of class folders."""
     ending = ".json" if target_key else ".cls"
-    found = {_split_key(path)[0]: span for path, span in spans.items() if _split_key(path)[1] == ending}
+    found = {_split_key(path)[0]: span for path, span in spans.items() if path.lower().endswith(ending)}
     if not found and not target_key:
         return None
     return {key: _label(_read(file, span), target_key) for key, span in found.items()}
@@ -195,6 +195,9 @@ def _assemble(root, files, scanned):
     if labels and len(labels) != len(images):
         bare = next(shard for shard in shards if len(shard.labels) < len(shard.paths))
         raise DataError(f"{root}: {bare.name} has no .cls files, which other tar files have; all need them, or none")
+    bare = next((shard for shard in shards if not shard.paths), None)
+    if bare is not None and images:
+        raise DataError(f"{root}: {bare.name} is a tar file without images, beside others that have some")
     counts = [sum(len(shard.paths) for shard in found) for found in scanned]
     folders = {folder for shard in shards for folder in shard.folders}
     filled = {os.path.dirname(path) for shard in shards for path in shard.paths}
