@@ -19,7 +19,7 @@ import yaml
 
 from cream.mobile_space import MobileSpace, describe, load_spec, mobile_space, read_spec
 from cream.typed import ArchLists, Nested, Numbers, Rule, at_least, between, convert, key, one_of, section
-from cream.yaml_text import compose, plain
+from cream.yaml_text import OneLine, compose, plain
 from pimm.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -330,11 +330,14 @@ def dump(cfg: Config) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Tuples become lists on one line."""
+    """Tuples become lists on one line, and short mappings stay on one."""
 
 
 _Dumper.add_representer(
     tuple, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+_Dumper.add_representer(
+    OneLine, lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value, flow_style=True)
 )
 
 

@@ -13,7 +13,7 @@ from pimm.errors import ConfigError
 from .blocks import ACTIVATIONS, BLOCKS
 from .space import SearchSpace
 from .typed import REQUIRED, Rule, at_least, between, key, one_of, read_fields
-from .yaml_text import compose, plain
+from .yaml_text import OneLine, compose, plain
 
 ODD = Rule("an odd one, at least 1", lambda value: value >= 1 and value % 2 == 1)
 ONE_OR_TWO = Rule("1 or 2", lambda value: value in (1, 2))
@@ -166,21 +166,30 @@ def _read_operation(raw: Any, where: str) -> Operation:
 
 def describe(spec: SpaceSpec) -> dict[str, Any]:
     """The plain data that ``read_spec`` reads: all that differs from the defaults."""
-    return _describe(spec)
-
-
-def _describe(record: Any) -> dict[str, Any]:
-    found = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if value == field.default:
-            continue
-        if field.name in ("stages", "operations"):
-            value = [_describe(item) for item in value]
-        elif field.name == "depth":
-            value = value[0] if len(value) == 1 else list(value)
-        found[field.name] = value
+    found = _changed(spec)
+    if spec.operations:
+        found["operations"] = [_describe_operation(operation) for operation in spec.operations]
+    found["stages"] = [_describe_stage(stage) for stage in found.pop("stages")]
     return found
+
+
+def _describe_stage(stage: Stage) -> OneLine:
+    found = OneLine(_changed(stage))
+    if len(stage.depth) == 1 and "depth" in found:
+        (found["depth"],) = stage.depth
+    if stage.operations:
+        found["operations"] = [_describe_operation(operation) for operation in stage.operations]
+    return found
+
+
+def _describe_operation(operation: Operation) -> OneLine:
+    return OneLine({"kernel": operation.kernel, **_changed(operation)})
+
+
+def _changed(record: Any) -> dict[str, Any]:
+    """What of a record is not as by default."""
+    values = {field.name: (getattr(record, field.name), field.default) for field in dataclasses.fields(record)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 # Cream's own space

@@ -10,6 +10,10 @@ import yaml
 from pimm.errors import ConfigError
 
 
+class OneLine(dict):
+    """A mapping that is written on one line."""
+
+
 def compose(path: str | Path) -> yaml.Node | None:
     """The root of a file's tree, None of an empty one.
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import golden
@@ -31,6 +32,7 @@ from pimm.models.torch_names import load_torch_arrays, torch_names
 from pimm.utils import load_arrays, save_arrays
 
 SMALL = Path(__file__).parents[1] / "configs" / "spaces" / "small.yaml"
+GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
 # One stage with all block types, one with a depth of its own, and a stem that keeps the image's size.
 ALL = """
 stem: 8
@@ -224,9 +226,16 @@ def test_a_description_goes_there_and_back(text, tmp_path):
     assert load_space(file) == MobileSpace(spec) != MobileSpace(read_spec({**yaml.safe_load(text), "head": 9}))
     cfg = load_config(None, [f"SUPERNET.SPACE={file}", "SUPERNET.HOW_TO_PROB=even"])
     settings.write_text(dump(cfg))
+    assert "\n    - {kernel: 3, expansion: " in settings.read_text()
     file.unlink()  # the record of a run is complete without it
     assert load_config(settings) == cfg and read_spec(cfg.SUPERNET.SPACE) == spec
     assert lasting(cfg)["SUPERNET.SPACE"] == json.loads(json.dumps(describe(spec)))
+
+
+def test_the_guide_describes_a_space():
+    settings, space = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
+    assert yaml.safe_load(settings)["SUPERNET"]["SPACE"] == str(SMALL.relative_to(GUIDE.parents[1]))
+    assert MobileSpace(spec_of(space)).choices == ((3, 3, 3, 3), (3, 3, 3))
 
 
 def test_the_small_space():
