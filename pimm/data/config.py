@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pimm.data.constants import DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from pimm.data.constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
@@ -14,28 +14,36 @@ _DEFAULTS = {
     "mean": IMAGENET_DEFAULT_MEAN,
     "std": IMAGENET_DEFAULT_STD,
     "crop_pct": DEFAULT_CROP_PCT,
+    "crop_mode": DEFAULT_CROP_MODE,
 }
 
 
-def resolve_data_config(args, default_cfg=None, model=None, verbose=True):
-    """Settle the data settings of a model: what ``args`` says, else the model's ``default_cfg``, else ImageNet's.
+def resolve_data_config(
+    args=None, pretrained_cfg=None, model=None, use_test_size=False, verbose=False, *, default_cfg=None
+):
+    """Settle the data settings of a model: what ``args`` says, else the model's own settings, else ImageNet's.
 
     Args:
-        args: dict of a script's arguments; ``input_size``, ``img_size``, ``chans``, ``interpolation``, ``mean``,
-            ``std`` and ``crop_pct`` count, ``None`` means not given.
-        default_cfg: dict of the model's settings; taken from ``model.default_cfg`` where it is not given.
+        args: dict of a script's arguments; ``input_size``, ``img_size``, ``in_chans`` (or ``chans``),
+            ``interpolation``, ``mean``, ``std``, ``crop_pct`` and ``crop_mode`` count, ``None`` means not given.
+        pretrained_cfg: dict of the model's settings; taken from ``model.default_cfg`` where it is not given.
+            ``default_cfg`` is its name in timm 0.1.20.
+        use_test_size: prefer the model's ``test_input_size`` and ``test_crop_pct``.
 
     Returns:
-        dict with ``input_size`` (channels, height, width), ``interpolation``, ``mean``, ``std``, ``crop_pct``.
+        dict with ``input_size`` (channels, height, width), ``interpolation``, ``mean``, ``std``, ``crop_pct``,
+        ``crop_mode``.
 
     Raises:
         ConfigError: for a size that is not three numbers, or statistics that do not fit the channels.
     """
-    default_cfg = default_cfg or getattr(model, "default_cfg", None) or {}
-    given = {key: value for key, value in args.items() if value is not None}
-    config = {"input_size": _input_size(given, default_cfg)}
+    own = dict(pretrained_cfg or default_cfg or getattr(model, "default_cfg", None) or {})
+    if use_test_size:
+        own.update({key: own[f"test_{key}"] for key in ("input_size", "crop_pct") if own.get(f"test_{key}")})
+    given = {key: value for key, value in (args or {}).items() if value is not None}
+    config = {"input_size": _input_size(given, own)}
     for key, fallback in _DEFAULTS.items():
-        config[key] = given.get(key) or default_cfg.get(key) or fallback
+        config[key] = given.get(key) or own.get(key) or fallback
     for key in ("mean", "std"):
         config[key] = _per_channel(key, config[key], channels=config["input_size"][0])
     if verbose:
@@ -43,8 +51,13 @@ def resolve_data_config(args, default_cfg=None, model=None, verbose=True):
     return config
 
 
-def _input_size(given, default_cfg):
-    channels = given.get("chans", 3)
+def resolve_model_data_config(model, args=None, pretrained_cfg=None, use_test_size=False, verbose=False):
+    """`resolve_data_config` with the model first."""
+    return resolve_data_config(args, pretrained_cfg, model, use_test_size, verbose)
+
+
+def _input_size(given, own):
+    channels = given.get("in_chans", given.get("chans", 3))
     if "input_size" in given:
         size = tuple(given["input_size"])
         if len(size) != 3:
@@ -52,7 +65,7 @@ def _input_size(given, default_cfg):
         return size
     if "img_size" in given:
         return (channels, given["img_size"], given["img_size"])
-    return tuple(default_cfg.get("input_size", (channels, 224, 224)))
+    return tuple(own.get("input_size", (channels, 224, 224)))
 
 
 def _per_channel(key, values, channels):
