@@ -6,6 +6,7 @@ import golden
 import numpy as np
 import paddle
 import pytest
+from optim_problem import Problem, train
 
 from pimm.errors import CheckpointError, ConfigError
 from pimm.optim import (
@@ -16,65 +17,21 @@ from pimm.optim import (
     group_lrs,
     load_optimizer_state,
     optimizer_state,
-    param_groups_weight_decay,
     set_group_lrs,
 )
+from pimm.optim.base import RuleOptimizer
 from pimm.scheduler import StepLRScheduler
 
-SHAPES = {
-    "fc1.weight": (8, 5),
-    "fc1.bias": (8,),
-    "norm.weight": (8,),
-    "fc2.weight": (3, 8),
-    "fc2.bias": (3,),
-    "conv.weight": (4, 3, 3, 3),
-    "big.weight": (36, 32),
-}
 SNAPSHOTS = (1, 2, 5, 10, 20)
 RUNS = golden.facts("optim")["runs"]
+KEYS = [key for key, run in RUNS.items() if "error" not in run]
 
 
-class Problem(paddle.nn.Layer):
-    """The least-squares problem that the reference trajectories were made on."""
-
-    def __init__(self, dtype="float32"):
-        super().__init__()
-        for name, shape in SHAPES.items():
-            owner, leaf = name.split(".")
-            if not hasattr(self, owner):
-                self.add_sublayer(owner, paddle.nn.Layer())
-            param = self.create_parameter(list(shape), dtype=dtype)
-            param.set_value(golden.param(name, shape).astype(dtype))
-            getattr(self, owner).add_parameter(leaf, param)
-
-        def constant(shape, stream):
-            return paddle.to_tensor(golden.inputs(shape, stream=stream).astype(dtype))
-
-        self.data = [constant((16, 5), 12345), constant((16, 3), 12346)]
-        self.curves = [0.5 + constant((4, 3, 3, 3), 12347).abs(), 0.5 + constant((36, 32), 12349).abs()]
-        self.minima = [constant((4, 3, 3, 3), 12348), constant((36, 32), 12350)]
-
-    def forward(self, branches=True):
-        x, y = self.data
-        hidden = paddle.tanh(x @ self.fc1.weight.t() + self.fc1.bias) * self.norm.weight
-        loss = (hidden @ self.fc2.weight.t() + self.fc2.bias - y).square().sum() / 32
-        if branches:
-            loss += (self.curves[0] * (self.conv.weight - self.minima[0]).square()).sum() / 8
-            loss += (self.curves[1] * (self.big.weight - self.minima[1]).square()).sum() / 72
-        return loss
-
-    def row(self):
-        values = {name: param.numpy().ravel() for name, param in self.named_parameters()}
-        big = values["big.weight"].astype(np.float64)
-        head = [values[name] for name in SHAPES if name != "big.weight"]
-        return np.concatenate([*head, big[:16], [big.sum(), np.abs(big).sum()]])
-
-
-def train(net, optimizer, steps, branches=True):
-    for _ in range(steps):
-        net(branches).backward()
-        optimizer.step()
-        optimizer.clear_grad()
+def test_gradients_by_hand_are_those_of_the_graph():
+    net = Problem("float64")
+    net().backward()
+    for name, grad in net.gradients().items():
+        np.testing.assert_allclose(grad, net.named[name].grad.numpy(), atol=1e-15)
 
 
 def args_of(run, opt):
@@ -95,14 +52,17 @@ def build(key, net):
         return create_optimizer_v2(net, run["config"]["opt"], run["lr"], run["weight_decay"])
     if version == "0.1.20":
         return create_optimizer(args_of(run, name), net)
-    return create_optimizer_v2(net, name, run["lr"], run["weight_decay"])
+    return create_optimizer_v2(net, name.replace("_ns32", ""), run["lr"], run["weight_decay"])
 
 
-KEYS = [
-    key
-    for key, run in RUNS.items()
-    if "error" not in run and (key.startswith("0.1.20") or key.split("/")[1] in OPTIMIZERS)
-]
+# Muon's iteration is theirs in bfloat16, except in the runs named ns32, and ours in float32.
+BFLOAT16_MUON = {"muon": 2e-3, "nmuon": 2e-3, "adamuon": 2e-2}
+
+
+def limits(key, exact):
+    """What single values and the two sums of 1152 may differ by."""
+    single = BFLOAT16_MUON.get(key.split("/")[1], exact)
+    return single, max(single * 15, 2e-3)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -117,11 +77,16 @@ def test_trajectory_float32(key):
         if step in SNAPSHOTS:
             rows.append(net.row())
     expected = golden.arrays("optim")[f"{key}/f32"]
-    np.testing.assert_allclose(np.array(rows)[:, :-2], expected[:, :-2], atol=5e-6, rtol=2e-6)
-    np.testing.assert_allclose(np.array(rows)[:, -2:], expected[:, -2:], atol=2e-3)  # sums of 1152 values
+    single, sums = limits(key, 5e-6)
+    np.testing.assert_allclose(np.array(rows)[:, :-2], expected[:, :-2], atol=single, rtol=2e-6)
+    np.testing.assert_allclose(np.array(rows)[:, -2:], expected[:, -2:], atol=sums)
 
 
-@pytest.mark.parametrize("key", KEYS)
+# the runs in which most happens, those once that two versions have in common
+DECAYED = {key.split("/")[1]: key for key in KEYS if key.endswith("/wd0.01")}
+
+
+@pytest.mark.parametrize("key", DECAYED.values())
 def test_trajectory_float64(key):
     net = Problem("float64")
     optimizer = build(key, net)
@@ -129,14 +94,18 @@ def test_trajectory_float64(key):
     optimizer.set_lr(RUNS[key]["lr"] / 2)
     train(net, optimizer, 10)
     expected = golden.arrays("optim")[f"{key}/f64_last"]
-    # Paddle keeps betas and eps in float32 whatever the parameters are
-    np.testing.assert_allclose(net.row(), expected, rtol=1e-5, atol=2e-6)
+    # Paddle's kernels keep betas and eps in float32 whatever the parameters are; PyTorch, Muon's iteration, NovoGrad's
+    # norms and one of LaProp's averages. All else is exact.
+    of_float32 = not isinstance(optimizer, RuleOptimizer) or any(n in key for n in ("muon", "novograd", "laprop"))
+    single, _ = limits(key, 2e-6 if of_float32 else 1e-12)
+    np.testing.assert_allclose(net.row()[:-2], expected[:-2], rtol=5 * single, atol=single)
+    np.testing.assert_allclose(net.row()[-2:], expected[-2:], atol=max(1152 * single / 2, 1e-9))
 
 
-STATEFUL = [*OPTIMIZERS, "lookahead_sgd", "lookahead_rmsprop", "lookahead_adamw"]
+NAMES = [*OPTIMIZERS, "lookahead_sgd", "lookahead_rmsprop", "lookahead_adamw", "lookahead_lamb"]
 
 
-@pytest.mark.parametrize("opt", STATEFUL)
+@pytest.mark.parametrize("opt", NAMES)
 def test_resume_is_bit_exact(opt):
     """The state goes into a net with other generated names, and meets weights that no step had visited."""
 
@@ -144,26 +113,65 @@ def test_resume_is_bit_exact(opt):
         net = Problem()
         return net, create_optimizer_v2(net, opt, lr=0.01, weight_decay=0.01)
 
+    before, after = (7, 8) if opt.startswith("lookahead") else (2, 2)
     net, optimizer = fresh()
-    train(net, optimizer, 7, branches=False)
+    train(net, optimizer, before, branches=False)
     optimizer.set_lr(0.005)
-    weights = {name: param.numpy() for name, param in net.named_parameters()}
+    weights = {name: param.numpy() for name, param in net.named.items()}
     state = optimizer_state(optimizer, net)
-    train(net, optimizer, 8)
+    train(net, optimizer, after)
 
     paddle.nn.Linear(3, 3)
     resumed, optimizer = fresh()
-    for name, param in resumed.named_parameters():
+    for name, param in resumed.named.items():
         param.set_value(weights[name])
-    train(Problem(), create_optimizer_v2(Problem(), opt, lr=0.01), 1)
     load_optimizer_state(optimizer, resumed, state)
     again = optimizer_state(optimizer, resumed)
-    train(resumed, optimizer, 8)
+    train(resumed, optimizer, after)
 
     assert not any(name.startswith(("conv", "big")) for name in state)
     assert set(again) == set(state)
     assert all(np.array_equal(again[name], state[name]) for name in state)
     assert np.array_equal(resumed.row(), net.row())
+
+
+@pytest.mark.parametrize("opt", NAMES)
+def test_weights_without_gradient_do_not_move(opt):
+    """Neither by momentum, once they have one, nor by decay; nor does what the optimizer keeps of them."""
+    net = Problem()
+    optimizer = create_optimizer_v2(net, opt, lr=0.01, weight_decay=0.1)
+    steps = 7 if opt.startswith("lookahead") else 1
+    train(net, optimizer, 2)
+    off_path = {"conv.weight": net.conv.weight.numpy(), "big.weight": net.big.weight.numpy()}
+    kept = {name: value for name, value in optimizer_state(optimizer, net).items() if name.startswith(tuple(off_path))}
+    fc = net.fc1.weight.numpy()
+    train(net, optimizer, steps, branches=False)
+    state = optimizer_state(optimizer, net)
+    assert all(np.array_equal(net.named[name].numpy(), value) for name, value in off_path.items())
+    assert all(np.array_equal(state[name], value) for name, value in kept.items())
+    assert not np.array_equal(net.fc1.weight.numpy(), fc)
+
+
+@pytest.fixture
+def no_reading(monkeypatch):
+    """Reading a value of a tensor, which would wait for the device, is an error."""
+
+    def read(*args, **kwargs):
+        raise AssertionError("a step reads a value of a tensor")
+
+    names = ("numpy", "item", "tolist", "__array__", "__bool__", "__float__", "__int__", "__index__")
+    return lambda: [monkeypatch.setattr(paddle.Tensor, name, read) for name in names]
+
+
+@pytest.mark.parametrize("opt", [*OPTIMIZERS, "lookahead_lion"])
+def test_a_step_never_waits_for_the_device(opt, no_reading):
+    net = Problem()
+    optimizer = create_optimizer_v2(net, opt, lr=0.01, weight_decay=0.1)
+    for name, grad in net.gradients().items():
+        net.named[name].grad = paddle.to_tensor(grad)
+    no_reading()
+    for _ in range(6 if opt.startswith("lookahead") else 2):
+        optimizer.step()
 
 
 def test_loading_replaces_what_the_optimizer_had():
@@ -228,13 +236,41 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, messag
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
-def test_half_precision_weights_are_kept_with_their_float32_copies():
+RULES = [name for name, info in OPTIMIZERS.items() if issubclass(info.opt_class, RuleOptimizer)]
+
+
+@pytest.mark.parametrize("opt", [*RULES, "lookahead_lion"])
+def test_half_precision_weights_learn_as_their_float32_copies(opt):
+    """Weights and gradients in bfloat16, everything between in float32; saved and restored on the way."""
+
+    def fresh(dtype):
+        net = paddle.nn.Linear(8, 6)
+        net.to(dtype=dtype)
+        return net, create_optimizer_v2(net, opt, lr=0.01, weight_decay=0.1)
+
+    def learn(net, optimizer, flow):
+        for grad in flow:
+            net.weight.grad = paddle.to_tensor(grad).astype("bfloat16").astype(net.weight.dtype)
+            optimizer.step()
+
+    flow = np.random.default_rng(0).standard_normal((7, 8, 6)).astype("float32")
+    net, optimizer = fresh("bfloat16")
+    exact, exact_optimizer = fresh("float32")
+    exact.weight.set_value(net.weight.astype("float32"))
+    learn(exact, exact_optimizer, flow)
+    learn(net, optimizer, flow[:6])
+    resumed, optimizer_resumed = fresh("bfloat16")
+    load_optimizer_state(optimizer_resumed, resumed, optimizer_state(optimizer, net))
+    learn(resumed, optimizer_resumed, flow[6:])
+    assert np.array_equal(optimizer_state(optimizer_resumed, resumed)["weight/master_weight"], exact.weight.numpy())
+    assert np.array_equal(resumed.weight.numpy(), exact.weight.astype("bfloat16").numpy())
+
+
+def test_half_precision_weights_of_kernels_are_kept_with_their_float32_copies():
     def fresh():
         net = paddle.nn.Linear(3, 2)
         net.bfloat16()
-        optimizer = create_optimizer_v2(net, "sgd", lr=0.1)
-        optimizer._multi_precision = True  # as paddle.amp.decorate does at level O2
-        return net, optimizer
+        return net, create_optimizer_v2(net, "sgd", lr=0.1)
 
     net, optimizer = fresh()
     block = paddle.static.default_main_program().global_block()
@@ -257,17 +293,6 @@ def test_an_optimizer_of_another_net_has_no_state_here():
         optimizer_state(optimizer, Problem())
 
 
-@pytest.mark.parametrize("opt", STATEFUL)
-def test_weights_without_gradient_do_not_move(opt):
-    net = Problem()
-    optimizer = create_optimizer_v2(net, opt, lr=0.01, weight_decay=0.1)
-    train(net, optimizer, 1)
-    conv, fc = net.conv.weight.numpy(), net.fc1.weight.numpy()
-    train(net, optimizer, 7, branches=False)
-    assert np.array_equal(net.conv.weight.numpy(), conv)
-    assert not np.array_equal(net.fc1.weight.numpy(), fc)
-
-
 def test_zero_grad_drops_gradients_unless_told_otherwise():
     net = Problem()
     optimizer = create_optimizer_v2(net, "sgd", lr=0.01)
@@ -277,41 +302,6 @@ def test_zero_grad_drops_gradients_unless_told_otherwise():
     net().backward()
     optimizer.zero_grad()
     assert all(param.grad is None for param in net.parameters())
-
-
-def test_groups_of_a_net():
-    net = Problem()
-    net.fc2.weight.stop_gradient = True
-    groups = param_groups_weight_decay(net, 0.1, no_weight_decay_list=("big.weight",))
-    names = {param.name: name for name, param in net.named_parameters()}
-    named = [({names[param.name] for param in group["params"]}, group["weight_decay"]) for group in groups]
-    assert named == [
-        ({"fc1.bias", "norm.weight", "fc2.bias", "big.weight"}, 0.0),
-        ({"fc1.weight", "conv.weight"}, 0.1),
-    ]
-
-
-@pytest.mark.parametrize("opt", ["momentum", "rmsprop", "radamw"])
-def test_groups_have_their_own_rate_and_decay(opt):
-    """A decayed weight without a gradient of its own, at two rates and two decays."""
-
-    def moved(group):
-        param = paddle.create_parameter([1], "float64", default_initializer=paddle.nn.initializer.Constant(2.0))
-        optimizer = create_optimizer_v2([{"params": [param], **group}], opt, lr=0.1, weight_decay=0.5, momentum=0.0)
-        (param * 3.0).sum().backward()
-        optimizer.step()
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(group_lrs(optimizer)[0])
-        return 2.0 - param.item()
-
-    change = {
-        "momentum": lambda lr, decay: lr * (3.0 + 2.0 * decay),
-        "rmsprop": lambda lr, decay: lr / np.sqrt(0.1),
-        "radamw": lambda lr, decay: lr * (2.0 * decay + 3.0),
-    }[opt]
-    assert moved({}) == pytest.approx(change(0.1, 0.5), rel=1e-6)
-    assert moved({"lr": 0.02}) == pytest.approx(change(0.02, 0.5), rel=1e-6)
-    assert moved({"lr_scale": 0.5, "weight_decay": 0.0}) == pytest.approx(change(0.05, 0.0), rel=1e-6)
-    assert moved({"learning_rate": 0.5, "lr": 0.2}) == pytest.approx(change(0.1, 0.5), rel=1e-6)
 
 
 def test_rates_out_of_proportion_and_back():

@@ -15,9 +15,10 @@ class KernelOptimizer(TimmOptimizer):
     """Mixin that hands timm's hyperparameters, a group's own too, to a ``paddle.optimizer`` class under its names."""
 
     def paddle_options(self, options):
-        named = {_PADDLE_NAMES.get(key, key): value for key, value in options.items() if key not in _NOT_PADDLES}
-        if "betas" in named:
-            named["beta1"], named["beta2"] = named.pop("betas")
+        named = {key: value for key, value in options.items() if key not in (*_PADDLE_NAMES, *_NOT_PADDLES, "betas")}
+        named.update({_PADDLE_NAMES[key]: options[key] for key in _PADDLE_NAMES if key in options})
+        if "betas" in options:
+            named["beta1"], named["beta2"] = options["betas"]
         return named
 
     def adds_l2(self, group):
