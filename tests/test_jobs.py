@@ -87,6 +87,24 @@ def test_the_result_is_the_best_candidate_of_the_board(searched):
     assert 0 < result["mflops"] <= 6 and result["resolution"] == 32
 
 
+def test_the_course_of_a_search_is_recorded_and_reported(searched):
+    history = [json.loads(line) for line in (searched / "history.jsonl").read_text().splitlines()]
+    state = read_checkpoint(latest_checkpoint(searched)).files["state.pdstate"]["step"]
+    assert [line["epoch"] for line in history] == [0, 1, 2]
+    for line in history:
+        assert {sum(position) for stage in line["sampled"] for position in stage} == {25 * (line["epoch"] + 1)}
+    assert history[0]["board"] == [] and not np.any([p for stage in history[0]["kept"][1:-1] for p in stage])
+    last = history[-1]
+    assert (last["sampled"], last["kept"]) == (state["sampled"], state["kept"])
+    assert last["board"] == [
+        {name: entry[name] for name in ("arch", "prec1", "mflops")} for entry in state["board"]["entries"]
+    ]
+    probed = [float(row["eval_prec1"]) for row in rows_of(searched / "summary.csv")]
+    assert [line["probes"][0]["prec1"] for line in history] == pytest.approx(probed)
+    page = (searched / "report.html").read_text()
+    assert all(row["arch"] in page for row in rows_of(searched / "candidates.csv"))
+
+
 def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched, capsys):
     from cream import jobs
     from cream.config import load_config
@@ -102,25 +120,28 @@ def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched,
     assert own["prec1"] == pytest.approx(float(rows[1]["eval_prec1_without_ema"]))
 
 
-def run_and_kill(script, args, marker, after):
-    """Starts a tool, kills it ``after`` seconds after ``marker`` appears in its log, and returns its exit code."""
+def run_and_kill(script, args, marker, after, sent=signal.SIGKILL):
+    """Starts a tool, ends it ``after`` seconds after ``marker`` appears in its log, and returns its exit code."""
     process = subprocess.Popen([sys.executable, f"tools/{script}.py", *args], stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if marker in line:
             break
     time.sleep(after)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(sent)
+    process.stderr.read()
     process.stderr.close()
     return process.wait()
 
 
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(searched, tmp_path):
     args = search_args(tmp_path, "AUTO_RESUME=True")
-    for marker, after in (("epoch 0 [10/25]", 0.1), ("epoch 1 [15/25]", 0.4)):
-        assert run_and_kill("train", args, marker, after) == -signal.SIGKILL
+    assert run_and_kill("train", args, "epoch 0 [10/25]", after=0.1) == -signal.SIGKILL
+    assert run_and_kill("train", args, "epoch 1 [15/25]", after=0.2, sent=signal.SIGTERM) == 0
+    position = read_checkpoint(latest_checkpoint(tmp_path / "search")).manifest
+    assert position["epoch"] == 1 and position["batch"] > 15  # not the last interval's, which is a multiple of 7
     assert cli.search(args) == 0
     assert_same_state(files_of(tmp_path / "search"), files_of(searched))
-    for name in ("architecture.json", "candidates.csv", "summary.csv"):
+    for name in ("architecture.json", "candidates.csv", "summary.csv", "history.jsonl", "operations.json"):
         assert (tmp_path / "search" / name).read_text() == (searched / name).read_text()
 
 
