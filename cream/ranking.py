@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
-from scipy import stats
+from scipy.stats import rankdata
 
 from pimm.errors import ConfigError
 from pimm.utils import alone, atomic_file, latest_checkpoint
@@ -35,11 +35,6 @@ from .sampler import Sampler
 from .selection import score
 from .space import Arch, format_arch
 
-COEFFICIENTS: Mapping[str, Callable] = {
-    "kendall": stats.kendalltau,
-    "spearman": stats.spearmanr,
-    "pearson": stats.pearsonr,
-}
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 DRAWS_A_PATH = 64
@@ -72,15 +67,45 @@ def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) 
     """
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     draws = np.random.default_rng(seed).integers(len(true), size=(RESAMPLES, len(true)))
-    draws = [draw for draw in draws if np.ptp(predicted[draw]) > 0 and np.ptp(true[draw]) > 0]
-    if not draws:
-        return {name: Correlation(*[float("nan")] * 3) for name in COEFFICIENTS}
     found = {}
-    for name, function in COEFFICIENTS.items():
-        resampled = [function(predicted[draw], true[draw])[0] for draw in draws]
-        low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        found[name] = Correlation(float(function(predicted, true)[0]), float(low), float(high))
+    with np.errstate(invalid="ignore"):  # 0 / 0 of what is constant
+        for name, function in COEFFICIENTS.items():
+            # In parts, because Kendall's compares all pairs.
+            resampled = np.concatenate([function(predicted[part], true[part]) for part in np.array_split(draws, 50)])
+            low, high = _percentiles(resampled[np.isfinite(resampled)])
+            found[name] = Correlation(float(function(predicted, true)), low, high)
     return found
+
+
+def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Tau-b of pairs [..., n]: concordant pairs less discordant ones, by the pairs that are not tied in x, and in y."""
+    x, y = (np.sign(side[..., :, None] - side[..., None, :]) for side in (x, y))
+    return (x * y).sum((-2, -1)) / np.sqrt(np.abs(x).sum((-2, -1)) * np.abs(y).sum((-2, -1)))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Rho of pairs [..., n]: Pearson's r of the ranks."""
+    return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """R of pairs [..., n]."""
+    x, y = (side - side.mean(-1, keepdims=True) for side in (x, y))
+    return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+COEFFICIENTS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "kendall": kendall,
+    "spearman": spearman,
+    "pearson": pearson,
+}
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    if not len(values):
+        return math.nan, math.nan
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 # Which paths
@@ -88,13 +113,12 @@ def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) 
 
 def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
     """The first n different paths that are drawn."""
-    drawn = dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n))
-    return list(drawn)[:n]
+    return _drawn(sampler, rng, n)[:n]
 
 
 def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
     """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first."""
-    left = uniform(sampler, rng, DRAWS_A_PATH * n)
+    left = _drawn(sampler, rng, n)
     costs = [sampler.flops(arch) for arch in left]
     picked = []
     for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
@@ -102,6 +126,10 @@ def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
         left.remove(nearest)
         picked.append(nearest)
     return sorted(picked, key=sampler.flops)
+
+
+def _drawn(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
+    return list(dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n)))
 
 
 PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] = {"spread": spread, "uniform": uniform}
