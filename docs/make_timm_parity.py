@@ -221,19 +221,17 @@ def find(theirs):
     """The module of pimm that has a name: the package if timm exports it, else one called as timm's, else any."""
     modules = pimm_modules(theirs.package)
     wanted = f"pimm.{theirs.package}.{theirs.module}"
-    modules.sort(key=lambda module: module.__name__ != wanted)
     if theirs.exported:
-        modules = [importlib.import_module(f"pimm.{theirs.package}")]
-    for module in modules:
-        if hasattr(module, theirs.name) and not inspect.ismodule(getattr(module, theirs.name)):
-            return module
-    return None
+        modules = modules[:1]
+    having = [module for module in modules if not inspect.ismodule(getattr(module, theirs.name, inspect))]
+    having.sort(key=lambda m: (m.__name__ != wanted, getattr(getattr(m, theirs.name), "__module__", "") != m.__name__))
+    return having[0] if having else None
 
 
 def compare(today, old):
     """What pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
     theirs = old if old and old.arguments and not (today and today.arguments) else today or old
-    theirs.exported = any(version and version.exported for version in (today, old))
+    theirs = dataclasses.replace(theirs, exported=any(version and version.exported for version in (today, old)))
     module = find(theirs)
     if module is None:
         return Finding(theirs)
@@ -245,31 +243,38 @@ def compare(today, old):
         return finding
     accepted, positions = accepted_arguments(ours)
     finding.differences += argument_differences(theirs, accepted, positions)
-    finding.gone = [name for name in (old and old.arguments) or () if name not in accepted]
+    renamed = zip((old and old.arguments) or (), positions)  # at the same place, by another name
+    taken = {*accepted, *(name for name, ours in renamed if ours not in old.arguments)}
+    finding.gone = [name for name in (old and old.arguments) or () if name not in taken]
     finding.differences += [f"no `{name}`, which 0.1.20 had" for name in finding.gone if name not in theirs.arguments]
     return finding
 
 
 def accepted_arguments(ours):
-    """``{name: default}`` of all keywords that a callable takes, base classes' included, and the positional ones."""
-    signature = inspect.signature(ours)
-    positions = [name for name, argument in signature.parameters.items() if argument.kind in (0, 1)]
-    chain = (
-        [vars(cls)["__init__"] for cls in ours.__mro__ if "__init__" in vars(cls)] if inspect.isclass(ours) else [ours]
-    )
-    accepted = {}
-    for function in chain or [ours]:
-        arguments = inspect.signature(function).parameters
-        accepted = {**{name: argument.default for name, argument in arguments.items()}, **accepted}
-        if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
+    """``{name: default}`` of all that a callable takes, base classes' arguments included, and the positional ones."""
+    chain = [vars(cls).get("__init__") for cls in ours.__mro__] if inspect.isclass(ours) else [ours]
+    accepted, positions, kinds = {}, [], {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    for function in filter(None, chain):
+        arguments = list(inspect.signature(function).parameters.values())[inspect.isclass(ours) :]
+        if inspect.Parameter.VAR_POSITIONAL in kinds:
+            positions += [argument.name for argument in arguments if argument.kind == argument.POSITIONAL_OR_KEYWORD]
+        accepted = {**{argument.name: argument.default for argument in arguments}, **accepted}
+        kinds &= {argument.kind for argument in arguments}
+        if not kinds:
             break
     return accepted, positions
 
 
 def argument_differences(theirs, accepted, positions):
     """In words: arguments that are missing, cannot be given at timm's position, or have another default."""
-    missing = [f"no `{name}`" for name in theirs.arguments if name not in accepted]
     shared = {name: default for name, default in theirs.arguments.items() if name in accepted}
+    renamed = {
+        name: ours
+        for (name, default), ours in zip(theirs.arguments.items(), positions)
+        if default is NEEDED and name not in accepted and ours not in theirs.arguments
+    }
+    missing = [f"`{ours}` for `{name}`" for name, ours in renamed.items()]
+    missing += [f"no `{name}`" for name in theirs.arguments if name not in {*accepted, *renamed}]
     order = [name for name in positions if name in shared]
     moved = [f"`{name}` by keyword" for name in shared if name not in {*positions, *theirs.by_keyword}]
     if order != [name for name in shared if name in order]:
@@ -316,7 +321,7 @@ def give_reasons(findings, reasons):
 
 def page(findings, versions):
     """The whole document."""
-    text = [INTRO, *count_table(findings, versions)]
+    text = [INTRO, *count_table(findings, versions), "", exported_by_old(findings, versions)]
     for package in PACKAGES:
         own = [finding for finding in findings if finding.theirs.package == package]
         text += ["", f"## {package}"]
@@ -334,6 +339,23 @@ def count_table(findings, versions):
             counts = " | ".join(str(own.count(status)) for status in STATUSES)
             rows.append(f"| {package} | {version} | {len(own)} | {counts} |")
     return rows
+
+
+def exported_by_old(findings, versions):
+    """How much is here of what can be imported from the packages of 0.1.20 themselves, in a sentence."""
+    keys = {key for key, name in versions[OLD].items() if name.exported}
+    own = [finding for finding in findings if (finding.theirs.package, finding.theirs.name) in keys]
+    lacking = [
+        f"`{f.theirs.name}`" + (f" takes no {', '.join(f'`{name}`' for name in f.gone)}" if f.module else " is missing")
+        for f in own
+        if f.status_of_old != "same"
+    ]
+    here = sum(bool(finding.module) for finding in own)
+    return (
+        f"Of the {len(own)} names that the packages of {OLD} export {here} are here"
+        + "".join(f"; {x}" for x in lacking)
+        + "."
+    )
 
 
 def section(title, findings, versions):
