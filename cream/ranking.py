@@ -112,13 +112,17 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
-    """The first n different paths that are drawn."""
-    return _drawn(sampler, rng, n)[:n]
+    """The first n different paths that are drawn, or as many as come soon."""
+    drawn: dict[Arch, None] = {}
+    for _ in range(DRAWS_A_PATH * n):
+        if len(drawn) < n:
+            drawn[sampler(rng)] = None
+    return list(drawn)
 
 
 def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
     """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first."""
-    left = _drawn(sampler, rng, n)
+    left = list(dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n)))
     costs = [sampler.flops(arch) for arch in left]
     picked = []
     for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
@@ -126,10 +130,6 @@ def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
         left.remove(nearest)
         picked.append(nearest)
     return sorted(picked, key=sampler.flops)
-
-
-def _drawn(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
-    return list(dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n)))
 
 
 PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] = {"spread": spread, "uniform": uniform}
