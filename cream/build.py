@@ -34,6 +34,7 @@ from pimm.utils import (
     latest_checkpoint,
     random_seed,
     read_checkpoint,
+    watch_processes,
     world_size,
 )
 from pimm.utils.checkpoint import EMA, MODEL, STATE
@@ -71,6 +72,7 @@ def start_processes(cfg: Config) -> None:
     if paddle.get_device() == "cpu":
         reuse_freed_memory()
     init_distributed()
+    watch_processes()
     random_seed(cfg.SEED)
 
 
@@ -441,6 +443,7 @@ def trainer_options(cfg: Config, run: RunLog, epochs: int, scheduler) -> dict:
             recovery_dir=str(run.folder),
             decreasing=lower_is_better,
             max_history=cfg.CHECKPOINT_HISTORY,
+            max_recoveries=cfg.RECOVERY_HISTORY,
         ),
         "run": run,
         "seed": cfg.SEED,

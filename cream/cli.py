@@ -15,6 +15,7 @@ from typing import Callable
 
 _THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
 
+from cream import preemption  # noqa: E402
 from cream.config import Config, load_config  # noqa: E402
 from pimm.errors import PimmError  # noqa: E402
 
@@ -194,7 +195,10 @@ def run(job: Callable[[], object]) -> int:
     so that ``paddle.distributed.launch`` ends them.
     """
     try:
+        preemption.install()
         job()
+    except preemption.Preempted as ended:
+        print(ended, file=sys.stderr)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
     except PimmError as error:

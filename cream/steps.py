@@ -14,6 +14,7 @@ from pimm.layers import frozen_batch_norm_statistics
 from pimm.loss import SoftTargetCrossEntropy
 from pimm.optim import group_lrs
 from pimm.utils import ModelEma, accuracy, all_reduce_gradients, all_reduce_mean, broadcast_tensors
+from pimm.utils.cuda import GradScaler
 
 from .board import Entry, PrioritizedBoard
 from .flops import CostTable
@@ -35,7 +36,7 @@ class Update:
         self.optimizer = optimizer
         self.clip_grad = clip_grad
         self.amp = amp and not paddle.get_device().startswith("cpu")  # a CPU has neither the kernels nor the gain
-        self.scaler = paddle.amp.GradScaler(enable=self.amp)
+        self.scaler = GradScaler(enable=self.amp)
 
     def autocast(self):
         return paddle.amp.auto_cast(enable=self.amp)

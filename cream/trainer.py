@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, Protocol
@@ -20,14 +20,18 @@ from pimm.utils import (
     Checkpoint,
     CheckpointSaver,
     ModelEma,
+    all_reduce_sum,
     broadcast_parameters,
     distribute_bn,
+    gather_bn,
     rank,
     read_checkpoint,
+    scatter_bn,
     world_size,
 )
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE
 
+from . import preemption
 from .runlog import RunLog, log
 
 
@@ -75,7 +79,8 @@ class Trainer:
     ``evaluate(epoch)`` returns metrics, of which ``metric`` ranks checkpoints and guides the scheduler. A checkpoint
     is written after every epoch and every ``recovery_interval`` batches, and holds all that the next batch depends
     on: a resumed training goes on as if there had been no break, and only with the same ``settings``, which are plain
-    data. Raises TrainingError when the loss is no longer finite, and never saves weights that are not.
+    data. Raises TrainingError when the loss is no longer finite, and never saves weights that are not; Preempted when
+    SIGTERM has come, after the batch at hand is done and saved (of several processes on GPUs: at the next report).
     """
 
     def __init__(
@@ -143,8 +148,8 @@ class Trainer:
         self.step.net.train()
         self.loader.set_epoch(self.epoch, start_batch=self.batch)
         started, seen = time.perf_counter(), 0
-        with self.run.progress(len(self.loader), self.batch, f"epoch {self.epoch}") as bar:
-            for images, labels in self.loader:
+        with preemption.deferred(), self.run.progress(len(self.loader), self.batch, f"epoch {self.epoch}") as bar:
+            for images, labels in self.batches():
                 # Dropout draws from Paddle's stream, whose state cannot be saved: begin it anew for every batch.
                 paddle.seed(int(np.random.SeedSequence([self.seed, rank(), self.updates]).generate_state(1)[0]))
                 metrics = self.step(images, labels, self.epoch)
@@ -159,8 +164,36 @@ class Trainer:
                 if self.batch % self.log_interval == 0 or self.batch == len(self.loader):
                     self.report(bar, seen / (time.perf_counter() - started))
                 if self.recovery_interval and self.updates % self.recovery_interval == 0:
-                    self.share_statistics()
-                    self.save(self.saver.save_recovery, self.epoch, batch_idx=self.batch)
+                    self.save_recovery()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the loader brings; saves and raises Preempted in place of the next batch after a SIGTERM."""
+        batches = iter(self.loader)
+        while True:
+            batch = trouble = None
+            try:
+                batch = next(batches, None)
+            except Exception as error:  # perhaps because SIGTERM went to the loader's workers too
+                trouble = error
+            if self.preempted():
+                self.save_recovery()
+                raise preemption.Preempted(
+                    f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}; the same command goes on"
+                )
+            if trouble is not None:
+                raise trouble
+            if batch is None:
+                return
+            yield batch
+
+    def preempted(self) -> bool:
+        """Whether any process was asked to end: all agree, as they must do the same."""
+        if world_size() == 1:
+            return preemption.asked()
+        if self.batch % self.log_interval and not paddle.get_device().startswith("cpu"):
+            return False  # asking all would make the device wait
+        asked = all_reduce_sum(paddle.to_tensor([int(preemption.asked())], "int64"))
+        return bool(asked.item())
 
     def report(self, bar, images_per_second: float) -> None:
         """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""
@@ -191,11 +224,15 @@ class Trainer:
             f"the checkpoints before it are in {self.saver.checkpoint_dir}"
         )
 
+    @property
+    def nets(self) -> list[nn.Layer]:
+        """The net, and its moving average if there is one."""
+        return [self.step.net] if self.step.ema is None else [self.step.net, self.step.ema.ema]
+
     def share_statistics(self) -> None:
         """Batch-norm statistics, each process's own while it trains, become the mean of all."""
-        distribute_bn(self.step.net, reduce=True)
-        if self.step.ema is not None:
-            distribute_bn(self.step.ema.ema, reduce=True)
+        for net in self.nets:
+            distribute_bn(net, reduce=True)
 
     def finish_epoch(self) -> None:
         """Moves to the next epoch and saves what was reached."""
@@ -204,6 +241,10 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.step(self.epoch, metric)
         self.save(self.saver.save_checkpoint, finished, metric=metric)
+
+    def save_recovery(self) -> None:
+        """Saves in the middle of an epoch."""
+        self.save(self.saver.save_recovery, self.epoch, batch_idx=self.batch)
 
     def save(self, write: Callable, epoch: int, **kwargs) -> None:
         """Writes all that the next batch depends on by one of the saver's methods."""
@@ -215,6 +256,8 @@ class Trainer:
             "evaluated": dict(self.evaluated),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "step": self.step.state_dict(),
+            # Inside an epoch each process has its own.
+            "statistics": [gather_bn(net) for net in self.nets],
         }
         args = SimpleNamespace(**self.settings)
         write(self.step.net, self.step.optimizer, args, epoch, model_ema=self.step.ema, state=state, **kwargs)
@@ -249,6 +292,8 @@ class Trainer:
         self.averages.load_state_dict(state["averages"])
         self.evaluated = state["evaluated"]
         self.step.load_state_dict(state["step"])
+        for net, rows in zip(self.nets, state["statistics"]):
+            scatter_bn(net, rows)
         if self.scheduler is None:
             self.step.optimizer.set_lr(constant_rate)
             return

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,3 +156,42 @@ def test_the_device_of_one_process(monkeypatch):
     for device in ("cuda", "cuda:1", "gpu"):
         init_distributed_device(SimpleNamespace(device=device))
     assert chosen == ["gpu:0", "gpu:1", "gpu:0"]
+
+
+WATCHED = """
+import os, signal, sys, time
+from pimm.utils import init_distributed, rank, watch_processes
+
+init_distributed()
+watch_processes()
+print("watching", flush=True)
+if rank() == 1:
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(60)
+"""
+
+
+def test_a_process_that_dies_ends_the_others_with_its_name(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+        endpoints = [f"127.0.0.1:{server.getsockname()[1]}" for server in (free, other)]
+    processes = []
+    for number, endpoint in enumerate(endpoints):
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")},
+            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLE_DISTRI_BACKEND": "gloo"},
+            **{"PADDLE_TRAINER_ID": str(number), "PADDLE_TRAINERS_NUM": "2", "PADDLE_CURRENT_ENDPOINT": endpoint},
+            **{"PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints), "PADDLE_MASTER": endpoints[0]},
+        }
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-c", WATCHED]
+        processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes))
+    survivor, victim = processes
+    while "watching" not in victim.stdout.readline():
+        assert victim.poll() is None, victim.stderr.read()
+    killed = time.monotonic()
+    assert victim.communicate("now\n")[0] == ""
+    said = survivor.communicate(timeout=30)[1]
+    assert time.monotonic() - killed < 15
+    assert survivor.returncode == 1
+    assert f"process {victim.pid}) ended before its work was done" in said and "error: rank 1 (" in said

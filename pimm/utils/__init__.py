@@ -17,6 +17,7 @@ from pimm.utils.distributed import (
     broadcast_tensors,
     broadcast_values,
     distribute_bn,
+    gather_bn,
     init_distributed,
     init_distributed_device,
     is_distributed_env,
@@ -24,6 +25,7 @@ from pimm.utils.distributed import (
     is_primary,
     rank,
     reduce_tensor,
+    scatter_bn,
     world_info_from_env,
     world_size,
 )
@@ -35,6 +37,7 @@ from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
 from pimm.utils.random import random_seed
 from pimm.utils.serialization import atomic_file, load_arrays, save_arrays
 from pimm.utils.summary import get_outdir, trim_summary, update_summary
+from pimm.utils.watch import watch_processes
 
 __all__ = [
     "AverageMeter",
@@ -64,6 +67,7 @@ __all__ = [
     "dispatch_clip_grad",
     "distribute_bn",
     "freeze",
+    "gather_bn",
     "get_outdir",
     "get_state_dict",
     "init_distributed",
@@ -79,11 +83,13 @@ __all__ = [
     "read_checkpoint",
     "reduce_tensor",
     "save_arrays",
+    "scatter_bn",
     "setup_default_logging",
     "trim_summary",
     "unfreeze",
     "unwrap_model",
     "update_summary",
+    "watch_processes",
     "world_info_from_env",
     "world_size",
     "write_checkpoint",

@@ -28,7 +28,6 @@ from pimm.utils.model import get_state_dict, unwrap_model
 _logger = logging.getLogger(__name__)
 
 BEST = "model_best"
-_RECOVERIES_KEPT = 2
 
 
 class CheckpointSaver:
@@ -36,8 +35,8 @@ class CheckpointSaver:
 
     Of the epochs' checkpoints the ``max_history`` best by metric are kept (the higher the better, or the lower with
     ``decreasing``) and always the newest, so that resuming never goes back; ``model_best`` is the best one. Of those
-    inside epochs the last two are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's own: a resumed
-    training goes on with the history it had. The main process alone writes.
+    inside epochs the last ``max_recoveries`` are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's
+    own: a resumed training goes on with the history it had. The main process alone writes.
 
     As in today's timm the saver can be given what it saves: ``save_checkpoint(epoch, metric=None)`` and
     ``save_recovery(epoch, batch_idx=0)`` are then enough, and the state of ``amp_scaler`` is saved along. As in 0.1.20
@@ -61,9 +60,11 @@ class CheckpointSaver:
         decreasing=False,
         max_history=10,
         unwrap_fn=unwrap_model,
+        max_recoveries=2,
     ):
-        if max_history < 1:
-            raise ConfigError(f"max_history is at least 1, got {max_history}")
+        for name, kept in (("max_history", max_history), ("max_recoveries", max_recoveries)):
+            if kept < 1:
+                raise ConfigError(f"{name} is at least 1, got {kept}")
         if model is not None and optimizer is None:
             raise ConfigError("a saver of a model needs its optimizer too")
         self.model = model
@@ -78,6 +79,7 @@ class CheckpointSaver:
         self.decreasing = decreasing
         self.max_history = max_history
         self.unwrap_fn = unwrap_fn
+        self.max_recoveries = max_recoveries
         self.best_epoch = None
         self.best_metric = None
         self.checkpoint_files = []  # (folder, metric), the best first
@@ -133,7 +135,7 @@ class CheckpointSaver:
             return
         folder = self.recovery_dir / f"{self.recovery_prefix}-{epoch}-{batch_idx}"
         self._write(folder, model, optimizer, args, {"epoch": epoch, "batch": batch_idx}, model_ema, state)
-        for old in list_checkpoints(self.recovery_dir, self.recovery_prefix)[_RECOVERIES_KEPT:]:
+        for old in list_checkpoints(self.recovery_dir, self.recovery_prefix)[self.max_recoveries :]:
             if old != folder:
                 remove_checkpoint(old)
 

@@ -155,9 +155,30 @@ def distribute_bn(model, world_size=None, reduce=False):
 
     ``world_size`` is timm's argument; the number of processes is known here.
     """
+    _overwrite(_running_statistics(model), all_reduce_mean if reduce else broadcast_tensors)
+
+
+@paddle.no_grad()
+def gather_bn(model):
+    """Every process's own running statistics, [processes, values]: what `distribute_bn` would make alike."""
+    flat = paddle.concat([tensor.reshape([-1]) for tensor in _running_statistics(model)] or [paddle.zeros([0])])
+    rows = paddle.zeros([world_size(), flat.size], flat.dtype)
+    rows[rank()] = flat
+    return all_reduce_sum(rows)
+
+
+@paddle.no_grad()
+def scatter_bn(model, rows):
+    """Gives every process its row of what `gather_bn` returned."""
+    running = _running_statistics(model)
+    pieces = paddle.to_tensor(rows)[rank()].split([tensor.size for tensor in running]) if running else ()
+    for tensor, piece in zip(running, pieces):
+        paddle.assign(piece.reshape(tensor.shape), output=tensor)
+
+
+def _running_statistics(model):
     state = unwrap_model(model).state_dict()
-    running = [tensor for name, tensor in state.items() if name.endswith(("._mean", "._variance"))]
-    _overwrite(running, all_reduce_mean if reduce else broadcast_tensors)
+    return [tensor for name, tensor in state.items() if name.endswith(("._mean", "._variance"))]
 
 
 def _overwrite(tensors, exchange):

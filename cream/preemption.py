@@ -1,0 +1,49 @@
+"""SIGTERM, by which clusters take their machines back: the training saves after the batch at hand and ends well."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Preempted(Exception):
+    """The run ended because it was asked to; the message says how it goes on."""
+
+
+_deferring = False
+_asked = False
+
+
+def _handle(signum: int, frame: object) -> None:
+    global _asked
+    _asked = True
+    if not _deferring:
+        raise Preempted("ended by SIGTERM; the same command goes on from the last checkpoint")
+
+
+def install() -> None:
+    """From now on SIGTERM raises `Preempted`; for a program's start, in its main thread."""
+    signal.signal(signal.SIGTERM, _handle)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, SIGTERM only makes `asked` true, so that what is half done can be finished and saved."""
+    global _deferring, _asked
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+    before = signal.signal(signal.SIGTERM, _handle)
+    _deferring, _asked = True, False
+    try:
+        yield
+    finally:
+        _deferring = False
+        signal.signal(signal.SIGTERM, before)
+
+
+def asked() -> bool:
+    """Whether SIGTERM has come."""
+    return _asked

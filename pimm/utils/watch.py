@@ -1,0 +1,111 @@
+"""A process of a launch that dies is noticed by all others within seconds, and named, on whichever machine it ran.
+
+Collective operations do not tell who is missing: between GPUs they wait for ever, between CPUs they break with an
+address. So every process keeps a connection to the first one, which the system closes however a process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+
+import paddle
+from paddle import distributed as dist
+
+_GOODBYE = "goodbye"
+_LINE = 200  # bytes of a message, filled up with spaces
+_PATIENCE = 60.0  # seconds for the processes to find each other
+_GRACE = 4.0  # seconds in which the launcher can see which process failed, before the others follow
+
+_connections: dict[int, socket.socket] = {}  # to the processes that this one watches, by their numbers
+_names: dict[int, str] = {}
+
+
+def watch_processes() -> None:
+    """Ends this process, with a line that names the culprit, as soon as another one ends before its work is done.
+
+    For every process of a launch, once they are connected; a process that exits in the ordinary way takes its leave.
+    Without effect where there is one alone.
+    """
+    if dist.get_world_size() == 1 or _connections:
+        return
+    if dist.get_rank() == 0:
+        _accept_all()
+    else:
+        _connect_to_first()
+    atexit.register(_take_leave)
+    for rank, connection in _connections.items():
+        threading.Thread(target=_watch, args=(rank, connection), daemon=True).start()
+
+
+def _accept_all() -> None:
+    with socket.create_server(("", 0), backlog=dist.get_world_size()) as server:
+        server.settimeout(_PATIENCE)
+        _, secret = _broadcast([server.getsockname()[1], secrets.randbits(62)])
+        while len(_connections) < dist.get_world_size() - 1:
+            connection, _ = server.accept()
+            connection.settimeout(_PATIENCE)
+            told, _, name = _receive(connection).partition(" ")
+            if told != str(secret):  # a stranger's
+                connection.close()
+                continue
+            rank = int(name.split()[1])
+            _connections[rank], _names[rank] = connection, name
+
+
+def _connect_to_first() -> None:
+    port, secret = _broadcast([0, 0])
+    host = os.environ["PADDLE_TRAINER_ENDPOINTS"].partition(":")[0]
+    connection = socket.create_connection((host, port), timeout=_PATIENCE)
+    _send(connection, f"{secret} rank {dist.get_rank()} ({socket.gethostname()}, process {os.getpid()})")
+    _connections[0], _names[0] = connection, f"rank 0 ({host})"
+
+
+def _broadcast(values: list[int]) -> list[int]:
+    told = paddle.to_tensor(values, "int64")
+    dist.broadcast(told, src=0)
+    return told.tolist()
+
+
+def _watch(rank: int, connection: socket.socket) -> None:
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    message = _receive(connection)
+    if message == _GOODBYE:
+        return
+    lost = message or _names[rank]  # a message is the name of another process, which the first one passes on
+    for other, link in list(_connections.items()):
+        if other != rank:
+            _send(link, lost)
+    print(f"error: {lost} ended before its work was done; its log says why", file=sys.stderr, flush=True)
+    time.sleep(_GRACE)
+    os._exit(1)
+
+
+def _take_leave() -> None:
+    for connection in _connections.values():
+        _send(connection, _GOODBYE)
+    _connections.clear()
+
+
+def _send(connection: socket.socket, text: str) -> None:
+    with contextlib.suppress(OSError):  # who has ended is noticed where its messages are awaited
+        connection.sendall(text.encode()[:_LINE].ljust(_LINE))
+
+
+def _receive(connection: socket.socket) -> str:
+    """The next message; empty when the connection has broken."""
+    received = b""
+    with contextlib.suppress(OSError):
+        while len(received) < _LINE:
+            part = connection.recv(_LINE - len(received))
+            if not part:
+                return ""
+            received += part
+    return received.decode(errors="replace").rstrip()
