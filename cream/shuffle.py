@@ -32,15 +32,15 @@ SPOS_ARCH: Arch = ((2, 1, 0, 1), (2, 0, 2, 0), (2, 0, 2, 3, 0, 0, 0, 0), (3, 2, 
 BN_BIAS = 1e-4
 
 
-def shuffle_space(ratios: Sequence[float] = PLAIN) -> SearchSpace:
+def shuffle_space(ratios: Sequence[float] = PLAIN, depths: Sequence[int] = DEPTHS) -> SearchSpace:
     """All paths: at each block one of four operations, and one of ``ratios`` for the channels inside it.
 
-    Choice ``operation * len(ratios) + i`` is that operation with ``ratios[i]``.
+    Choice ``operation * len(ratios) + i`` is that operation with ``ratios[i]``; stages have ``depths`` blocks.
     """
     count = len(OPERATIONS) * len(ratios)
     return SearchSpace(
-        choices=tuple((count,) * depth for depth in DEPTHS),
-        keeps_shape=tuple((False,) * depth for depth in DEPTHS),
+        choices=tuple((count,) * depth for depth in depths),
+        keeps_shape=tuple((False,) * depth for depth in depths),
     )
 
 
@@ -160,10 +160,10 @@ class ShuffleChoices(Choices):
         return f"widths={self.widths}"
 
 
-def positions() -> Iterator[tuple[int, int, int]]:
+def positions(depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> Iterator[tuple[int, int, int]]:
     """Channels in, channels out and stride of each block, in forward order."""
     in_chs = STEM_SIZE
-    for depth, out_chs in zip(DEPTHS, CHANNELS):
+    for depth, out_chs in zip(depths, channels):
         for position in range(depth):
             yield in_chs, out_chs, 2 if position == 0 else 1
             in_chs = out_chs
@@ -175,9 +175,17 @@ def widths_inside(out_chs: int, ratios: Sequence[float]) -> list[int]:
 
 
 class ShuffleNetV2(nn.Layer):
-    """First convolution, ``features`` and head of a supernet or a fixed net."""
+    """First convolution, ``features`` that end in ``channels`` channels, and head of a supernet or a fixed net."""
 
-    def __init__(self, features: Iterable[nn.Layer], num_classes: int, in_chans: int, drop_rate: float, affine: bool):
+    def __init__(
+        self,
+        features: Iterable[nn.Layer],
+        channels: int,
+        num_classes: int,
+        in_chans: int,
+        drop_rate: float,
+        affine: bool,
+    ):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.first_conv = nn.Sequential(
@@ -185,7 +193,7 @@ class ShuffleNetV2(nn.Layer):
         )
         self.features = nn.LayerList(features)
         self.conv_last = nn.Sequential(
-            Conv2d(CHANNELS[-1], NUM_FEATURES, 1, bias=False), BatchNorm2d(NUM_FEATURES, affine=affine), nn.ReLU()
+            Conv2d(channels, NUM_FEATURES, 1, bias=False), BatchNorm2d(NUM_FEATURES, affine=affine), nn.ReLU()
         )
         self.global_pool = SelectAdaptivePool2d()
         self.classifier = nn.Sequential(Linear(NUM_FEATURES, num_classes, bias=False))
@@ -234,17 +242,28 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
     }
 
     def __init__(
-        self, num_classes: int = 1000, ratios: Sequence[float] = PLAIN, in_chans: int = 3, drop_rate: float = 0.1
+        self,
+        num_classes: int = 1000,
+        ratios: Sequence[float] = PLAIN,
+        in_chans: int = 3,
+        drop_rate: float = 0.1,
+        depths: Sequence[int] = DEPTHS,
+        channels: Sequence[int] = CHANNELS,
     ):
         super().__init__(
-            (_choices(*position, ratios) for position in positions()), num_classes, in_chans, drop_rate, affine=False
+            (_choices(*position, ratios) for position in positions(depths, channels)),
+            channels[-1],
+            num_classes,
+            in_chans,
+            drop_rate,
+            affine=False,
         )
-        self.space = shuffle_space(ratios)
+        self.space = shuffle_space(ratios, depths)
 
     @property
     def blocks(self) -> list[list[Choices]]:
         features = iter(self.features)
-        return [list(islice(features, depth)) for depth in DEPTHS]
+        return [list(islice(features, len(stage))) for stage in self.space.choices]
 
     def shared_layers(self) -> Iterator[nn.Layer]:
         yield from (self.first_conv, self.conv_last, self.classifier)
@@ -271,11 +290,14 @@ class ShuffleNet(ShuffleNetV2):
         ratios: Sequence[float] = PLAIN,
         in_chans: int = 3,
         drop_rate: float = 0.1,
+        depths: Sequence[int] = DEPTHS,
+        channels: Sequence[int] = CHANNELS,
     ):
-        shuffle_space(ratios).check(arch)
+        shuffle_space(ratios, depths).check(arch)
         choices = (choice for stage in arch for choice in stage)
         super().__init__(
-            (_block(*position, choice, ratios) for position, choice in zip(positions(), choices)),
+            (_block(*position, choice, ratios) for position, choice in zip(positions(depths, channels), choices)),
+            channels[-1],
             num_classes,
             in_chans,
             drop_rate,

@@ -43,6 +43,7 @@ COSTS = [
     costs for (first, further), depth in zip(STAGE_COSTS, shuffle.DEPTHS) for costs in [first] + [further] * (depth - 1)
 ]
 FIRST_CONV, REST = 5419008, 33136640
+SMALL = {"depths": (1, 2, 1, 1), "channels": (40, 60, 80, 100)}
 
 
 def filled(net, names_shapes, seed):
@@ -68,12 +69,10 @@ def tables(supernet):
 
 
 @pytest.fixture
-def channel_net(monkeypatch):
-    """A net that searches channels; while there is one, all nets have few and narrow blocks."""
-    monkeypatch.setattr(shuffle, "DEPTHS", (1, 2, 1, 1))
-    monkeypatch.setattr(shuffle, "CHANNELS", (40, 60, 80, 100))
+def channel_net():
+    """A net that searches channels, of few and narrow blocks."""
     paddle.seed(0)
-    return ShuffleSuperNet(5, CHANNEL_RATIOS, drop_rate=0.0)
+    return ShuffleSuperNet(5, CHANNEL_RATIOS, drop_rate=0.0, **SMALL)
 
 
 def images(shape=(2, 3, 64, 64)):
@@ -251,14 +250,14 @@ def test_batch_norm_of_the_first_channels(affine, channels):
 
 def test_a_net_of_narrow_blocks_is_the_supernets_path(channel_net):
     arch = ((3,), (17, 29), (31,), (0,))
-    net = ShuffleNet(arch, 5, CHANNEL_RATIOS, drop_rate=0.0)
+    net = ShuffleNet(arch, 5, CHANNEL_RATIOS, drop_rate=0.0, **SMALL)
     net.inherit(channel_net)
     x = images()
     for training in (True, False):  # the first pass moves the running statistics that the second one takes
         for model in (channel_net, net):
             model.train() if training else model.eval()
         np.testing.assert_allclose(channel_net(x, arch).numpy(), net(x).numpy(), rtol=1e-4)
-    again = ShuffleNet(arch, 5, CHANNEL_RATIOS)
+    again = ShuffleNet(arch, 5, CHANNEL_RATIOS, **SMALL)
     again.inherit(channel_net)
     state = again.state_dict()
     for name, value in net.state_dict().items():
@@ -280,9 +279,9 @@ def test_only_the_first_channels_inside_a_block_learn(channel_net, operation, ra
     assert moved == {name for name, p in channel_net.named_parameters() if id(p) in active}
 
 
-def test_costs_of_channels(channel_net):
+def test_costs_of_channels():
     ratios = (0.2, 1.0, 2.0)
-    net = ShuffleSuperNet(5, ratios)
+    net = ShuffleSuperNet(5, ratios, **SMALL)
     mflops, mparams = cost_tables(net, 64)
     pixels, half = 8 * 8, 30  # of the second stage, channels that its further block transforms
     own = [round(cost * 1e6) for cost in mflops.choices[1][1]]
@@ -290,7 +289,7 @@ def test_costs_of_channels(channel_net):
     xception = [pixels * (half * 9 + half * mid + mid * 9 + mid * mid + mid * 9 + mid * half) for mid in (6, 30, 60)]
     assert own == shuffled + xception
     arch = ((3,), (7, 11), (10,), (0,))
-    child = ShuffleNet(arch, 5, ratios).eval()
+    child = ShuffleNet(arch, 5, ratios, **SMALL).eval()
     macs, _ = count_macs(child, paddle.zeros([1, 3, 64, 64]), CONVOLUTION_RULES)
     norms = sum(2 * layer.num_features for layer in child.sublayers() if isinstance(layer, BatchNorm2d))
     assert mflops(arch) * 1e6 == pytest.approx(macs)
