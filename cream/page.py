@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from .figures import BLUE, INK
 
 DPI = 200  # of what is drawn as dots because there is so much of it
+LARGEST = 1.25  # times its size: how far a figure may grow on a large screen
 NARROW = 5  # inches: a figure that a telephone can show in full, with words that can be read
 
 STYLE = """
@@ -35,7 +36,7 @@ code { font: .9em ui-monospace, monospace; background: var(--soft); padding: .1e
 figure { margin: 1rem 0 }
 .scroll { overflow-x: auto }
 svg { display: block; height: auto; color: var(--ink) }
-svg.fits { width: 100%; max-width: 34rem }
+svg.fits { width: 100% }
 svg text { font-family: system-ui, sans-serif }
 table { border-collapse: collapse; font-size: .875rem; margin: .5rem 0; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .25rem 0 }
@@ -166,4 +167,5 @@ def svg(figure: Figure, name: str, words: str, css_class: str) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)  # the page's own
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = text.replace(INK, "currentColor").replace(BLUE, "var(--link)")
-    return text.replace("<svg", f'<svg class="{css_class}" role="img" aria-label="{escape(words)}"', 1)
+    limit = f"max-width: {LARGEST * figure.get_figwidth():.1f}in"
+    return text.replace("<svg", f'<svg class="{css_class}" style="{limit}" role="img" aria-label="{escape(words)}"', 1)

@@ -285,9 +285,10 @@ def training(search: Search) -> list[Section]:
     said = (
         "Means over each epoch. Training is measured on augmented images, of whatever path was drawn. The fixed paths "
         "are the same in every epoch, spread over the range of costs, and measured on the validation images: the line "
-        "is their mean, and the band reaches from the worst to the best of them. Distillation is the loss against the "
-        "teacher's probabilities."
+        "is their mean, and the band reaches from the worst to the best of them."
     )
+    if len(losses) == 3:
+        said += " Distillation is the loss against the teacher's probabilities."
     last = search.summary[-1]
     words = f"Loss and accuracy over {len(search.summary)} epochs; training loss in the end {last['train_loss']:.3g}"
     figure = figures.curves({"loss": losses, "top-1 accuracy (%)": accuracies})
@@ -296,45 +297,46 @@ def training(search: Search) -> list[Section]:
     return [Section("Training", (said,), Picture("training", figure, words), (table,))]
 
 
+def _offers(search: Search, counts: dict) -> Iterator[tuple[str, list[str], dict[str, list[int]], str]]:
+    """Where there is a choice: the place, names of what it offers, how often each was counted, and the one chosen."""
+    for stage, position, place, choice in _blocks(search):
+        found = {name: table[stage][position] for name, table in counts.items()}
+        names = [operation.name for operation in place.operations]
+        if place.may_skip and (choice == SKIP or any(one[SKIP] for one in found.values())):
+            names.append("skip")
+        if len(names) > 1:
+            yield f"{stage}.{position}", names, found, names[choice]
+
+
 def operations(search: Search) -> list[Section]:
-    if not search.history:
+    last = search.history[-1] if search.history else {}
+    told = {name: last.get(name, []) for name in ("sampled", "kept")}
+    counts = {name: table for name, table in told.items() if any(n for stage in table for row in stage for n in row)}
+    offers = list(_offers(search, counts)) if counts else []
+    if not offers:
         return []
-    last = search.history[-1]
-    counts = {
-        name: last[name] for name in ("sampled", "kept") if np.any([sum(map(sum, s)) for s in last.get(name, [])])
-    }
-    places = [block for block in _blocks(search) if len(block[2].operations) + block[2].may_skip > 1]
-    if not (counts and places):
-        return []
-    columns = list(dict.fromkeys(name for _, _, place, _ in places for name in _choices(place) if name != "skip"))
-    columns += ["skip"] if any(place.may_skip for _, _, place, _ in places) else []
-    panels = {name: np.full((len(places), len(columns)), np.nan) for name in counts}
-    rows, marked = [], []
-    for row, (stage, position, place, choice) in enumerate(places):
-        names = _choices(place)
-        marked.append(columns.index(names[choice]))
-        told = {name: counts[name][stage][position] for name in counts}
-        for name, found in told.items():
-            panels[name][row, [columns.index(one) for one in names]] = np.array(found) / max(sum(found), 1)
-        rows += [
-            (f"{stage}.{position}", one, *(found[index] for found in told.values())) for index, one in enumerate(names)
-        ]
-    figure = figures.shares(panels, [f"{s}.{p}" for s, p, _, _ in places], columns, marked)
+    # Each name once, in the order of the choices; a skip comes last.
+    columns = list(dict.fromkeys(sorted((one for _, names, _, _ in offers for one in names), key="skip".__eq__)))
+    panels = {name: np.full((len(offers), len(columns)), np.nan) for name in counts}
+    rows = []
+    for row, (place, names, found, _) in enumerate(offers):
+        for name, panel in panels.items():
+            panel[row, [columns.index(one) for one in names]] = np.array(found[name][: len(names)]) / sum(found[name])
+        rows += [(place, one, *(found[name][index] for name in counts)) for index, one in enumerate(names)]
+    marked = [columns.index(chosen) for *_, chosen in offers]
+    figure = figures.shares(panels, [place for place, *_ in offers], columns, marked)
     said = (
-        "How often each operation was drawn for training, at each place that offers a choice, and where there is a "
-        "board how often a path with it found a place there: in percent of the paths drawn, and of those kept. An "
-        "operation kept more often than drawn does better than its rivals. A frame marks the choice of the net that "
-        "was found."
+        "How often each operation was drawn for training at each place that offers a choice, in percent of the paths "
+        "drawn. A frame marks the choice of the net that was found."
     )
-    total = sum(sum(position) for position in last["sampled"][0][:1])
-    words = f"Shares of the operations among {total} paths, block by block"
+    if "kept" in counts:
+        said += (
+            " Beside it how often a path with the operation found a place on the board, in percent of those that did: "
+            "an operation kept more often than drawn does better than its rivals."
+        )
+    words = f"Shares of the operations among {sum(last['sampled'][0][0])} paths, block by block"
     table = Table("Counts", ("stage.block", "operation", *counts), rows, folded=True)
     return [Section("Operations", (said,), Picture("operations", figure, words), (table,))]
-
-
-def _choices(place: Position) -> list[str]:
-    """Names in the order of the counts; SKIP, -1, is the last."""
-    return [operation.name for operation in place.operations] + ["skip"] * place.may_skip
 
 
 def settings(search: Search) -> list[Section]:

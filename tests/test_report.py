@@ -23,7 +23,7 @@ from cream.mobile import MobileSuperNet
 from cream.mobile_space import MobileSpace, read_spec
 from cream.operations import Anatomy, Operation, Position, anatomy, read_anatomy, write_anatomy
 from cream.page import number
-from cream.report import write_report
+from cream.report import _offers, write_report
 from cream.runlog import RunLog
 from cream.sampler import Sampler
 from cream.space import SKIP, SearchSpace, format_arch
@@ -432,6 +432,19 @@ def test_a_search_without_a_board_has_a_report(tmp_path):
     found = Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
     assert "The board over time" not in found.headings and "Operations" in found.headings
     assert found.tables["Counts"][0] == ["stage.block", "operation", "sampled"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "skips", "names"),
+    [(2, 0, ["a", "b", "<c>"]), (2, 1, ["a", "b", "<c>", "skip"]), (SKIP, 0, ["a", "b", "<c>", "skip"])],
+)
+def test_a_skip_is_shown_where_it_was_drawn_or_chosen(choice, skips, names):
+    search = SimpleNamespace(anatomy=some_anatomy(), arch=((0,), (1, choice)))
+    offers = list(_offers(search, {"sampled": [[[4]], [[1, 1, 2], [4 - skips, 0, 0, skips]]]}))
+    assert [(place, offered, chosen) for place, offered, _, chosen in offers] == [
+        ("1.0", ["a", "b", "<c>"], "b"),
+        ("1.1", names, names[choice]),
+    ]
 
 
 def test_a_search_that_trained_nothing_has_a_report(tmp_path):
