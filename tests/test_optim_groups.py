@@ -25,6 +25,7 @@ from pimm.optim import (
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
+from pimm.optim.optim_factory import add_weight_decay
 
 
 def named(net, groups):
@@ -59,6 +60,13 @@ def test_which_weights_decay(options, exempt):
         {"params": (ONE_D | MATRICES) - exempt, "weight_decay": 0.1},
     ]
     assert found == [group for group in expected if group["params"]]
+
+
+def test_the_old_name_of_the_groups():
+    net = Problem()
+    groups = named(net, add_weight_decay(net, 0.1, skip_list=("big.weight",)))
+    assert [group["params"] for group in groups] == [{*ONE_D, "big.weight"}, MATRICES - {"big.weight"}]
+    assert groups[0]["weight_decay"] == 0.0 and groups[1]["weight_decay"] == 0.1
 
 
 def test_frozen_weights_are_in_no_group():

@@ -179,6 +179,8 @@ def sgdw(p, flow, lr, weight_decay):
 W = {"weight_decay": DECAY}
 # optimizer, its arguments, its formula, the parameter's shape, the rate
 REFERENCES = [
+    ("adam", {"amsgrad": True}, lambda p, g: adamw(p, g, LR, amsgrad=True), (5, 6)),
+    ("adamw", {**W, "amsgrad": True}, lambda p, g: adamw(p, g, LR, DECAY, amsgrad=True), (5, 6)),
     ("adamwlegacy", {**W, "amsgrad": True}, lambda p, g: adamw(p, g, LR, DECAY, amsgrad=True), (5, 6)),
     ("adamwlegacy", {**W, "clipping_threshold": 0.7}, lambda p, g: adamw(p, g, LR, DECAY, clip=0.7), (5, 6)),
     ("nadamw", {**W, "clipping_threshold": 0.7}, lambda p, g: adamw(p, g, LR, DECAY, clip=0.7, nesterov=True), (5, 6)),

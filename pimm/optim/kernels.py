@@ -50,14 +50,19 @@ class _AdamLike(KernelOptimizer):
 
 
 class Adam(_AdamLike, paddle.optimizer.Adam):
-    """Adam with L2 decay (Kingma and Ba, arXiv 1412.6980)."""
+    """Adam with L2 decay (Kingma and Ba, arXiv 1412.6980); AMSGrad on request."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
+        super().__init__(params, lr, betas, eps, weight_decay)
+        self._amsgrad = amsgrad  # of all groups: the kernel's accumulators depend on it
 
 
 class AdamW(_AdamLike, paddle.optimizer.AdamW):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); AMSGrad on request."""
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False):
         super().__init__(params, lr, betas, eps, weight_decay)
+        self._amsgrad = amsgrad
 
     def adds_l2(self, group):
         return False

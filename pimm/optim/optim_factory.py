@@ -37,7 +37,7 @@ _SCRIPT_ARGUMENTS = {
 
 def add_weight_decay(model, weight_decay=1e-5, skip_list=()):
     """`param_groups_weight_decay` under timm 0.1.20's name."""
-    return param_groups_weight_decay(model, weight_decay, skip_list)
+    return param_groups_weight_decay(model, weight_decay, no_weight_decay_list=skip_list)
 
 
 def create_optimizer_v2(
