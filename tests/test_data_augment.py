@@ -1,12 +1,15 @@
 """AutoAugment, RandAugment, AugMix: timm's pixels on equal draws, and the distributions of the draws."""
 
+import io
 import random
 from pathlib import Path
 
+import augment_cases as cases
 import numpy as np
 import pytest
 from PIL import Image
 
+from pimm.data import color, create_transform, tf_preprocessing
 from pimm.data.auto_augment import (
     OPS,
     POLICIES,
@@ -17,10 +20,13 @@ from pimm.data.auto_augment import (
     auto_augment_transform,
     rand_augment_transform,
 )
+from pimm.data.transforms import RandomApply, RandomCropOrPad, RandomPad, ResizeKeepRatio
 from pimm.errors import ConfigError
 
+DATA = Path(__file__).parent / "data" / "augment"
+
 # What timm makes of one image; keys: op/NAME/MAGNITUDE (seed 7 + magnitude), else KIND/SETTINGS/SEED.
-GOLDEN = np.load(Path(__file__).parent / "data" / "augment" / "timm.npz")
+GOLDEN = np.load(DATA / "timm.npz")
 HPARAMS = {"translate_const": 100, "img_mean": (124, 116, 104)}
 KINDS = {"auto": auto_augment_transform, "rand": rand_augment_transform, "augmix": augment_and_mix_transform}
 
@@ -164,3 +170,123 @@ def test_augmix_of_an_image_that_is_not_square():
 def test_bad_settings_are_named(make, settings, says):
     with pytest.raises(ConfigError, match=says):
         make(settings)
+
+
+# What today's timm, torchvision and TensorFlow make of one image; tests/parity/test_timm_augment.py wrote the first.
+TRANSFORMED = np.load(DATA / "transforms.npz")
+TENSORFLOW = np.load(DATA / "tensorflow.npz")
+
+
+@pytest.mark.parametrize("name", cases.TRANSFORMS)
+def test_transforms_give_timms_pixels(name):
+    result = cases.apply_transform(create_transform, name, Image.fromarray(TRANSFORMED["image"]), seed=3)
+    np.testing.assert_array_equal(result, TRANSFORMED[f"transform/{name}"])
+
+
+@pytest.mark.parametrize("name", cases.COLORS)
+def test_colors_are_torchvisions(name):
+    image = Image.fromarray(TRANSFORMED["image"][:14, :16])
+    for factor in cases.COLORS[name][1]:
+        np.testing.assert_array_equal(getattr(color, name)(image, factor), TRANSFORMED[f"color/{name}/{factor}"])
+
+
+def test_blur_is_torchvisions():
+    image = Image.fromarray(TRANSFORMED["image"][:14, :16])
+    for sigma in cases.BLUR_SIGMAS:
+        np.testing.assert_array_equal(color.GaussianBlur(23).blur(image, sigma), TRANSFORMED[f"blur/{sigma}"])
+    with pytest.raises(ConfigError, match="a blur of 23 pixels needs images of more than 11, not 11x14"):
+        color.GaussianBlur(23)(image.crop((0, 0, 11, 14)))
+    with pytest.raises(ConfigError, match="4 is not odd"):
+        color.GaussianBlur(4)
+
+
+@pytest.mark.parametrize("name", [name for name in TENSORFLOW if name != "image"])
+def test_tf_preprocessing_is_tensorflows(name):
+    kind, interpolation, *size = name.split("/")
+    if kind == "resize":
+        result = tf_preprocessing.resize(TENSORFLOW["image"][:12], tuple(map(int, size)), interpolation)
+        np.testing.assert_allclose(result, TENSORFLOW[name], atol=3e-4)
+    else:
+        transform = create_transform(
+            int(size[0]), tf_preprocessing=True, interpolation=interpolation, use_prefetcher=True
+        )
+        difference = np.abs(np.int64(transform(Image.fromarray(TENSORFLOW["image"]))) - TENSORFLOW[name])
+        assert difference.max() <= 1  # sums in another order may fall on the other side of a half
+        assert (difference > 0).mean() < 0.01
+
+
+def test_tf_preprocessing_in_training():
+    """Files as bytes; a part of the image, mirrored every second time; floats where there is no prefetcher."""
+    file = io.BytesIO()
+    Image.fromarray(TENSORFLOW["image"]).save(file, "PNG")
+    seed_all(0)
+    transform = create_transform(16, is_training=True, tf_preprocessing=True, use_prefetcher=True)
+    assert transform(file.getvalue()).shape == (3, 16, 16)
+    step = np.zeros((40, 60, 3), np.uint8)
+    step[:, 30:] = 255
+    rises = [
+        np.sign(int(image[0, 8, -1]) - int(image[0, 8, 0])) for image in map(transform, [Image.fromarray(step)] * 300)
+    ]
+    assert np.mean([rise > 0 for rise in rises if rise]) == pytest.approx(0.5, abs=0.08)
+    ours = create_transform(16, tf_preprocessing=True)(Image.fromarray(step)).numpy()
+    np.testing.assert_allclose(
+        ours[:, 0, 0], [(0 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0 - 0.406) / 0.225], rtol=1e-5
+    )
+    with pytest.raises(ConfigError, match="makes square images, not 16x20"):
+        create_transform((16, 20), tf_preprocessing=True)
+
+
+def test_parts_that_tensorflow_draws():
+    """TensorFlow draws the shape evenly, and of the heights that the area allows each is as likely."""
+    random.seed(0)
+    crops = np.array([tf_preprocessing.random_crop(300, 400) for _ in range(3000)])
+    top, left, height, width = crops.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 300).all() and (left + width <= 400).all()
+    area = height * width / 120000
+    assert 0.08 <= area.min() < 0.1 and 0.9 < area.max() <= 1
+    aspect = (width / height)[area < 0.5]  # these fit in whatever shape
+    assert np.histogram(aspect, 4, (3 / 4, 4 / 3))[0] / len(aspect) == pytest.approx([0.25] * 4, abs=0.05)
+    assert tf_preprocessing.random_crop(10, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("transform", "probability"),
+    [
+        (RandomApply([lambda image: None], 0.3), 0.3),
+        (color.RandomGrayscale(0.2), 0.2),
+    ],
+)
+def test_probabilities(transform, probability):
+    random.seed(0)
+    image = Image.new("RGB", (1, 1), (255, 0, 0))
+    changed = [(result := transform(image)) is None or result.getpixel((0, 0)) == (76, 76, 76) for _ in range(4000)]
+    assert np.mean(changed) == pytest.approx(probability, abs=0.02)
+
+
+def test_magnitudes_of_the_blur_and_of_nearly_whole_crops(monkeypatch):
+    random.seed(0)
+    sigmas = []
+    monkeypatch.setattr(color.GaussianBlur, "blur", lambda self, image, sigma: sigmas.append(sigma))
+    for _ in range(3000):
+        color.GaussianBlur(23)(None)
+    assert np.histogram(sigmas, 4, (0.1, 2.0))[0] / 3000 == pytest.approx([0.25] * 4, abs=0.03)
+    image = Image.new("RGB", (1000, 1000))
+    draw = ResizeKeepRatio.get_params
+    sizes = np.array([draw(image, (500, 500), 0.0, 0.5, (0.5, 0.8), True, 0.4, (0.5, 2.0)) for _ in range(4000)])
+    scale, aspect = sizes.prod(1) / 250000, sizes[:, 1] / sizes[:, 0]
+    scaled, turned = np.abs(scale - 1) > 0.01, np.abs(aspect - 1) > 1e-3
+    assert scaled.mean() == pytest.approx(0.5, abs=0.03)
+    assert turned.mean() == pytest.approx(0.4, abs=0.03)
+    assert np.histogram(1 / scale[scaled], 3, (0.5, 0.8))[0] / scaled.sum() == pytest.approx([1 / 3] * 3, abs=0.03)
+    log_aspect = np.log(aspect[turned])
+    assert np.histogram(log_aspect, 4, (-np.log(2), np.log(2)))[0] / turned.sum() == pytest.approx([0.25] * 4, abs=0.04)
+
+
+def test_pads_and_crops_anywhere():
+    random.seed(0)
+    small, large = Image.new("L", (3, 4), 255), Image.fromarray(np.arange(70, dtype=np.uint8).reshape(7, 10))
+    tops, lefts = zip(*(np.argwhere(np.asarray(RandomPad((6, 5))(small)) == 255)[0] for _ in range(600)))
+    assert (set(tops), set(lefts)) == ({0, 1, 2}, {0, 1, 2})
+    corners = [np.asarray(RandomCropOrPad((5, 8))(large))[0, 0] for _ in range(600)]
+    assert sorted(set(corners)) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    assert np.bincount(corners)[[0, 11, 22]] / 600 == pytest.approx(1 / 9, abs=0.05)

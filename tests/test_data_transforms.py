@@ -232,10 +232,9 @@ def test_eval_transform_is_timms():
     ("size", "crop_pct", "resized"), [(224, None, 256), ((3, 300, 300), 0.904, 331), ((3, 20, 30), 0.9, (22, 33))]
 )
 def test_eval_sizes(size, crop_pct, resized):
-    resize, crop, _ = create_transform(size, crop_pct=crop_pct, use_prefetcher=True, interpolation="random").transforms
-    assert resize.size == resized
-    assert resize.interpolation == Image.BILINEAR
-    assert crop.size == (size, size) if isinstance(size, int) else size[-2:]
+    text = repr(create_transform(size, crop_pct=crop_pct, use_prefetcher=True, interpolation="random"))
+    assert f"size={resized}, interpolation=bilinear" in text
+    assert f"CenterCrop(size={(size, size) if isinstance(size, int) else size[-2:]})" in text
 
 
 def names(transform):
@@ -269,6 +268,7 @@ def test_policies_get_timms_settings():
         "img_mean": (124, 116, 104),
         "interpolation": Image.BICUBIC,
         "translate_pct": 0.3,
+        "magnitude_std": math.inf,
     }
     step = create_transform(100, is_training=True, auto_augment="rand-m9", interpolation="random").transforms[2]
     assert "interpolation" not in step.ops[0].hparams
@@ -282,7 +282,11 @@ def test_policies_get_timms_settings():
         ({"is_training": True, "color_jitter": (0.1, 0.2)}, "three, or four with hue"),
         ({"is_training": True, "re_prob": 0.1, "re_mode": "pixels"}, "'pixels' is none of const, rand, pixel"),
         ({"separate": True}, "separate transforms are for training"),
-        ({"tf_preprocessing": True}, "tf_preprocessing"),
+        ({"crop_mode": "centre"}, "crop_mode 'centre' is none of center, border, squash; did you mean center"),
+        ({"is_training": True, "train_crop_mode": "rrk"}, "train_crop_mode 'rrk' is none of rrc, rkrc, rkrr"),
+        ({"is_training": True, "separate": True, "no_aug": True}, "separate transforms are for training"),
+        ({"is_training": True, "tta": 2}, "goes neither with training"),
+        ({"tta": 11}, "tta 11: an image has 1 to 10 views"),
     ],
 )
 def test_bad_settings_are_named(options, says):
@@ -300,6 +304,7 @@ def test_data_config_takes_arguments_then_the_model_then_imagenet():
         "mean": MEAN,
         "std": STD,
         "crop_pct": 0.875,
+        "crop_mode": "center",
     }
     settings = resolve({"img_size": None, "mean": [0.1], "interpolation": "bilinear"}, model=Model(), verbose=False)
     assert settings == {
@@ -308,6 +313,7 @@ def test_data_config_takes_arguments_then_the_model_then_imagenet():
         "mean": (0.1, 0.1, 0.1),
         "std": STD,
         "crop_pct": 0.9,
+        "crop_mode": "center",
     }
     assert resolve({"img_size": 96}, Model.default_cfg)["input_size"] == (3, 96, 96)
     for wrong in ({"input_size": (96, 96)}, {"mean": (0.1, 0.2)}):

@@ -391,24 +391,25 @@ class RandAugment:
         return image
 
 
-def rand_augment_transform(config_str, hparams=None):
+def rand_augment_transform(config_str, hparams=None, transforms=None):
     """RandAugment from a text such as ``rand-m9-mstd0.5-inc1``.
 
     Sections: ``m`` magnitude (10), ``n`` operations an image (2), ``p`` probability of each (0.5), ``mstd`` noise on
     the magnitude (above 100: uniform from 0), ``mmax`` its limit (10), ``inc1`` operations that all get stronger with
-    the magnitude, ``w0`` unequal odds of the operations, ``t`` a set of them (weights, 3a, 3aw).
+    the magnitude, ``w0`` unequal odds of the operations, ``t`` a set of them (weights, 3a, 3aw). ``transforms``, such
+    a set's name, a list of operations or a dict of their weights, goes before ``t``.
     """
     kinds = {"m": int, "n": int, "p": float, "mstd": _magnitude_std, "mmax": int, "inc": int, "w": int, "t": str}
     name, settings = _parse(config_str, kinds)
     if name != "rand":
         raise ConfigError(f"RandAugment settings start with 'rand-', not {config_str!r}")
-    transforms = _RAND_INCREASING_TRANSFORMS if settings.get("inc", 0) else _RAND_TRANSFORMS
-    weights = None
-    if "t" in settings:
-        transforms = _choose(_RAND_SETS, settings["t"], config_str)
-        weights = tuple(transforms.values()) if isinstance(transforms, dict) else None
-    elif "w" in settings:
-        weights = _choose(_RAND_CHOICE_WEIGHTS, settings["w"], config_str)
+    transforms = transforms or settings.get("t")
+    if isinstance(transforms, str):
+        transforms = _choose(_RAND_SETS, transforms, config_str)
+    weights = tuple(transforms.values()) if isinstance(transforms, dict) else None
+    if transforms is None:
+        transforms = _RAND_INCREASING_TRANSFORMS if settings.get("inc", 0) else _RAND_TRANSFORMS
+        weights = _choose(_RAND_CHOICE_WEIGHTS, settings["w"], config_str) if "w" in settings else None
     if weights is not None:
         weights = np.array(weights) / np.sum(weights)
     ops = rand_augment_ops(
@@ -489,13 +490,14 @@ def augment_and_mix_transform(config_str, hparams=None):
     """AugMix from a text such as ``augmix-m5-w4-d2``.
 
     Sections: ``m`` magnitude (3), ``w`` chains (3), ``d`` operations a chain (-1: 1 to 3), ``a`` alpha (1), ``b1``
-    blended, ``mstd`` noise on the magnitude.
+    blended, ``mstd`` noise on the magnitude (without: uniform from 0).
     """
     name, settings = _parse(config_str, {"m": int, "w": int, "d": int, "a": float, "b": int, "mstd": _magnitude_std})
     if name != "augmix":
         raise ConfigError(f"AugMix settings start with 'augmix-', not {config_str!r}")
+    hparams = {"magnitude_std": float("inf"), **_with_noise(hparams, settings)}
     return AugMixAugment(
-        augmix_ops(settings.get("m", 3), _with_noise(hparams, settings)),
+        augmix_ops(settings.get("m", 3), hparams),
         alpha=settings.get("a", 1.0),
         width=settings.get("w", 3),
         depth=settings.get("d", -1),

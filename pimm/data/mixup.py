@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 from pimm.errors import ConfigError
 
 MODES = ("batch", "pair", "elem", "half")
 
 
-def _soft_labels(labels, num_classes, share, smoothing):
-    """int [B] to float32 [B, num_classes]: ``share`` of the image's own class, the rest of its mirror's."""
-    off = smoothing / num_classes
-    soft = np.full((len(labels), num_classes), off, np.float32)
-    soft[np.arange(len(labels)), labels] = 1.0 - smoothing + off
-    return soft * np.float32(share) + soft[::-1] * np.float32(1 - share)
+def _smoothed(labels, num_classes, smoothing, one_hot, multi_label):
+    """Array or tensor [B, num_classes] of classes [B], by ``one_hot``, or of independent labels [B, num_classes]."""
+    if not multi_label:
+        return one_hot(labels) * (1 - smoothing) + smoothing / num_classes
+    if tuple(labels.shape[1:]) != (num_classes,):
+        raise ConfigError(f"mixup with multi_label needs labels [batch, {num_classes}], not {list(labels.shape)}")
+    return labels.astype("float32") * (1 - smoothing) + smoothing / 2
 
 
-def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, device=None):
-    """Soft labels [B, num_classes] of a batch mixed with its mirror; ``lam`` is the share of the batch itself.
+def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, multi_label=False, device=None):
+    """Soft labels [B, num_classes] of a batch mixed with its mirror.
 
-    ``device`` is not used, for the labels know where they are; timm's scripts pass it.
+    Args:
+        target: classes [B], or with ``multi_label`` [B, num_classes], which are smoothed towards a half.
+        lam: share of the batch itself, a number or an array [B, 1].
+        device: not used, for the labels know where they are; timm's scripts pass it.
     """
-    return paddle.to_tensor(_soft_labels(target.numpy(), num_classes, lam, smoothing), place=target.place)
+    soft = _smoothed(target, num_classes, smoothing, lambda classes: F.one_hot(classes, num_classes), multi_label)
+    share, rest = (paddle.to_tensor(np.float32(part), place=target.place) for part in (lam, 1 - lam))
+    return soft * share + soft.flip(0) * rest
 
 
 def mixup_batch(input, target, alpha=0.2, num_classes=1000, smoothing=0.1, disable=False):
@@ -68,6 +75,7 @@ class Mixup:
         mode: one draw for the ``batch``, for each ``pair`` of mirror images, or for each ``elem``.
         correct_lam: count the share of labels from the rectangle after clipping.
         label_smoothing, num_classes: of the soft labels.
+        multi_label: labels are [B, num_classes] of zeros and ones instead of classes [B].
 
     ``mixup_enabled = False`` stops the mixing; labels stay soft.
     """
@@ -85,6 +93,7 @@ class Mixup:
         correct_lam=True,
         label_smoothing=0.1,
         num_classes=1000,
+        multi_label=False,
     ):
         if mode not in self.modes:
             raise ConfigError(f"mixup mode {mode!r} is none of {', '.join(self.modes)}")
@@ -101,6 +110,7 @@ class Mixup:
         self.correct_lam = correct_lam
         self.label_smoothing = label_smoothing
         self.num_classes = num_classes
+        self.multi_label = multi_label
         self.mixup_enabled = True
 
     def __call__(self, images, labels):
@@ -110,9 +120,10 @@ class Mixup:
         weight, rest = (paddle.to_tensor(np.float32(w), place=images.place) for w in (blend, 1 - blend))
         mixed = images * weight.astype(images.dtype) + mirror * rest.astype(images.dtype)
         for index, box in enumerate(boxes):
-            if box is not None:
+            if box is not None and all(side.stop > side.start for side in box):  # Paddle refuses empty parts
                 mixed[(index, slice(None), *box)] = mirror[(index, slice(None), *box)]
-        return mixed, mixup_target(labels, self.num_classes, shares[:, None], self.label_smoothing)
+        soft = mixup_target(labels, self.num_classes, shares[:, None], self.label_smoothing, self.multi_label)
+        return mixed, soft
 
     def _draw(self, size, shape):
         """Share of its own label [size] and rectangle to paste (or None) of each image of the result."""
@@ -201,9 +212,12 @@ class FastCollateMixup(Mixup):
             slot[:] = image if share == 1 else _blend(image, other, share)
             if box is not None:
                 slot[(slice(None), *box)] = other[(slice(None), *box)]
-        shares = np.concatenate([shares, np.ones(size - len(shares), shares.dtype)])  # only mode "half" lacks some
-        soft = _soft_labels(np.array(labels), self.num_classes, shares[:, None], self.label_smoothing)
-        return batch, soft[: len(batch)]
+        soft = _smoothed(np.array(labels), self.num_classes, self.label_smoothing, self._one_hot, self.multi_label)
+        mirror, shares = soft[::-1][: len(batch)], np.float32(shares[:, None])  # mode "half" has half as many
+        return batch, np.float32(soft[: len(batch)] * shares + mirror * (1 - shares))
+
+    def _one_hot(self, classes):
+        return np.float32(classes[:, None] == np.arange(self.num_classes))
 
 
 def _blend(image, other, share):

@@ -272,7 +272,8 @@ class TrimBorder:
 class ResizeCenterCrop:
     """``Resize`` then ``CenterCrop``, to the same pixels in less time.
 
-    Pillow scales rows first, then columns. Between the two, what lies left and right of the crop can go.
+    Pillow scales rows first, then columns, except in tall images. Between the two, what lies left and right of the
+    crop can go.
     """
 
     def __init__(self, resize, crop):
@@ -281,7 +282,7 @@ class ResizeCenterCrop:
 
     def __call__(self, image):
         width, height = self.resize.target(*image.size)
-        if width > self.crop.size[1] and image.size != (width, height):
+        if width > self.crop.size[1] and image.width >= image.height:
             rows = image.resize((width, image.height), self.resize.interpolation)
             rows = center_crop_or_pad(rows, (image.height, self.crop.size[1]))
             image = rows.resize((rows.width, height), self.resize.interpolation)
