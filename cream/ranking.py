@@ -200,13 +200,13 @@ def check_comparable(searches: Mapping[str, tuple[Config, SearchNet]]) -> None:
     first, *others = searches
     for name in others:
         for what, get in {
-            "paths": lambda cfg, searched: (searched.space, searched.mflops.choices),
+            "cost of paths": lambda cfg, searched: (searched.space, searched.mflops.choices),
             "image size": lambda cfg, searched: searched.resolution,
             "number of classes": lambda cfg, searched: cfg.DATASET.NUM_CLASSES,
             "FLOPs range": lambda cfg, searched: (searched.sampler.minimum, searched.sampler.maximum),
         }.items():
             if get(*searches[name]) != get(*searches[first]):
-                raise ConfigError(f"{first} and {name} have another {what}: their scores cannot be compared")
+                raise ConfigError(f"{first} and {name} differ in {what}: their scores cannot be compared")
 
 
 def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Config) -> None:
