@@ -148,12 +148,12 @@ def _cell(value: object) -> str:
 
 
 def number(value: float) -> str:
-    """Whole numbers whole, others with four figures and at least two places; a dash where there is none."""
+    """Whole numbers whole, others with four figures or, from 10 on, two places; a dash where there is none."""
     if isinstance(value, int):
         return str(value)
     if not math.isfinite(value):
         return "-"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:#.4g}"
 
 
 def svg(figure: Figure, name: str, words: str, css_class: str) -> str:

@@ -206,7 +206,10 @@ def candidates(search: Search) -> list[Section]:
     )
     if len(inside) < len(points):
         said += " Hollow dots lie outside the limits that the net had to keep."
-    listed = [{**{name: value for name, value in row.items() if name != "arch"}, "arch": row["arch"]} for row in rows]
+    # What is said of all alike is no matter of comparison; the architecture, which may be long, comes last.
+    same = {name for name, text in rows[0].items() if isinstance(text, str) and all(row[name] == text for row in rows)}
+    told = [name for name in rows[0] if name not in {"arch", *same}] + ["arch"]
+    listed = [{name: row[name] for name in told} for row in rows]
     header = ("rank", "on the front", *(name for name, _ in _named(listed[0])))
     cells = [
         [rank + 1, "yes" if rank in front else "", *(value for _, value in _named(row))]

@@ -318,14 +318,20 @@ def write_search(folder, epochs=3, board=True, candidates=6):
     folder.mkdir(parents=True)
     archs = [((0,), (i % 3, (i + 3) % 4 - 1)) for i in range(candidates)]
     rows = [
-        {"arch": format_arch(arch), "prec1": 50.0 - i, "mflops": 9.0 - i / 8, "outside": "" if i else "too dear"}
+        {
+            "arch": format_arch(arch),
+            "prec1": 50.0 - i,
+            "mflops": 9.0 - i / 8,
+            "outside": "" if i else "too dear",
+            "scored_on": "images",
+        }
         for i, arch in enumerate(archs)
     ]
     with open(folder / "candidates.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    found = {**rows[1], "arch": archs[1], "mparams": 1.25, "resolution": 32, "num_classes": 10, "scored_on": "images"}
+    found = {**rows[1], "arch": archs[1], "mparams": 1.25, "resolution": 32, "num_classes": 10}
     (folder / "architecture.json").write_text(json.dumps(found))
     (folder / "config.yaml").write_text('DATA_DIR: "/data/<b>\'&quot;"\nSUPERNET:\n  STAGE_DEPTHS: [1, 2]\n')
     write_anatomy(folder, some_anatomy())
@@ -388,7 +394,7 @@ def test_the_page_tells_the_course_of_the_search(reported):
         [place, name, str(count), str(count)] for place in names for name, count in zip(names[place], counts[place])
     ]
     assert found.tables["The board by epoch"][1:] == [
-        [str(e), "10", f"{40 + e}.00", f"{40 + e}.00", "9"] for e in range(3)
+        [str(e), "10", f"{40 + e}.00", f"{40 + e}.00", "9.000"] for e in range(3)
     ]
     assert [row[0] for row in found.tables["Every epoch"][1:]] == ["0", "1", "2"]
     assert [row[-1] for row in found.tables["Every epoch"][1:]] == ["-", "40.50", "40.50"]
@@ -397,10 +403,10 @@ def test_the_page_tells_the_course_of_the_search(reported):
 def test_the_page_shows_the_net_block_by_block(reported):
     *_, found = reported
     assert found.tables["Every block of the net"][1:] == [
-        ["0.0", "0", "DS", "16", "16 x 16", "1.5", "0.25"],
-        ["1.0", "1", "b", "24", "8 x 8", "1.5", "0.25"],
-        ["1.1", "-1", "skipped", "24", "8 x 8", "0", "0"],
-        ["", "", "stem and head", "", "", "0.5", "0.125"],
+        ["0.0", "0", "DS", "16", "16 x 16", "1.500", "0.2500"],
+        ["1.0", "1", "b", "24", "8 x 8", "1.500", "0.2500"],
+        ["1.1", "-1", "skipped", "24", "8 x 8", "0.000", "0.000"],
+        ["", "", "stem and head", "", "", "0.5000", "0.1250"],
     ]
 
 
@@ -462,7 +468,14 @@ def test_a_long_search_has_a_small_report(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (12.345, "12.35"), (0.000123456, "0.0001235"), (float("nan"), "-"), (float("inf"), "-"), (-2.0, "-2")],
+    [
+        (3, "3"),
+        (12.345, "12.35"),
+        (0.000123456, "0.0001235"),
+        (float("nan"), "-"),
+        (float("inf"), "-"),
+        (-2.0, "-2.000"),
+    ],
 )
 def test_number(value, text):
     assert number(value) == text
