@@ -82,14 +82,15 @@ def choose_images(
     those for training. What is drawn for a class does not depend on the other classes. DataError if it has too few
     images, or not those of the list.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    pools = {"train": source.images("train", name)}
+    splits = ("train",) if val_from == "train" else ("train", "val")
+    pools = {
+        split: _shuffled(source.images(split, name), [seed, zlib.crc32(f"{split}/{name}".encode())]) for split in splits
+    }
     missing = sorted(set(listed or ()) - set(pools["train"]))
     if missing:
         raise DataError(f"{source.folder / 'train' / name / missing[0]} is in the list of images, but not there")
-    pools["train"] = list(listed) if listed is not None else rng.permutation(pools["train"]).tolist()
-    if val_from == "val":
-        pools["val"] = rng.permutation(source.images("val", name)).tolist()
+    if listed is not None:
+        pools["train"] = list(listed)
     wanted = {"train": train, "val": 0}
     wanted[val_from] += val
     for split, pool in pools.items():
@@ -98,6 +99,10 @@ def choose_images(
             raise DataError(f"{place} has {len(pool)} images of class {name}; must have at least {wanted[split]}")
     paths = {split: [Path(split, name, file) for file in pool[: wanted[split]]] for split, pool in pools.items()}
     return Images(paths["train"][:train], paths["val"] if val_from == "val" else paths["train"][train:])
+
+
+def _shuffled(names: Sequence[str], seed: Sequence[int]) -> list[str]:
+    return np.random.default_rng(seed).permutation(names).tolist()
 
 
 def read_class_list(path: Path) -> list[str]:

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from cream.trainer import Trainer
 from pimm.errors import ConfigError
 from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint
 
+ROOT = Path(__file__).parents[1]
 FLOPS = CostTable([[[1.0, 3.0], [2.0, 6.0]]], 10.0)  # paths cost 13, 15, 17 and 19
 PARAMS = CostTable([[[4.0, 1.0], [4.0, 1.0]]], 0.0)  # and 8, 5, 5 and 2
 ARCHS = [((0, 0),), ((1, 0),), ((0, 1),), ((1, 1),)]
@@ -222,3 +226,10 @@ def test_a_choice_that_the_supernet_cannot_serve_is_refused(finished, override, 
 def test_a_folder_without_a_search_is_told(tmp_path, capsys):
     assert cli.select([str(tmp_path / "none")]) == 2
     assert "holds no search; must be its SAVE_PATH/MODEL" in capsys.readouterr().err
+
+
+def test_scripts_in_tools_still_find_the_standard_librarys_select():
+    """tools/select.py has the name of a module that subprocess and asyncio import."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import select; print(callable(select.select))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
