@@ -90,7 +90,11 @@ def scripts():
 
 
 @pytest.mark.parametrize(
-    "command", ["cream-search", "cream-retrain", "cream-test", "convert-weights", "pimm-build-ops"]
+    "command",
+    [
+        *("cream-search", "cream-select", "cream-retrain", "cream-test", "cream-latency", "cream-rank-correlation"),
+        *("cream-sub-imagenet", "convert-weights", "pimm-build-ops"),
+    ],
 )
 def test_console_command_names_a_function(command):
     module, function = scripts()[command].split(":")
