@@ -1,20 +1,35 @@
 """The loader: order, shares of ranks, random streams, resuming, workers that fail."""
 
+import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
+from multiprocessing import active_children
+from pathlib import Path
 
+import augment_cases as cases
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
-from pimm.data import AugMixDataset, Dataset, FastCollateMixup, OrderedDistributedSampler, create_loader
+from pimm.data import (
+    AugMixDataset,
+    Dataset,
+    FastCollateMixup,
+    ImageDataset,
+    OrderedDistributedSampler,
+    create_loader,
+)
 from pimm.data.loader import default_collate, fast_collate
-from pimm.data.samplers import BatchPlan
+from pimm.data.samplers import BatchPlan, RepeatAugSampler
 from pimm.data.transforms import Normalize
+from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError, DataError
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRAIN = {
     "is_training": True,
     "auto_augment": "rand-m9-mstd0.5",
@@ -63,7 +78,7 @@ def test_evaluation_gives_every_image_once_in_order(folder, workers, use_prefetc
     assert (images.dtype, labels.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(labels, [0] * 11 + [1] * 11)
     resized = Dataset(folder)[13][0].resize((21, 18), Image.BILINEAR).crop((2, 1, 18, 17))
-    expected = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(np.asarray(resized).transpose(2, 0, 1))
+    expected = Normalize(MEAN, STD)(np.asarray(resized).transpose(2, 0, 1))
     np.testing.assert_allclose(images[13], expected, atol=1e-6)
 
 
@@ -192,10 +207,6 @@ def test_augmented_splits_and_mixup(folder):
     assert set(next(iter(loader))[1].numpy().ravel()) == {0.0, 1.0}
 
 
-def test_half_precision(folder):
-    assert next(iter(loader_of(folder, fp16=True, num_workers=0)))[0].dtype == paddle.float16
-
-
 def test_finishing_on_the_device_equals_finishing_in_the_workers(folder, monkeypatch):
     loader = loader_of(folder, **TRAIN, num_workers=0)
     in_worker = batches_of(loader)
@@ -272,3 +283,177 @@ def test_leaving_a_pass_early_is_harmless(folder):
     for _ in loader:
         break
     assert len(list(loader)) == 6
+
+
+@pytest.mark.parametrize("options", [{"persistent_workers": True}, {"use_multi_epochs_loader": True}])
+def test_kept_workers_give_the_same_batches(folder, options):
+    """Through epochs in order, a jump, a pass left early, and mixup switched off."""
+    collate = FastCollateMixup(num_classes=2, label_smoothing=0.0)
+    settings = {"is_training": True, "re_prob": 0.5, "collate_fn": collate}
+    fresh, kept = loader_of(folder, **settings, num_workers=0), loader_of(folder, **settings, **options, num_workers=2)
+    assert_same(batches_of(kept), batches_of(fresh))
+    workers = set(active_children())
+    assert len(workers) == 2
+    assert_same(batches_of(kept), batches_of(fresh))
+    assert set(active_children()) == workers
+    for loader in (fresh, kept):
+        loader.set_epoch(7, start_batch=2)
+    assert_same(batches_of(kept), batches_of(fresh))
+    for _ in kept:
+        break
+    kept.set_epoch(3)
+    fresh.set_epoch(3)
+    assert_same(batches_of(kept), batches_of(fresh))
+    kept.mixup_enabled = fresh.mixup_enabled = False
+    assert_same(batches_of(kept), batches_of(fresh))
+    workers = set(active_children())
+    del kept, loader
+    assert len(workers) == 2 and not set(active_children()) & workers
+
+
+def test_workers_that_are_left_end_at_once(folder):
+    loader = loader_of(folder, num_workers=2)
+    batches = iter(loader)
+    next(batches)
+    assert len(active_children()) == 2
+    del batches
+    assert active_children() == []
+
+
+def test_a_program_that_leaves_a_pass_early_ends_quietly(folder):
+    program = (
+        "from itertools import islice; from pimm.data import Dataset, create_loader\n"
+        f"loader = create_loader(Dataset({str(folder)!r}), 16, 4, num_workers=2, persistent_workers=True)\n"
+        "list(loader); kept = iter(loader); print(len(list(islice(loader, 1))), len(next(kept)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["1", "4"])
+    assert "DataLoader" not in done.stderr and "Error" not in done.stderr
+
+
+class Drawing(paddle.io.Dataset):
+    """Draws from Paddle's stream, which is not seeded for every image."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return np.zeros((3, 1, 1), np.uint8), paddle.rand([1]).numpy()
+
+
+@pytest.mark.parametrize(("worker_seeding", "different"), [("all", 6), (lambda info: 5, 1)])
+def test_worker_seeding_differs_by_rank_worker_and_epoch(worker_seeding, different):
+    def first_draws(rank, epoch):
+        loader = create_loader(Drawing(), 16, 1, num_workers=2, worker_seeding=worker_seeding).loader
+        loader.sampler = BatchPlan(6, 1, False, rank, 2)
+        loader.set_epoch(epoch)
+        return [labels.item() for _, labels in itertools.islice(loader, 2)]  # one of each worker
+
+    draws = [first_draws(rank, epoch) for rank, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len(np.unique(draws)) == different
+    assert first_draws(0, 1) == draws[1]
+
+
+def test_repeats_are_augmented_differently(folder):
+    loader = loader_of(folder, 6, is_training=True, num_aug_repeats=3, num_workers=0)
+    images, labels = next(iter(loader))
+    shares = [BatchPlan(22, 6, True, rank, 3, repeats=3).batches_of(0)[0] % 22 for rank in range(3)]
+    assert labels.tolist() == [index >= 11 for index in BatchPlan(22, 6, True, repeats=3).batches_of(0)[0] % 22]
+    assert len(np.unique(images.numpy(), axis=0)) == 6
+    np.testing.assert_array_equal(shares[0], shares[1])  # each rank has its own repeat of the same images
+    np.testing.assert_array_equal(shares[0], shares[2])
+    assert len(set(shares[0])) == 6
+
+
+@pytest.mark.parametrize(
+    ("repeats", "counts"), [(1, [1] * 20), (2, [2] * 10), (3, [3] * 6 + [2]), (1.5, [2, 1] * 6 + [2])]
+)
+def test_an_epoch_of_repeats_is_as_long_as_any(repeats, counts):
+    order = np.concatenate(BatchPlan(20, 2, True, repeats=repeats).batches_of(0))
+    images, first = np.unique(order % 20, return_index=True)
+    assert [np.sum(order % 20 == image) for image in images[np.argsort(first)]] == counts
+    assert order[:2].tolist() == ([order[0], order[0] + 20] if repeats > 1 else order[:2].tolist())
+    assert len(np.unique(order)) == 20
+
+
+@pytest.mark.parametrize("number", range(len(cases.REPEATS)))
+def test_repeat_aug_sampler_is_timms(number):
+    size, ranks, repeats, selected_round = cases.REPEATS[number]
+    options = {"num_repeats": repeats, "selected_round": selected_round}
+    plain = [RepeatAugSampler(range(size), ranks, rank, shuffle=False, **options) for rank in range(ranks)]
+    expected = np.load(Path(__file__).parent / "data" / "augment" / "transforms.npz")[f"repeats/{number}"]
+    np.testing.assert_array_equal([list(sampler) for sampler in plain], expected)
+    assert len(plain[0]) == expected.shape[1]
+    shuffled = RepeatAugSampler(range(size), ranks, 0, **options)
+    orders = []
+    for epoch in range(2):
+        shuffled.set_epoch(epoch)
+        orders.append(list(shuffled))
+    assert orders[0] != orders[1] and list(shuffled) == orders[1]
+
+
+@pytest.mark.parametrize("use_prefetcher", [True, False])
+def test_views_of_an_image_come_one_after_the_other(folder, use_prefetcher):
+    loader = loader_of(folder, 4, tta=10, num_workers=2, use_prefetcher=use_prefetcher)
+    assert len(loader) == 6
+    images, labels = next(iter(loader))
+    plain, plain_labels = next(iter(loader_of(folder, 4, num_workers=0)))
+    assert images.shape == [40, 3, 16, 16]
+    assert labels.tolist() == np.repeat(plain_labels.numpy(), 10).tolist()
+    views = images.numpy().reshape(4, 10, 3, 16, 16)
+    np.testing.assert_allclose(views[:, 0], plain.numpy(), atol=1e-6)
+    for left, mirrored in ((0, 1), (2, 6), (3, 7), (4, 8), (5, 9)):
+        np.testing.assert_array_equal(views[:, left], views[:, mirrored, ..., ::-1])
+    np.testing.assert_array_equal(views[:, 2, :, :, 5:], views[:, 3, :, :, :-5])  # 21 pixels wide: left and right
+    np.testing.assert_array_equal(views[:, 2, :, 2:], views[:, 4, :, :-2])  # 18 high: top and bottom
+
+
+def test_outputs_of_views_are_averaged():
+    outputs = paddle.arange(24, dtype="float32").reshape([6, 4])
+    mean, labels = reduce_tta(outputs, paddle.to_tensor([7, 7, 7, 9, 9, 9]), 3)
+    np.testing.assert_allclose(mean.numpy(), outputs.numpy().reshape(2, 3, 4).mean(1))
+    assert labels.tolist() == [7, 9]
+    assert reduce_tta(outputs, labels, 0) == (outputs, labels)
+
+
+def test_batches_take_the_type_and_the_channels_that_are_asked_for(folder, caplog):
+    plain = next(iter(loader_of(folder, num_workers=0)))[0].numpy()
+    for options in ({"fp16": True}, {"img_dtype": paddle.float16}, {"img_dtype": "bfloat16", "device": "cpu"}):
+        images = next(iter(loader_of(folder, num_workers=0, **options)))[0]
+        assert images.dtype == options.get("img_dtype", paddle.float16) or images.dtype == paddle.bfloat16
+        np.testing.assert_allclose(images.astype("float32").numpy(), plain, atol=2e-2)
+    loader = create_loader(ImageDataset(folder, input_img_mode="L"), (1, 16, 16), 4, num_workers=0)
+    grey = next(iter(loader))[0].numpy()
+    pixels = ImageDataset(folder, input_img_mode="L", transform=loader.dataset.transform)[0][0]
+    np.testing.assert_allclose(grey[0], (pixels / 255 - np.mean(MEAN)) / np.mean(STD), atol=1e-5)
+    assert "normalisation values for 1 channels" in caplog.text
+
+
+def test_labels_that_are_no_classes_stay_as_they_are():
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    dense = np.float32([[0, 1, 0.5], [1, 0, 0]])
+    np.testing.assert_array_equal(fast_collate(list(zip(images, dense)))[1], dense)
+    splits = [((image, image), label) for image, label in zip(images, dense)]
+    np.testing.assert_array_equal(fast_collate(splits)[1], np.concatenate([dense, dense]))
+
+
+def test_shards_have_a_plan_of_their_own(folder):
+    class Sharded(Dataset):
+        def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0):
+            return BatchPlan(3, batch_size, is_training, rank, world, seed)
+
+    assert len(create_loader(Sharded(folder), 16, 2)) == 2
+    with pytest.raises(ConfigError, match="num_aug_repeats is for data sets read in any order; Sharded"):
+        create_loader(Sharded(folder), 16, 2, is_training=True, num_aug_repeats=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"draft": True, "crop_border_pixels": 2}, "draft decoding goes neither with crop_border_pixels"),
+        ({"num_aug_repeats": 3}, "repeated augmentation is for training"),
+    ],
+)
+def test_settings_that_do_not_go_together(folder, options, says):
+    with pytest.raises(ConfigError, match=says):
+        loader_of(folder, **options)

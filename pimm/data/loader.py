@@ -116,7 +116,7 @@ class Loader:
             pairs = self._from_kept_workers(tasks)
         else:
             pairs = self._from_new_workers(tasks)
-        return ((task.key, images, labels) for task, (images, labels) in zip(tasks, pairs))
+        return ((task.key, images, labels) for (images, labels), task in zip(pairs, tasks))
 
     def _reader(self):
         return BatchReader(self.dataset, self.collate_fn, self.seed)
