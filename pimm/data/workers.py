@@ -22,6 +22,7 @@ from pimm.data.seeding import COLLATE_STREAM, WORKER_STREAM, preserved_streams, 
 from pimm.errors import DataError
 
 _PREFETCH = 2  # batches that each worker has been asked for
+_RESPITE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class Task(NamedTuple):
@@ -103,8 +104,10 @@ def seed_worker(worker_seeding, key, number):
 
 
 def _start_worker(worker_seeding, key, number):
-    """Leave Ctrl-C to the main process, end with it, and take one thread."""
+    """Leave Ctrl-C and SIGTERM to the main process, end with it, and take one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A cluster sends SIGTERM to all processes at once, and the main one may still have a batch to finish and to save.
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_RESPITE))
     core.set_num_threads(1)
     seed_worker(worker_seeding, key, number)
     parent = os.getppid()
