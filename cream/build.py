@@ -15,11 +15,11 @@ from paddle import nn
 
 from pimm.data import Dataset, FastCollateMixup, create_loader
 from pimm.data.loader import Loader
+from pimm.data.transforms import Compose
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.layers import convert_sync_batchnorm
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.models import load_state_dict_strictly
-from pimm.models.efficientnet_blocks import resolve_bn_args
 from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer, param_groups_weight_decay
@@ -41,11 +41,11 @@ from pimm.utils.checkpoint import EMA, MODEL, STATE
 from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
-from .child import ChildSpec, child_spec
-from .config import Config, check_selectable, dump, given_space, lasting, load_config
+from .child import ChildSpec
+from .config import Config, check_selectable, dump, lasting, load_config
+from .families import fresh_supernet, given_spec, named_net, search_space
 from .flops import CostTable, cost_tables, count_macs, count_parameters
 from .held_out import Part, hold_out
-from .mobile import ChildNet, MobileSuperNet, fit_to_flops
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import Candidate
@@ -53,6 +53,7 @@ from .space import Arch, SearchSpace, format_arch
 from .steps import CreamStep, SinglePathStep, Update
 from .supernet import SuperNet
 
+SPOS_MEAN, SPOS_STD = (0.0,) * 3, (1 / 255,) * 3  # values from 0 to 255, of pixels from 0 to 1
 PAPER_RECIPE = (
     *("OPT=rmsproptf", "OPT_EPS=1e-3", "LR=0.064", "WEIGHT_DECAY=1e-5", "SCHED=cosine", "EPOCHS=500"),
     *("WARMUP_EPOCHS=3", "WARMUP_LR=1e-6", "NET.DROPOUT_RATE=0.2", "NET.EMA.DECAY=0.9999"),
@@ -139,13 +140,28 @@ def write_config(cfg: Config, folder: Path) -> None:
 
 def check_search(cfg: Config) -> None:
     """Raises ConfigError for settings that a search cannot follow, before it begins."""
-    retrain_recipe(cfg)
-    if cfg.SUPERNET.METHOD == "cream":
-        check_teaching(cfg)
-    elif not cfg.SUPERNET.SELECT_RANDOM:
+    check_supernet(cfg)
+    if cfg.SUPERNET.METHOD == "single_path" and not cfg.SUPERNET.SELECT_RANDOM:
         raise ConfigError(
             "SUPERNET.METHOD=single_path keeps no board to choose from: SUPERNET.SELECT_RANDOM must be at least 1"
         )
+
+
+def check_supernet(cfg: Config) -> None:
+    """Raises ConfigError for settings that the training of a supernet cannot follow, before it begins."""
+    retrain_recipe(cfg)
+    if cfg.SUPERNET.FAMILY == "shuffle":
+        check_shuffle(cfg)
+    if cfg.SUPERNET.METHOD == "cream":
+        check_teaching(cfg)
+
+
+def check_shuffle(cfg: Config) -> None:
+    """Raises ConfigError where ShuffleNets would have to be trained as Cream's nets alone can be."""
+    for name, value in (("METHOD", "single_path"), ("HOW_TO_PROB", "even")):
+        found = getattr(cfg.SUPERNET, name)
+        if found != value:
+            raise ConfigError(f"SUPERNET.{name} is {found}; must be {value} where SUPERNET.FAMILY is shuffle")
 
 
 def check_teaching(cfg: Config) -> None:
@@ -161,23 +177,6 @@ def check_teaching(cfg: Config) -> None:
             f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
             "the matching network learns from two slices of a batch"
         )
-
-
-def search_space(cfg: Config) -> tuple[SearchSpace, int]:
-    """The space and its image size: as given, or as the FLOPs range implies."""
-    limits = cfg.SUPERNET
-    depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
-    if limits.SPACE is not None:
-        resolution = resolution or cfg.DATASET.IMAGE_SIZE
-    elif depths is None or resolution is None:
-        fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
-        depths, resolution = depths or fitted_depths, resolution or fitted_resolution
-    if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
-        log.warning(
-            "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
-            cfg.DATASET.IMAGE_SIZE, resolution,
-        )  # fmt: skip
-    return given_space(cfg, depths), resolution
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,17 @@ def search_net(cfg: Config) -> SearchNet:
     """The supernet that ``cfg.SUPERNET`` describes, with fresh weights."""
     limits = cfg.SUPERNET
     space, resolution = search_space(cfg)
-    net = with_sync_bn(cfg, MobileSuperNet(space, slice_size=limits.SLICE, **net_options(cfg)))
+    net = with_sync_bn(cfg, fresh_supernet(cfg, space))
     mflops, mparams = cost_tables(net, resolution)
-    sampler = Sampler(space, mflops, limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, limits.HOW_TO_PROB, limits.PRE_PROB)
+    sampler = Sampler(
+        space,
+        mflops,
+        limits.FLOPS_MINIMUM,
+        limits.FLOPS_MAXIMUM,
+        limits.HOW_TO_PROB,
+        limits.PRE_PROB,
+        limits.FLOPS_BINS,
+    )
     log.info(
         "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
         space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6,
@@ -258,37 +265,12 @@ def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config,
     return cfg, searched, step
 
 
-def net_options(cfg: Config) -> dict:
-    """Arguments that supernet and child net share."""
-    batch_norm = cfg.BATCHNORM
-    norm_kwargs = resolve_bn_args(
-        {"bn_tf": batch_norm.BN_TF, "bn_momentum": batch_norm.BN_MOMENTUM, "bn_eps": batch_norm.BN_EPS}
-    )
-    return {
-        "num_classes": cfg.DATASET.NUM_CLASSES,
-        "drop_rate": cfg.NET.DROPOUT_RATE,
-        "global_pool": cfg.NET.GP,
-        "norm_kwargs": norm_kwargs,
-    }
-
-
 def with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
     """The net, normalising over the batches of all processes together where SYNC_BN says so."""
     return convert_sync_batchnorm(net) if cfg.BATCHNORM.SYNC_BN else net
 
 
-def given_spec(cfg: Config) -> ChildSpec:
-    """The net that ``cfg.NET`` names, and its image size."""
-    return child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
-
-
-def named_net(cfg: Config, spec: ChildSpec) -> ChildNet:
-    """This net with fresh weights; an INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` gives."""
-    space = None if cfg.NET.INPUT_ARCH is None else given_space(cfg, [len(stage) for stage in spec.arch[1:-1]])
-    return ChildNet(spec.arch, space=space, **net_options(cfg))
-
-
-def child_net(cfg: Config) -> tuple[ChildSpec, ChildNet]:
+def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
     """The net that ``cfg.NET`` names, ready to be trained or tested."""
     spec = given_spec(cfg)
     net = with_sync_bn(cfg, named_net(cfg, spec))
@@ -340,13 +322,27 @@ def check_same_classes(train: Dataset, val: Dataset) -> None:
         raise DataError(f"{train.root} and {val.root} must hold the same classes; {differing[0]} is in one of them")
 
 
+def make_loader(cfg: Config, images: Dataset | Part, **options) -> Loader:
+    """The loader of these images, as SPOS's authors show them to a net where SPOS_PREPROCESSING says so."""
+    loader = create_loader(images, **options)
+    if cfg.DATASET.SPOS_PREPROCESSING:
+        images.transform = Compose([images.transform, blue_first])
+    return loader
+
+
+def blue_first(image: np.ndarray) -> np.ndarray:
+    """An image [3, H, W] with its channels in the order blue, green, red."""
+    return image[::-1]
+
+
 def loader_options(cfg: Config, resolution: int) -> dict:
     """What training and validation loaders have in common."""
+    spos = cfg.DATASET.SPOS_PREPROCESSING
     return {
         "input_size": (3, resolution, resolution),
         "use_prefetcher": not cfg.DATASET.NO_PREFECHTER,
-        "mean": cfg.DATASET.MEAN,
-        "std": cfg.DATASET.STD,
+        "mean": SPOS_MEAN if spos else cfg.DATASET.MEAN,
+        "std": SPOS_STD if spos else cfg.DATASET.STD,
         "crop_pct": cfg.DATASET.CROP_PCT,
         "num_workers": cfg.WORKERS,
         "distributed": True,
@@ -357,7 +353,8 @@ def loader_options(cfg: Config, resolution: int) -> dict:
 def training_loader(cfg: Config, resolution: int, auto_augment: str | None = None, mixup: float = 0.0) -> Loader:
     """Shuffled, augmented batches of ``DATA_DIR/train``, in a search without the images that it holds out."""
     augmentation = cfg.AUGMENTATION
-    return create_loader(
+    return make_loader(
+        cfg,
         training_images(cfg)[0],
         batch_size=cfg.DATASET.BATCH_SIZE,
         is_training=True,
@@ -398,7 +395,8 @@ def validation_loader(cfg: Config, resolution: int) -> Loader:
 
 def evaluation_loader(cfg: Config, dataset: Dataset | Part, resolution: int) -> Loader:
     """Every image once, in order."""
-    return create_loader(
+    return make_loader(
+        cfg,
         dataset,
         batch_size=cfg.DATASET.VAL_BATCH_MUL * cfg.DATASET.BATCH_SIZE,
         interpolation=cfg.DATASET.INTERPOLATION,
@@ -413,15 +411,16 @@ def timm_args(cfg: Config) -> SimpleNamespace:
     return args
 
 
-def supernet_optimizer(cfg: Config, net: MobileSuperNet) -> paddle.optimizer.Optimizer:
-    """The optimizer of the shared weights, with the matching network at its own rate META_LR and without decay."""
-    matching = net.meta_layer.parameters()
+def supernet_optimizer(cfg: Config, net: SuperNet) -> paddle.optimizer.Optimizer:
+    """The optimizer of the shared weights; a matching network learns at its own rate META_LR and without decay."""
+    matching = net.meta_layer.parameters() if hasattr(net, "meta_layer") else []
     names = {parameter.name for parameter in matching}
     groups = [
         {**group, "params": [parameter for parameter in group["params"] if parameter.name not in names]}
         for group in param_groups_weight_decay(net, cfg.WEIGHT_DECAY)
     ]
-    groups.append({"params": matching, "lr": cfg.META_LR, "weight_decay": 0.0})
+    if matching:
+        groups.append({"params": matching, "lr": cfg.META_LR, "weight_decay": 0.0})
     return create_optimizer(timm_args(cfg), groups)
 
 
@@ -466,7 +465,7 @@ def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Co
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE = resolution
-    for name in ("SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
+    for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
     return recipe
 

@@ -33,6 +33,9 @@ CROP_SCALE = Rule(
 )
 WEIGHTS = Rule("none below 0 and at least one above", lambda value: value and min(value) >= 0 and sum(value) > 0)
 DEPTHS = Rule("five of them, each at least 1", lambda value: len(value) == 5 and min(value) >= 1)
+EACH_AT_LEAST_1 = Rule("each at least 1", lambda value: value and min(value) >= 1)
+EVEN = Rule("each an even number above 0", lambda value: value and all(n > 0 and n % 2 == 0 for n in value))
+ABOVE_ZERO_EACH = Rule("each above 0", lambda value: value and min(value) > 0)
 STAGES = Rule("no stage of them empty", lambda value: value and all(value))
 
 
@@ -47,6 +50,7 @@ class Dataset:
     VAL_BATCH_MUL: int = key(4, at_least(1))
     NO_PREFECHTER: bool = key(False)  # spelt as in the official files
     CROP_PCT: Optional[float] = key(None, Rule("above 0 and at most 1", lambda value: 0 < value <= 1))  # ours
+    SPOS_PREPROCESSING: bool = key(False)  # ours: blue first, values of 0 to 255, as SPOS's authors; MEAN and STD rest
     MEAN: Numbers = key((0.485, 0.456, 0.406), THREE)  # ours
     STD: Numbers = key((0.229, 0.224, 0.225), THREE_ABOVE_ZERO)  # ours
     SCALE: Numbers = key((0.08, 1.0), CROP_SCALE)  # ours: random-resized-crop
@@ -97,11 +101,23 @@ class BatchNorm:
 
 
 @dataclass
+class Shuffle:
+    """SPOS's space of ShuffleNetV2 blocks: blocks and channels of its stages, ratios of the channels inside a block."""
+
+    DEPTHS: tuple[int, ...] = key((4, 4, 8, 4), EACH_AT_LEAST_1)
+    CHANNELS: tuple[int, ...] = key((64, 160, 320, 640), EVEN)
+    RATIOS: Numbers = key((1.0,), ABOVE_ZERO_EACH)  # several search channels too; the paper's are 0.2, 0.4, ... 2.0
+
+
+@dataclass
 class Supernet:
     """The search: FLOPs in millions of multiply-adds, UPDATE_ITER in steps, META_STA_EPOCH in epochs."""
 
+    FAMILY: str = key("mobile", one_of("mobile", "shuffle"))  # ours: Cream's nets, or SPOS's
+    SHUFFLE: Shuffle = section(Shuffle)  # ours
     FLOPS_MINIMUM: float = key(0.0, at_least(0))
     FLOPS_MAXIMUM: float = key(600.0, ABOVE_ZERO)
+    FLOPS_BINS: int = key(1, at_least(1))  # ours: equal parts of that range, of which each path draws one
     RESOLUTION: Optional[int] = key(None, at_least(8))  # ours: in place of the one that the FLOPs range implies
     STAGE_DEPTHS: Optional[tuple[int, ...]] = key(None, DEPTHS)  # ours: in place of those that it implies
     RESUNIT: bool = key(False)
@@ -124,6 +140,18 @@ class Supernet:
     PARAMS_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, in millions
     LATENCY_MAXIMUM: Optional[float] = key(None, ABOVE_ZERO)  # ours: of the final choice, ms by LATENCY_TABLE
     LATENCY_TABLE: Optional[str] = key(None)  # ours: a file that tools/latency.py wrote
+
+
+@dataclass
+class Evolution:
+    """Paths of each generation: all, those of the best that have children, crosses and mutants."""
+
+    POPULATION: int = key(50, at_least(1))
+    TOP: int = key(10, at_least(1))
+    CROSSOVER: int = key(25, at_least(0))
+    MUTATION: int = key(25, at_least(0))
+    MUTATION_PROBABILITY: float = key(0.1, between(0, 1))
+    GENERATIONS: int = key(20, at_least(1))
 
 
 @dataclass
@@ -173,6 +201,7 @@ class Config:
     AUGMENTATION: Augmentation = section(Augmentation)
     BATCHNORM: BatchNorm = section(BatchNorm)
     SUPERNET: Supernet = section(Supernet)
+    EVOLUTION: Evolution = section(Evolution)  # ours
 
 
 class Inert(NamedTuple):
@@ -200,6 +229,8 @@ INERT = {
     "SUPERNET.UPDATE_2ND": Inert(("True",), "PICK_METHOD decides whether the matching network learns"),
 }
 
+_EVOLUTION = {f"EVOLUTION.{item.name}" for item in dataclasses.fields(Evolution)}
+
 # What a training may change when it goes on from a checkpoint. With another value of any other key it would no longer
 # be the training that it was.
 CHANGEABLE = {
@@ -208,6 +239,7 @@ CHANGEABLE = {
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM"),
     *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
     *("EPOCHS", "LR", "META_LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD"),
+    *_EVOLUTION,
 }
 
 # What a choice among the paths of a trained supernet may change.
@@ -216,6 +248,16 @@ SELECTABLE = {
     *("DATASET.BATCH_SIZE", "DATASET.VAL_BATCH_MUL", "SUPERNET.SELECT_ON"),
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM", "SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM"),
     *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
+    *_EVOLUTION,
+}
+
+# What says nothing of the nets of a family.
+FOREIGN = {
+    "shuffle": {
+        *(f"SUPERNET.{name}" for name in ("SPACE", "STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP", "PRE_PROB")),
+        *("NET.GP", "BATCHNORM.BN_TF", "BATCHNORM.BN_MOMENTUM", "BATCHNORM.BN_EPS"),
+    },
+    "mobile": {f"SUPERNET.SHUFFLE.{item.name}" for item in dataclasses.fields(Shuffle)},
 }
 
 # NNI's names and places of two keys.
@@ -472,7 +514,8 @@ def _check_together(cfg: Config, places: dict[str, str]) -> None:
             f"{places['SUPERNET.LATENCY_MAXIMUM']}: SUPERNET.LATENCY_MAXIMUM is given, but no SUPERNET.LATENCY_TABLE; "
             "must be a file that tools/latency.py wrote"
         )
-    if cfg.NET.INPUT_ARCH is not None:  # a net that is given is not sampled
+    _check_family(cfg, places)
+    if cfg.NET.INPUT_ARCH is not None or space.FAMILY == "shuffle":  # a given net is not sampled, a shuffle one evenly
         return
     choices = given_space(cfg, space.STAGE_DEPTHS or [2] * 5).num_choices
     if space.HOW_TO_PROB == "pre_prob" and len(space.PRE_PROB) != choices:
@@ -482,4 +525,19 @@ def _check_together(cfg: Config, places: dict[str, str]) -> None:
         raise ConfigError(
             f"{place}: SUPERNET.PRE_PROB has {len(space.PRE_PROB)} values; must have {choices}, one for each choice "
             f"({listed}, and one for leaving a block out where that is drawn); HOW_TO_PROB: even needs none"
+        )
+
+
+def _check_family(cfg: Config, places: dict[str, str]) -> None:
+    """Raises ConfigError for settings that say nothing of the nets that SUPERNET.FAMILY names."""
+    family = cfg.SUPERNET.FAMILY
+    for name in sorted(FOREIGN[family]):
+        if _get(cfg, name) != KEYS[name].default:
+            raise ConfigError(f"{places[name]}: {name} says nothing of nets where SUPERNET.FAMILY is {family}")
+    shuffle = cfg.SUPERNET.SHUFFLE
+    if len(shuffle.DEPTHS) != len(shuffle.CHANNELS):
+        place = places.get("SUPERNET.SHUFFLE.CHANNELS", places.get("SUPERNET.SHUFFLE.DEPTHS"))
+        raise ConfigError(
+            f"{place}: SUPERNET.SHUFFLE.DEPTHS has {len(shuffle.DEPTHS)} stages and CHANNELS {len(shuffle.CHANNELS)}; "
+            "must be as many"
         )

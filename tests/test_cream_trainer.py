@@ -23,8 +23,7 @@ TINY = ["SUPERNET.STAGE_DEPTHS=(1,1,1,1,1)", "SUPERNET.RESOLUTION=32", "DATASET.
 
 
 def supernet(cfg):
-    space, _ = build.search_space(cfg)
-    return MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **build.net_options(cfg))
+    return build.fresh_supernet(cfg, build.search_space(cfg)[0])
 
 
 # Optimizer and schedule of a search
