@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
@@ -17,19 +14,9 @@ _THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imp
 
 from cream import preemption  # noqa: E402
 from cream.config import Config, load_config  # noqa: E402
-from pimm.errors import PimmError  # noqa: E402
-
-# What the file system refuses is the user's to mend; any other OSError is a fault of the program.
-_FILE_TROUBLE = {
-    getattr(errno, name)
-    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
-    if hasattr(errno, name)
-}
+from pimm.utils import cli  # noqa: E402
 
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
-
-# Seconds within which paddle.distributed.launch notices that a process has failed.
-_LAUNCHER_PATIENCE = 10
 
 
 def search(argv: Sequence[str] | None = None) -> int:
@@ -189,27 +176,16 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def run(job: Callable[[], object]) -> int:
-    """Runs the job and returns the exit code: 0; 2 after a user's mistake, told in one line; 130 after an interrupt.
+    """Runs the job and returns the exit code, as `pimm.utils.cli.run`; SIGTERM ends the job well, with 0."""
 
-    Among several processes a failure ends this one at once, because ordinary shutdown waits for the others, and
-    so that ``paddle.distributed.launch`` ends them.
-    """
-    try:
-        preemption.install()
-        job()
-    except preemption.Preempted as ended:
-        print(ended, file=sys.stderr)
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
-    except PimmError as error:
-        return _failed(f"error: {error}", 2)
-    except OSError as error:
-        if error.errno in _FILE_TROUBLE:
-            return _failed(f"error: {_file_trouble(error)}", 2)
-        return _crashed()
-    except Exception as error:
-        return _bereft() if _lost_peer(error) else _crashed()
-    return 0
+    def preemptible() -> None:
+        try:
+            preemption.install()
+            job()
+        except preemption.Preempted as ended:
+            print(ended, file=sys.stderr)
+
+    return cli.run(preemptible)
 
 
 def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
@@ -225,48 +201,4 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
 
 def _use_cores() -> int:
     """The number of threads, all cores if the user has set none."""
-    return int(os.environ["OMP_NUM_THREADS"]) if _THREADS_ARE_SET else use_all_cores()
-
-
-def use_all_cores() -> int:
-    """Lets operators on a CPU use every core that this process may run on, and returns how many; Paddle's is one."""
-    from paddle.base import core
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    core.set_num_threads(cores)
-    return cores
-
-
-def _file_trouble(error: OSError) -> str:
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    return ": ".join([*names, os.strerror(error.errno)])
-
-
-def _failed(message: str, code: int) -> int:
-    rank = os.environ.get("PADDLE_TRAINER_ID", "0")
-    print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
-    return _leave(code)
-
-
-def _crashed() -> int:
-    traceback.print_exc()
-    return _leave(1)
-
-
-def _lost_peer(error: Exception) -> bool:
-    """Whether a collective operation broke off because another process of this run ended."""
-    return isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
-
-
-def _bereft() -> int:
-    """Leaves the word to the process that failed first: the launcher shows that one's log, and ends this one."""
-    time.sleep(_LAUNCHER_PATIENCE)
-    return _failed("error: another process of this run ended; its log says why", 1)
-
-
-def _leave(code: int) -> int:
-    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return int(os.environ["OMP_NUM_THREADS"]) if _THREADS_ARE_SET else cli.use_all_cores()

@@ -9,10 +9,9 @@ from typing import Callable
 
 import paddle
 from paddle import Tensor, nn
-from paddle.nn import functional as F
 
-from pimm.errors import DataError
-from pimm.utils import all_reduce_sum, distribute_bn
+from pimm.utils import distribute_bn
+from pimm.utils import evaluate as classify
 
 Batches = Iterable["tuple[Tensor, Tensor]"]
 
@@ -28,24 +27,13 @@ def mode(net: nn.Layer, training: bool) -> Iterator[None]:
         net.train() if before else net.eval()
 
 
-@paddle.no_grad()
 def evaluate(predict: Callable[[Tensor], Tensor], loader: Batches) -> dict[str, float]:
     """Mean cross-entropy and the percentages of images whose class is first, and among the first five.
 
-    ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. Counts are summed over
-    all processes, so each image counts once as long as each is in one process's loader.
+    Otherwise as `pimm.utils.evaluate`: exact over all processes.
     """
-    totals = paddle.zeros([4], "float64")  # loss, first, first five, images
-    for images, labels in loader:
-        logits = predict(images).astype("float32")
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
-        counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.to_tensor(len(labels))]
-        totals += paddle.stack([count.astype("float64") for count in counts])
-    loss, first, first_five, n = all_reduce_sum(totals).tolist()
-    if n == 0:
-        raise DataError("there are no images to evaluate on")
-    return {"loss": loss / n, "prec1": 100.0 * first / n, "prec5": 100.0 * first_five / n}
+    found = classify(predict, loader)
+    return {"loss": found["loss"], "prec1": found["top1"], "prec5": found["top5"]}
 
 
 def batch_norms(net: nn.Layer) -> list[nn.Layer]:

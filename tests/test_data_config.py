@@ -3,6 +3,7 @@
 import pytest
 
 from pimm.data import create_transform, resolve_data_config, resolve_model_data_config
+from pimm.errors import ConfigError
 
 OWN = {"input_size": (3, 64, 64), "crop_pct": 0.8, "test_input_size": (3, 96, 96), "test_crop_pct": 1.0}
 
@@ -31,3 +32,13 @@ def test_the_model_first(options, size, crop_pct):
 
 def test_the_old_name_of_a_models_settings():
     assert resolve_data_config({}, default_cfg=OWN) == resolve_data_config({}, OWN)
+
+
+def test_other_channels_than_the_models():
+    model = type("Model", (), {"default_cfg": {"input_size": (3, 64, 64), "mean": (0.1, 0.2, 0.6), "std": (1, 2, 3)}})
+    config = resolve_model_data_config(model, {"in_chans": 1})
+    assert config["input_size"] == (1, 64, 64)
+    assert (config["mean"], config["std"]) == ((pytest.approx(0.3),), (2.0,))
+    assert resolve_model_data_config(model, {"in_chans": 4})["std"] == (2.0,) * 4
+    with pytest.raises(ConfigError, match="2 values for 4 channels"):
+        resolve_model_data_config(model, {"in_chans": 4, "mean": [0.5, 0.5]})

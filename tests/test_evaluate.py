@@ -6,11 +6,11 @@ import paddle
 import pytest
 from paddle import nn
 
-from cream import evaluate as module
 from cream.evaluate import evaluate, mode, recalibrated_bn
 from pimm.data.samplers import BatchPlan, OrderedDistributedSampler
 from pimm.errors import DataError
 from pimm.layers import BatchNorm2d
+from pimm.utils import evaluation as module
 
 SIZE, CLASSES = 23, 7
 LOGITS = 2 * golden.inputs((SIZE, CLASSES))

@@ -32,10 +32,10 @@ def resolve_data_config(
 
     Returns:
         dict with ``input_size`` (channels, height, width), ``interpolation``, ``mean``, ``std``, ``crop_pct``,
-        ``crop_mode``.
+        ``crop_mode``. Where the model's own statistics are of another number of channels, each has their mean.
 
     Raises:
-        ConfigError: for a size that is not three numbers, or statistics that do not fit the channels.
+        ConfigError: for a size that is not three numbers, or given statistics that do not fit the channels.
     """
     own = dict(pretrained_cfg or default_cfg or getattr(model, "default_cfg", None) or {})
     if use_test_size:
@@ -45,7 +45,7 @@ def resolve_data_config(
     for key, fallback in _DEFAULTS.items():
         config[key] = given.get(key) or own.get(key) or fallback
     for key in ("mean", "std"):
-        config[key] = _per_channel(key, config[key], channels=config["input_size"][0])
+        config[key] = _per_channel(key, config[key], config["input_size"][0], is_given=bool(given.get(key)))
     if verbose:
         _logger.info("Data processing: %s", ", ".join(f"{key}={value}" for key, value in config.items()))
     return config
@@ -57,19 +57,21 @@ def resolve_model_data_config(model, args=None, pretrained_cfg=None, use_test_si
 
 
 def _input_size(given, own):
-    channels = given.get("in_chans", given.get("chans", 3))
     if "input_size" in given:
         size = tuple(given["input_size"])
         if len(size) != 3:
             raise ConfigError(f"input_size is {size}; expected (channels, height, width)")
         return size
+    channels, *size = own.get("input_size", (3, 224, 224))
     if "img_size" in given:
-        return (channels, given["img_size"], given["img_size"])
-    return tuple(own.get("input_size", (channels, 224, 224)))
+        size = [given["img_size"]] * 2
+    return (given.get("in_chans", given.get("chans", channels)), *size)
 
 
-def _per_channel(key, values, channels):
+def _per_channel(key, values, channels, is_given):
     values = tuple(values)
+    if len(values) != channels and not is_given:
+        values = (sum(values) / len(values),)
     if len(values) == 1:
         values = values * channels
     if len(values) != channels:

@@ -29,6 +29,7 @@ from pimm.utils.distributed import (
     world_info_from_env,
     world_size,
 )
+from pimm.utils.evaluation import evaluate
 from pimm.utils.log import FormatterNoInfo, setup_default_logging
 from pimm.utils.metrics import AverageMeter, accuracy
 from pimm.utils.misc import ParseKwargs, add_bool_arg, natural_key
@@ -66,6 +67,7 @@ __all__ = [
     "decay_batch_step",
     "dispatch_clip_grad",
     "distribute_bn",
+    "evaluate",
     "freeze",
     "gather_bn",
     "get_outdir",

@@ -69,11 +69,17 @@ class NativeScaler:
         """
         if create_graph:
             raise ConfigError("create_graph is not possible: Paddle's backward pass makes no graph of its own")
+        self._scaler.scale(loss).backward()
+        if need_update:
+            self.step(optimizer, clip_grad, clip_mode, parameters)
+
+    def step(self, optimizer, clip_grad=None, clip_mode="norm", parameters=None):
+        """Clip and step after calls without ``need_update``, for gradients that must be averaged in between.
+
+        A gradient that overflowed in one process is not finite in the average, so all of them pass over the step.
+        """
         if clip_grad is not None and parameters is None:
             raise ConfigError("clip_grad needs the parameters whose gradients are to be clipped")
-        self._scaler.scale(loss).backward()
-        if not need_update:
-            return
         if clip_grad is not None:
             self._scaler.unscale_(optimizer)
             dispatch_clip_grad(parameters, clip_grad, mode=clip_mode)

@@ -1,0 +1,138 @@
+"""Command lines: options that are told near names, defaults in a file, one clear line for a mistake, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import sys
+import time
+import traceback
+
+import yaml
+
+from pimm.errors import ConfigError, PimmError
+
+# What the file system refuses is the user's to mend; any other OSError is a fault of the program.
+_FILE_TROUBLE = {
+    getattr(errno, name)
+    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
+    if hasattr(errno, name)
+}
+
+# Seconds within which paddle.distributed.launch notices that a process has failed.
+_LAUNCHER_PATIENCE = 10
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line, and takes defaults from the YAML file that ``-c`` names.
+
+    The file holds option names with ``_`` for ``-``, as in the ``args.yaml`` of a training. ``--local_rank``, which
+    older launchers append, is passed over.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.add_argument("-c", "--config", metavar="FILE", default="", help="YAML file with defaults of the options")
+        self.add_argument("--local_rank", "--local-rank", type=int, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse; ConfigError for an option in the file that there is not, SystemExit(2) for any other mistake."""
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("-c", "--config", default="")
+        path = first.parse_known_args(args)[0].config
+        if path:
+            self.set_defaults(**self._read_defaults(path))
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+            self.error(f"there is no option {word}{_near(word, self._option_string_actions)}")
+        return parsed
+
+    def error(self, message):
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+    def _read_defaults(self, path):
+        with open(path, encoding="utf-8") as file:
+            try:
+                defaults = yaml.safe_load(file)
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(defaults, dict):
+            raise ConfigError(f"{path} does not hold options and their values")
+        known = [action.dest for action in self._actions]
+        for name in defaults:
+            if name not in known:
+                raise ConfigError(f"{path}: there is no option {name}{_near(str(name), known)}")
+        return defaults
+
+
+def _near(word, known):
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"; near ones are {', '.join(near)}" if near else ""
+
+
+def run(job):
+    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 after an interrupt.
+
+    Among several processes a failure ends this one at once, because ordinary shutdown waits for the others, and
+    so that ``paddle.distributed.launch`` ends them.
+    """
+    try:
+        job()
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except PimmError as error:
+        return _failed(f"error: {error}", 2)
+    except OSError as error:
+        if error.errno in _FILE_TROUBLE:
+            return _failed(f"error: {_file_trouble(error)}", 2)
+        return _crashed()
+    except Exception as error:
+        return _bereft() if _lost_peer(error) else _crashed()
+    return 0
+
+
+def use_all_cores():
+    """Let operators on a CPU use every core that this process may run on, and return how many; Paddle's is one."""
+    from paddle.base import core
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    core.set_num_threads(cores)
+    return cores
+
+
+def _file_trouble(error):
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*names, os.strerror(error.errno)])
+
+
+def _failed(message, code):
+    rank = os.environ.get("PADDLE_TRAINER_ID", "0")
+    print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
+    return _leave(code)
+
+
+def _crashed():
+    traceback.print_exc()
+    return _leave(1)
+
+
+def _lost_peer(error):
+    """Whether a collective operation broke off because another process of this run ended."""
+    return isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
+
+
+def _bereft():
+    """Leave the word to the process that failed first: the launcher shows that one's log, and ends this one."""
+    time.sleep(_LAUNCHER_PATIENCE)
+    return _failed("error: another process of this run ended; its log says why", 1)
+
+
+def _leave(code):
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
