@@ -18,6 +18,8 @@ import time
 import paddle
 from paddle import distributed as dist
 
+from pimm.utils.distributed import world_size
+
 _GOODBYE = "goodbye"
 _LINE = 200  # bytes of a message, filled up with spaces
 _PATIENCE = 60.0  # seconds for the processes to find each other
@@ -33,7 +35,7 @@ def watch_processes() -> None:
     For every process of a launch, once they are connected; a process that exits in the ordinary way takes its leave.
     Without effect where there is one alone.
     """
-    if dist.get_world_size() == 1 or _connections:
+    if world_size() == 1 or _connections:
         return
     if dist.get_rank() == 0:
         _accept_all()
