@@ -32,10 +32,14 @@ class Entry:
 
 
 class PrioritizedBoard:
-    """At most ``size`` distinct paths, best first (Cream, section 3.1)."""
+    """At most ``size`` distinct paths, best first (Cream, section 3.1).
 
-    def __init__(self, size: int):
-        self.size = size
+    A full board takes a path that is more accurate than its last, or as accurate and cheaper. With ``acc_gap`` it is
+    the official code's rule: more accurate and cheaper, or more accurate by more than so many points.
+    """
+
+    def __init__(self, size: int, acc_gap: float | None = None):
+        self.size, self.acc_gap = size, acc_gap
         self.entries: list[Entry] = []
         self._batch: tuple[Tensor, Tensor] | None = None
 
@@ -44,7 +48,12 @@ class PrioritizedBoard:
 
     def accepts(self, prec1: float, mflops: float) -> bool:
         """Whether a path of this accuracy and cost would find a place."""
-        return len(self) < self.size or (-prec1, mflops) < self.entries[-1].priority
+        if len(self) < self.size:
+            return True
+        last = self.entries[-1]
+        if self.acc_gap is None:
+            return (-prec1, mflops) < last.priority
+        return prec1 > last.prec1 + (0 if mflops < last.mflops else self.acc_gap)
 
     def add(self, entry: Entry) -> None:
         """Puts a path in its place; of a path met twice only the better meeting stays."""

@@ -168,6 +168,7 @@ class Config:
     RECOVERY_INTERVAL: int = key(0, at_least(0))
     WORKERS: int = key(4, at_least(0))
     AMP: bool = key(False)
+    ACC_GAP: Optional[float] = key(None, at_least(0))  # NNI's: the official code's rule of who gets on the board
     EVAL_METRICS: str = key("prec1", one_of("prec1", "prec5", "loss"))
     DEVICE: str = key("", one_of("", "cpu", "gpu"))  # ours: empty takes a GPU where there is one
     CHECKPOINT_HISTORY: int = key(3, at_least(1))  # ours
@@ -220,7 +221,6 @@ INERT = {
     "TTA": Inert(("0",), "images are tested once, unchanged"),
     "VERBOSE": Inert(("False",), "nothing more is logged"),
     "START_EPOCH": Inert(("None",), "a training that goes on begins where its checkpoint ended"),
-    "ACC_GAP": Inert(("5",), "the board ranks by accuracy and FLOPs alone"),
     "NET.EMA.FORCE_CPU": Inert(("False",), "the average lives where the net does; beside the activations it is small"),
     "DATASET.PIN_MEM": Inert(("True",), "Paddle's loader manages its own memory"),
     "OPTIMIZER.NAME": Inert(("sgd",), "OPT is the key that acts"),

@@ -9,6 +9,7 @@ from typing import Callable
 
 import paddle
 from paddle import Tensor, nn
+from paddle.nn import functional as F
 
 from pimm.utils import distribute_bn
 from pimm.utils import evaluate as classify
@@ -27,12 +28,14 @@ def mode(net: nn.Layer, training: bool) -> Iterator[None]:
         net.train() if before else net.eval()
 
 
-def evaluate(predict: Callable[[Tensor], Tensor], loader: Batches) -> dict[str, float]:
-    """Mean cross-entropy and the percentages of images whose class is first, and among the first five.
+def evaluate(
+    predict: Callable[[Tensor], Tensor], loader: Batches, loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+) -> dict[str, float]:
+    """The mean of ``loss_fn`` and the percentages of images whose class is first, and among the first five.
 
     Otherwise as `pimm.utils.evaluate`: exact over all processes.
     """
-    found = classify(predict, loader)
+    found = classify(predict, loader, loss_fn=loss_fn)
     return {"loss": found["loss"], "prec1": found["top1"], "prec5": found["top5"]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 import paddle
@@ -15,7 +15,9 @@ from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_s
 
 from .evaluate import mode
 from .space import SKIP, Arch, SearchSpace
-from .supernet import Choices, SuperNet
+
+if TYPE_CHECKING:
+    from .supernet import Choices, SuperNet
 
 Rule = Callable[[nn.Layer, Tensor, Tensor], int]
 

@@ -31,7 +31,7 @@ class RunLog:
     """Writes into ``folder``: ``log.txt``, VisualDL's records, and of each epoch a row in ``summary.csv`` and, where
     there is more to tell than numbers, a line in ``history.jsonl``.
 
-    Without a folder the log goes to the terminal alone.
+    Without a folder the log goes to the terminal alone, and nothing is written.
     """
 
     current: RunLog | None = None  # whose logs are open; a run that failed leaves them to the next one to close
@@ -41,6 +41,7 @@ class RunLog:
             RunLog.current.close()
         RunLog.current = self
         self.folder = folder
+        self.writes = folder is not None and is_main_process()
         self._writer = None
         self._handlers = []
         if is_main_process():
@@ -58,14 +59,14 @@ class RunLog:
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Curves ``group/name`` in VisualDL."""
-        if is_main_process():
+        if self.writes:
             for name, value in values.items():
                 if math.isfinite(value):
                     self._visualdl().add_scalar(f"{group}/{name}", value, step)
 
     def images(self, group: str, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Pictures ``group/name`` in VisualDL, each [height, width, 3] uint8."""
-        if is_main_process():
+        if self.writes:
             for name, pixels in pictures.items():
                 self._visualdl().add_image(f"{group}/{name}", pixels, step, dataformats="HWC")
 
@@ -78,7 +79,7 @@ class RunLog:
 
     def epoch(self, epoch: int, train: Mapping[str, float], evaluated: Mapping[str, float]) -> None:
         """One row of summary.csv, and the evaluation's curves."""
-        if is_main_process():
+        if self.writes:
             filename = self.folder / "summary.csv"
             empty = not filename.exists() or filename.stat().st_size == 0
             update_summary(epoch, train, evaluated, str(filename), write_header=empty)
@@ -86,13 +87,13 @@ class RunLog:
 
     def record(self, epoch: int, **course: object) -> None:
         """One line of history.jsonl: plain data, under ``epoch`` and the names given."""
-        if is_main_process():
+        if self.writes:
             with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": epoch, **course}) + "\n")
 
     def rewind(self, epoch: int) -> None:
         """Takes what tells of ``epoch`` and later ones out of the records: it was killed, and they will come again."""
-        if not is_main_process():
+        if not self.writes:
             return
         summary, history = self.folder / "summary.csv", self.folder / HISTORY
         if summary.exists():

@@ -70,6 +70,21 @@ def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
     return weights / weights.sum()
 
 
+def weigher(
+    space: SearchSpace, how: str, weights: Sequence[float] | None
+) -> Callable[[PrioritizedBoard | None], np.ndarray | None]:
+    """The probabilities of the choices, None where all are alike, by what a board holds; ``how`` as in `Sampler`."""
+    given = normalise(weights, space.num_choices) if how == "pre_prob" else None
+    policies = {
+        "even": lambda board: None,
+        "pre_prob": lambda board: given,
+        "teacher": lambda board: board.choice_frequency(space) if board is not None else None,
+    }
+    if how not in policies:
+        raise ConfigError(f"operations cannot be drawn by {how!r}; must be {', '.join(policies)}")
+    return policies[how]
+
+
 class Sampler:
     """Draws paths whose cost lies in [``minimum``, ``maximum``] MFLOPs.
 
@@ -92,19 +107,13 @@ class Sampler:
         self.space, self.flops = space, flops
         self.minimum, self.maximum = minimum, maximum
         self.bins = bins
-        policies: dict[str, Callable[[PrioritizedBoard], np.ndarray | None]] = {
-            "even": lambda board: None,
-            "pre_prob": lambda board: self.weights,
-            "teacher": lambda board: board.choice_frequency(space) if board is not None else None,
-        }
-        self.weights = normalise(weights, space.num_choices) if how == "pre_prob" else None
-        self.probabilities = policies[how]
+        self.probabilities = weigher(space, how, weights)
         self.costs = [
             np.array([0.0 if option == SKIP else costs[option] for option in options])
             for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
         ]
         self._draws: dict[tuple, BoundedDraws] = {}
-        if not self._bounded(self.weights, minimum, maximum).possible:
+        if not self._bounded(self.probabilities(None), minimum, maximum).possible:
             raise ConfigError(
                 f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
                 f"this space reaches from {flops.least:.1f} to {flops.most:.1f}; move or widen the range"

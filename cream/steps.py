@@ -160,7 +160,8 @@ class CreamStep(SinglePathStep):
     """Trains one sampled path a batch, taught by the path on the board that it learns most from.
 
     Through epoch ``start_epoch`` paths train alone and the board stays empty. Every ``update_interval`` taught
-    batches the matching network is updated on two slices of the batch. ``kept`` counts the operations of all paths
+    batches the matching network is updated on two slices of the batch, by ``matching_optimizer`` or, without one, by
+    that of all other weights, which then holds the matching network's too. ``kept`` counts the operations of all paths
     that found a place on the board.
     """
 
@@ -178,11 +179,13 @@ class CreamStep(SinglePathStep):
         start_epoch: int = 20,
         update_interval: int = 200,
         slice_size: int = 4,
+        matching_optimizer: paddle.optimizer.Optimizer | None = None,
     ):
         super().__init__(net, loss_fn, update, sampler, rng)
         self.board, self.flops = board, flops
         self.pick_teacher: Callable[..., Teacher] = PICK_METHODS[pick_method]
         self.learns_to_match = pick_method == "meta" and update_interval > 0
+        self.matching_optimizer = matching_optimizer or update.optimizer
         self.start_epoch, self.update_interval, self.slice_size = start_epoch, update_interval, slice_size
         self.batches_taught = self.meta_updates = 0
         self.kept = OperationCounts(net.space)
@@ -219,9 +222,9 @@ class CreamStep(SinglePathStep):
         for parameter, gradient in zip((layer.weight, layer.bias), gradients):
             parameter.grad = gradient
         # Only the matching network has gradients now; an overflow of the scaled loss before is no business of its step.
-        self.optimizer._set_auxiliary_var("found_inf", False)
-        self.optimizer.step()
-        self.optimizer.clear_grad(set_to_zero=False)
+        self.matching_optimizer._set_auxiliary_var("found_inf", False)
+        self.matching_optimizer.step()
+        self.matching_optimizer.clear_grad(set_to_zero=False)
         self.meta_updates += 1
 
     def offer_to_board(self, arch: Arch, prec1: float, images: Tensor, logits: Tensor) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from paddle import Tensor, nn
 
-from .space import SKIP, Arch
+from .flops import CONVOLUTION_RULES
+from .space import SKIP, Arch, SearchSpace
 
 
 class Choices(nn.LayerList):
@@ -29,9 +30,22 @@ class SuperNet(nn.Layer):
     """A net whose architecture is an argument: ``net(x, arch)`` runs one path and keeps no trace of it.
 
     A subclass brings ``space``, ``blocks`` (stages of positions of ``Choices``) and what every path shares: ``stem(x)``
-    leads to the blocks, ``head(x)`` from the blocks to the logits, ``shared_layers()`` yields the layers of both.
-    ``counted_layers()`` yields those whose cost belongs to a path, by ``cost_rules``.
+    leads to the blocks, ``head(x)`` from the blocks to the logits.
     """
+
+    space: SearchSpace
+    in_chans = 3
+    cost_rules = CONVOLUTION_RULES
+
+    def shared_layers(self) -> Iterator[nn.Layer]:
+        """The layers of stem and head: all but the blocks and the matching network."""
+        for name, layer in self.named_children():
+            if name not in ("blocks", "meta_layer"):
+                yield layer
+
+    def counted_layers(self) -> Iterator[nn.Layer]:
+        """Those of the shared layers whose cost, by ``cost_rules``, belongs to a path: all of them."""
+        return self.shared_layers()
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         x = self.stem(x)

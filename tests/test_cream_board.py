@@ -65,6 +65,27 @@ def test_a_full_board_takes_what_beats_its_last(prec1, mflops, accepted):
     assert board.accepts(prec1, mflops) is accepted
 
 
+@pytest.mark.parametrize("gap", [0, 5, 7.5])
+@pytest.mark.parametrize("mflops", [2.0, 3.0, 4.0])  # cheaper than the last, as cheap, dearer
+@pytest.mark.parametrize("prec1", [49.0, 50.0, 50.5, 55.0, 55.5, 57.5, 58.0, 61.0])
+def test_with_a_gap_the_board_follows_the_official_rule(prec1, mflops, gap):
+    board = PrioritizedBoard(2, acc_gap=gap)
+    board.add(entry(0, 60, 9))
+    assert board.accepts(0.0, 999)
+    board.add(entry(1, 50, 3))
+    last_prec1, last_mflops = ranking(board)[-1]
+    official = prec1 > last_prec1 + gap or (prec1 > last_prec1 and mflops < last_mflops)
+    assert board.accepts(prec1, mflops) is official
+
+
+@pytest.mark.parametrize(("text", "gap"), [("5", 5.0), ("None", None)])
+def test_the_gap_of_the_settings_reaches_the_board(net, text, gap):
+    cfg = load_config(None, [f"ACC_GAP={text}"])
+    mflops, mparams = cost_tables(net, 32)
+    searched = build.SearchNet(net, 32, mflops, mparams, Sampler(net.space, mflops, 0, 600))
+    assert build.supernet_step(cfg, searched, build.supernet_optimizer(cfg, net)).board.acc_gap == gap
+
+
 def test_a_board_with_room_takes_all():
     assert board_of(entry(0, 60, 3), size=2).accepts(0.0, 999)
 

@@ -416,7 +416,7 @@ def expected(weights, low, high):
 @pytest.mark.parametrize(("low", "high"), [(0, 100), (15.5, 16.25), (0, 14.85), (23.5, 30), (18.2, 18.25)])
 def test_paths_inside_a_range_are_drawn_as_often_as_their_weights_say(weights, low, high):
     sampler = Sampler(SPACE, COSTS, low, high, "pre_prob" if weights else "even", weights)
-    draws = sampler._bounded(sampler.weights, low, high)
+    draws = sampler._bounded(sampler.probabilities(None), low, high)
     rng, rows = np.random.default_rng(1), []
     while sum(map(len, rows)) < DRAWS:
         rows.append(draws(rng, DRAWS))

@@ -10,11 +10,11 @@ from pimm.utils.distributed import all_reduce_sum
 
 
 @paddle.no_grad()
-def evaluate(predict, loader, tta=0):
-    """Mean cross-entropy, and the percentages of images whose class is first, and among the first five.
+def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
+    """The mean of ``loss_fn``, and the percentages of images whose class is first, and among the first five.
 
     ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. ``tta`` is that of the
-    loader. Returns ``{"loss", "top1", "top5"}``: counts are summed over all processes, so each image counts once as
+    loader, and ``loss_fn`` the mean over a batch. Returns ``{"loss", "top1", "top5"}``: counts are summed over all processes, so each image counts once as
     long as each is in one process's loader. DataError if there is none.
     """
     from pimm.data.tta import reduce_tta  # pimm.data imports this package
@@ -22,7 +22,7 @@ def evaluate(predict, loader, tta=0):
     totals = paddle.zeros([4], "float64")  # loss, first, first five, images
     for images, labels in loader:
         logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
-        loss = F.cross_entropy(logits, labels, reduction="sum")
+        loss = loss_fn(logits, labels) * len(labels)
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
         counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.to_tensor(len(labels))]
         totals += paddle.stack([count.astype("float64") for count in counts])
