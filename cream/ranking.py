@@ -65,16 +65,28 @@ def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) 
     The interval is the percentile bootstrap over pairs; resamples in which one side is constant have no coefficient
     and are left out. NaN where a list itself is constant.
     """
+    resampled = resample(predicted, true, seed)
+    return {name: Correlation(values[0], *_percentiles(values[1:])) for name, values in resampled.items()}
+
+
+def compare(
+    first: Sequence[float], second: Sequence[float], true: Sequence[float], seed: int = 0
+) -> dict[str, Correlation]:
+    """By how much the coefficients of ``first`` exceed those of ``second``, resampled together, as ``correlate``."""
+    pairs = zip(resample(first, true, seed).items(), resample(second, true, seed).values())
+    return {name: Correlation((a - b)[0], *_percentiles((a - b)[1:])) for (name, a), b in pairs}
+
+
+def resample(predicted: Sequence[float], true: Sequence[float], seed: int) -> dict[str, np.ndarray]:
+    """Each coefficient of two lists, followed by those of RESAMPLES draws of their pairs, the same for a seed."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     draws = np.random.default_rng(seed).integers(len(true), size=(RESAMPLES, len(true)))
-    found = {}
+    parts = [np.arange(len(true))[None], *np.array_split(draws, 50)]  # in parts, for Kendall's compares all pairs
     with np.errstate(invalid="ignore"):  # 0 / 0 of what is constant
-        for name, function in COEFFICIENTS.items():
-            # In parts, because Kendall's compares all pairs.
-            resampled = np.concatenate([function(predicted[part], true[part]) for part in np.array_split(draws, 50)])
-            low, high = _percentiles(resampled[np.isfinite(resampled)])
-            found[name] = Correlation(float(function(predicted, true)), low, high)
-    return found
+        return {
+            name: np.concatenate([function(predicted[part], true[part]) for part in parts])
+            for name, function in COEFFICIENTS.items()
+        }
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -102,6 +114,7 @@ COEFFICIENTS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
     if not len(values):
         return math.nan, math.nan
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -312,10 +325,13 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
-    """Writes table, coefficients and plot, and returns the coefficients, those of the costs beside the searches'."""
+    """Writes table, coefficients and plot, and returns the coefficients: of searches, of costs, and differences."""
     columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
     true = [row["trained"] for row in rows]
-    found = {name: correlate([row[column] for row in rows], true) for name, column in columns.items()}
+    values = {name: [row[column] for row in rows] for name, column in columns.items()}
+    found = {name: correlate(column, true) for name, column in values.items()}
+    for other in names[1:]:
+        found[f"{names[0]} - {other}"] = compare(values[names[0]], values[other], true)
     with atomic_file(output / "ranking.csv") as file:
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -16,7 +16,16 @@ from cream import cli, jobs, ranking
 from cream.build import search_net
 from cream.config import load_config
 from cream.flops import CostTable
-from cream.ranking import check_comparable, claimed, correlate, distinct_names, rank_correlation, spread, uniform
+from cream.ranking import (
+    check_comparable,
+    claimed,
+    compare,
+    correlate,
+    distinct_names,
+    rank_correlation,
+    spread,
+    uniform,
+)
 from cream.sampler import Sampler
 from cream.space import SearchSpace, format_arch
 from cream.steps import ClassifyStep
@@ -64,6 +73,18 @@ def test_intervals_are_the_percentiles_of_resampled_pairs():
     assert found.low < found.value < found.high
     perfect = correlate(predicted, 2 * predicted)["kendall"]
     assert (perfect.low, perfect.value, perfect.high) == pytest.approx((1, 1, 1))
+
+
+def test_a_difference_is_resampled_in_pairs():
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=30)
+    good, bad = true + 0.1 * rng.normal(size=30), true + 3 * rng.normal(size=30)
+    found = compare(good, bad, true)["kendall"]
+    values = [correlate(predicted, true)["kendall"].value for predicted in (good, bad)]
+    assert found.value == pytest.approx(values[0] - values[1])
+    assert 0 < found.low < found.value < found.high
+    none = compare(good, good, true)["pearson"]
+    assert (none.value, none.low, none.high) == (0, 0, 0)  # other resamples on either side would differ
 
 
 def test_a_constant_has_no_correlation():
@@ -193,6 +214,7 @@ def test_each_search_is_scored_on_the_same_paths_which_are_trained_once(searches
     for name in names:
         expected = correlate(columns[f"inherited {name}"], columns["trained"])["kendall"].as_json()
         assert summary["coefficients"][name]["kendall"] == expected
+    assert list(summary["coefficients"]) == [*names, "mflops", f"{names[0]} - {names[1]}"]
     assert columns[f"inherited {names[0]}"] != columns[f"inherited {names[1]}"]
     assert (whole / "ranking.png").read_bytes().startswith(b"\x89PNG")
 
