@@ -14,8 +14,8 @@ def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
     """The mean of ``loss_fn``, and the percentages of images whose class is first, and among the first five.
 
     ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. ``tta`` is that of the
-    loader, and ``loss_fn`` the mean over a batch. Returns ``{"loss", "top1", "top5"}``: counts are summed over all processes, so each image counts once as
-    long as each is in one process's loader. DataError if there is none.
+    loader, and ``loss_fn`` gives the mean over a batch. Returns ``{"loss", "top1", "top5"}``: counts are summed over
+    all processes, so each image counts once as long as each is in one process's loader. DataError if there is none.
     """
     from pimm.data.tta import reduce_tta  # pimm.data imports this package
 
