@@ -77,13 +77,18 @@ def start_processes(cfg: Config) -> None:
     random_seed(cfg.SEED)
 
 
+def run_folder(cfg: Config) -> Path:
+    """Where a run of these settings writes."""
+    return Path(cfg.SAVE_PATH) / cfg.MODEL
+
+
 def start_run(cfg: Config) -> RunLog:
     """The run's folder ``SAVE_PATH/MODEL`` and its logs.
 
     Raises ConfigError if the folder cannot be written, or a run is in it already and AUTO_RESUME does not ask to go on.
     """
     start_processes(cfg)
-    folder = Path(cfg.SAVE_PATH) / cfg.MODEL
+    folder = run_folder(cfg)
     if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
         raise ConfigError(
             f"{folder} holds a run already: AUTO_RESUME=True goes on with it, another MODEL or SAVE_PATH begins anew"
@@ -234,7 +239,7 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
         return SinglePathStep(*common)
     return CreamStep(
         *common,
-        board=PrioritizedBoard(limits.POOL_SIZE),
+        board=PrioritizedBoard(limits.POOL_SIZE, cfg.ACC_GAP),
         flops=searched.mflops,
         pick_method=limits.PICK_METHOD,
         start_epoch=limits.META_STA_EPOCH,
@@ -243,21 +248,31 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
     )
 
 
-def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, SearchNet, SinglePathStep]:
-    """A search's settings, its supernet with the weights of the newest checkpoint, and its step with the board.
+def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, Config]:
+    """A search's settings, and what the ``overrides`` make of them.
 
-    The ``overrides`` may change how paths are chosen and read, not the supernet: ConfigError. Raises CheckpointError if
-    the folder holds no search.
+    They may change how paths are chosen and read, not the supernet: ConfigError. Raises CheckpointError if the folder
+    holds no search.
     """
-    settings, newest = folder / "config.yaml", latest_checkpoint(folder)
-    if newest is None or not settings.is_file():
+    settings = folder / "config.yaml"
+    if latest_checkpoint(folder) is None or not settings.is_file():
         raise CheckpointError(
             f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
         )
     recorded, cfg = load_config(settings), load_config(settings, overrides)
     check_selectable(recorded, cfg)
+    return recorded, cfg
+
+
+def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, SearchNet, SinglePathStep]:
+    """A search's settings, its supernet with the weights of the newest checkpoint, and its step with the board.
+
+    Raises as ``settings_of_search`` does.
+    """
+    recorded, cfg = settings_of_search(folder, overrides)
     start_processes(cfg)
     searched = search_net(recorded)  # the FLOPs range that it was trained in may have shaped its space
+    newest = latest_checkpoint(folder)
     checkpoint = read_checkpoint(newest)
     load_state_dict_strictly(searched.net, checkpoint.files[MODEL], str(newest))
     step = supernet_step(recorded, searched, supernet_optimizer(recorded, searched.net))
@@ -274,7 +289,7 @@ def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
     """The net that ``cfg.NET`` names, ready to be trained or tested."""
     spec = given_spec(cfg)
     net = with_sync_bn(cfg, named_net(cfg, spec))
-    macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]))
+    macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]), net.cost_rules)
     log.info(
         "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
         format_arch(spec.arch), macs / 1e6, spec.resolution, count_parameters(net) / 1e6,

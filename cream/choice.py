@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pimm.data.loader import Loader
 from pimm.errors import ConfigError
 from pimm.utils import is_main_process, save_arrays
 
@@ -85,6 +87,23 @@ def choose(cfg: Config, searched: SearchNet, step: SinglePathStep, folder: Path)
     train, (images, scored_on) = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)
     log.info("choosing among %d paths on %s", len(archs), scored_on)
     candidates = score(searched.net, archs, searched.tables, train, images, cfg.SUPERNET.SELECT_BATCHES)
+    return write_choice(cfg, searched, candidates, limits, train, scored_on, folder)
+
+
+def write_choice(
+    cfg: Config,
+    searched: SearchNet,
+    candidates: Sequence[Candidate],
+    limits: Sequence[Limit],
+    train: Loader,
+    scored_on: str,
+    folder: Path,
+) -> Candidate:
+    """The best of these candidates that keeps all limits, after its files are in the folder, see ``choose``.
+
+    ``candidates`` come best first, ``train`` brings the batches for batch norm, and ``scored_on`` says in words what
+    they were scored on.
+    """
     if is_main_process():
         write_candidates(folder, candidates, limits, scored_on)
     best = best_inside(candidates, limits)
@@ -97,7 +116,7 @@ def choose(cfg: Config, searched: SearchNet, step: SinglePathStep, folder: Path)
     return best
 
 
-def inherited_weights(cfg: Config, searched: SearchNet, arch: Arch, train) -> dict:
+def inherited_weights(cfg: Config, searched: SearchNet, arch: Arch, train: Loader) -> dict:
     """The state of the net of one path with the supernet's weights, its statistics those that it was scored with."""
     _, child = child_net(of_found_net(cfg, cfg, arch, searched.resolution))
     net = searched.net

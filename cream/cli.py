@@ -16,6 +16,13 @@ from cream import preemption  # noqa: E402
 from cream.config import Config, load_config  # noqa: E402
 from pimm.utils import cli  # noqa: E402
 
+NNI_OPTIONS = (
+    "The options of NNI's scripts are settings here: --imagenet-dir is DATA_DIR, --load-checkpoint "
+    "NET.INITIAL_WEIGHTS=FILE, --workers WORKERS, --batch-size DATASET.BATCH_SIZE (of one process), --epochs EPOCHS, "
+    "--learning-rate LR, --lr-decay SCHED, --momentum MOMENTUM, --weight-decay WEIGHT_DECAY, --label-smooth "
+    "AUGMENTATION.SMOOTHING, --log-frequency LOG_INTERVAL, --seed SEED, --tb-dir SAVE_PATH."
+)
+
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
 
 
@@ -52,6 +59,78 @@ def select(argv: Sequence[str] | None = None) -> int:
         jobs.select(Path(folders[0]), overrides)
 
     return run(job)
+
+
+def spos_supernet(argv: Sequence[str] | None = None) -> int:
+    """Trains a supernet by single paths (``spos-supernet``, ``tools/spos_supernet.py``)."""
+
+    def job() -> None:
+        parser = _parser("Train a supernet by paths drawn evenly (Single Path One-Shot).", NNI_OPTIONS)
+        cfg = _spos_settings(parser, argv)[0]
+        from cream import jobs
+
+        _use_cores()
+        jobs.supernet(cfg)
+
+    return run(job)
+
+
+def spos_search(argv: Sequence[str] | None = None) -> int:
+    """Searches a trained supernet by evolution (``spos-search``, ``tools/spos_search.py``)."""
+
+    def job() -> None:
+        parser = argparse.ArgumentParser(
+            description="Search a trained supernet, SPOS's or Cream's, by evolution; started again it goes on.",
+            epilog="EVOLUTION.* say how long and how broad, SUPERNET.FLOPS_MAXIMUM, PARAMS_MAXIMUM and LATENCY_MAXIMUM "
+            "what a path may cost, SUPERNET.SELECT_BATCHES on how many training batches batch norm is calibrated.",
+        )
+        parser.add_argument("search", nargs="*", metavar="SEARCH", help="folder of the search (SAVE_PATH/MODEL)")
+        parser.add_argument(
+            "--cfg", metavar="FILE", help="in place of SEARCH: its settings; NET.INITIAL_WEIGHTS may be its weights"
+        )
+        parser.add_argument("--output", metavar="FOLDER", help="where all results go (default: SEARCH/evolution)")
+        folders, overrides, args = _parse_with_settings(parser, argv, "search")
+        if len(folders) + bool(args.cfg) != 1:
+            parser.error("one SEARCH is needed, or --cfg in its place")
+        source = load_config(args.cfg, overrides) if args.cfg else Path(folders[0])
+        from cream import jobs
+
+        _use_cores()
+        jobs.evolve(source, () if args.cfg else overrides, Path(args.output) if args.output else None)
+
+    return run(job)
+
+
+def spos_scratch(argv: Sequence[str] | None = None) -> int:
+    """Trains a found net from scratch and tests it (``spos-scratch``, ``tools/spos_scratch.py``)."""
+
+    def job() -> None:
+        parser = _parser("Train one net from scratch, and test it.", NNI_OPTIONS)
+        parser.add_argument(
+            "--architecture",
+            metavar="FILE",
+            help="NNI's architecture_final.json, a search's architecture.json, or a list such as [[0, 1], [3, 2]] "
+            "(default: NET.INPUT_ARCH)",
+        )
+        cfg, args = _spos_settings(parser, argv)
+        from cream import jobs
+
+        _use_cores()
+        jobs.scratch(cfg, args.architecture)
+
+    return run(job)
+
+
+def _spos_settings(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
+    """The settings that the command line gives, and its further arguments."""
+    parser.add_argument(
+        "--spos-preprocessing",
+        action="store_true",
+        help="show images as SPOS's authors do, blue first and from 0 to 255 (DATASET.SPOS_PREPROCESSING)",
+    )
+    args = parser.parse_intermixed_args(argv)
+    flag = ["DATASET.SPOS_PREPROCESSING=True"] if args.spos_preprocessing else []
+    return load_config(args.cfg, [*args.overrides, *flag]), args
 
 
 def latency(argv: Sequence[str] | None = None) -> int:
@@ -167,8 +246,8 @@ def parse_args(description: str, argv: Sequence[str] | None = None) -> Config:
     return load_config(args.cfg, args.overrides)
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+def _parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, epilog=epilog)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the settings")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")

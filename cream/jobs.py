@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +15,21 @@ from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.optim import create_optimizer
 from pimm.scheduler import create_scheduler
-from pimm.utils import ModelEma, is_main_process
+from pimm.utils import ModelEma, alone, is_main_process
 
+from .architecture_file import read_architecture
 from .build import (
+    SearchNet,
     agreed,
     check_same_classes,
     check_search,
+    check_supernet,
     checkpoint_to_resume,
     child_net,
+    run_folder,
     search_net,
+    search_space,
+    settings_of_search,
     start_processes,
     start_run,
     supernet_optimizer,
@@ -37,25 +46,49 @@ from .build import (
 from .choice import choose, limits_of
 from .config import Config
 from .evaluate import evaluate, mode
-from .runlog import RunLog
+from .evolution_search import evolve_paths, given_supernet, supernet_of_search
+from .runlog import RunLog, log
 from .selection import Candidate
-from .steps import ClassifyStep, Update
+from .steps import ClassifyStep, SinglePathStep, Update
 from .trainer import Trainer
 
 
 def search(cfg: Config) -> Candidate:
     """Trains a supernet and returns the best path inside the limits, of its board or sampled.
 
-    Writes into ``SAVE_PATH/MODEL``: checkpoints, logs, ``candidates.csv``, ``architecture.json``, a ``retrain.yaml``
-    that trains the found net, ``architecture.pdparams``, the supernet's weights for it, and ``report.html``.
+    Writes into ``SAVE_PATH/MODEL`` what ``train_supernet`` does, and ``candidates.csv``, ``architecture.json``, a
+    ``retrain.yaml`` that trains the found net, ``architecture.pdparams``, the supernet's weights for it, and
+    ``report.html``.
     """
     check_search(cfg)
+    run, searched, step, epochs = train_supernet(cfg)
+    found = choose(cfg, searched, step, run.folder)
+    run.report(searched, epochs)
+    run.close()
+    return found
+
+
+def supernet(cfg: Config) -> None:
+    """Trains a supernet, in which ``evolve`` or ``select`` then choose a path, and writes as ``train_supernet``."""
+    run, *_ = train_supernet(cfg)
+    log.info("a path of it is chosen by: python tools/spos_search.py %s", shlex.quote(str(run.folder)))
+    run.close()
+
+
+def train_supernet(cfg: Config) -> tuple[RunLog, SearchNet, SinglePathStep, int]:
+    """Trains a supernet; returns the open run, the net, what trained it, and the number of epochs.
+
+    Writes checkpoints, settings and logs into ``SAVE_PATH/MODEL``. NET.INITIAL_WEIGHTS are those it begins with.
+    """
+    check_supernet(cfg)
     run = start_run(cfg)
     searched = search_net(cfg)
     limits_of(cfg, searched)  # a mistake in them must not wait for the end
     net, resolution = searched.net, searched.resolution
     train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
     check_same_classes(train_loader.dataset, val_loader.dataset)
+    if cfg.NET.INITIAL_WEIGHTS:
+        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
     optimizer = supernet_optimizer(cfg, net)
     scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
     step = supernet_step(cfg, searched, optimizer)
@@ -77,11 +110,7 @@ def search(cfg: Config) -> Candidate:
     trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     trainer.fit()
-
-    found = choose(cfg, searched, step, run.folder)
-    run.report(searched, epochs)
-    run.close()
-    return found
+    return run, searched, step, epochs
 
 
 def select(folder: Path, overrides: Sequence[str] = ()) -> Candidate:
@@ -96,6 +125,41 @@ def select(folder: Path, overrides: Sequence[str] = ()) -> Candidate:
     run.report(searched, cfg.EPOCHS)
     run.close()
     return found
+
+
+def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
+    """Searches a trained supernet by evolution and returns the best path that was met.
+
+    The supernet is that of a search's folder, whose settings the ``overrides`` change, or, of settings, that with
+    the weights of NET.INITIAL_WEIGHTS. Writes ``candidates.csv``, ``architecture.json``, ``retrain.yaml``,
+    ``architecture.pdparams`` and ``report.html`` as a search does, ``architecture_final.json`` and the best paths of
+    each generation in NNI's form, ``convergence.png``, and ``evolution.json``, with which the same command goes on
+    after a kill; by default into the folder ``evolution`` of the search. The processes of a launch share the paths.
+    """
+    given = isinstance(source, Config)
+    folder = run_folder(source) if given else source
+    cfg = source if given else settings_of_search(source, overrides)[1]
+    start_processes(cfg)
+    output = output or folder / "evolution"
+    output.mkdir(parents=True, exist_ok=True)
+    run = RunLog(output)
+    with alone():
+        searched, weights = given_supernet(cfg) if given else supernet_of_search(folder, overrides)
+    found = evolve_paths(cfg, searched, weights, run)
+    run.close()
+    return found
+
+
+def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
+    """Trains one net as ``retrain`` does, and tests its best checkpoint.
+
+    ``architecture`` in place of NET.INPUT_ARCH is a file or text as ``read_architecture`` takes it.
+    """
+    if architecture is not None:
+        cfg = copy.deepcopy(cfg)
+        cfg.NET.SELECTION, cfg.NET.INPUT_ARCH = -1, read_architecture(architecture, search_space(cfg)[0])
+    retrain(cfg)
+    return test(replace(cfg, RESUME_PATH=str(run_folder(cfg))))
 
 
 def retrain(cfg: Config) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
 
 from .blocks import ACTIVATIONS, BLOCKS
-from .flops import SEARCH_RULES
+from .flops import SEARCH_RULES, THOP_RULES
 from .meta import MetaMatching
 from .mobile_space import MobileSpace, Operation, Position, SpaceSpec, mobile_space
 from .space import SKIP, Arch
@@ -201,6 +201,8 @@ class ChildNet(MobileNet):
 
     Without a ``space`` it is Cream's own, as deep as ``arch``.
     """
+
+    cost_rules = THOP_RULES
 
     def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])

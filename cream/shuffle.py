@@ -177,6 +177,8 @@ def widths_inside(out_chs: int, ratios: Sequence[float]) -> list[int]:
 class ShuffleNetV2(nn.Layer):
     """First convolution, ``features`` that end in ``channels`` channels, and head of a supernet or a fixed net."""
 
+    cost_rules = CONVOLUTION_RULES
+
     def __init__(
         self,
         features: Iterable[nn.Layer],
@@ -235,7 +237,6 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
     Its batch norm has no weights of its own. State names are ``features.BLOCK.OPERATION``.
     """
 
-    cost_rules = CONVOLUTION_RULES
     torch_renames = {
         **{f"features.{block}.choices": f"features.{block}" for block in range(sum(DEPTHS))},  # as NNI did at first
         **{f"features.{block}.{operation}.branch_proj": None for block, operation in _UNUSED},

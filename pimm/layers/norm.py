@@ -9,6 +9,7 @@ from paddle.autograd import PyLayer
 
 from pimm.errors import TrainingError
 from pimm.ops import batch_norm
+from pimm.utils.distributed import world_size
 
 _frozen = False
 
@@ -105,7 +106,7 @@ class SyncBatchNorm2d(BatchNorm2d):
 
 
 def _processes():
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return world_size() if distributed.is_initialized() else 1  # one process inside `alone`
 
 
 class _SumOverProcesses(PyLayer):
