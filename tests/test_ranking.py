@@ -175,6 +175,12 @@ def searches(tmp_path_factory):
     ]
 
 
+@pytest.fixture(autouse=True)
+def without_report():
+    with tiny.without_report():
+        yield
+
+
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "recipe.yaml"

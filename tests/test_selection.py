@@ -129,6 +129,12 @@ def searched(data, tmp_path_factory):
     return tiny.run_search(data, tmp_path_factory.mktemp("search"))
 
 
+@pytest.fixture(autouse=True)
+def without_report():
+    with tiny.without_report():
+        yield
+
+
 @pytest.fixture
 def finished(searched, tmp_path):
     """A copy of the finished search, to choose again in."""
