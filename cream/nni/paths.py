@@ -1,0 +1,88 @@
+"""What is asked of a net, what its paths cost, and the paths that were found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from pimm.errors import ConfigError, TrainingError
+from pimm.utils import atomic_file, is_main_process
+
+from ..flops import CostTable, cost_tables
+from ..selection import Candidate
+from ..space import Arch, SearchSpace
+from ..supernet import SuperNet
+
+Cost = Callable[[Arch], float]
+
+
+def checked(model: SuperNet) -> SuperNet:
+    """The net if it is a supernet with as many positions as its space; ConfigError that says what is missing."""
+    if not isinstance(model, SuperNet):
+        raise ConfigError(f"{type(model).__name__} is no cream.supernet.SuperNet: docs/api.md shows how to write one")
+    built, described = [len(stage) for stage in model.blocks], [len(stage) for stage in model.space.choices]
+    if built != described:
+        raise ConfigError(f"the net's stages have {built} positions, but its space describes {described}")
+    return model
+
+
+def check_numbers(space: SearchSpace, choice_num: int | None, sta_num: Sequence[int] | None) -> None:
+    """Raises ConfigError where NNI's two numbers are not those of the space."""
+    depths = [len(counts) for counts in space.choices if max(counts) > 1]
+    for name, given, own in (("choice_num", choice_num, space.num_operations), ("sta_num", sta_num, depths)):
+        if given is not None and not np.array_equal(given, own):
+            raise ConfigError(f"{name} is {given}, but the net's space has {own}; leave it out, or give the same")
+
+
+def path_cost(model: SuperNet, resolution: int | None) -> CostTable:
+    """Millions of multiply-adds of paths, counted at this image size; ConfigError where there is none."""
+    if resolution is None:
+        raise ConfigError("give resolution, the images' size in pixels, so that the FLOPs of paths can be counted")
+    return cost_tables(model, resolution)[0]
+
+
+def given_costs(space: SearchSpace, flops_dict: Mapping | Sequence, flops_fixed: float) -> CostTable:
+    """NNI's ``flops_dict``: for each position in forward order the cost of each of its choices, lists or mappings.
+
+    Raises ConfigError where it is of another space.
+    """
+
+    def listed(values: Mapping | Sequence) -> list:
+        return [values[key] for key in sorted(values)] if isinstance(values, Mapping) else list(values)
+
+    rows = [listed(costs) for costs in listed(flops_dict)]
+    found, wanted = [len(costs) for costs in rows], [count for stage in space.choices for count in stage]
+    if found != wanted:
+        raise ConfigError(f"flops_dict has {found} choices at its positions; the net's space has {wanted}")
+    positions = iter(rows)
+    return CostTable([[next(positions) for _ in stage] for stage in space.choices], flops_fixed, space)
+
+
+def path_parameters(model: SuperNet, arch: Arch) -> float:
+    """Millions of trainable values on a path."""
+    return sum(math.prod(parameter.shape) for parameter in model.active_parameters(arch)) / 1e6
+
+
+class Found:
+    """Paths that were scored, best first, and the net's space."""
+
+    candidates: Sequence[Candidate] = ()
+    space: SearchSpace
+
+    @property
+    def best_arch(self) -> Arch:
+        """The best path; TrainingError while there is none."""
+        if not self.candidates:
+            raise TrainingError("no path has been scored yet: the search has to end first")
+        return self.candidates[0].arch
+
+    def export(self, file: str | Path) -> None:
+        """Writes the best path as NNI's ``architecture_final.json``."""
+        text = self.space.to_nni_json(self.best_arch)
+        if is_main_process():
+            with atomic_file(file) as output:
+                output.write(text.encode())

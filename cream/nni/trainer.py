@@ -1,0 +1,210 @@
+"""The trainers of SPOS's and Cream's supernets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Callable
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from pimm.errors import ConfigError
+from pimm.layers import BatchNorm2d
+from pimm.optim.param_groups import group_list
+
+from ..board import PrioritizedBoard
+from ..evaluate import evaluate, mode
+from ..meta import MetaMatching
+from ..selection import score
+from ..space import Arch
+from ..steps import CreamStep, SinglePathStep
+from ..supernet import SuperNet
+from ..trainer import Averages
+from .loop import Batches, SupernetTrainer
+from .mutator import CreamSupernetTrainingMutator, SPOSSupernetTrainingMutator
+from .paths import Cost, Found, check_numbers, checked, given_costs, path_cost, path_parameters
+
+
+class SPOSSupernetTrainer(SupernetTrainer):
+    """Trains a supernet one uniformly drawn path a batch (SPOS, section 3.2); `SPOSEvolution` then searches it.
+
+    ``loss(logits, labels)`` gives a batch's mean; ``metrics(logits, labels)``, or None, a dict of further numbers,
+    whose means over this process's validation images ``validate`` adds to loss, ``prec1`` and ``prec5``. The
+    optimizer holds the model's parameters. Further options are `SupernetTrainer`'s.
+    """
+
+    def __init__(
+        self,
+        model: SuperNet,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Callable[[Tensor, Tensor], Mapping[str, float]] | None,
+        optimizer: paddle.optimizer.Optimizer,
+        num_epochs: int,
+        train_loader: Iterable,
+        valid_loader: Iterable,
+        mutator: SPOSSupernetTrainingMutator | None = None,
+        **options,
+    ):
+        loaders = Batches(train_loader), Batches(valid_loader)
+        mutator = mutator or SPOSSupernetTrainingMutator(model)
+        super().__init__(SinglePathStep, model, loss, optimizer, num_epochs, *loaders, mutator, **options)
+        self.loss, self.metrics = loss, metrics or (lambda logits, labels: {})
+
+    def validate_path(self, arch: Arch) -> dict[str, float]:
+        further = Averages()
+
+        def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
+            further.add(self.metrics(logits, labels), len(labels))
+            return self.loss(logits, labels)
+
+        with mode(self.model, training=False):
+            found = evaluate(partial(self.model, arch=arch), self.valid_loader, loss_fn)
+        return {**found, **further.read()}
+
+
+class CreamSupernetTrainer(SupernetTrainer, Found):
+    """Trains a supernet whose paths teach each other, and scores the best of them (Cream, https://arxiv.org/abs/2010.15821).
+
+    ``loss(logits, labels)`` gives a batch's mean, and so does ``val_loss``, by default cross-entropy. The optimizer
+    holds the model's parameters. After epoch ``meta_sta_epoch`` (they count from 0) paths compete for the ``pool_size``
+    places of the board, of which ``pick_method``, ``meta`` or ``top1``, picks each path's teacher. The matching
+    network of ``meta`` learns every ``update_iter`` taught batches from two slices of ``slices`` images; where the
+    model has no ``meta_layer`` it gets one, and where the optimizer does not hold it, it learns by plain descent at
+    ``meta_lr``. ``acc_gap`` is the official rule of the board, NNI's 5; without it accuracy decides, then FLOPs.
+
+    FLOPs come from NNI's ``flops_dict`` and ``flops_fixed`` in millions, else from the mutator's ``flops_func``, else
+    they are counted at ``resolution`` pixels. ``choice_num`` and ``sta_num``, where given, must be the space's.
+
+    After training ``board`` holds the entries, and ``candidates`` their paths, best first, on all validation images
+    after ``select_batches`` training batches recalibrated batch norm. Further options are `SupernetTrainer`'s. Raises
+    ConfigError for what does not go together.
+    """
+
+    def __init__(
+        self,
+        model: SuperNet,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        val_loss: Callable[[Tensor, Tensor], Tensor] | None,
+        optimizer: paddle.optimizer.Optimizer,
+        num_epochs: int,
+        train_loader: Iterable,
+        valid_loader: Iterable,
+        mutator: CreamSupernetTrainingMutator | None = None,
+        *,
+        meta_sta_epoch: int = 20,
+        update_iter: int = 200,
+        slices: int = 2,
+        pool_size: int = 10,
+        pick_method: str = "meta",
+        choice_num: int | None = None,
+        sta_num: Sequence[int] | None = None,
+        acc_gap: float | None = None,
+        flops_dict: Mapping | Sequence | None = None,
+        flops_fixed: float = 0.0,
+        resolution: int | None = None,
+        meta_lr: float = 1e-4,
+        select_batches: int = 32,
+        **options,
+    ):
+        self.space = checked(model).space
+        self.val_loss, self.select_batches = val_loss or F.cross_entropy, select_batches
+        check_numbers(self.space, choice_num, sta_num)
+        check_batch_norms(model)
+        if num_epochs < meta_sta_epoch + 2:
+            raise ConfigError(
+                f"num_epochs={num_epochs} ends before paths teach each other, which they do after epoch "
+                f"meta_sta_epoch={meta_sta_epoch}: it must be at least {meta_sta_epoch + 2}"
+            )
+        mutator = mutator or CreamSupernetTrainingMutator(model)
+        if flops_dict is not None:
+            self.flops: Cost = given_costs(self.space, flops_dict, flops_fixed)
+        else:
+            self.flops = mutator.flops_func or path_cost(model, resolution)
+        make_step = partial(
+            CreamStep,
+            board=PrioritizedBoard(pool_size, acc_gap),
+            flops=self.flops,
+            pick_method=pick_method,
+            start_epoch=meta_sta_epoch,
+            update_interval=update_iter,
+            slice_size=slices,
+            matching_optimizer=matching(model, optimizer, slices, meta_lr) if pick_method == "meta" else None,
+        )
+        loaders = Batches(train_loader, least=2 * slices), Batches(valid_loader)
+        super().__init__(make_step, model, loss, optimizer, num_epochs, *loaders, mutator, **options)
+
+    @property
+    def board(self) -> PrioritizedBoard:
+        """The best paths that training has met."""
+        return self.step.board
+
+    def settings(self) -> dict[str, object]:
+        step = self.step
+        return {
+            **super().settings(),
+            "meta_sta_epoch": step.start_epoch,
+            "update_iter": step.update_interval,
+            "slices": step.slice_size,
+            "pool_size": self.board.size,
+            "acc_gap": self.board.acc_gap,
+            "learns to match": step.learns_to_match,
+        }
+
+    def train(self) -> dict[str, float]:
+        """Trains to the last epoch, or goes on with what was interrupted, and scores the board's paths."""
+        metrics = super().train()
+        costs = self.flops, partial(path_parameters, self.model)
+        archs = [entry.arch for entry in self.board.entries]
+        self.candidates = score(self.model, archs, costs, self.train_loader, self.valid_loader, self.select_batches)
+        return metrics
+
+    def validate(self) -> dict[str, float]:
+        """As for any supernet, and ``board_prec1``, the accuracy of the board's best."""
+        entries = self.board.entries
+        board_prec1 = self.validate_path(entries[0].arch)["prec1"] if entries else math.nan
+        return {**super().validate(), "board_prec1": board_prec1}
+
+    def validate_path(self, arch: Arch) -> dict[str, float]:
+        with mode(self.model, training=False):
+            return evaluate(partial(self.model, arch=arch), self.valid_loader, self.val_loss)
+
+
+def check_batch_norms(model: SuperNet) -> None:
+    """Raises ConfigError for batch norms whose statistics would move when a teacher only speaks."""
+    foreign = [
+        name
+        for name, layer in model.named_sublayers()
+        if isinstance(layer, nn.BatchNorm2D) and not isinstance(layer, BatchNorm2d)
+    ]
+    if foreign:
+        raise ConfigError(
+            f"{foreign[0]} and {len(foreign) - 1} more are paddle.nn.BatchNorm2D, whose running statistics cannot "
+            "stand still while teachers are asked: take pimm.layers.BatchNorm2d"
+        )
+
+
+def matching(
+    model: SuperNet, optimizer: paddle.optimizer.Optimizer, slices: int, meta_lr: float
+) -> paddle.optimizer.Optimizer:
+    """The optimizer of the model's matching network, which it gets if it has none.
+
+    Raises ConfigError where ``num_classes`` is not said, and for a matching network of other slices.
+    """
+    classes = getattr(model, "num_classes", None)
+    if classes is None:
+        raise ConfigError(f"pick_method='meta' needs {type(model).__name__}.num_classes; or take pick_method='top1'")
+    if not hasattr(model, "meta_layer"):
+        model.meta_layer = MetaMatching(classes, slices)
+    layer = model.meta_layer
+    if layer.weight.shape[0] != classes * slices:
+        raise ConfigError(
+            f"the model's meta_layer is for {layer.weight.shape[0] / classes:g} images, but slices is {slices}; "
+            "they must be the same"
+        )
+    held = {parameter.name for group in group_list(optimizer) for parameter in group["params"]}
+    if layer.weight.name in held:
+        return optimizer
+    return paddle.optimizer.SGD(meta_lr, parameters=layer.parameters())
