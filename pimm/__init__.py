@@ -1,6 +1,9 @@
 """Image models, and what it takes to train them, on PaddlePaddle: timm's names, arguments and numbers."""
 
+import os
 import warnings
+
+THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
 
 # Paddle looks for a compiler cache on import and warns of its absence, which is no concern of anybody's here.
 warnings.filterwarnings("ignore", message="No ccache found")

@@ -221,6 +221,7 @@ def test_output_folders(tmp_path):
 
 def test_logging_to_console_and_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
+    setup_default_logging()
     setup_default_logging(log_path=str(tmp_path / "log.txt"))
     logging.root.info("plain")
     logging.root.warning("careful")

@@ -18,10 +18,10 @@ def shift_brightness(image, factor):
 
 
 def shift_contrast(image, factor):
-    """Blend an RGB image with its mean grey, as Pillow's ``ImageEnhance.Contrast`` but with fewer conversions."""
+    """Blend an image with its mean grey, as Pillow's ``ImageEnhance.Contrast`` but with fewer conversions."""
     counts = image.convert("L").histogram()
     mean = int(np.dot(counts, np.arange(256)) / (image.width * image.height) + 0.5)
-    return Image.blend(Image.new(image.mode, image.size, (mean, mean, mean)), image, factor)
+    return Image.blend(Image.new(image.mode, image.size, (mean,) * len(image.getbands())), image, factor)
 
 
 def shift_saturation(image, factor):

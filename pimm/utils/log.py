@@ -21,6 +21,9 @@ class FormatterNoInfo(logging.Formatter):
 
 def setup_default_logging(default_level=logging.INFO, log_path=""):
     """Log to the console and, where ``log_path`` is given, to a rotating file with times and modules."""
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler:  # Paddle's, or an earlier call's: lines would come twice
+            logging.root.removeHandler(handler)
     console = logging.StreamHandler()
     console.setFormatter(FormatterNoInfo())
     logging.root.addHandler(console)

@@ -1,0 +1,234 @@
+"""What the scripts for training, validation and inference share: options, and the model and images they name."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import time
+from pathlib import Path
+
+import paddle
+import yaml
+
+import pimm
+from pimm.data import create_dataset, create_loader
+from pimm.errors import ConfigError
+from pimm.models import create_model
+from pimm.ops import reuse_freed_memory
+from pimm.utils import (
+    ParseKwargs,
+    atomic_file,
+    init_distributed_device,
+    is_primary,
+    setup_default_logging,
+    watch_processes,
+    world_size,
+)
+from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
+from pimm.utils.cli import use_all_cores
+
+_logger = logging.getLogger(__name__)
+
+# Pillow's mode for images of so many channels.
+IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+# Options that a checkpoint of a training answers where the command line does not.
+_RECORDED = (
+    *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
+    *("mean", "std", "interpolation", "class_map", "input_img_mode"),
+)
+
+
+def add_data_options(parser):
+    """Give the parser the options of a data set."""
+    parser.add_argument("data", nargs="?", metavar="DIR", help="folder, tar file or list file with the images")
+    group = parser.add_argument_group("Dataset")
+    group.add_argument("--data-dir", metavar="DIR", help="the same, as an option")
+    group.add_argument("-d", "--dataset", metavar="NAME", default="", help="type: folder, tar, list, wds, paddle/NAME")
+    group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
+    group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
+    group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
+    group.add_argument("--target-key", metavar="KEY", help="where the class is, in the JSON files of tar samples")
+
+
+def add_model_options(parser, model=None):
+    """Give the parser the options of a model and of what goes into it."""
+    group = parser.add_argument_group("Model")
+    group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
+    group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
+    group.add_argument("--num-classes", type=int, metavar="N", help="(default: the model's)")
+    group.add_argument("--in-chans", type=int, metavar="N", help="channels of the images (default: 3)")
+    group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
+    group.add_argument("--img-size", type=int, metavar="N", help="side of the images in pixels")
+    group.add_argument("--input-size", type=int, nargs=3, metavar=("C", "H", "W"), help="all of the images' dimensions")
+    group.add_argument("--crop-pct", type=float, metavar="PCT", help="part of the scaled image that evaluation keeps")
+    group.add_argument("--crop-mode", metavar="NAME", help="center, border or squash")
+    group.add_argument("--mean", type=float, nargs="+", metavar="MEAN", help="of the pixels, from 0 to 1")
+    group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
+    group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
+    group.add_argument("--tta", type=int, default=0, metavar="N", help="views of each image in evaluation, up to 10")
+    group.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
+
+
+def add_device_options(parser):
+    """Give the parser the options of where and how to compute."""
+    group = parser.add_argument_group("Device")
+    group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
+    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
+    group.add_argument("-j", "--workers", type=int, default=4, metavar="N", help="processes that read images")
+    group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
+    group.add_argument("--pin-mem", action="store_true", help="without effect: Paddle copies in the background anyway")
+    group.add_argument("--log-interval", "--log-freq", type=int, default=50, metavar="N", help="batches between lines")
+
+
+def start(args):
+    """Connect the processes, choose the device, and begin to log; ``args`` are completed."""
+    if not pimm.THREADS_ARE_SET:
+        use_all_cores()
+    reuse_freed_memory()
+    init_distributed_device(args)
+    watch_processes()
+    setup_default_logging(logging.INFO if is_primary(args) else logging.WARNING)
+    if args.amp and args.device == "cpu":
+        _logger.warning("a CPU has no mixed precision: --amp is without effect")
+        args.amp = False
+    args.data_dir = args.data_dir or args.data
+    if not args.data_dir and not args.dataset:
+        raise ConfigError("the images are missing: --data-dir DIR, or --dataset paddle/NAME")
+
+
+def autocast(args):
+    """A context in which a model computes as ``--amp`` says."""
+    return paddle.amp.auto_cast(dtype=args.amp_dtype) if args.amp else contextlib.nullcontext()
+
+
+def find_checkpoint(path):
+    """``path``, or of a training's folder the checkpoint in it that is furthest; ConfigError if there is none."""
+    path = Path(path)
+    if not path.is_dir() or (path / MANIFEST).exists():
+        return path
+    found = latest_checkpoint(path)
+    if found is None:
+        raise ConfigError(f"{path}: there is no checkpoint in this folder")
+    return found
+
+
+def answer_from_checkpoint(args, checkpoint):
+    """Set the options of model and images that were not given to those of the training that wrote ``checkpoint``.
+
+    ``args.classes`` become the names of its classes, if it knew them.
+    ConfigError if it does not say which model it is of, and nobody else does.
+    """
+    args.classes = None
+    if Path(checkpoint).is_dir():
+        recorded = read_manifest(checkpoint)["args"]
+        args.classes = recorded.get("classes")
+        # Some options say the same: what is given in one of them holds against what is recorded in the other.
+        given = {name for name in _RECORDED if getattr(args, name) is not None}
+        sizes = {"img_size", "input_size"} if given & {"img_size", "input_size"} else set()
+        for name in _RECORDED:
+            if name not in given | sizes:
+                setattr(args, name, recorded.get(name))
+    if args.model is None:
+        raise ConfigError(f"{checkpoint} does not say which model it is of: --model NAME is missing")
+
+
+def build_model(args, **options):
+    """The model that the options name; ``args`` learn its channels and classes."""
+    if args.in_chans is None:
+        args.in_chans = args.input_size[0] if args.input_size else 3
+    if args.input_size and args.input_size[0] != args.in_chans:
+        raise ConfigError(f"--in-chans {args.in_chans} contradicts --input-size {args.input_size}")
+    classes = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    model = create_model(
+        args.model,
+        pretrained=args.pretrained,
+        in_chans=args.in_chans,
+        global_pool=args.gp,
+        **classes,
+        **options,
+        **(args.model_kwargs or {}),
+    )
+    args.num_classes = model.num_classes
+    size = sum(param.size for param in model.parameters() if not param.stop_gradient)
+    _logger.info("%s created, %.2f million parameters", args.model, size / 1e6)
+    return model
+
+
+def open_dataset(args, split, labelled=True, **options):
+    """The images of a split, with the model's number of channels.
+
+    ConfigError for more classes than the model has, unless it does not matter what folders are called: not
+    ``labelled``.
+    """
+    mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
+    if mode is None:
+        raise ConfigError(
+            f"no image file has {args.in_chans} channels; --in-chans can be {', '.join(map(str, IMAGE_MODES))}"
+        )
+    dataset = create_dataset(
+        args.dataset,
+        root=args.data_dir,
+        split=split,
+        class_map=args.class_map if labelled else None,
+        download=args.dataset_download,
+        input_img_mode=mode,
+        target_key=args.target_key,
+        **options,
+    )
+    classes = getattr(dataset, "class_to_idx", None) or {}
+    if labelled and classes and max(classes.values()) >= args.num_classes:
+        raise ConfigError(
+            f"{args.data_dir} has classes up to number {max(classes.values())}, the model only {args.num_classes}: "
+            "--num-classes must be larger"
+        )
+    return dataset
+
+
+def create_evaluation_loader(args, dataset, data_config, batch_size):
+    """The loader of each image once, on one process; ``data_config`` is that of `resolve_data_config`."""
+    return create_loader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=args.workers,
+        distributed=args.distributed,
+        pin_memory=args.pin_mem,
+        use_prefetcher=not args.no_prefetcher,
+        tta=args.tta,
+        **data_config,
+    )
+
+
+def with_progress(loader, interval, what):
+    """The loader's batches; every ``interval`` of them it is logged how far it is, and how fast."""
+    started, images = time.perf_counter(), 0
+    for number, batch in enumerate(loader, 1):
+        yield batch
+        images += len(batch[1]) * world_size()
+        if number % interval == 0:
+            rate = images / (time.perf_counter() - started)
+            _logger.info("%s: [%d/%d] %.0f images/s", what, number, len(loader), rate)
+
+
+def write_rows(path, rows, form):
+    """Write dicts with equal keys to a file: ``csv``, or ``json``, a list of objects. Lists in CSV cells are JSON."""
+    text = io.StringIO()
+    if form == "csv":
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows
+        )
+    else:
+        json.dump(rows, text, indent=4)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def as_yaml(args):
+    """The options as text that ``--config`` reads."""
+    return yaml.safe_dump(vars(args), sort_keys=False)

@@ -1,0 +1,57 @@
+"""Average the weights of checkpoints: ``python tools/avg_checkpoints.py --input DIR --output FILE.pdparams``."""
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.utils import average_checkpoints, natural_key, save_arrays, setup_default_logging
+from pimm.utils.checkpoint import EMA, read_manifest
+from pimm.utils.cli import Parser, run
+
+_logger = logging.getLogger("average")
+
+
+def make_parser():
+    parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder with the checkpoints")
+    parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
+    parser.add_argument("--output", default="averaged.pdparams", metavar="FILE", help="(default: averaged.pdparams)")
+    parser.add_argument("-n", type=int, default=10, metavar="N", help="how many of the best (default: 10)")
+    parser.add_argument("--no-sort", action="store_true", help="take all, good or bad, and files without a metric")
+    parser.add_argument("--no-use-ema", action="store_true", help="leave averaged weights in the checkpoints aside")
+    return parser
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    setup_default_logging()
+    if Path(args.output).exists():
+        raise ConfigError(f"{args.output} is there already")
+    if args.n < 1:
+        raise ConfigError(f"-n is at least 1, not {args.n}")
+    found = sorted(Path(args.input).glob(args.filter), key=lambda path: natural_key(path.name))
+    if not found:
+        raise ConfigError(f"nothing in {args.input} has a name like {args.filter}")
+    chosen = found if args.no_sort else choose_best(found, args.n)
+    use_ema = not args.no_use_ema and all(path.is_dir() and EMA in read_manifest(path)["files"] for path in chosen)
+    for path in chosen:
+        _logger.info("%s", path)
+    save_arrays(args.output, average_checkpoints(chosen, use_ema))
+    _logger.info("the mean of %d%s is %s", len(chosen), " moving averages" if use_ema else "", args.output)
+
+
+def choose_best(paths, count):
+    """The checkpoints with the best metrics, the best first: the highest, or of a loss the lowest."""
+    manifests = {path: read_manifest(path) for path in paths}
+    unranked = [str(path) for path in paths if manifests[path].get("metric") is None]
+    if unranked:
+        raise CheckpointError(f"{unranked[0]} has no metric to be ranked by; --no-sort takes all")
+    is_loss = manifests[paths[0]]["args"].get("eval_metric") == "loss"
+    return sorted(paths, key=lambda path: manifests[path]["metric"], reverse=not is_loss)[:count]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,177 @@
+"""Classify images: ``python tools/pimm_inference.py --data-dir DIR --checkpoint PATH ...``, with timm's options.
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch --nproc_per_node N``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
+
+# isort: split
+import paddle
+from paddle.nn import functional as F
+
+from pimm.data import resolve_data_config
+from pimm.data.class_map import load_class_map
+from pimm.data.imagenet import imagenet_classes
+from pimm.data.tta import reduce_tta
+from pimm.errors import ConfigError
+from pimm.models import load_checkpoint
+from pimm.scripts import (
+    add_data_options,
+    add_device_options,
+    add_model_options,
+    answer_from_checkpoint,
+    autocast,
+    build_model,
+    create_evaluation_loader,
+    find_checkpoint,
+    open_dataset,
+    start,
+    with_progress,
+    write_rows,
+)
+from pimm.utils import all_reduce_sum, is_primary
+from pimm.utils.cli import Parser, run
+
+ENDINGS = {"csv": ".csv", "json": ".json", "json-record": "-record.json"}
+
+# Of a line "n01440764 tench, Tinca tinca".
+IMAGENET_LABELS = {
+    "name": lambda line: line.partition(" ")[0],
+    "description": lambda line: line.partition(" ")[2].partition(",")[0],
+    "detailed": lambda line: line.partition(" ")[2],
+}
+
+
+def make_parser():
+    parser = Parser(description="Classify images.")
+    add_data_options(parser)
+    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
+    add_model_options(parser)
+    parser.add_argument("--checkpoint", default="", metavar="PATH", help="weights, or the folder of a training")
+    parser.add_argument("--use-ema", action="store_true", help="take the averaged weights")
+    parser.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
+    add_device_options(parser)
+    parser.add_argument("-b", "--batch-size", type=int, default=256, metavar="N", help="images of one process")
+    group = parser.add_argument_group("Results")
+    group.add_argument("--results-dir", "--output-dir", default=".", metavar="DIR", help="(default: this folder)")
+    group.add_argument("--results-file", metavar="NAME", help="without ending (default: model and size)")
+    group.add_argument("--results-format", nargs="+", default=["csv"], choices=tuple(ENDINGS), help="(default: csv)")
+    group.add_argument("--results-separate-col", action="store_true", help="a column for each of the classes")
+    group.add_argument("--topk", type=int, default=1, metavar="N", help="likeliest classes; 0 for all, in their order")
+    group.add_argument("--fullname", action="store_true", help="paths of the images, not only their last part")
+    group.add_argument("--filename-col", default="filename", metavar="NAME")
+    group.add_argument("--index-col", default="index", metavar="NAME")
+    group.add_argument("--label-col", default="label", metavar="NAME")
+    group.add_argument("--output-col", metavar="NAME", help="(default: prob or logit)")
+    group.add_argument("--output-type", default="prob", choices=("prob", "logit"))
+    group.add_argument("--label-type", default="description", choices=("none", *IMAGENET_LABELS), help="of ImageNet's")
+    group.add_argument("--include-index", action="store_true", help="of the class, beside its label")
+    group.add_argument("--exclude-output", action="store_true", help="leave out the probabilities")
+    group.add_argument("--no-console-output", action="store_true", help="do not print the results")
+    return parser
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    start(args)
+    if not args.checkpoint and not args.pretrained:
+        raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
+    checkpoint = find_checkpoint(args.checkpoint)
+    answer_from_checkpoint(args, checkpoint)
+    model = build_model(args)
+    load_checkpoint(model, checkpoint, use_ema=args.use_ema)
+    model.eval()
+    config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
+    dataset = open_dataset(args, args.split, labelled=False)
+    outputs, indices = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
+    if not is_primary(args):
+        return
+    labels = class_names(args)
+    names = dataset.filenames(basename=not args.fullname)
+    rows = [make_row(args, *row, labels) for row in zip(names, outputs.tolist(), indices.tolist())]
+    folder = Path(args.results_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
+    for form in args.results_format:
+        path, by_name = folder / f"{stem}{ENDINGS[form]}", form == "json"
+        write_rows(path, keyed(args, rows) if by_name else rows, form)
+    if not args.no_console_output:
+        print(f"--result\n{json.dumps(keyed(args, rows), indent=4)}")
+
+
+@paddle.no_grad()
+def classify(args, model, loader):
+    """Probabilities or logits [images, k] of the ``topk`` likeliest classes, and their indices, of all processes."""
+    outputs, indices, kept = [], [], args.topk or args.num_classes
+    for images, labels in with_progress(loader, args.log_interval, "Inference"):
+        with autocast(args):
+            logits, _ = reduce_tta(model(images), labels, args.tta)
+        output = logits.astype("float32")
+        output = F.softmax(output, axis=1) if args.output_type == "prob" else output
+        if args.topk:
+            output, index = output.topk(min(kept, args.num_classes), axis=1)
+            indices.append(index.numpy())
+        outputs.append(output.numpy())
+    count, width = len(loader.dataset), min(kept, args.num_classes)
+    everywhere = np.arange(width)[None].repeat(count, 0)
+    if args.topk:
+        everywhere = gather(args, indices, count, width, np.int64)
+    return gather(args, outputs, count, width, np.float32), everywhere
+
+
+def gather(args, batches, count, width, dtype):
+    """What every process has of its images, of which it has each ``world_size``-th, as one array [count, width]."""
+    rows = np.zeros((count, width), dtype)
+    if batches:
+        rows[args.rank :: args.world_size] = np.concatenate(batches)
+    return all_reduce_sum(paddle.to_tensor(rows)).numpy()
+
+
+def class_names(args):
+    """Names of the classes by index: of the class map, of the training that the checkpoint is of, or ImageNet's."""
+    if args.label_type == "none":
+        return None
+    if args.class_map:
+        return {index: name for name, index in load_class_map(args.class_map, args.data_dir).items()}
+    if args.classes:
+        return dict(enumerate(args.classes))
+    if args.num_classes == 1000:
+        return dict(enumerate(map(IMAGENET_LABELS[args.label_type], imagenet_classes())))
+    return None
+
+
+def make_row(args, name, outputs, indices, labels):
+    """An image's columns: single values, lists, or with ``--results-separate-col`` a column for each class."""
+    columns = {}
+    if args.topk and (args.include_index or not labels):
+        columns[args.index_col] = indices
+    if args.topk and labels:
+        columns[args.label_col] = [labels.get(index, str(index)) for index in indices]
+    if not args.exclude_output:
+        columns[args.output_col or args.output_type] = outputs
+    row = {args.filename_col: name}
+    for column, values in columns.items():
+        if len(values) == 1:
+            row[column] = values[0]
+        elif args.results_separate_col:
+            row.update({f"{column}_{number}": value for number, value in enumerate(values)})
+        else:
+            row[column] = values
+    return row
+
+
+def keyed(args, rows):
+    """The rows' columns by the images' names."""
+    return {row[args.filename_col]: {key: row[key] for key in row if key != args.filename_col} for row in rows}
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,160 @@
+"""Measure models on images: ``python tools/pimm_validate.py --data-dir DIR --checkpoint PATH``, with timm's options.
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch --nproc_per_node N``: each
+image counts once, whatever the number of processes.
+"""
+
+import argparse
+import glob
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pimm import list_models
+from pimm.data import resolve_data_config
+from pimm.errors import ConfigError
+from pimm.models import load_checkpoint
+from pimm.scripts import (
+    add_data_options,
+    add_device_options,
+    add_model_options,
+    answer_from_checkpoint,
+    autocast,
+    build_model,
+    create_evaluation_loader,
+    open_dataset,
+    start,
+    with_progress,
+    write_rows,
+)
+from pimm.utils import check_batch_size_retry, decay_batch_step, evaluate, is_primary
+from pimm.utils.checkpoint import MANIFEST, list_checkpoints
+from pimm.utils.cli import Parser, run
+
+_logger = logging.getLogger("validate")
+
+
+def make_parser():
+    parser = Parser(description="Measure models on images.")
+    add_data_options(parser)
+    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
+    parser.add_argument("--num-samples", type=int, metavar="N", help="in wds shards that do not say")
+    add_model_options(parser)
+    group = parser.add_argument_group("Weights")
+    group.add_argument(
+        "--checkpoint",
+        default="",
+        metavar="PATH",
+        help="checkpoint, or a folder of them; {model} in it stands for the model's name, where --model is several: a "
+        "wildcard, a text file of names, or all",
+    )
+    group.add_argument("--use-ema", action="store_true", help="take the averaged weights")
+    group.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
+    add_device_options(parser)
+    parser.add_argument("-b", "--batch-size", type=int, default=256, metavar="N", help="images of one process")
+    parser.add_argument("--retry", action="store_true", help="try smaller batches where memory does not suffice")
+    parser.add_argument("--results-file", default="", metavar="FILE", help="where to write the results")
+    parser.add_argument("--results-format", choices=("csv", "json"), help="(default: by the file's name, or csv)")
+    return parser
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    start(args)
+    if not args.checkpoint and not args.pretrained:
+        raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
+    results = [
+        validate_with_retries(argparse.Namespace(**{**vars(args), "model": model, "checkpoint": checkpoint}))
+        for model, checkpoint in find_weights(args)
+    ]
+    results.sort(key=lambda result: result["top1"], reverse=True)
+    if not is_primary(args):
+        return
+    if args.results_file:
+        form = args.results_format or ("json" if args.results_file.endswith(".json") else "csv")
+        write_rows(args.results_file, results, form)
+    print(f"--result\n{json.dumps(results if len(results) > 1 else results[0], indent=4)}")
+
+
+def find_weights(args):
+    """Pairs of a model's name, None where the checkpoint must know it, and a checkpoint."""
+    return [
+        (model, checkpoint)
+        for model in find_models(args.model)
+        for checkpoint in find_checkpoints(args.checkpoint.replace("{model}", model or ""))
+    ]
+
+
+def find_models(text):
+    if text is None:
+        return [None]
+    if text == "all" or any(letter in text for letter in "*?["):
+        names = list_models("" if text == "all" else text)
+        if not names:
+            raise ConfigError(f"no model has a name like {text}; pimm.list_models() names them all")
+        return names
+    if Path(text).is_file():
+        return [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]
+    return [text]
+
+
+def find_checkpoints(path):
+    if glob.has_magic(path):
+        found = sorted(glob.glob(path))
+    elif Path(path).is_dir() and not Path(path, MANIFEST).exists():
+        found = [str(folder) for folder in list_checkpoints(path, "checkpoint")]
+        found = found or sorted(map(str, Path(path).glob("*.pdparams")))
+    else:
+        return [path]
+    if not found:
+        raise ConfigError(f"{path}: there is no checkpoint here")
+    return found
+
+
+def validate_with_retries(args):
+    """`validate`, where memory does not suffice again with smaller batches, if this is asked for."""
+    while True:
+        try:
+            return validate(args)
+        except (RuntimeError, MemoryError) as error:
+            smaller = decay_batch_step(args.batch_size)
+            out_of_memory = isinstance(error, MemoryError) or "memory" in str(error).lower()
+            if not (args.retry and out_of_memory and smaller and check_batch_size_retry(str(error))):
+                raise
+            _logger.warning("batches of %d do not fit into memory; trying %d", args.batch_size, smaller)
+            args.batch_size = smaller
+
+
+def validate(args):
+    """What a model with the weights of a checkpoint reaches, as a row of results."""
+    answer_from_checkpoint(args, args.checkpoint)
+    model = build_model(args)
+    if args.checkpoint:
+        load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
+    model.eval()
+    config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
+    dataset = open_dataset(args, args.split, num_samples=args.num_samples)
+    loader = create_evaluation_loader(args, dataset, config, args.batch_size)
+    with autocast(args):
+        found = evaluate(model, with_progress(loader, args.log_interval, "Test"), args.tta)
+    parameters = sum(param.size for param in model.parameters() if not param.stop_gradient)
+    return {
+        "model": args.model,
+        "checkpoint": args.checkpoint,
+        "top1": round(found["top1"], 4),
+        "top1_err": round(100 - found["top1"], 4),
+        "top5": round(found["top5"], 4),
+        "top5_err": round(100 - found["top5"], 4),
+        "loss": found["loss"],
+        "param_count": round(parameters / 1e6, 2),
+        "img_size": config["input_size"][-1],
+        "crop_pct": config["crop_pct"],
+        "interpolation": config["interpolation"],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
