@@ -269,9 +269,6 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
     def shared_layers(self) -> Iterator[nn.Layer]:
         yield from (self.first_conv, self.conv_last, self.classifier)
 
-    def counted_layers(self) -> Iterator[nn.Layer]:
-        return self.shared_layers()
-
 
 def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) -> ShuffleChoices:
     widths = widths_inside(out_chs, ratios)
