@@ -326,4 +326,4 @@ class Trainer:
 
 
 def _text(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not np.isnan(value))
