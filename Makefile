@@ -1,4 +1,4 @@
-# `make test` and `make demo` need Python 3.9 or newer and make; each sets up its own environment in .venv first.
+# `make test`, `make demo` and `make demo-spos` need Python 3.9 or newer and make; each sets up its own environment in .venv first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ VENV := .venv
 # requirement makes the environment anew.
 INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
 
-.PHONY: test demo clean
+.PHONY: test demo demo-spos clean
 
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -15,6 +15,9 @@ test: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m cream.demo
+
+demo-spos: $(INSTALLED)
+	$(VENV)/bin/python -m cream.demo spos
 
 $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \

@@ -34,7 +34,11 @@ CROP_SCALE = Rule(
 WEIGHTS = Rule("none below 0 and at least one above", lambda value: value and min(value) >= 0 and sum(value) > 0)
 DEPTHS = Rule("five of them, each at least 1", lambda value: len(value) == 5 and min(value) >= 1)
 EACH_AT_LEAST_1 = Rule("each at least 1", lambda value: value and min(value) >= 1)
-EVEN = Rule("each an even number above 0", lambda value: value and all(n > 0 and n % 2 == 0 for n in value))
+# A block that halves the image puts what it makes beside all that it takes, and the first one takes 16 channels.
+WIDENING = Rule(
+    "even numbers, each above the one before it, the first above 16",
+    lambda value: value and all(low < high and high % 2 == 0 for low, high in zip((16, *value), value)),
+)
 ABOVE_ZERO_EACH = Rule("each above 0", lambda value: value and min(value) > 0)
 STAGES = Rule("no stage of them empty", lambda value: value and all(value))
 
@@ -71,7 +75,7 @@ class Net:
 
     SELECTION: int = key(14)
     INPUT_ARCH: Optional[ArchLists] = key(None, STAGES)  # NNI's
-    INITIAL_WEIGHTS: Optional[str] = key(None)  # ours: what a retraining starts from, such as architecture.pdparams
+    INITIAL_WEIGHTS: Optional[str] = key(None)  # ours: what a training starts from, such as architecture.pdparams
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"))
     DROPOUT_RATE: float = key(0.0, Rule("at least 0 and below 1", lambda value: 0 <= value < 1))
     EMA: Ema = section(Ema)
@@ -105,7 +109,7 @@ class Shuffle:
     """SPOS's space of ShuffleNetV2 blocks: blocks and channels of its stages, ratios of the channels inside a block."""
 
     DEPTHS: tuple[int, ...] = key((4, 4, 8, 4), EACH_AT_LEAST_1)
-    CHANNELS: tuple[int, ...] = key((64, 160, 320, 640), EVEN)
+    CHANNELS: tuple[int, ...] = key((64, 160, 320, 640), WIDENING)
     RATIOS: Numbers = key((1.0,), ABOVE_ZERO_EACH)  # several search channels too; the paper's are 0.2, 0.4, ... 2.0
 
 
