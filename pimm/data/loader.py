@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import paddle
@@ -14,7 +15,7 @@ from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
 from pimm.data.transforms import Normalize, pair
 from pimm.data.transforms_factory import create_transform, scaled_size
 from pimm.data.tta import CollateViews
-from pimm.data.workers import BatchReader, Task, WorkerPool
+from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
 from pimm.errors import ConfigError
 from pimm.utils.distributed import rank, world_size
 
@@ -61,7 +62,7 @@ class Loader:
         sampler: ``BatchPlan`` of the dataset.
         num_workers: processes; 0 reads in this one.
         seed: of all that is drawn for images and batches.
-        worker_seeding: see ``pimm.data.workers.seed_worker``.
+        worker_seeding, batch_bytes: see ``pimm.data.workers.WorkerPool``.
         persistent_workers: keep the processes between epochs. They keep the dataset as it was when they started.
         read_ahead: let them begin the next epoch while this one ends; for this they are kept too.
     """
@@ -76,6 +77,7 @@ class Loader:
         worker_seeding="all",
         persistent_workers=False,
         read_ahead=False,
+        batch_bytes=0,
     ):
         self.dataset = dataset
         self.sampler = sampler
@@ -85,6 +87,7 @@ class Loader:
         self.worker_seeding = worker_seeding
         self.persistent_workers = persistent_workers or read_ahead
         self.read_ahead = read_ahead
+        self.batch_bytes = batch_bytes
         self._kept = None  # of the last pass: (pool, the tasks it was given in advance, whether it mixes)
 
     def __len__(self):
@@ -110,7 +113,7 @@ class Loader:
         """Yield (key of the batch, images, labels) of the next pass, as arrays or tensors on the CPU or the device."""
         epoch, batches = self.sampler.batches()
         tasks = [Task(epoch, indices) for indices in batches]
-        if not self.num_workers or not tasks:
+        if not self.num_workers or not tasks or not CAN_FORK:
             pairs = map(self._reader().read_here, tasks)
         elif self.persistent_workers:
             pairs = self._from_kept_workers(tasks)
@@ -123,7 +126,9 @@ class Loader:
 
     def _new_pool(self, tasks):
         workers, key = min(self.num_workers, len(tasks)), (self.seed, tasks[0].epoch, self.sampler.rank)
-        return WorkerPool(self._reader(), tasks, workers, self.worker_seeding, key)
+        pool = WorkerPool(self._reader(), workers, self.worker_seeding, key, self.batch_bytes)
+        pool.add(tasks)
+        return pool
 
     def _from_new_workers(self, tasks):
         """Forking anew each epoch takes 15 ms a worker."""
@@ -147,7 +152,7 @@ class Loader:
             pool.close()
             return None
         if not ahead:
-            pool.wake(tasks)
+            pool.add(tasks)
         return pool
 
 
@@ -375,13 +380,15 @@ def create_loader(
         tta=tta,
         **erasing,
     )
+    img_size = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
     if draft:
         if crop_border_pixels or tf_preprocessing:
             raise ConfigError("draft decoding goes neither with crop_border_pixels nor with tf_preprocessing")
-        img_size = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
         _decode_small(dataset, img_size if is_training else scaled_size(img_size, crop_pct))
     number, world = (rank(), world_size()) if distributed else (0, 1)
     collate_fn = collate_fn or (fast_collate if use_prefetcher else default_collate)
+    channels = input_size[0] if isinstance(input_size, (tuple, list)) and len(input_size) == 3 else len(mean)
+    image_bytes = channels * math.prod(img_size) * (1 if use_prefetcher else 4)
     loader = Loader(
         dataset,
         _batch_plan(dataset, num_aug_repeats, batch_size, is_training, number, world, seed),
@@ -391,10 +398,10 @@ def create_loader(
         worker_seeding,
         persistent_workers,
         read_ahead=use_multi_epochs_loader,
+        batch_bytes=batch_size * max(num_aug_splits, tta, 1) * image_bytes,
     )
     if not use_prefetcher:
         return loader
-    channels = input_size[0] if isinstance(input_size, (tuple, list)) and len(input_size) == 3 else len(mean)
     if not is_training or no_aug:
         erasing["re_prob"] = 0.0
     return PrefetchLoader(loader, mean, std, channels, device, img_dtype, fp16, **erasing)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+import mmap
+import multiprocessing
 import os
 import random
 import signal
-import threading
-import time
+import sys
 import traceback
 import weakref
 from collections import deque
+from multiprocessing import connection
 from multiprocessing.pool import RemoteTraceback
 from typing import NamedTuple
 
 import numpy as np
 import paddle
 from paddle.base import core
+from paddle.io.dataloader import worker as paddle_worker
 
 from pimm.data.seeding import COLLATE_STREAM, WORKER_STREAM, preserved_streams, seed_streams
 from pimm.errors import DataError
 
-_PREFETCH = 2  # batches that each worker has been asked for
+CAN_FORK = sys.platform == "linux"  # elsewhere Paddle's own loader has no processes either
+_AHEAD = 2  # batches that each worker has been asked for
+_SLOTS = _AHEAD + 1  # and one more that is being used
 _RESPITE = 30  # seconds that a worker lives on after SIGTERM
 
 
@@ -59,40 +63,74 @@ class BatchReader:
             return self[task]
 
 
-class _Guarded(paddle.io.Dataset):
-    """The reader as a worker runs it: what goes wrong comes back beside the batch, for an exception would be lost.
+class _Slots:
+    """Memory of one worker that both sides see, for images of a batch at a time.
 
-    Items are (images, labels, broken images, error, traceback); Paddle ends in silence when a batch has no array.
+    It is made before the fork and used over and over: no copy through a pipe, and no new pages for every batch.
     """
 
-    def __init__(self, reader):
-        super().__init__()
-        self.reader = reader
+    def __init__(self, size):
+        self._slots = [mmap.mmap(-1, size) for _ in range(_SLOTS)] if size else []
+        self._size = size
+        self._next = 0
 
-    def __getitem__(self, task):
-        broken = getattr(self.reader.dataset, "broken", {})
-        known = set(broken)
-        images, labels, error, trace = np.zeros(1), np.zeros(1), None, ""
-        try:
-            images, labels = self.reader[task]
-        except Exception as caught:
-            if isinstance(caught, DataError):
-                error = str(caught)
-            else:
-                error = f"a transform or collate function failed in a data worker: {type(caught).__name__}: {caught}"
-                trace = traceback.format_exc()
-        return images, labels, [(path, broken[path]) for path in broken if path not in known], error, trace
+    def put(self, images):
+        """What to send in place of the images; themselves, if they do not fit."""
+        images = _plain(images)
+        if not isinstance(images, np.ndarray) or not 0 < images.nbytes <= self._size or images.dtype.hasobject:
+            return images
+        stored = _Stored(self._next, images.shape, images.dtype)
+        self.get(stored)[...] = images
+        self._next = (self._next + 1) % _SLOTS
+        return stored
 
-    def __len__(self):
-        return len(self.reader.dataset)
+    def get(self, sent):
+        """The images that were put, to be used before the next batch but one of the worker is asked for."""
+        if not isinstance(sent, _Stored):
+            return sent
+        return np.ndarray(sent.shape, sent.dtype, self._slots[sent.number])
 
 
-def seed_worker(worker_seeding, key, number):
-    """Seed the streams of ``random``, ``numpy.random`` and Paddle in worker ``number``, from ``key`` and the number.
+class _Stored(NamedTuple):
+    """Where images are."""
 
-    This is for draws that are not made for an image or a batch, which have streams of their own. ``worker_seeding``
-    may be a callable that gives the seed from Paddle's ``worker_info``.
-    """
+    number: int
+    shape: tuple
+    dtype: np.dtype
+
+
+def _plain(values):
+    return values.numpy() if isinstance(values, paddle.Tensor) else values
+
+
+class _Result(NamedTuple):
+    """What a worker sends: a batch, what it could not read, and what went wrong if there is no batch."""
+
+    images: object = None
+    labels: object = None
+    broken: tuple = ()  # (path, reason)
+    error: str = ""
+    trace: str = ""
+
+
+def _make(reader, task, slots):
+    broken = getattr(reader.dataset, "broken", {})
+    known = set(broken)
+    images, labels, error, trace = None, None, "", ""
+    try:
+        images, labels = reader[task]
+        images, labels = slots.put(images), _plain(labels)
+    except Exception as caught:
+        if isinstance(caught, DataError):
+            error = str(caught)
+        else:
+            error = f"a transform or collate function failed in a data worker: {type(caught).__name__}: {caught}"
+            trace = traceback.format_exc()
+    return _Result(images, labels, tuple((path, broken[path]) for path in broken if path not in known), error, trace)
+
+
+def _seed_worker(worker_seeding, key, number):
+    """Seed the streams of ``random``, ``numpy.random`` and Paddle for draws that are not for an image or a batch."""
     if callable(worker_seeding):
         seed = worker_seeding(paddle.io.get_worker_info())
         random.seed(seed)
@@ -103,42 +141,40 @@ def seed_worker(worker_seeding, key, number):
     paddle.seed(seed)
 
 
-def _start_worker(worker_seeding, key, number):
-    """Leave Ctrl-C and SIGTERM to the main process, end with it, and take one thread."""
+def _work(reader, number, num_workers, pipe, others, slots, worker_seeding, key):
+    """Make batches until the pipe is closed or the main process gone; Ctrl-C is for that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A cluster sends SIGTERM to all processes at once, and the main one may still have a batch to finish and to save.
-    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_RESPITE))
+    for other in others:  # inherited ends, which would keep pipes open
+        other.close()
     core.set_num_threads(1)
-    seed_worker(worker_seeding, key, number)
+    paddle.set_device("cpu")
+    info = {"id": number, "num_workers": num_workers, "dataset": reader.dataset, "seed": key[0]}
+    paddle_worker._worker_info = paddle_worker.WorkerInfo(**info)  # what get_worker_info() gives
+    _seed_worker(worker_seeding, key, number)
     parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class _Feed:
-    """Tasks as Paddle's loader takes them: whenever there are none left it stops asking, until it is told to."""
-
-    def __init__(self, tasks):
-        self.tasks = deque(tasks)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if not self.tasks:
-            raise StopIteration
-        return [self.tasks.popleft()]
+    while True:
+        while not pipe.poll(1):
+            if os.getppid() != parent:
+                return
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_make(reader, task, slots))
 
 
 _WORKER_DIED = (
-    "a data-loading worker ended unexpectedly; was it killed, or is memory (or shared memory, /dev/shm) used up? "
+    "a data-loading worker ended unexpectedly; was it killed, or is memory used up? "
     "Fewer workers or a smaller batch may help"
 )
+
+
+class _Worker(NamedTuple):
+    """A process as the main one sees it."""
+
+    process: multiprocessing.Process
+    pipe: connection.Connection
+    slots: _Slots
 
 
 class WorkerPool:
@@ -146,57 +182,46 @@ class WorkerPool:
 
     Args:
         reader: ``BatchReader``; the processes keep it as it is now.
-        tasks: the first ones.
         num_workers: processes.
-        worker_seeding, key: see ``seed_worker``.
+        worker_seeding: callable from Paddle's ``worker_info`` to the seed of a worker's own streams; anything else
+            leaves them to follow from ``key`` and the worker's number.
+        key: integers, the first of them the seed of the loader.
+        batch_bytes: that the images of a batch take; more are sent through a pipe, which is slower.
     """
 
-    def __init__(self, reader, tasks, num_workers, worker_seeding="all", key=(0,)):
+    def __init__(self, reader, num_workers, worker_seeding="all", key=(0,), batch_bytes=0):
         self.dataset = reader.dataset
-        self._num_workers = num_workers
-        self._feed = _Feed(tasks)
-        self._batches = iter(
-            paddle.io.DataLoader(
-                _Guarded(reader),
-                batch_sampler=self._feed,
-                collate_fn=lambda batch: batch[0],
-                num_workers=num_workers,
-                prefetch_factor=_PREFETCH,
-                worker_init_fn=functools.partial(_start_worker, worker_seeding, key),
-                timeout=1,  # seconds between looks at whether the workers live
-            )
-        )
-        # Paddle's own threads keep its iterator alive, so that it is never collected, and complains in the end.
-        self._end = weakref.finalize(self, self._batches._try_shutdown_all)
+        self._tasks = deque()
+        self._sent = self._taken = 0
+        self._workers = []
+        context = multiprocessing.get_context("fork")
+        for number in range(num_workers):
+            slots = _Slots(batch_bytes)
+            pipe, far_end = context.Pipe()
+            others = [pipe, *(worker.pipe for worker in self._workers)]
+            args = (reader, number, num_workers, far_end, others, slots, worker_seeding, key)
+            process = context.Process(target=_work, args=args, daemon=True)
+            process.start()
+            far_end.close()
+            self._workers.append(_Worker(process, pipe, slots))
+        self._end = weakref.finalize(self, _end_workers, self._workers, os.getpid())
 
     def add(self, tasks):
         """More tasks, for when those before are done."""
-        self._feed.tasks.extend(tasks)
-
-    def wake(self, tasks):
-        """More tasks for idle workers, whose batches have all been taken.
-
-        Paddle's own way to keep workers waits half a second at every start.
-        """
-        self.add(tasks)
-        for _ in range(min(len(tasks), _PREFETCH * self._num_workers)):
-            self._batches._try_put_indices()
+        self._tasks.extend(tasks)
+        self._send()
 
     def take(self, count):
-        """Yield the next ``count`` batches (images, labels). Ends the processes if it is left before, or fails."""
+        """Yield the next ``count`` batches (images, labels). Ends the processes if it is left before, or fails.
+
+        Images may lie in shared memory, and change after the next batch has been asked for.
+        """
         taken = 0
         try:
             while taken < count:
-                try:
-                    images, labels, broken, error, trace = next(self._batches)
-                except (StopIteration, SystemError) as died:
-                    raise DataError(_WORKER_DIED) from died
-                for path, reason in broken:
-                    self.dataset.skip(path, reason)
-                if error:
-                    raise DataError(error) from (RemoteTraceback(trace) if trace else None)
+                batch = self._receive()
                 taken += 1
-                yield images, labels
+                yield batch
         finally:
             if taken < count:
                 self.close()
@@ -204,3 +229,38 @@ class WorkerPool:
     def close(self):
         """End the processes, as also happens when the pool is no longer used, or the program ends."""
         self._end()
+
+    def _send(self):
+        try:
+            while self._tasks and self._sent - self._taken < _AHEAD * len(self._workers):
+                self._workers[self._sent % len(self._workers)].pipe.send(self._tasks.popleft())
+                self._sent += 1
+        except OSError as error:
+            raise DataError(_WORKER_DIED) from error
+
+    def _receive(self):
+        worker = self._workers[self._taken % len(self._workers)]
+        try:
+            connection.wait([worker.pipe, worker.process.sentinel])
+            result = worker.pipe.recv() if worker.pipe.poll() else None
+        except (EOFError, OSError):
+            result = None
+        if result is None:
+            raise DataError(_WORKER_DIED)
+        self._taken += 1
+        self._send()
+        for path, reason in result.broken:
+            self.dataset.skip(path, reason)
+        if result.error:
+            raise DataError(result.error) from (RemoteTraceback(result.trace) if result.trace else None)
+        return worker.slots.get(result.images), result.labels
+
+
+def _end_workers(workers, owner):
+    if os.getpid() != owner:  # a forked process that clears away what it inherited
+        return
+    for worker in workers:
+        worker.pipe.close()
+        worker.process.kill()  # in the middle of a batch that nobody wants; there is nothing to save
+    for worker in workers:
+        worker.process.join()
