@@ -5,6 +5,7 @@ Runs from a clone that is not installed, and under ``python -m paddle.distribute
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -91,11 +92,15 @@ def main(argv=None):
     model.eval()
     config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
     dataset = open_dataset(args, args.split, labelled=False)
+    names = dataset.filenames(basename=not args.fullname)
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"several images have the same name, such as {Counter(names).most_common(1)[0][0]}: --fullname"
+        )
     outputs, indices = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
     if not is_primary(args):
         return
     labels = class_names(args)
-    names = dataset.filenames(basename=not args.fullname)
     rows = [make_row(args, *row, labels) for row in zip(names, outputs.tolist(), indices.tolist())]
     folder = Path(args.results_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,318 @@
+"""The four scripts of timm, on a net of two layers and images of eight pixels."""
+
+import csv
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from image_files import pack
+from PIL import Image
+from script_net import load_script
+
+from pimm.data import create_dataset, create_loader
+from pimm.models import create_model, load_checkpoint
+from pimm.utils import average_checkpoints, load_arrays, read_checkpoint
+from pimm.utils.cli import run
+
+ROOT = Path(__file__).parents[1]
+avg_checkpoints, pimm_inference, pimm_train, pimm_validate = (
+    load_script(f"tools/{name}.py") for name in ("avg_checkpoints", "pimm_inference", "pimm_train", "pimm_validate")
+)
+CLASSES = ("dark", "grey", "light")
+NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
+BRIEF = ("--epochs", "2", "--warmup-epochs", "0", "--lr", "0.1", "--log-interval", "1")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """``train`` with eight and ``val`` with five images a class, told apart by brightness."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for level, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.normal(60 + 60 * level, 30, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{name}{number}.png")
+    return str(folder)
+
+
+def train(images, output, name, *options):
+    """The folder of a finished training."""
+    pimm_train.main([images, *NET, *BRIEF, "--output", str(output), "--experiment", name, *options])
+    return Path(output, name)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def result(capsys):
+    """What a script printed after ``--result``."""
+    return json.loads(capsys.readouterr().out.rpartition("--result\n")[2])
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    return train(images, tmp_path_factory.mktemp("output"), "net", "--model-ema", "--model-ema-decay", "0.5")
+
+
+def test_training_learns_and_writes_its_summary(images, trained, tmp_path, capsys):
+    first, second = rows(trained / "summary.csv")
+    assert list(first) == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
+    assert (first["epoch"], second["epoch"], first["lr"]) == ("0", "1", "0.1")
+    assert float(second["lr"]) == pytest.approx(0.05)  # half of a cosine
+    assert float(second["eval_loss"]) < float(first["eval_loss"]) < np.log(3) + 0.5
+    assert json.loads((trained / "checkpoint-1" / "manifest.json").read_text())["args"]["classes"] == list(CLASSES)
+    again = ["--config", str(trained / "args.yaml"), "--output", str(tmp_path), "--experiment", "again"]
+    pimm_train.main(again)
+    assert (tmp_path / "again" / "summary.csv").read_text() == (trained / "summary.csv").read_text()
+    best, other = (entry["validation"]["top1"] for entry in result(capsys))
+    assert best == max(float(first["eval_top1"]), float(second["eval_top1"])) >= other
+
+
+RECIPES = {
+    "plain": (),
+    "mixing": ("--mixup", "0.4", "--cutmix", "1", "--model-ema", "--drop", "0.3", "--bce-loss", "--reprob", "0.5"),
+    "plateau": ("--no-prefetcher", "--mixup", "0.4", "--sched", "plateau", "--patience-epochs", "0", "--opt", "adamw"),
+    "grouped": ("--grad-accum-steps", "2", "--sched-on-updates", "--clip-grad", "0.1", "--aa", "rand-m5"),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_resumed_training_is_the_same_bit_for_bit(images, tmp_path, recipe):
+    options = ["-b", "4", "--epochs", "3", "--recovery-interval", "2", *RECIPES[recipe]]
+    whole = train(images, tmp_path, "whole", *options)
+    inside = sorted(path.name for path in whole.glob("recovery-*"))[0]
+    for start in ("checkpoint-0", inside):
+        resumed = train(images, tmp_path, f"from-{start}", *options, "--resume", str(whole / start))
+        assert rows(resumed / "summary.csv") == rows(whole / "summary.csv")[-len(rows(resumed / "summary.csv")) :]
+        ours, theirs = (read_checkpoint(folder / "checkpoint-2").files for folder in (resumed, whole))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_equal(ours[name], theirs[name], err_msg=f"{start} {name}")
+
+
+def test_going_on_with_weights_alone_or_from_another_epoch(images, trained, tmp_path):
+    options = ("--model-ema", "--resume", str(trained), "--epochs", "3")
+    assert [
+        row["epoch"] for row in rows(train(images, tmp_path, "a", *options, "--no-resume-opt") / "summary.csv")
+    ] == ["2"]
+    assert [
+        row["epoch"] for row in rows(train(images, tmp_path, "b", *options, "--start-epoch", "1") / "summary.csv")
+    ] == [
+        "1",
+        "2",
+    ]
+
+
+def test_batches_of_one_update_are_as_one_large_batch(images, tmp_path):
+    options = ("--model-kwargs", "norm=False", "--no-aug", "--epochs", "1")
+    weights = [
+        load_arrays(train(images, tmp_path, str(size), *options, *more) / "checkpoint-0" / "model.pdparams")
+        for size, more in ((4, ("-b", "4", "--grad-accum-steps", "3")), (12, ("-b", "12")))
+    ]
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("mode", [(), ("--no-prefetcher",)])
+def test_images_have_the_models_channels(images, tmp_path, channels, mode, capsys):
+    folder = train(images, tmp_path, "net", "--in-chans", str(channels), "--epochs", "1", *mode)
+    assert load_arrays(folder / "checkpoint-0" / "model.pdparams")["conv.weight"].shape == (4, channels, 3, 3)
+    pimm_validate.main([images, "-j", "0", "--checkpoint", str(folder), *mode])
+    assert result(capsys)["loss"] == pytest.approx(float(rows(folder / "summary.csv")[0]["eval_loss"]), rel=1e-6)
+
+
+def test_validation_gives_what_the_training_said(images, trained, tmp_path, capsys):
+    last = rows(trained / "summary.csv")[-1]
+    pimm_validate.main([images, "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), "--use-ema", "-b", "6"])
+    found = result(capsys)
+    assert (found["model"], found["img_size"], found["param_count"]) == ("script_net", 8, 0.0)
+    assert found["loss"] == float(last["eval_loss"])
+    assert found["top1"] == pytest.approx(float(last["eval_top1"]), abs=1e-4)
+    assert found["top1"] + found["top1_err"] == 100
+    for name in ("all.csv", "all.json"):
+        pimm_validate.main([images, "-j", "0", "--checkpoint", str(trained), "--results-file", str(tmp_path / name)])
+    both = json.loads((tmp_path / "all.json").read_text())
+    assert {Path(entry["checkpoint"]).name for entry in both} == {"checkpoint-0", "checkpoint-1"}
+    assert both[0]["top1"] >= both[1]["top1"]
+    assert [float(row["loss"]) for row in rows(tmp_path / "all.csv")] == [entry["loss"] for entry in both]
+
+
+def test_many_models_by_wildcard_and_by_file(images, trained, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("script_net\n")
+    (tmp_path / "script_net.pdparams").write_bytes((trained / "checkpoint-1" / "model.pdparams").read_bytes())
+    losses = []
+    for names in ("script_n*", str(tmp_path / "names.txt")):
+        weights = str(tmp_path / "{model}.pdparams")
+        pimm_validate.main([images, "--model", names, "--num-classes", "3", "-j", "0", "--checkpoint", weights])
+        losses.append(result(capsys)["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_views_of_each_image_are_averaged(images, trained, capsys):
+    losses = []
+    for tta in ("0", "1", "2"):
+        arguments = [images, "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), "--tta", tta]
+        pimm_validate.main(arguments)
+        losses.append(result(capsys)["loss"])
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[2] == pytest.approx(losses[0], rel=0.2)
+
+
+def probabilities(images, checkpoint):
+    net = create_model("script_net", num_classes=3)
+    load_checkpoint(net, checkpoint)
+    net.eval()
+    loader = create_loader(create_dataset("", images, "val"), (3, 8, 8), 15, num_workers=0, crop_pct=1.0)
+    return paddle.nn.functional.softmax(net(next(iter(loader))[0]), axis=1).numpy()
+
+
+def test_inference_by_value(images, trained, tmp_path, capsys):
+    checkpoint = trained / "checkpoint-1"
+    common = [images, "-j", "0", "-b", "4", "--checkpoint", str(checkpoint), "--results-dir", str(tmp_path)]
+    options = ["--topk", "2", "--include-index", "--results-format", "csv", "json", "json-record"]
+    pimm_inference.main([*common, *options, "--results-file", "top"])
+    expected = probabilities(images, checkpoint)
+    order = np.argsort(-expected, axis=1)[:, :2]
+    by_name = result(capsys)
+    assert by_name == json.loads((tmp_path / "top.json").read_text())
+    records = json.loads((tmp_path / "top-record.json").read_text())
+    assert [record["filename"] for record in records] == [f"{name}{n}.png" for name in CLASSES for n in range(5)]
+    np.testing.assert_array_equal([record["index"] for record in records], order)
+    np.testing.assert_allclose(
+        [record["prob"] for record in records], np.take_along_axis(expected, order, 1), rtol=1e-5
+    )
+    assert [record["label"] for record in records] == [[CLASSES[index] for index in pair] for pair in order]
+    assert [json.loads(row["index"]) for row in rows(tmp_path / "top.csv")] == order.tolist()
+    options = ["--topk", "0", "--results-separate-col", "--fullname", "--output-col", "p", "--results-file", "all"]
+    pimm_inference.main([*common, *options, "--no-console-output"])
+    table = rows(tmp_path / "all.csv")
+    assert table[0]["filename"] == "dark/dark0.png"
+    np.testing.assert_allclose([[float(row[f"p_{n}"]) for n in range(3)] for row in table], expected, rtol=1e-5)
+
+
+def test_inference_of_images_without_classes(images, trained, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for name in ("dark", "light"):
+        os.link(Path(images, "val", name, f"{name}0.png"), folder / f"{name}.png")
+    (tmp_path / "names.txt").write_text("night\ndusk\nday\n")
+    options = ["--results-dir", str(tmp_path), "--results-file", "r", "--class-map", str(tmp_path / "names.txt")]
+    pimm_inference.main([str(folder), "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), *options])
+    dark, light = rows(tmp_path / "r.csv")
+    expected = probabilities(images, trained / "checkpoint-1")
+    assert float(light["prob"]) == pytest.approx(expected[10].max(), rel=1e-5)
+    assert [dark["label"], light["label"]] == [("night", "dusk", "day")[expected[row].argmax()] for row in (0, 10)]
+
+
+def test_averages_of_checkpoints(trained, images, tmp_path):
+    both = [trained / "checkpoint-0", trained / "checkpoint-1"]
+    cases = {
+        ("-n", "1", "--no-use-ema"): [trained / "model_best"],
+        ("--no-use-ema",): both,
+        ("--no-sort", "--filter", "checkpoint-1"): both[1:],
+    }
+    for number, (options, chosen) in enumerate(cases.items()):
+        output = tmp_path / f"{number}.pdparams"
+        avg_checkpoints.main(["--input", str(trained), "--output", str(output), *options])
+        expected = average_checkpoints(chosen, use_ema="--no-use-ema" not in options)
+        found = load_arrays(output)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+    assert run(functools.partial(avg_checkpoints.main, ["--input", str(trained), "--output", str(output)])) == 2
+
+
+MISTAKES = [
+    (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; near ones are"),
+    (pimm_train, ["{images}", *NET, "--torchcompile"], "there is no option --torchcompile"),
+    (pimm_train, [*NET], "the images are missing: --data-dir DIR"),
+    (pimm_train, ["{images}", *NET, "--model", "mobilenetv3_small_075", "--pretrained"], "no pretrained weights"),
+    (pimm_train, ["{images}", *NET, "--model", "script_nett"], "unknown model 'script_nett'; did you mean script_net"),
+    (pimm_train, ["{images}", *NET, "--num-classes", "2"], "classes up to number 2, the model only 2"),
+    (pimm_train, ["{images}", *NET, "--in-chans", "7"], "no image file has 7 channels; --in-chans can be 1, 2, 3, 4"),
+    (
+        pimm_train,
+        ["{images}", *NET, "--in-chans", "4", "--aa", "v0"],
+        "--aa has no operations for images of 4 channels",
+    ),
+    (pimm_train, ["{images}", *NET, "--val-split", ""], "without --val-split there is no top1"),
+    (pimm_train, ["{images}", *NET, "--opt", "adamm"], "adamm"),
+    (pimm_train, ["{images}", *NET, "--aug-splits", "2", "--mixup", "1"], "do not go with --aug-splits"),
+    (pimm_train, ["{images}", *NET, "--resume", "{images}"], "there is no checkpoint in this folder"),
+    (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; near ones are epochs"),
+    (pimm_train, ["{images}", *NET, "--lr", "1e38", "--epochs", "2"], "try a lower --lr or set --clip-grad"),
+    (pimm_validate, ["{images}"], "--checkpoint PATH is missing"),
+    (pimm_validate, ["{images}", "--checkpoint", "{images}/none.pdparams"], "--model NAME is missing"),
+    (pimm_validate, ["{images}", "--model", "zz*", "--checkpoint", "x"], "no model has a name like zz*"),
+    (pimm_inference, ["{images}", "--model", "script_net"], "--checkpoint PATH is missing"),
+    (avg_checkpoints, ["--input", "{images}"], "has a name like checkpoint-*"),
+    (avg_checkpoints, ["--input", "{images}", "-n", "0"], "-n is at least 1, not 0"),
+]
+
+
+@pytest.mark.parametrize("script, arguments, message", MISTAKES)
+def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, script, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path(images, "typo.yaml").write_text("epochss: 3\n")
+    try:
+        code = run(functools.partial(script.main, [word.replace("{images}", images) for word in arguments]))
+    except SystemExit as left:  # argparse
+        code = left.code
+    assert code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_two_processes_train_as_one(images, tmp_path):
+    options = ["--no-aug", "--epochs", "1"]
+    train(images, tmp_path, "alone", *options, "-b", "12")
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    arguments = [images, *NET, *BRIEF, *options, "-b", "6", "--sync-bn", "--output", str(tmp_path)]
+    outcome = subprocess.run(
+        [*command, "--log_dir", str(tmp_path / "logs"), "tests/script_net.py", *arguments, "--experiment", "two"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    ours, theirs = (load_arrays(tmp_path / name / "checkpoint-0" / "model.pdparams") for name in ("two", "alone"))
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    for column, value in rows(tmp_path / "alone" / "summary.csv")[0].items():
+        assert float(rows(tmp_path / "two" / "summary.csv")[0][column]) == pytest.approx(float(value), rel=1e-4), column
+
+
+IDIOMS = {"timm": "pimm", 'torch.device("cpu")': "paddle.CPUPlace()", "torch": "paddle"}
+
+
+def test_the_ported_script_differs_in_idioms_alone():
+    porting = load_script("docs/make_porting.py")
+    assert porting.main(["--check"]) == 0  # else run docs/make_porting.py
+    for old, new in porting.differing_lines():
+        for idiom, ported in IDIOMS.items():
+            old = old.replace(idiom, ported)
+        assert old == new
+
+
+def test_the_ported_script_runs(images, tmp_path):
+    porting = load_script("docs/porting/train_pimm.py")
+    for split in ("train", "val"):
+        pack(Path(images, split), tmp_path / f"{split}.tar")
+    options = ["--data", str(tmp_path), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "6"]
+    metrics = porting.main([*options, "--model", "script_net", "--warmup-epochs", "0", "--lr", "0.01"])
+    row = rows(tmp_path / "run" / "summary.csv")[0]
+    assert float(row["eval_top1"]) == metrics["top1"]
+    assert float(row["eval_loss"]) == metrics["loss"]
+    assert read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["metric"] == metrics["top1"]
