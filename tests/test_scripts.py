@@ -168,6 +168,24 @@ def test_views_of_each_image_are_averaged(images, trained, capsys):
     assert losses[2] == pytest.approx(losses[0], rel=0.2)
 
 
+def test_smaller_batches_where_memory_does_not_suffice(images, trained, monkeypatch, capsys):
+    sizes = []
+
+    def evaluate(predict, loader, tta):
+        sizes.append(max(len(labels) for _, labels in loader))
+        if sizes[-1] > 5:
+            raise MemoryError("out of memory")
+        return {"loss": 1.0, "top1": 25.0, "top5": 100.0}
+
+    monkeypatch.setattr(pimm_validate, "evaluate", evaluate)
+    arguments = [images, "-j", "0", "-b", "12", "--checkpoint", str(trained / "checkpoint-1")]
+    with pytest.raises(MemoryError):
+        pimm_validate.main(arguments)
+    pimm_validate.main([*arguments, "--retry"])
+    assert sizes == [12, 12, 8, 6, 4]
+    assert result(capsys)["top1_err"] == 75.0
+
+
 def probabilities(images, checkpoint):
     net = create_model("script_net", num_classes=3)
     load_checkpoint(net, checkpoint)
@@ -249,6 +267,11 @@ MISTAKES = [
     (pimm_train, ["{images}", *NET, "--aug-splits", "2", "--mixup", "1"], "do not go with --aug-splits"),
     (pimm_train, ["{images}", *NET, "--resume", "{images}"], "there is no checkpoint in this folder"),
     (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; near ones are epochs"),
+    (
+        pimm_train,
+        ["{images}", *NET, "-c", "{images}/choice.yaml"],
+        "clip_mode is 'nrom'; it can be 'norm', 'value', 'agc'",
+    ),
     (pimm_train, ["{images}", *NET, "--lr", "1e38", "--epochs", "2"], "try a lower --lr or set --clip-grad"),
     (pimm_validate, ["{images}"], "--checkpoint PATH is missing"),
     (pimm_validate, ["{images}", "--checkpoint", "{images}/none.pdparams"], "--model NAME is missing"),
@@ -263,6 +286,7 @@ MISTAKES = [
 def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, script, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path(images, "typo.yaml").write_text("epochss: 3\n")
+    Path(images, "choice.yaml").write_text("clip_mode: nrom\n")
     try:
         code = run(functools.partial(script.main, [word.replace("{images}", images) for word in arguments]))
     except SystemExit as left:  # argparse

@@ -61,10 +61,13 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
         if not isinstance(defaults, dict):
             raise ConfigError(f"{path} does not hold options and their values")
-        known = [action.dest for action in self._actions]
-        for name in defaults:
+        known = {action.dest: action for action in self._actions}
+        for name, value in defaults.items():
             if name not in known:
                 raise ConfigError(f"{path}: there is no option {name}{_near(str(name), known)}")
+            choices = known[name].choices
+            if choices and value is not None and not set(value if isinstance(value, list) else [value]) <= set(choices):
+                raise ConfigError(f"{path}: {name} is {value!r}; it can be {', '.join(map(repr, choices))}")
         return defaults
 
 
