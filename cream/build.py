@@ -42,13 +42,14 @@ from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
 from .child import ChildSpec
-from .config import Config, check_selectable, dump, lasting, load_config
+from .config import check_selectable, dump, lasting, load_config
 from .families import fresh_supernet, given_spec, named_net, search_space
 from .flops import CostTable, cost_tables, count_macs, count_parameters
 from .held_out import Part, hold_out
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import Candidate
+from .settings import Config
 from .space import Arch, SearchSpace, format_arch
 from .steps import CreamStep, SinglePathStep, Update
 from .supernet import SuperNet

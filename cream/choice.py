@@ -19,12 +19,12 @@ from .build import (
     training_loader,
     write_retrain_config,
 )
-from .config import Config
 from .evaluate import recalibrated_bn
 from .latency import read_latency
 from .runlog import log
 from .sampler import Sampler
 from .selection import Candidate, Limit, best_inside, complaints, score, write_architecture, write_candidates
+from .settings import Config
 from .space import Arch
 from .steps import SinglePathStep
 

@@ -13,7 +13,8 @@ from typing import Callable
 _THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
 
 from cream import preemption  # noqa: E402
-from cream.config import Config, load_config  # noqa: E402
+from cream.config import load_config  # noqa: E402
+from cream.settings import Config  # noqa: E402
 from pimm.utils import cli  # noqa: E402
 
 NNI_OPTIONS = (

@@ -37,11 +37,12 @@ from .build import (
     write_config,
 )
 from .choice import limits_of, write_choice
-from .config import Config, check_selectable
+from .config import check_selectable
 from .evolution import best_paths, evolve, unscored
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import Candidate, complaints, score
+from .settings import Config
 from .space import Arch, SearchSpace, format_arch, parse_arch
 
 STATE = "evolution.json"

@@ -11,9 +11,10 @@ from pimm.errors import ConfigError
 from pimm.models.efficientnet_blocks import resolve_bn_args
 
 from .child import ChildSpec, child_spec
-from .config import Config, given_space
+from .config import given_space
 from .mobile import ChildNet, MobileSuperNet, fit_to_flops
 from .runlog import log
+from .settings import Config
 from .shuffle import ShuffleNet, ShuffleSuperNet, shuffle_space
 from .space import SearchSpace
 from .supernet import SuperNet

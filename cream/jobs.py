@@ -44,11 +44,11 @@ from .build import (
     write_config,
 )
 from .choice import choose, limits_of
-from .config import Config
 from .evaluate import evaluate, mode
 from .evolution_search import evolve_paths, given_supernet, supernet_of_search
 from .runlog import RunLog, log
 from .selection import Candidate
+from .settings import Config
 from .steps import ClassifyStep, SinglePathStep, Update
 from .trainer import Trainer
 

@@ -18,10 +18,10 @@ from pimm.errors import ConfigError
 from pimm.utils import alone, atomic_file
 
 from .build import child_net, of_found_net, search_net, start_processes
-from .config import Config
 from .evaluate import mode
 from .flops import CostTable
 from .runlog import RunLog
+from .settings import Config
 from .space import SearchSpace, format_arch
 from .supernet import SuperNet
 

@@ -29,10 +29,11 @@ from pimm.utils.checkpoint import MODEL, read_manifest
 
 from . import jobs
 from .build import SearchNet, of_found_net, selection_loader, trained_search, training_loader
-from .config import Config, lasting
+from .config import lasting
 from .runlog import RunLog, log
 from .sampler import Sampler
 from .selection import score
+from .settings import Config
 from .space import Arch, format_arch
 
 RESAMPLES = 2000

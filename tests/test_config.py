@@ -8,7 +8,8 @@ import golden
 import pytest
 import yaml
 
-from cream.config import ALIASES, INERT, KEYS, Config, dump, load_config
+from cream.config import ALIASES, INERT, KEYS, dump, load_config
+from cream.settings import Config
 from pimm.errors import ConfigError
 
 FACTS = golden.facts("official_facts")

@@ -18,13 +18,14 @@ from cream import cli
 from cream.blocks import BLOCKS
 from cream.board import Entry, PrioritizedBoard
 from cream.build import child_net, search_space
-from cream.config import Config, dump, lasting, load_config
+from cream.config import dump, lasting, load_config
 from cream.convert import main
 from cream.flops import SEARCH_RULES, CostTable, cost_tables, count_macs
 from cream.mobile import SE_KWARGS, ChildNet, MobileSuperNet, make_block, mobile_space
 from cream.mobile_space import MobileSpace, Operation, Position, describe, load_space, read_spec
 from cream.nets import find_net
 from cream.sampler import BoundedDraws, Sampler
+from cream.settings import Config
 from cream.space import SKIP, SearchSpace
 from pimm.errors import ConfigError
 from pimm.layers import Swish
