@@ -37,7 +37,13 @@ def pimm_loader(folder, size, is_training, draft, workers):
     from pimm.data import Dataset, create_loader
 
     return create_loader(
-        Dataset(folder), (3, size, size), BATCH_SIZE, is_training=is_training, num_workers=workers, draft=draft
+        Dataset(folder),
+        (3, size, size),
+        BATCH_SIZE,
+        is_training=is_training,
+        num_workers=workers,
+        persistent_workers=True,  # as timm's are
+        draft=draft,
     )
 
 

@@ -14,6 +14,7 @@ from pimm.data.auto_augment import (
     OPS,
     POLICIES,
     AugmentOp,
+    AutoAugment,
     RandAugment,
     augment_and_mix_transform,
     auto_augment_policy,
@@ -290,3 +291,36 @@ def test_pads_and_crops_anywhere():
     corners = [np.asarray(RandomCropOrPad((5, 8))(large))[0, 0] for _ in range(600)]
     assert sorted(set(corners)) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
     assert np.bincount(corners)[[0, 11, 22]] / 600 == pytest.approx(1 / 9, abs=0.05)
+
+
+def test_sub_policies_are_equally_likely():
+    counts = np.zeros(25)
+
+    def count(index):
+        def op(image):
+            counts[index] += 1
+            return image
+
+        return op
+
+    seed_all(0)
+    policy = AutoAugment([[count(index)] for index in range(25)])
+    for _ in range(10000):
+        policy(None)
+    np.testing.assert_allclose(counts / 10000, 1 / 25, atol=0.008)
+
+
+def test_augmix_mixes_chains_by_dirichlet_and_beta(monkeypatch):
+    """Depths from 1 to 3, each as likely; the clean image's share is uniform for alpha 1."""
+    calls, shares = [], []
+    mix = augment_and_mix_transform("augmix-w2")
+    mix.ops = [lambda image: calls.append(1) or image]
+    monkeypatch.setattr(Image, "blend", lambda image, mixed, share: shares.append(share))
+    depths = []
+    seed_all(0)
+    for _ in range(3000):
+        calls.clear()
+        mix(picture().crop((0, 0, 1, 1)))
+        depths.append(len(calls))
+    assert np.bincount(depths)[2:] / 3000 == pytest.approx(np.array([1, 2, 3, 2, 1]) / 9, abs=0.03)
+    assert np.histogram(shares, 4, (0, 1))[0] / 3000 == pytest.approx([0.25] * 4, abs=0.03)

@@ -96,3 +96,54 @@ def test_bad_settings_are_named(arguments, says):
 def test_pairs_need_an_even_batch():
     with pytest.raises(ConfigError, match="needs an even batch size, not 3"):
         FastCollateMixup(mode="pair")([(np.zeros((3, 4, 4), np.uint8), 0)] * 3)
+
+
+def test_what_is_drawn():
+    """Probabilities of mixing and of CutMix, shares as the Beta distribution has them, rectangles anywhere."""
+    np.random.seed(0)
+    mixup = Mixup(mixup_alpha=0.4, cutmix_alpha=2.0, prob=0.6, switch_prob=0.3, mode="elem", correct_lam=False)
+    shares, boxes = mixup._draw(20000, (3, 40, 60))
+    cut = np.array([box is not None for box in boxes])
+    mixed = (shares != 1) & ~cut
+    assert (cut.mean(), mixed.mean()) == pytest.approx((0.6 * 0.3, 0.6 * 0.7), abs=0.01)
+    for values, alpha in ((shares[mixed], 0.4), (shares[cut], 2.0)):
+        assert (values.mean(), values.var()) == pytest.approx((0.5, 1 / (8 * alpha + 4)), abs=0.01)
+    inside = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in filter(None, boxes)]
+    top, bottom, left, right = np.array(inside).T
+    whole = (top > 0) & (bottom < 40) & (left > 0) & (right < 60)
+    area = ((bottom - top) * (right - left) / 2400)[whole]
+    np.testing.assert_allclose(area, 1 - shares[cut][whole], atol=0.06)  # sides are whole pixels
+    assert ((top + bottom) / 2)[whole].mean() == pytest.approx(20, abs=0.5)
+
+
+def test_rectangles_within_limits():
+    np.random.seed(0)
+    shares, boxes = Mixup(cutmix_minmax=(0.2, 0.8), switch_prob=1.0, mode="elem")._draw(5000, (3, 50, 100))
+    sides = np.array([(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes])
+    assert (sides.min(0).tolist(), sides.max(0).tolist()) == ([10, 20], [39, 79])
+    assert sides.mean(0) == pytest.approx([24.5, 49.5], abs=0.5)
+    np.testing.assert_allclose(shares, 1 - sides.prod(1) / 5000, atol=1e-6)
+
+
+@pytest.mark.parametrize("collate", [False, True])
+def test_labels_of_many_classes_at_once(collate):
+    images, labels = golden.images_u8((4, 3, 8, 8)), np.float32([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    options = {"num_classes": 3, "label_smoothing": 0.2, "multi_label": True}
+    np.random.seed(2)
+    if collate:
+        soft = FastCollateMixup(**options)(list(zip(images, labels)))[1]
+    else:
+        soft = Mixup(**options)(paddle.to_tensor(images).astype("float32"), paddle.to_tensor(labels))[1].numpy()
+    np.random.seed(2)
+    np.random.rand()
+    share, smooth = np.random.beta(1.0, 1.0), labels * 0.8 + 0.1
+    np.testing.assert_allclose(soft, smooth * share + smooth[::-1] * (1 - share), atol=1e-6)
+    with pytest.raises(ConfigError, match=r"multi_label needs labels \[batch, 4\], not \[4, 3\]"):
+        FastCollateMixup(num_classes=4, multi_label=True)(list(zip(images, labels)))
+
+
+def test_rectangles_of_no_size_change_nothing(monkeypatch):
+    monkeypatch.setattr(np.random, "beta", lambda *_: 0.9999)
+    images = paddle.to_tensor(golden.images_u8((4, 3, 8, 8))).astype("float32")
+    mixed, _ = Mixup(mixup_alpha=0.0, cutmix_alpha=1.0)(images, paddle.to_tensor([0, 1, 2, 3]))
+    np.testing.assert_array_equal(mixed.numpy(), images.numpy())

@@ -21,6 +21,8 @@ from pimm.utils.distributed import rank, world_size
 
 _logger = logging.getLogger(__name__)
 
+_WORKER_SEEDINGS = ("all", "part")  # timm's; the same here
+
 
 def fast_collate(samples):
     """Stack uint8 images [C, H, W] to an array [B, C, H, W] and their labels: classes to int64 [B], others as they are.
@@ -79,6 +81,10 @@ class Loader:
         read_ahead=False,
         batch_bytes=0,
     ):
+        if not callable(worker_seeding) and worker_seeding not in _WORKER_SEEDINGS:
+            raise ConfigError(
+                f"worker_seeding {worker_seeding!r} is none of {', '.join(_WORKER_SEEDINGS)}, or callable"
+            )
         self.dataset = dataset
         self.sampler = sampler
         self.collate_fn = collate_fn
