@@ -452,7 +452,7 @@ def test_shards_have_a_plan_of_their_own(folder):
     [
         ({"draft": True, "crop_border_pixels": 2}, "draft decoding goes neither with crop_border_pixels"),
         ({"num_aug_repeats": 3}, "repeated augmentation is for training"),
-        ({"worker_seeding": "none"}, "worker_seeding 'none' is no callable and none of all, part"),
+        ({"worker_seeding": "none"}, "worker_seeding 'none' is none of all, part, or callable"),
     ],
 )
 def test_settings_that_do_not_go_together(folder, options, says):
