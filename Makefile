@@ -1,4 +1,4 @@
-# `make test`, `make demo` and `make demo-spos` need Python 3.9 or newer and make; each sets up its own environment in .venv first.
+# `make test`, `make demo` and `make demo-spos` need Python 3.9 or newer and make; each sets up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,13 +11,13 @@ INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 demo: $(INSTALLED)
-	$(VENV)/bin/python -m cream.demo
+	@$(VENV)/bin/python -m cream.demo
 
 demo-spos: $(INSTALLED)
-	$(VENV)/bin/python -m cream.demo spos
+	@$(VENV)/bin/python -m cream.demo spos
 
 $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
