@@ -209,6 +209,23 @@ def test_ways_to_say_where_a_list_is(folder, tmp_path):
     assert contents(ImageDataset(folder, reader="list", split="validation")) == [(10, 2)]
 
 
+def test_a_list_by_an_editor_of_windows(folder):
+    (folder / "list.txt").write_bytes("\ufeffb/2.png 3\r\nb/1.png\t0\r\n".encode())
+    assert contents(ImageDataset(folder / "list.txt")) == [(20, 3), (10, 0)]
+
+
+def test_images_without_classes_lie_anywhere(folder, tmp_path):
+    (folder / "top.png").write_bytes((folder / "b" / "1.png").read_bytes())
+    (folder / "empty").mkdir()
+    (folder / "list.txt").write_text("b/1.png 7\nb/2.png\na/1 one.png\n")
+    pack(folder, tmp_path / "all.tar")
+    for root, pixels in ((folder, [30, 10, 20, 10]), (tmp_path / "all.tar", [30, 10, 20, 10])):
+        dataset = ImageDataset(root, labelled=False)
+        assert sorted(contents(dataset)) == sorted((pixel, -1) for pixel in pixels)
+        assert dataset.class_to_idx == {}
+    assert contents(ImageDataset(folder / "list.txt", labelled=False)) == [(10, -1), (20, -1), (30, -1)]
+
+
 def test_a_list_with_names_of_classes(folder):
     (folder / "list.txt").write_text("b/1.png\tbig dog\nb/2.png cat\n")
     dataset = ImageDataset(folder / "list.txt", class_map={"cat": 0, "big dog": 1})
@@ -241,7 +258,7 @@ def test_a_missing_list_says_what_was_looked_for(folder):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("map.txt", b"a\n\nb\n"),
+        ("map.txt", b"\xef\xbb\xbfa\r\nb\r\n\r\n"),
         ("map.json", b'["a", "b"]'),
         ("map.json", b'{"a": 0, "b": 1}'),
         ("map.pkl", pickle.dumps({"a": 0, "b": 1})),
@@ -257,6 +274,7 @@ def test_class_maps(folder, name, content):
     ("name", "content", "says"),
     [
         ("map.csv", b"a,0", r"map\.csv: a class map is a \.txt file.*or one of \.txt, \.json, \.pkl"),
+        ("map.txt", b"a\n\nb\n", r"map\.txt: this class map is damaged: line 2 is empty"),
         ("map.json", b"{", r"map\.json: this class map is damaged"),
         ("map.json", b"3", r"map\.json: a class map holds class names and their indices"),
         ("map.json", b'{"a": -1}', r"map\.json: class a has index -1"),

@@ -16,7 +16,7 @@ from pimm.utils.misc import natural_key
 def load_class_map(map_or_filename, root=""):
     """``{class name: index}`` from a dict, or from a file, which is looked for as it is and then inside ``root``.
 
-    Files: ``.txt`` with one name a line, its line number being the index; ``.json`` with such a list, or with an object
+    Files: ``.txt`` with one name a line, its line number, from 0, being the index; ``.json`` with such a list, or with an object
     of names and indices; ``.pkl`` with such a dict, of which nothing is run.
 
     Raises:
@@ -84,11 +84,14 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _read_text(path):
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    if "" in names:  # timm counts it, other readers of such files do not
+        raise ValueError(f"line {names.index('') + 1} is empty, and has a class number all the same")
+    return names
 
 
 def _read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def _read_pickle(path):

@@ -95,13 +95,14 @@ class FolderReader(Reader):
     Args:
         cache_index: keep the index of the tree in a file (``.pimm_index.folder.npz`` in ``root``, or in the user's
             cache folder); None does so for large trees alone.
+        labelled: if not, folders are no classes: images may lie anywhere, and each has the index -1.
     """
 
-    def __init__(self, root, split="", class_map="", cache_index=None):
+    def __init__(self, root, split="", class_map="", cache_index=None, labelled=True):
         index = index_folder(root, cache_index)
         if not len(index.paths) and any(name.endswith(".tar") for name in os.listdir(root)):
             raise DataError(f"{root}: no images found but tar files; name the reader 'tar', or one of these files")
-        targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map)
+        targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map, labelled)
         super().__init__(root, index.paths, targets, class_to_idx)
 
     def open(self, index):
@@ -118,18 +119,28 @@ class TarReader(Reader):
         target_key: where in a sample's JSON file its class is.
         in_natural_order: as the folders would be; or else as the images lie in the files.
         cache_index: as a folder's; the file is ``.pimm_index.tar.npz``.
+        labelled: as of a folder.
     """
 
-    def __init__(self, root, split="", class_map="", target_key=None, in_natural_order=True, cache_index=None):
+    def __init__(
+        self,
+        root,
+        split="",
+        class_map="",
+        target_key=None,
+        in_natural_order=True,
+        cache_index=None,
+        labelled=True,
+    ):
         self.files = find_tars(root, split)
         index = index_tars(root, self.files, target_key, cache_index)
         self._opened = {}
         self.shard_ends = index.shard_ends
-        if index.labels:
+        if index.labels and labelled:
             class_to_idx = number_labels(index.labels, class_map, _folder_of(root), f"{root}: ")
             targets = np.array([class_to_idx[label] for label in index.labels])[index.label_ids]
         else:
-            targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map)
+            targets, class_to_idx = _folder_classes(root, index.paths, index.empty, class_map, labelled)
         order = index.natural if in_natural_order else np.arange(len(targets))
         self._file_ids, self._spans = index.file_ids[order], index.spans[order]
         super().__init__(root, Reordered(index.paths, order), targets[order], class_to_idx)
@@ -164,17 +175,19 @@ class ListReader(Reader):
     """Images of a text file with a line ``path label`` each, PaddleClas's format; where and how, see ``find_list``.
 
     The label is what follows the last tab, or in a line without one the last space: other spaces belong to the path.
-    It is the class index, or with ``class_map`` the name of a class.
+    It is the class index, or with ``class_map`` the name of a class. Not ``labelled``, a list may leave the indices out,
+    and all are -1.
 
     Raises:
         DataError: naming file and line, for lines without a path or a usable label.
     """
 
-    def __init__(self, root, split="train", class_map="", list_file=None):
+    def __init__(self, root, split="train", class_map="", list_file=None, labelled=True):
         self.list_file, folder = find_list(root, split, list_file)
-        class_to_idx = load_class_map(class_map, folder) if class_map else None
-        paths, targets = _read_list(self.list_file, class_to_idx)
-        super().__init__(str(folder), PathTable.of(paths), targets, class_to_idx or classes_of(targets))
+        class_to_idx = load_class_map(class_map, folder) if class_map and labelled else None
+        paths, targets = _read_list(self.list_file, class_to_idx, labelled)
+        class_to_idx = class_to_idx or (classes_of(targets) if labelled else {})
+        super().__init__(str(folder), PathTable.of(paths), targets, class_to_idx)
 
     def open(self, index):
         return open(self._full(self.paths[index]), "rb")
@@ -193,10 +206,12 @@ def _folder_of(root):
     return root if os.path.isdir(root) else os.path.dirname(root)
 
 
-def _folder_classes(root, paths, empty, class_map):
-    """Class index of each image, the one of its folder's name, and the dict of all."""
+def _folder_classes(root, paths, empty, class_map, labelled):
+    """Class index of each image, the one of its folder's name, and the dict of all; not ``labelled``, -1 and none."""
     if not len(paths):
         raise DataError(f"{root}: no images found; {_layout()}")
+    if not labelled:
+        return np.full(len(paths), -1), {}
     names = [folder.rpartition("/")[2] for folder in paths.folders]
     filled = np.unique(paths.folder_ids).tolist()
     stray = next((number for number in filled if not paths.folders[number]), None)
@@ -214,21 +229,29 @@ def _layout():
     return f"expected CLASS/NAME with a name that ends in one of {', '.join(get_img_extensions())}"
 
 
-def _read_list(list_file, class_to_idx):
+def _read_list(list_file, class_to_idx, labelled):
     """Paths and class indices."""
     paths, targets = [], []
     try:
-        with open(list_file, encoding="utf-8") as lines:
+        with open(list_file, encoding="utf-8-sig") as lines:  # some editors begin a file with a mark of its encoding
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    path, label = _split_line(line.strip(), f"{list_file}:{number}")
+                    path, target = _read_line(line.strip(), class_to_idx, labelled, f"{list_file}:{number}")
                     paths.append(path)
-                    targets.append(_index_of(label, class_to_idx, f"{list_file}:{number}"))
+                    targets.append(target)
     except UnicodeDecodeError as error:
         raise DataError(f"{list_file}: a list is text in UTF-8, which this is not: {error}") from None
     if not paths:
         raise DataError(f"{list_file}: an empty list; expected lines 'path label'")
     return paths, targets
+
+
+def _read_line(line, class_to_idx, labelled, where):
+    if labelled:
+        path, label = _split_line(line, where)
+        return path, _index_of(label, class_to_idx, where)
+    path, _, label = line.replace("\t", " ").rpartition(" ")
+    return (path.strip() if path and label.isdigit() else line), -1
 
 
 def _split_line(line, where):
