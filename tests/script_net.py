@@ -38,10 +38,10 @@ class ScriptNet(nn.Layer):
         return self.fc(F.dropout(x, self.drop_rate, training=self.training))
 
 
-@register_model
 def script_net(pretrained=False, num_classes=1000, in_chans=3, drop_rate=0.0, norm=True):
     return ScriptNet(num_classes, in_chans, drop_rate, norm)
 
 
 if __name__ == "__main__":
+    register_model(script_net)
     sys.exit(run(load_script("tools/pimm_train.py").main))

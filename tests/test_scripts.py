@@ -13,10 +13,10 @@ import paddle
 import pytest
 from image_files import pack
 from PIL import Image
-from script_net import load_script
+from script_net import load_script, script_net
 
 from pimm.data import create_dataset, create_loader
-from pimm.models import create_model, load_checkpoint
+from pimm.models import create_model, load_checkpoint, registry
 from pimm.utils import average_checkpoints, load_arrays, read_checkpoint
 from pimm.utils.cli import run
 
@@ -27,6 +27,14 @@ avg_checkpoints, pimm_inference, pimm_train, pimm_validate = (
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
 BRIEF = ("--epochs", "2", "--warmup-epochs", "0", "--lr", "0.1", "--log-interval", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """The net by its name, for these tests alone: others count all models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._entrypoints, "script_net", script_net)
+        yield
 
 
 @pytest.fixture(scope="module")
