@@ -22,6 +22,7 @@ from pimm.data import (
     ImageDataset,
     OrderedDistributedSampler,
     create_loader,
+    create_transform,
 )
 from pimm.data.loader import default_collate, fast_collate
 from pimm.data.samplers import BatchPlan, RepeatAugSampler
@@ -305,6 +306,8 @@ def test_kept_workers_give_the_same_batches(folder, options):
     fresh.set_epoch(3)
     assert_same(batches_of(kept), batches_of(fresh))
     kept.mixup_enabled = fresh.mixup_enabled = False
+    assert_same(batches_of(kept), batches_of(fresh))
+    kept.dataset.transform = fresh.dataset.transform = create_transform(16, use_prefetcher=True)
     assert_same(batches_of(kept), batches_of(fresh))
     workers = set(active_children())
     del kept, loader

@@ -65,7 +65,8 @@ class Loader:
         num_workers: processes; 0 reads in this one.
         seed: of all that is drawn for images and batches.
         worker_seeding, batch_bytes: see ``pimm.data.workers.WorkerPool``.
-        persistent_workers: keep the processes between epochs. They keep the dataset as it was when they started.
+        persistent_workers: keep the processes between epochs, unless dataset, transform, collate function or the
+            switch of mixup is exchanged; what changes inside the dataset they do not see.
         read_ahead: let them begin the next epoch while this one ends; for this they are kept too.
     """
 
@@ -94,7 +95,7 @@ class Loader:
         self.persistent_workers = persistent_workers or read_ahead
         self.read_ahead = read_ahead
         self.batch_bytes = batch_bytes
-        self._kept = None  # of the last pass: (pool, the tasks it was given in advance, whether it mixes)
+        self._kept = None  # of the last pass: (pool, the tasks it was given in advance, what it was made from)
 
     def __len__(self):
         return len(self.sampler)
@@ -147,14 +148,18 @@ class Loader:
         ahead = [Task(epoch, indices) for indices in self.sampler.batches_of(epoch)] if self.read_ahead else []
         pool.add(ahead)
         yield from pool.take(len(tasks))
-        self._kept = pool, ahead, self.mixup_enabled
+        self._kept = pool, ahead, self._shared()
+
+    def _shared(self):
+        """What workers have a copy of that may be exchanged between epochs."""
+        return self.dataset, getattr(self.dataset, "transform", None), self.collate_fn, self.mixup_enabled
 
     def _kept_pool(self, tasks):
-        """The pool of the last pass, at work on ``tasks``; None if it has been given others, or mixes otherwise."""
+        """The pool of the last pass, at work on ``tasks``; None if it has been given others, or is out of date."""
         if self._kept is None:
             return None
-        (pool, ahead, mixes), self._kept = self._kept, None
-        if mixes != self.mixup_enabled or (ahead and (ahead[0].key, len(ahead)) != (tasks[0].key, len(tasks))):
+        (pool, ahead, shared), self._kept = self._kept, None
+        if shared != self._shared() or (ahead and (ahead[0].key, len(ahead)) != (tasks[0].key, len(tasks))):
             pool.close()
             return None
         if not ahead:
@@ -339,8 +344,8 @@ def create_loader(
         img_dtype, fp16, device: of the images, see ``PrefetchLoader``; they need the prefetcher.
         use_prefetcher: normalise and erase whole batches, on the device, instead of single images in the workers.
         use_multi_epochs_loader: keep the worker processes and let them begin the next epoch while this one ends.
-        persistent_workers: keep them between epochs. Either way what is drawn is the same; kept workers do not see
-            later changes of the data set.
+        persistent_workers: keep them between epochs. Either way what is drawn is the same; of later changes of the
+            data set, kept workers see a new ``transform`` alone.
         worker_seeding: a callable from Paddle's ``worker_info`` to the seed of a worker's own random streams, which
             else follow from seed, rank, worker and the epoch of its start. timm's ``all`` and ``part`` are the same
             here, for images and batches have streams of their own.
