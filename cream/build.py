@@ -27,6 +27,7 @@ from pimm.scheduler import LinearLRScheduler, create_scheduler
 from pimm.utils import (
     CheckpointSaver,
     all_reduce_sum,
+    atomic_file,
     barrier,
     broadcast_values,
     init_distributed,
@@ -37,7 +38,7 @@ from pimm.utils import (
     watch_processes,
     world_size,
 )
-from pimm.utils.checkpoint import EMA, MODEL, STATE
+from pimm.utils.checkpoint import EMA, MODEL, STATE, clear_leftovers
 from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
@@ -86,7 +87,8 @@ def run_folder(cfg: Config) -> Path:
 def start_run(cfg: Config) -> RunLog:
     """The run's folder ``SAVE_PATH/MODEL`` and its logs.
 
-    Raises ConfigError if the folder cannot be written, or a run is in it already and AUTO_RESUME does not ask to go on.
+    Raises ConfigError if the folder cannot be written, a run is going on in it, or one is in it already and AUTO_RESUME
+    does not ask to go on.
     """
     start_processes(cfg)
     folder = run_folder(cfg)
@@ -98,8 +100,11 @@ def start_run(cfg: Config) -> RunLog:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write into {folder}, the place that SAVE_PATH names: {error.strerror}") from error
+    run = RunLog(folder, exclusive=True)
+    if is_main_process():
+        clear_leftovers(folder)
     barrier()
-    return RunLog(folder)
+    return run
 
 
 def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
@@ -141,7 +146,7 @@ def agreed(checkpoint: Path | None, folder: Path) -> Path | None:
 def write_config(cfg: Config, folder: Path) -> None:
     """``config.yaml``: the run's settings, all that differ from the defaults."""
     if is_main_process():
-        (folder / "config.yaml").write_text(dump(cfg), encoding="utf-8")
+        write_text(folder / "config.yaml", dump(cfg))
 
 
 def check_search(cfg: Config) -> None:
@@ -301,6 +306,11 @@ def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
 def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
     """The checkpoint or file that RESUME_PATH names, and whether to take the moving average from it (None: if any)."""
     path = Path(cfg.RESUME_PATH)
+    if cfg.RESUME_PATH in ("", Config.RESUME_PATH) and not path.is_file():
+        raise ConfigError(
+            "RESUME_PATH is needed, which says what to test: a run's folder, a checkpoint's folder, a .pdparams file "
+            "or PyTorch's .pth.tar file"
+        )
     if not path.exists():
         raise CheckpointError(
             f"RESUME_PATH={path}: nothing is there; must be a run's folder, a checkpoint's folder, a .pdparams file "
@@ -476,11 +486,11 @@ def retrain_recipe(cfg: Config) -> Config:
 
 
 def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Config:
-    """The recipe for one net of a search: its architecture, space and image size, and the search's data."""
+    """The recipe for one net of a search: its architecture, space, pooling and image size, and the search's data."""
     recipe = copy.deepcopy(recipe)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
-    recipe.DATASET.IMAGE_SIZE = resolution
+    recipe.DATASET.IMAGE_SIZE, recipe.NET.GP = resolution, cfg.NET.GP
     for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
     return recipe
@@ -490,4 +500,10 @@ def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution
     """``retrain.yaml``: the recipe for the found net."""
     recipe = of_found_net(retrain_recipe(cfg), cfg, found.arch, resolution)
     recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
-    (folder / "retrain.yaml").write_text(dump(recipe), encoding="utf-8")
+    write_text(folder / "retrain.yaml", dump(recipe))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file holds the text, or what it held before."""
+    with atomic_file(path) as file:
+        file.write(text.encode())

@@ -35,6 +35,7 @@ from .build import (
     trained_search,
     training_loader,
     write_config,
+    write_text,
 )
 from .choice import limits_of, write_choice
 from .config import check_selectable
@@ -172,7 +173,7 @@ def read_state(path: Path, settings: Mapping) -> dict | None:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not the state of an evolution: {error!r}") from None
     changed = [
-        f"{name} was {known.get(name)} and is {value}" for name, value in settings.items() if known[name] != value
+        f"{name} was {known.get(name)} and is {value}" for name, value in settings.items() if known.get(name) != value
     ]
     if changed:
         raise ConfigError(
@@ -225,8 +226,3 @@ class Record:
             populations[number] = [point(arch) for arch in [*parents, *map(parse_arch, members)]]
         with atomic_file(self.folder / CONVERGENCE) as file:
             population_over_time(populations, "generation").savefig(file, format="png", dpi=150, facecolor="white")
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
-        file.write(text.encode())

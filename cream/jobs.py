@@ -142,7 +142,7 @@ def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | 
     start_processes(cfg)
     output = output or folder / "evolution"
     output.mkdir(parents=True, exist_ok=True)
-    run = RunLog(output)
+    run = RunLog(output, exclusive=True)
     with alone():
         searched, weights = given_supernet(cfg) if given else supernet_of_search(folder, overrides)
     found = evolve_paths(cfg, searched, weights, run)

@@ -44,6 +44,19 @@ def deferred() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def acting() -> Iterator[None]:
+    """Inside `deferred`, for what may be broken off anywhere: SIGTERM, one before it too, raises `Preempted`."""
+    global _deferring
+    before, _deferring = _deferring, False
+    try:
+        if _asked:
+            _handle(signal.SIGTERM, None)
+        yield
+    finally:
+        _deferring = before
+
+
 def asked() -> bool:
     """Whether SIGTERM has come."""
     return _asked

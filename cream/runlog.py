@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -10,12 +11,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pimm.errors import ConfigError
 from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, update_summary
 
 from .history import HISTORY, read_history
@@ -31,17 +33,19 @@ class RunLog:
     """Writes into ``folder``: ``log.txt``, VisualDL's records, and of each epoch a row in ``summary.csv`` and, where
     there is more to tell than numbers, a line in ``history.jsonl``.
 
-    Without a folder the log goes to the terminal alone, and nothing is written.
+    Without a folder the log goes to the terminal alone, and nothing is written. With ``exclusive`` no other process's
+    exclusive run may be in the folder: ConfigError.
     """
 
     current: RunLog | None = None  # whose logs are open; a run that failed leaves them to the next one to close
 
-    def __init__(self, folder: Path | None = None):
+    def __init__(self, folder: Path | None = None, exclusive: bool = False):
         if RunLog.current is not None:
             RunLog.current.close()
-        RunLog.current = self
         self.folder = folder
         self.writes = folder is not None and is_main_process()
+        self._lock = lock(folder) if exclusive and self.writes else None
+        RunLog.current = self
         self._writer = None
         self._handlers = []
         if is_main_process():
@@ -141,7 +145,24 @@ class RunLog:
             for logger in LOGGERS:
                 logger.removeHandler(handler)
             handler.close()
+        if self._lock is not None:
+            self._lock.close()
         RunLog.current = None
+
+
+def lock(folder: Path) -> IO:
+    """A file whose closing lets others into the folder; ConfigError if another process holds it."""
+    file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ConfigError(
+            f"another process is at work in {folder}: wait for its end, or choose another folder"
+        ) from None
+    except OSError:
+        log.warning("%s is on storage without locks: nothing keeps a second run out of it", folder)
+    return file
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -133,10 +134,12 @@ def rows_of(candidates: Iterable[Candidate], limits: Sequence[Limit]) -> list[di
 def write_candidates(folder: Path, candidates: Sequence[Candidate], limits: Sequence[Limit], scored_on: str) -> None:
     """``candidates.csv``: all of them, best first, those outside the limits included and marked."""
     rows = [{**row, "scored_on": scored_on} for row in rows_of(candidates, limits)]
-    with open(folder / "candidates.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_file(folder / "candidates.csv") as file:
+        file.write(text.getvalue().encode())
 
 
 def write_architecture(folder: Path, best: Candidate, limits: Sequence[Limit], **facts: object) -> None:

@@ -20,6 +20,7 @@ from .board import Entry, PrioritizedBoard
 from .flops import CostTable
 from .history import OperationCounts
 from .meta import PICK_METHODS, Lesson, Teacher, meta_gradients
+from .runlog import log
 from .sampler import Sampler
 from .space import Arch
 from .supernet import SuperNet
@@ -234,6 +235,8 @@ class CreamStep(SinglePathStep):
             n = self.slice_size
             features = F.softmax(logits[:n].astype("float32"), axis=1)
             entry = Entry(arch, prec1, mflops, *broadcast_tensors([images[:n].clone(), features]))
+            if not len(self.board):
+                log.info("the board has its first path: from now on paths teach each other")
             self.board.add(entry)
             if any(other is entry for other in self.board.entries):  # not where an earlier meeting was better
                 self.kept.add(arch)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Callable, Protocol
+from typing import Callable, NoReturn, Protocol
 
 import numpy as np
 import paddle
@@ -21,6 +21,7 @@ from pimm.utils import (
     CheckpointSaver,
     ModelEma,
     all_reduce_sum,
+    barrier,
     broadcast_parameters,
     distribute_bn,
     gather_bn,
@@ -80,7 +81,8 @@ class Trainer:
     is written after every epoch and every ``recovery_interval`` batches, and holds all that the next batch depends
     on: a resumed training goes on as if there had been no break, and only with the same ``settings``, which are plain
     data. Raises TrainingError when the loss is no longer finite, and never saves weights that are not; Preempted when
-    SIGTERM has come, after the batch at hand is done and saved (of several processes on GPUs: at the next report).
+    SIGTERM has come, after the batch at hand is done and saved (of several processes on GPUs: at the next report). An
+    evaluation is broken off, to be done again; several processes, which must do the same, end it first.
     """
 
     def __init__(
@@ -134,21 +136,34 @@ class Trainer:
 
     def fit(self) -> dict[str, float]:
         """Trains from where the last checkpoint ended, or from the beginning, and returns the last evaluation."""
-        while self.epoch < self.epochs:
-            self.train_epoch()
-            self.share_statistics()
-            self.evaluated = self.evaluate(self.epoch)
-            self.run.epoch(self.epoch, self.averages.read(), self.evaluated)
-            log.info("epoch %d: %s", self.epoch, _text(self.evaluated))
-            self.finish_epoch()
+        with preemption.deferred():
+            while self.epoch < self.epochs:
+                self.train_epoch()
+                self.share_statistics()
+                self.evaluated = self.evaluate_epoch()
+                self.run.epoch(self.epoch, self.averages.read(), self.evaluated)
+                log.info("epoch %d: %s", self.epoch, _text(self.evaluated))
+                self.finish_epoch()
+            if self.preempted():
+                raise preemption.Preempted("ended by SIGTERM behind the last epoch; the same command goes on")
         return self.evaluated
+
+    def evaluate_epoch(self) -> Mapping[str, float]:
+        """What ``evaluate`` finds; after a SIGTERM saves what was trained, and raises Preempted."""
+        if world_size() > 1:
+            return self.evaluate(self.epoch)
+        try:
+            with preemption.acting():
+                return self.evaluate(self.epoch)
+        except preemption.Preempted:
+            self.stop()
 
     def train_epoch(self) -> None:
         """The batches of one epoch that are still to do."""
         self.step.net.train()
         self.loader.set_epoch(self.epoch, start_batch=self.batch)
         started, seen = time.perf_counter(), 0
-        with preemption.deferred(), self.run.progress(len(self.loader), self.batch, f"epoch {self.epoch}") as bar:
+        with self.run.progress(len(self.loader), self.batch, f"epoch {self.epoch}") as bar:
             for images, labels in self.batches():
                 # Dropout draws from Paddle's stream, whose state cannot be saved: begin it anew for every batch.
                 paddle.seed(int(np.random.SeedSequence([self.seed, rank(), self.updates]).generate_state(1)[0]))
@@ -176,21 +191,26 @@ class Trainer:
             except Exception as error:  # perhaps because SIGTERM went to the loader's workers too
                 trouble = error
             if self.preempted():
-                self.save_recovery()
-                raise preemption.Preempted(
-                    f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}; the same command goes on"
-                )
+                self.stop()
             if trouble is not None:
                 raise trouble
             if batch is None:
                 return
             yield batch
 
+    def stop(self) -> NoReturn:
+        """Saves and raises Preempted."""
+        self.save_recovery()
+        raise preemption.Preempted(
+            f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}; the same command goes on"
+        )
+
     def preempted(self) -> bool:
         """Whether any process was asked to end: all agree, as they must do the same."""
         if world_size() == 1:
             return preemption.asked()
-        if self.batch % self.log_interval and not paddle.get_device().startswith("cpu"):
+        waiting = self.batch % self.log_interval == 0 or self.batch == len(self.loader)  # for a report
+        if not waiting and not paddle.get_device().startswith("cpu"):
             return False  # asking all would make the device wait
         asked = all_reduce_sum(paddle.to_tensor([int(preemption.asked())], "int64"))
         return bool(asked.item())
@@ -261,6 +281,7 @@ class Trainer:
         }
         args = SimpleNamespace(**self.settings)
         write(self.step.net, self.step.optimizer, args, epoch, model_ema=self.step.ema, state=state, **kwargs)
+        barrier()  # what the first process wrote the others may read
 
     def check_settings(self, recorded: Mapping[str, object], source: str) -> None:
         """Raises CheckpointError if a checkpoint is of a training with other settings."""

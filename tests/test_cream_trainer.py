@@ -1,6 +1,13 @@
 """What a search and a retraining set up: optimizer, schedule, probes and batch norm; and going on from a checkpoint."""
 
 import csv
+import errno
+import importlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +15,11 @@ import paddle
 import pytest
 from PIL import Image
 
-from cream import build, cli, jobs
+from cream import build, cli, jobs, preemption
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
 from cream.runlog import RunLog
+from pimm.errors import CheckpointError, ConfigError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
 from pimm.optim.param_groups import group_list
@@ -220,6 +228,67 @@ def test_mixup_stays_off_after_a_break(data, tmp_path):
     broken, whole = (read_checkpoint(latest_checkpoint(tmp_path / name / "run")).files for name in ("broken", "whole"))
     for name, value in whole["model.pdparams"].items():
         np.testing.assert_array_equal(broken["model.pdparams"][name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("moment", ["evaluation", "last batch of an epoch", "last save"])
+def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, monkeypatch):
+    def terminated(function, call):
+        """The function, in whose call of this number SIGTERM comes."""
+        calls = itertools.count(1)
+
+        def wrapped(*args, **kwargs):
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    options = ["SCHED=sgd", "EPOCHS=2", "LR=0.01", "NET.EMA.USE=False"]
+    whole = jobs.retrain(settings(data, tmp_path / "whole", *options))
+    name, call, left = {
+        "evaluation": ("cream.jobs.evaluate", 2, "recovery-1-2"),
+        "last batch of an epoch": ("cream.steps.accuracy", 4, "recovery-1-2"),
+        "last save": ("pimm.utils.checkpoint_saver.write_checkpoint", 2, "checkpoint-1"),
+    }[moment]
+    module, _, function = name.rpartition(".")
+    with monkeypatch.context() as patch, pytest.raises(preemption.Preempted, match="the same command goes on"):
+        patch.setattr(name, terminated(getattr(importlib.import_module(module), function), call))
+        jobs.retrain(settings(data, tmp_path / "broken", *options))
+    folder = tmp_path / "broken" / "run"
+    assert latest_checkpoint(folder).name == left
+    assert jobs.retrain(settings(data, tmp_path / "broken", *options)) == whole
+
+
+def test_a_folder_is_for_one_run_at_a_time(data, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    held = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+    held += "print(flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", held, str(folder / ".lock")], **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match=f"another process is at work in {folder}"):
+            build.start_run(settings(data, tmp_path))
+        other.stdin.close()
+    build.start_run(settings(data, tmp_path)).close()
+
+
+def test_a_full_disk_leaves_the_settings_of_a_run(data, tmp_path, monkeypatch):
+    build.write_config(settings(data, tmp_path), tmp_path)
+    before = (tmp_path / "config.yaml").read_text()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match="No space left on device; what was there before is untouched"):
+        build.write_config(settings(data, tmp_path, "EPOCHS=7"), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_the_kind_of_pooling_goes_with_the_found_net(data, tmp_path):
+    cfg = settings(data, tmp_path, "NET.GP=catavgmax")
+    assert build.of_found_net(load_config(), cfg, ((0,),), 32).NET.GP == "catavgmax"
 
 
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):

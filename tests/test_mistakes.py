@@ -339,6 +339,7 @@ def test_unwritable_folder(job, tmp_path, told):
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.pdparams", "nowhere.pth.tar"])
 def test_nothing_to_test(path, told):
+    says(told("test", ARCH), ["RESUME_PATH is needed, which says what to test: a run's folder"])
     says(told("test", ARCH, f"RESUME_PATH={path}"), [f"RESUME_PATH={path}: nothing is there", "must be a run's folder"])
 
 
