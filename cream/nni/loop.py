@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer.lr import LRScheduler
 
-from pimm.data.loader import Loader
+from pimm.data.loader import Loader, PrefetchLoader
 from pimm.errors import DataError
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
 
@@ -38,7 +38,7 @@ DECIDED_ELSEWHERE = {
 class Batches:
     """A loader of the user's, as the training loop asks for it: any with a length and (images, labels) inside.
 
-    Labels are classes, [N] or [N, 1]. Of a `pimm.data.Loader` a training that goes on in the middle of an epoch gets
+    Labels are classes, [N] or [N, 1]. Of a loader of `pimm.data` a training that goes on in the middle of an epoch gets
     the batches that were left. Any other begins each epoch by itself, and only as many batches are passed over as were
     done: their images may be others. Raises DataError for batches of fewer than ``least`` images.
     """
@@ -50,7 +50,7 @@ class Batches:
         return len(self.loader)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        if isinstance(self.loader, Loader):
+        if isinstance(self.loader, (Loader, PrefetchLoader)):
             self.loader.set_epoch(epoch, start_batch)
             return
         self.done = start_batch
@@ -161,8 +161,9 @@ class SupernetTrainer:
         run = RunLog(self.folder)
         try:
             if self.loop is None:
-                self.loop = self._make_loop(run)
-                self.loop.resume_or_start(latest_checkpoint(self.folder) if self.folder else None)
+                loop = self._make_loop(run)
+                loop.resume_or_start(latest_checkpoint(self.folder) if self.folder else None)
+                self.loop = loop  # not before: a folder of another training is refused the second time too
             self.loop.run = run
             return self.loop.fit()
         finally:
