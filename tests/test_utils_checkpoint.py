@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from pimm.utils import (
     save_arrays,
     write_checkpoint,
 )
+from pimm.utils.checkpoint import link_checkpoint
 
 TREE = {
     "float": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -342,6 +344,10 @@ def test_leftovers_of_a_kill(tmp_path):
     (tmp_path / ".tmp-checkpoint-3" / "model.pdparams").write_bytes(b"half")
     os.rename(tmp_path / "checkpoint-2", tmp_path / ".old-checkpoint-2")  # between the two renames of a replacement
     write_checkpoint(tmp_path / ".old-checkpoint-1", FILES, {})  # after both
+    before = sorted(os.listdir(tmp_path))
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert sorted(os.listdir(tmp_path)) == before  # another process may be writing it
+    CheckpointSaver(checkpoint_dir=tmp_path)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-0", "checkpoint-1", "checkpoint-2"]
     assert read_checkpoint(tmp_path / "checkpoint-1").files["state.pdstate"] == {"step": 1}
@@ -369,7 +375,7 @@ def test_killed_while_writing(tmp_path):
     process.send_signal(signal.SIGKILL)
     reported = ([reported] + [int(line) for line in process.stdout.read().split()])[-1]
     process.wait()
-    latest_checkpoint(tmp_path)
+    CheckpointSaver(checkpoint_dir=tmp_path)
     found = {path.name: read_checkpoint(path).files["model.pdparams"]["w"] for path in tmp_path.iterdir()}
     assert set(found) == {"checkpoint-0", "checkpoint-1", "checkpoint-2"}
     assert all((value == value[0]).all() for value in found.values())
@@ -418,6 +424,25 @@ def test_a_resumed_saver_goes_on_with_its_history(tmp_path, training):
     assert (saver.best_metric, saver.best_epoch) == (30.0, 1)
     assert save_epochs(saver, training, [25.0, 5.0], first=3)[-1] == (30.0, 1)
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "checkpoint-3", "checkpoint-4", "model_best"]
+
+
+@pytest.mark.parametrize("linked", [None, 0])
+def test_a_kill_between_a_checkpoint_and_its_name_of_the_best_is_made_good(tmp_path, training, linked):
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    save_epochs(saver, training, [10.0, 30.0, 20.0])
+    shutil.rmtree(tmp_path / "model_best")
+    if linked is not None:
+        link_checkpoint(tmp_path / f"checkpoint-{linked}", tmp_path / "model_best")
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    assert (saver.best_metric, saver.best_epoch) == (30.0, 1)
+    assert read_checkpoint(tmp_path / "model_best").manifest["epoch"] == 1
+
+
+def test_a_saver_without_a_folder_tidies_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp-mine").mkdir()
+    CheckpointSaver()
+    assert (tmp_path / ".tmp-mine").is_dir()
 
 
 def test_what_a_checkpoint_holds(tmp_path, training):

@@ -17,7 +17,6 @@ import shutil
 from pathlib import Path
 
 from pimm.errors import CheckpointError
-from pimm.utils.distributed import is_main_process
 from pimm.utils.serialization import DigestingFile, dump_arrays, load_arrays, sync_folder
 
 _logger = logging.getLogger(__name__)
@@ -160,10 +159,8 @@ def list_checkpoints(folder, prefix=None):
 def latest_checkpoint(folder, prefix=None):
     """The furthest complete checkpoint in ``folder``, or None; what is damaged is reported in the log and passed over.
 
-    The main process also clears away what a kill left half-written.
+    Nothing is changed: a training may be writing there.
     """
-    if is_main_process():
-        clear_leftovers(folder)
     for path in list_checkpoints(folder, prefix):
         try:
             verify_checkpoint(path)
@@ -174,7 +171,7 @@ def latest_checkpoint(folder, prefix=None):
 
 
 def clear_leftovers(folder):
-    """Remove half-written folders and put back what a kill left without its successor."""
+    """Remove half-written folders and put back what a kill left without its successor; for who is to write there."""
     for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
         if path.name.startswith(_REPLACED):
             original = path.with_name(path.name[len(_REPLACED) :])

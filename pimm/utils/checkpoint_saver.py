@@ -15,11 +15,13 @@ from pimm.utils.checkpoint import (
     MODEL,
     OPTIMIZER,
     STATE,
+    clear_leftovers,
     latest_checkpoint,
     link_checkpoint,
     list_checkpoints,
     read_manifest,
     remove_checkpoint,
+    verify_checkpoint,
     write_checkpoint,
 )
 from pimm.utils.distributed import is_main_process
@@ -36,7 +38,8 @@ class CheckpointSaver:
     Of the epochs' checkpoints the ``max_history`` best by metric are kept (the higher the better, or the lower with
     ``decreasing``) and always the newest, so that resuming never goes back; ``model_best`` is the best one. Of those
     inside epochs the last ``max_recoveries`` are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's
-    own: a resumed training goes on with the history it had. The main process alone writes.
+    own: a resumed training goes on with the history it had. The main process alone writes, and at first it clears away
+    what a kill left half-done.
 
     As in today's timm the saver can be given what it saves: ``save_checkpoint(epoch, metric=None)`` and
     ``save_recovery(epoch, batch_idx=0)`` are then enough, and the state of ``amp_scaler`` is saved along. As in 0.1.20
@@ -83,6 +86,9 @@ class CheckpointSaver:
         self.best_epoch = None
         self.best_metric = None
         self.checkpoint_files = []  # (folder, metric), the best first
+        if checkpoint_dir and is_main_process():  # the working directory is not the saver's own to tidy
+            for folder in {self.checkpoint_dir, self.recovery_dir}:
+                clear_leftovers(folder)
         self._find_history()
 
     def save_checkpoint(self, *call, **named):
@@ -122,9 +128,7 @@ class CheckpointSaver:
         self.checkpoint_files = [entry for entry in self.checkpoint_files if entry[0] != folder]
         self.checkpoint_files.insert(0, (folder, metric))  # the newer of two equal ones comes first
         self._sort()
-        if metric is not None and (self.best_metric is None or self._rank(metric) > self._rank(self.best_metric)):
-            self.best_epoch, self.best_metric = epoch, metric
-            link_checkpoint(folder, self.checkpoint_dir / BEST)
+        self._link_if_best(folder, epoch, metric)
         self._prune(newest=folder)
         return self.best_metric, self.best_epoch
 
@@ -153,6 +157,11 @@ class CheckpointSaver:
         described = json.loads(json.dumps(vars(args) if args is not None else {}, default=str))
         arch = described.get("model", type(net).__name__)
         write_checkpoint(folder, files, {**manifest, "arch": arch, "args": described})
+
+    def _link_if_best(self, folder, epoch, metric):
+        if metric is not None and (self.best_metric is None or self._rank(metric) > self._rank(self.best_metric)):
+            link_checkpoint(folder, self.checkpoint_dir / BEST)
+            self.best_epoch, self.best_metric = epoch, metric
 
     def _rank(self, metric):
         if metric is None or math.isnan(metric):
@@ -185,3 +194,7 @@ class CheckpointSaver:
             with contextlib.suppress(CheckpointError):  # a damaged one is replaced by the next that has a metric
                 manifest = read_manifest(best)
                 self.best_epoch, self.best_metric = manifest["epoch"], manifest["metric"]
+        if self.checkpoint_files and is_main_process():  # a kill may have come before the best one was linked
+            with contextlib.suppress(CheckpointError):
+                folder, metric = self.checkpoint_files[0]
+                self._link_if_best(folder, verify_checkpoint(folder)["epoch"], metric)
