@@ -34,7 +34,7 @@ def _read(path: Path) -> str:
 def _arch(text: str, space: SearchSpace) -> Arch:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"this is no JSON: {error}") from None
     if isinstance(content, dict):
         return space.check(parse_arch(content["arch"])) if "arch" in content else space.from_nni_json(text)

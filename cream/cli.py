@@ -24,6 +24,8 @@ NNI_OPTIONS = (
     "AUGMENTATION.SMOOTHING, --log-frequency LOG_INTERVAL, --seed SEED, --tb-dir SAVE_PATH."
 )
 
+INTERRUPTED = "interrupted; the same command goes on from the last checkpoint, or begins anew where there is none"
+
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
 
 
@@ -265,7 +267,7 @@ def run(job: Callable[[], object]) -> int:
         except preemption.Preempted as ended:
             print(ended, file=sys.stderr)
 
-    return cli.run(preemptible)
+    return cli.run(preemptible, INTERRUPTED)
 
 
 def _command(name: str, description: str, argv: Sequence[str] | None) -> int:

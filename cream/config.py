@@ -86,6 +86,9 @@ ALIASES = {
     "INPUT_ARCH": "NET.INPUT_ARCH",
 }
 
+# Files that are sought from the working directory, and then beside the YAML file that names them.
+BESIDE = ("RETRAIN_CFG", "SUPERNET.SPACE")
+
 # Written by `dump` even where they equal the defaults, so that a record of a run says what it was.
 ESSENTIAL = {
     *("DATA_DIR", "MODEL", "SAVE_PATH", "SEED", "OPT", "SCHED", "LR", "EPOCHS"),
@@ -225,11 +228,17 @@ def _settings(node: yaml.MappingNode, prefix: str, path: Union[str, Path]) -> It
             raise ConfigError(f"{place}: {name} is given twice")
         seen.add(name)
         if name not in _SECTIONS:
-            yield _Setting(name, _raw_of(name, value, place), place)
+            raw = _raw_of(name, value, place)
+            yield _Setting(name, _beside(path, raw) if name in BESIDE and isinstance(raw, str) else raw, place)
         elif isinstance(value, yaml.MappingNode):
             yield from _settings(value, f"{name}.", path)
         elif _raw_of(name, value, place) != "":
             raise ConfigError(f"{place}: {name} is a section; must hold keys, not a value")
+
+
+def _beside(path: Union[str, Path], named: str) -> str:
+    beside = Path(path).parent / named
+    return str(beside) if named and beside.is_file() and not Path(named).exists() else named
 
 
 def _raw_of(name: str, node: yaml.Node, place: str) -> Any:
@@ -359,4 +368,10 @@ def _check_family(cfg: Config, places: dict[str, str]) -> None:
         raise ConfigError(
             f"{place}: SUPERNET.SHUFFLE.DEPTHS has {len(shuffle.DEPTHS)} stages and CHANNELS {len(shuffle.CHANNELS)}; "
             "must be as many"
+        )
+    if min(shuffle.CHANNELS) // 2 * min(shuffle.RATIOS) < 1:
+        place = places.get("SUPERNET.SHUFFLE.RATIOS", places.get("SUPERNET.SHUFFLE.CHANNELS"))
+        raise ConfigError(
+            f"{place}: SUPERNET.SHUFFLE.RATIOS={min(shuffle.RATIOS):g} leaves no channel inside a block of "
+            f"{min(shuffle.CHANNELS)}; must be at least {2 / min(shuffle.CHANNELS):.3g}"
         )

@@ -312,8 +312,10 @@ def claimed(path: Path) -> Iterator[bool]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
             mine = True
-        except OSError:
+        except (BlockingIOError, PermissionError):
             mine = False
+        except OSError as error:  # to wait for it would be to wait for ever
+            raise ConfigError(f"{path.parent} is on storage without locks: {error.strerror}; choose another") from error
         yield mine
 
 

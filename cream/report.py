@@ -86,10 +86,17 @@ def read_search(folder: Path) -> Search:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is not the folder of a finished search: it lacks {', '.join(missing)}")
+    result = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    candidates = _read_table(folder / "candidates.csv")
+    if format_arch(parse_arch(result["arch"])) not in [row["arch"] for row in candidates]:
+        raise CheckpointError(
+            f"{folder}: candidates.csv is of a later choice, which found no net; choose again with limits that can be "
+            "kept (tools/select.py)"
+        )
     return Search(
         folder,
-        json.loads((folder / "architecture.json").read_text(encoding="utf-8")),
-        _read_table(folder / "candidates.csv"),
+        result,
+        candidates,
         read_anatomy(folder),
         _read_table(folder / "summary.csv") if (folder / "summary.csv").exists() else [],
         read_history(folder / HISTORY) if (folder / HISTORY).exists() else [],
@@ -191,7 +198,7 @@ def candidates(search: Search) -> list[Section]:
     # Columns of a selection with limits: what speaks against a candidate, nothing where it keeps them.
     inside = [index for index, row in enumerate(rows) if not row.get("outside")]
     front = {inside[index] for index in figures.pareto_front([points[index] for index in inside])}
-    chosen = points[[row["arch"] for row in rows].index(format_arch(search.arch))]
+    chosen = next(point for point, row in zip(points, rows) if row["arch"] == format_arch(search.arch))
     figure = figures.accuracy_against_cost(
         [points[index] for index in inside], chosen, [point for i, point in enumerate(points) if i not in set(inside)]
     )

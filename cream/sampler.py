@@ -113,10 +113,18 @@ class Sampler:
             for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
         ]
         self._draws: dict[tuple, BoundedDraws] = {}
-        if not self._bounded(self.probabilities(None), minimum, maximum).possible:
+        self.edges = np.linspace(minimum, maximum, bins + 1)
+        self._check((minimum, maximum), "")
+        for part in zip(self.edges, self.edges[1:]):
+            self._check(part, f", one of SUPERNET.FLOPS_BINS={bins} parts of the range")
+
+    def _check(self, limits: tuple[float, float], part: str) -> None:
+        """Raises ConfigError where no path lies between them, which ``part`` describes."""
+        if not self._bounded(self.probabilities(None), *limits).possible:
+            low, high = limits
             raise ConfigError(
-                f"no path costs between SUPERNET.FLOPS_MINIMUM={minimum:.10g} and FLOPS_MAXIMUM={maximum:.10g} MFLOPs: "
-                f"this space reaches from {flops.least:.1f} to {flops.most:.1f}; move or widen the range"
+                f"no path costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and FLOPS_MAXIMUM={high:.10g} MFLOPs{part}: "
+                f"this space reaches from {self.flops.least:.1f} to {self.flops.most:.1f}; move or widen the range"
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
@@ -150,9 +158,8 @@ class Sampler:
         """The part of the range that the next path is drawn from."""
         if self.bins == 1:
             return self.minimum, self.maximum
-        edges = np.linspace(self.minimum, self.maximum, self.bins + 1)
         index = rng.integers(self.bins)
-        return edges[index], edges[index + 1]
+        return self.edges[index], self.edges[index + 1]
 
     def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
         """n paths spread evenly over the costs that the range allows, cheapest first."""

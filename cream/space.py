@@ -26,7 +26,7 @@ def parse_arch(value: str | Sequence[Sequence[int]]) -> Arch:
     if isinstance(value, str):
         try:
             lists = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"architecture {value!r} is not a list of lists of numbers: {error}") from None
     well_formed = (
         isinstance(lists, (list, tuple))
@@ -190,9 +190,9 @@ def _nni_choices(text: str, positions: int) -> list[tuple[str, object]]:
     """Names and values of NNI's mutables, in the order of the numbers at the end of their names."""
     try:
         entries = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"this architecture is not JSON: {error}") from None
-    numbers = {name: re.search(r"\d+$", name) for name in entries} if isinstance(entries, dict) else {}
+    numbers = {name: re.search(r"(?<!\d)\d{1,6}$", name) for name in entries} if isinstance(entries, dict) else {}
     unnumbered = [name for name, number in numbers.items() if number is None]
     if not numbers or unnumbered:
         names = ", ".join(map(repr, unnumbered[:5])) or "no names at all"

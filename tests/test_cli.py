@@ -52,7 +52,7 @@ def test_command_runs_its_job_with_the_settings(name, settings, calls):
         (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
         (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
         (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, f"{cli.INTERRUPTED}\n"),
     ],
 )
 def test_mistake_is_told_in_one_line(error, code, says, capsys):

@@ -252,6 +252,27 @@ def test_empty_file_and_empty_section_keep_the_defaults(write):
     assert load_config(write("NET:\nLR: 0.01\n")) == Config()
 
 
+def test_files_of_settings_lie_beside_the_file_that_names_them_too(tmp_path, monkeypatch, write):
+    path = write("RETRAIN_CFG: recipe.yaml\n")
+    assert load_config(path).RETRAIN_CFG == "recipe.yaml"  # which is nowhere, as will be said
+    (path.parent / "recipe.yaml").write_text("LR: 0.5\n")
+    beside = load_config(path).RETRAIN_CFG
+    assert beside == str(path.parent / "recipe.yaml")
+    assert load_config(path, ["RETRAIN_CFG=recipe.yaml"]).RETRAIN_CFG == "recipe.yaml"
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "recipe.yaml").write_text("")
+    assert load_config(path).RETRAIN_CFG == "recipe.yaml"
+
+
+def test_ratios_that_leave_no_channel():
+    shuffle = ["SUPERNET.FAMILY=shuffle", "SUPERNET.SHUFFLE.CHANNELS=(18,64)", "SUPERNET.SHUFFLE.DEPTHS=(1,1)"]
+    assert load_config(None, [*shuffle, "SUPERNET.SHUFFLE.RATIOS=(0.12,1)"]).SUPERNET.SHUFFLE.RATIOS == (0.12, 1)
+    with pytest.raises(ConfigError, match=r"RATIOS=0\.11 leaves no channel .* of 18; must be at least 0\.111"):
+        load_config(None, [*shuffle, "SUPERNET.SHUFFLE.RATIOS=(0.11,1)"])
+
+
 def test_even_sampling_needs_no_probabilities():
     cfg = load_config(None, ["SUPERNET.RESUNIT=True", "SUPERNET.HOW_TO_PROB=even"])
     assert cfg.SUPERNET.RESUNIT is True

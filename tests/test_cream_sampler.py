@@ -8,6 +8,7 @@ from cream.board import Entry, PrioritizedBoard
 from cream.flops import CostTable
 from cream.mobile import OPERATION_MFLOPS, mobile_space
 from cream.sampler import Sampler
+from cream.space import SearchSpace
 from pimm.errors import ConfigError
 
 SPACE = mobile_space((2, 1, 1, 1, 2))
@@ -123,6 +124,14 @@ def test_a_range_between_two_paths_is_refused_when_it_is_drawn_from():
     sampler = Sampler(SPACE, COSTS, 170.000001, 170.000002)
     with pytest.raises(ConfigError, match=r"none of 32000 .*170.000001 .*170.000002 .*widen the range"):
         sampler(np.random.default_rng(0))
+
+
+def test_a_part_of_the_range_without_paths_is_refused_before_one_is_drawn_from_it():
+    costs = CostTable([[[1.0, 9.0]]], fixed=0.0)
+    space = SearchSpace(choices=((2,),), keeps_shape=((False,),))
+    assert set(draw(Sampler(space, costs, 0, 10, bins=2), n=20)) == {((0,),), ((1,),)}
+    with pytest.raises(ConfigError, match=r"MINIMUM=2 and FLOPS_MAXIMUM=4 MFLOPs, one of SUPERNET.FLOPS_BINS=5 parts"):
+        Sampler(space, costs, 0, 10, bins=5)
 
 
 def test_as_many_probabilities_as_operations():

@@ -491,6 +491,16 @@ def test_a_folder_that_holds_no_finished_search(tmp_path):
         write_report(tmp_path / "run")
 
 
+def test_candidates_of_a_choice_that_found_nothing(tmp_path):
+    write_search(tmp_path / "run")
+    path = tmp_path / "run" / "architecture.json"
+    result = json.loads(path.read_text())
+    result["arch"][1][0] = 1 - min(result["arch"][1][0], 1)
+    path.write_text(json.dumps(result))
+    with pytest.raises(CheckpointError, match=r"candidates\.csv is of a later choice, which found no net"):
+        write_report(tmp_path / "run")
+
+
 def test_the_tool_writes_the_report_of_a_folder(tmp_path, monkeypatch, capsys):
     folders = []
     monkeypatch.setattr("cream.report.write_report", folders.append)

@@ -120,6 +120,9 @@ def test_every_form_that_nni_has_written(entries):
     "text, message",
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"LayerChoice1": ' + "1" * 5000 + "}", "is not JSON"),
+        ('{"LayerChoice' + "1" * 5000 + '": 0}', "names its choices"),
         ("[1, 2]", "names its choices LayerChoice1, LayerChoice2, ...; this has no names at all"),
         ('{"first": 1}', "this has 'first'"),
         ('{"LayerChoice1": 1}', "this space has 20 choices, each with a number of its own; there are LayerChoice1"),

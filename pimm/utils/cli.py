@@ -68,7 +68,33 @@ class Parser(argparse.ArgumentParser):
             choices = known[name].choices
             if choices and value is not None and not set(value if isinstance(value, list) else [value]) <= set(choices):
                 raise ConfigError(f"{path}: {name} is {value!r}; it can be {', '.join(map(repr, choices))}")
+            if known[name].type and value is not None:
+                defaults[name] = _converted(known[name], value, f"{path}: {name}")
         return defaults
+
+
+def at_least(lowest):
+    """The type of an option that is a whole number, ``lowest`` or more."""
+
+    def whole_number(text):
+        if int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"it is at least {lowest}, not {text}")
+        return int(text)
+
+    return whole_number
+
+
+def _converted(action, value, where):
+    """A value from a file, such as the text that YAML makes of 1e-3, as the command line would have it."""
+    values = value if isinstance(value, list) else [value]
+    count = 1 if action.nargs is None else action.nargs  # a number, or "+" for any
+    if (isinstance(count, int) and len(values) != count) or (action.nargs is None and isinstance(value, list)):
+        raise ConfigError(f"{where} is {value!r}; it takes {count} value{'s' if count > 1 else ', and no list'}")
+    try:
+        converted = [action.type(str(each)) for each in values]
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{where} is {value!r}: {error}") from None
+    return converted[0] if action.nargs is None else converted
 
 
 def _near(word, known):
@@ -76,8 +102,8 @@ def _near(word, known):
     return f"; near ones are {', '.join(near)}" if near else ""
 
 
-def run(job):
-    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 after an interrupt.
+def run(job, interrupted="interrupted"):
+    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 where ``interrupted``.
 
     Among several processes a failure ends this one at once, because ordinary shutdown waits for the others, and
     so that ``paddle.distributed.launch`` ends them.
@@ -85,7 +111,7 @@ def run(job):
     try:
         job()
     except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+        return _failed(interrupted, 130)
     except PimmError as error:
         return _failed(f"error: {error}", 2)
     except OSError as error:
