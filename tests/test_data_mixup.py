@@ -86,11 +86,23 @@ def test_disabled_mixup_only_softens_labels(mode):
         ({"mode": "half"}, "'half' is none of batch, pair, elem"),
         ({"mixup_alpha": 0.0}, "needs mixup_alpha or cutmix_alpha"),
         ({"cutmix_minmax": (0.1, 0.2, 0.3)}, "not a range"),
+        ({"cutmix_minmax": (0.9, 0.2)}, "not a range"),
+        ({"cutmix_minmax": (0.2, 1.5)}, "not a range"),
+        ({"label_smoothing": 1.5}, "from 0 to below 1, got 1.5"),
     ],
 )
 def test_bad_settings_are_named(arguments, says):
     with pytest.raises(ConfigError, match=says):
         Mixup(**arguments)
+
+
+def test_rectangles_of_one_size():
+    np.random.seed(0)
+    mixed, labels = FastCollateMixup(cutmix_minmax=(0.3, 0.35), mixup_alpha=0, label_smoothing=0, num_classes=2)(
+        [(np.full((3, 8, 8), level, np.uint8), label) for label, level in enumerate((0, 9))]
+    )
+    np.testing.assert_array_equal((mixed[0] == 9).sum((1, 2)), 4)  # 0.3 and 0.35 of 8 are two whole pixels
+    np.testing.assert_array_equal(labels, [[1 - 4 / 64, 4 / 64], [4 / 64, 1 - 4 / 64]])
 
 
 def test_pairs_need_an_even_batch():

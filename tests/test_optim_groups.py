@@ -284,6 +284,8 @@ def test_a_group_with_a_mistake_is_refused(group, message):
         ("fusedadam", {}, "'adam' may be what you want"),
         ("bnblion", {}, "'lion' may be what you want"),
         ("lars", {"trust": 1.0}, "'lars' takes no 'trust'; it takes lr, momentum"),
+        ("adamw", {"betas": (0.9,)}, "'adamw' takes 2 betas, got "),
+        ("adan", {"betas": 0.9}, "'adan' takes 3 betas, got 0.9"),
     ],
 )
 def test_mistakes(opt, options, message):

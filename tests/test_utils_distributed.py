@@ -145,6 +145,8 @@ def test_one_process():
 def test_the_device_of_one_process(monkeypatch):
     args = SimpleNamespace()
     assert init_distributed_device(args) == args.device == paddle.get_device()
+    with pytest.raises(ConfigError, match="there is no device cup:0; it can be cpu"):
+        init_distributed_device(SimpleNamespace(device="cup"))
     assert (args.distributed, args.world_size, args.rank, args.local_rank) == (False, 1, 0, 0)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
     for device in ("cuda", "gpu:1"):
@@ -166,13 +168,13 @@ init_distributed()
 watch_processes()
 print("watching", flush=True)
 if rank() == 1:
-    sys.stdin.readline()
-    os.kill(os.getpid(), signal.SIGKILL)
+    exec(sys.stdin.readline())
 time.sleep(60)
 """
 
 
-def test_a_process_that_dies_ends_the_others_with_its_name(tmp_path):
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "1 / 0"])
+def test_a_process_that_dies_ends_the_others_with_its_name(end, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
         endpoints = [f"127.0.0.1:{server.getsockname()[1]}" for server in (free, other)]
     processes = []
@@ -190,7 +192,7 @@ def test_a_process_that_dies_ends_the_others_with_its_name(tmp_path):
     while "watching" not in victim.stdout.readline():
         assert victim.poll() is None, victim.stderr.read()
     killed = time.monotonic()
-    assert victim.communicate("now\n")[0] == ""
+    assert victim.communicate(f"{end}\n")[0] == ""
     said = survivor.communicate(timeout=30)[1]
     assert time.monotonic() - killed < 15
     assert survivor.returncode == 1

@@ -410,12 +410,15 @@ def rand_augment_transform(config_str, hparams=None, transforms=None):
     if transforms is None:
         transforms = _RAND_INCREASING_TRANSFORMS if settings.get("inc", 0) else _RAND_TRANSFORMS
         weights = _choose(_RAND_CHOICE_WEIGHTS, settings["w"], config_str) if "w" in settings else None
+    layers = settings.get("n", 2)
     if weights is not None:
         weights = np.array(weights) / np.sum(weights)
+        if layers > np.count_nonzero(weights):
+            raise ConfigError(f"augmentation {config_str!r}: n{layers} is more than the weighted operations there are")
     ops = rand_augment_ops(
         settings.get("m", MAX_LEVEL), settings.get("p", 0.5), _with_noise(hparams, settings), transforms
     )
-    return RandAugment(ops, settings.get("n", 2), choice_weights=weights)
+    return RandAugment(ops, layers, choice_weights=weights)
 
 
 def _choose(table, key, config):
@@ -495,6 +498,8 @@ def augment_and_mix_transform(config_str, hparams=None):
     name, settings = _parse(config_str, {"m": int, "w": int, "d": int, "a": float, "b": int, "mstd": _magnitude_std})
     if name != "augmix":
         raise ConfigError(f"AugMix settings start with 'augmix-', not {config_str!r}")
+    if settings.get("w", 1) < 1 or settings.get("a", 1.0) <= 0:
+        raise ConfigError(f"augmentation {config_str!r}: w, the chains, and a, alpha, must be positive")
     hparams = {"magnitude_std": float("inf"), **_with_noise(hparams, settings)}
     return AugMixAugment(
         augmix_ops(settings.get("m", 3), hparams),

@@ -16,8 +16,8 @@ from pimm.utils.misc import natural_key
 def load_class_map(map_or_filename, root=""):
     """``{class name: index}`` from a dict, or from a file, which is looked for as it is and then inside ``root``.
 
-    Files: ``.txt`` with one name a line, its line number, from 0, being the index; ``.json`` with such a list, or with an object
-    of names and indices; ``.pkl`` with such a dict, of which nothing is run.
+    Files: ``.txt`` with one name a line, its line number, from 0, being the index; ``.json`` with such a list, or with
+    an object of names and indices; ``.pkl`` with such a dict, of which nothing is run.
 
     Raises:
         DataError: for a file that is missing or holds anything else, and for a class that is named twice.

@@ -11,6 +11,7 @@ import paddle
 import paddle.nn.functional as F
 
 from pimm.errors import ConfigError
+from pimm.loss.reduction import require_share
 
 MODES = ("batch", "pair", "elem", "half")
 
@@ -56,10 +57,14 @@ def _cutmix_box(height, width, share):
     return slice(top, bottom), slice(left, right)
 
 
+def _between(low, high):
+    """A whole number from ``low`` on and below ``high``, or ``low`` where both are the same."""
+    return np.random.randint(low, max(high, low + 1))
+
+
 def _minmax_box(height, width, minmax):
     """Rectangle inside the image with sides drawn from ``minmax``, parts of the image's sides."""
-    cut_h = np.random.randint(int(height * minmax[0]), int(height * minmax[1]))
-    cut_w = np.random.randint(int(width * minmax[0]), int(width * minmax[1]))
+    cut_h, cut_w = (_between(int(side * minmax[0]), int(side * minmax[1])) for side in (height, width))
     top, left = np.random.randint(0, height - cut_h + 1), np.random.randint(0, width - cut_w + 1)
     return slice(top, top + cut_h), slice(left, left + cut_w)
 
@@ -97,8 +102,11 @@ class Mixup:
     ):
         if mode not in self.modes:
             raise ConfigError(f"mixup mode {mode!r} is none of {', '.join(self.modes)}")
-        if cutmix_minmax is not None and len(cutmix_minmax) != 2:
-            raise ConfigError(f"cutmix_minmax {cutmix_minmax} is not a range (low, high)")
+        if cutmix_minmax is not None and not (
+            len(cutmix_minmax) == 2 and 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1
+        ):
+            raise ConfigError(f"cutmix_minmax {cutmix_minmax} is not a range (low, high) between 0 and 1")
+        require_share(label_smoothing)
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = 1.0 if cutmix_minmax is not None else cutmix_alpha
         self.cutmix_minmax = cutmix_minmax

@@ -175,8 +175,8 @@ class ListReader(Reader):
     """Images of a text file with a line ``path label`` each, PaddleClas's format; where and how, see ``find_list``.
 
     The label is what follows the last tab, or in a line without one the last space: other spaces belong to the path.
-    It is the class index, or with ``class_map`` the name of a class. Not ``labelled``, a list may leave the indices out,
-    and all are -1.
+    It is the class index, or with ``class_map`` the name of a class. Not ``labelled``, a list may leave the indices
+    out, and all are -1.
 
     Raises:
         DataError: naming file and line, for lines without a path or a usable label.

@@ -146,4 +146,7 @@ def _options(info, kwargs):
     if unknown:
         names, valid = ", ".join(map(repr, unknown)), ", ".join(info.arguments)
         raise ConfigError(f"optimizer {info.name!r} takes no {names}; it takes {valid}")
+    betas, default = kwargs.get("betas"), info.arguments.get("betas")
+    if betas is not None and default and (not isinstance(betas, (tuple, list)) or len(betas) != info.num_betas):
+        raise ConfigError(f"optimizer {info.name!r} takes {info.num_betas} betas, got {betas}")
     return {**info.defaults, **kwargs}

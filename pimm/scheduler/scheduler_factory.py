@@ -151,6 +151,8 @@ def _unknown(sched):
 
 def _warmup_and_noise(given):
     shares = given.noise if isinstance(given.noise, (list, tuple)) else [given.noise]
+    if len(shares) not in (1, 2):
+        raise ConfigError(f"noise begins at a share of the training, and may end at another; got {shares}")
     limits = None if given.noise is None else [share * given.num_epochs * given.ticks for share in shares]
     return {
         "warmup_t": given.warmup_epochs * given.ticks,

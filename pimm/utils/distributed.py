@@ -72,7 +72,7 @@ def init_distributed_device(args):
 
     Reads ``args.device`` (``cpu``, ``gpu`` or ``gpu:N``, ``cuda`` alike; by default the GPU if there is one) and sets
     ``device, local_rank, rank, world_size, distributed``. Each of several processes takes the GPU that the launcher
-    gave it. ConfigError for a GPU where Paddle has none.
+    gave it. ConfigError for a GPU where Paddle has none, and for a device that there is not.
     """
     args.local_rank, args.rank, args.world_size = world_info_from_env()
     args.distributed = args.world_size > 1
@@ -82,7 +82,10 @@ def init_distributed_device(args):
         raise ConfigError(f"the device is {args.device}, and Paddle finds no GPU here; cpu is possible")
     if kind != "cpu":
         kind = f"{kind}:{dist.ParallelEnv().device_id if args.distributed else number or 0}"
-    paddle.set_device(kind)
+    try:
+        paddle.set_device(kind)
+    except ValueError:
+        raise ConfigError(f"there is no device {kind}; it can be cpu, gpu and gpu:N") from None
     args.device = kind
     init_distributed()
     return args.device
