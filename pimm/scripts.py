@@ -15,6 +15,7 @@ import yaml
 
 import pimm
 from pimm.data import create_dataset, create_loader
+from pimm.data.readers import READERS
 from pimm.errors import ConfigError
 from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
@@ -28,7 +29,7 @@ from pimm.utils import (
     world_size,
 )
 from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
-from pimm.utils.cli import use_all_cores
+from pimm.utils.cli import at_least, use_all_cores
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Options that a checkpoint of a training answers where the command line does not.
 _RECORDED = (
     *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
-    *("mean", "std", "interpolation", "class_map", "input_img_mode"),
+    *("mean", "std", "interpolation", "class_map", "input_img_mode", "bn_eps"),
 )
 
 
@@ -59,11 +60,13 @@ def add_model_options(parser, model=None):
     group = parser.add_argument_group("Model")
     group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
     group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
-    group.add_argument("--num-classes", type=int, metavar="N", help="(default: the model's)")
-    group.add_argument("--in-chans", type=int, metavar="N", help="channels of the images (default: 3)")
+    group.add_argument("--num-classes", type=at_least(1), metavar="N", help="(default: the model's)")
+    group.add_argument("--in-chans", type=at_least(1), metavar="N", help="channels of the images (default: 3)")
     group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
-    group.add_argument("--img-size", type=int, metavar="N", help="side of the images in pixels")
-    group.add_argument("--input-size", type=int, nargs=3, metavar=("C", "H", "W"), help="all of the images' dimensions")
+    group.add_argument("--img-size", type=at_least(1), metavar="N", help="side of the images in pixels")
+    group.add_argument(
+        "--input-size", type=at_least(1), nargs=3, metavar=("C", "H", "W"), help="all of the images' dimensions"
+    )
     group.add_argument("--crop-pct", type=float, metavar="PCT", help="part of the scaled image that evaluation keeps")
     group.add_argument("--crop-mode", metavar="NAME", help="center, border or squash")
     group.add_argument("--mean", type=float, nargs="+", metavar="MEAN", help="of the pixels, from 0 to 1")
@@ -79,10 +82,12 @@ def add_device_options(parser):
     group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
     group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
     group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
-    group.add_argument("-j", "--workers", type=int, default=4, metavar="N", help="processes that read images")
+    group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
     group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
     group.add_argument("--pin-mem", action="store_true", help="without effect: Paddle copies in the background anyway")
-    group.add_argument("--log-interval", "--log-freq", type=int, default=50, metavar="N", help="batches between lines")
+    group.add_argument(
+        "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between lines"
+    )
 
 
 def start(args):
@@ -128,7 +133,7 @@ def answer_from_checkpoint(args, checkpoint):
         recorded = read_manifest(checkpoint)["args"]
         args.classes = recorded.get("classes")
         # Some options say the same: what is given in one of them holds against what is recorded in the other.
-        given = {name for name in _RECORDED if getattr(args, name) is not None}
+        given = {name for name in _RECORDED if getattr(args, name, None) is not None}
         sizes = {"img_size", "input_size"} if given & {"img_size", "input_size"} else set()
         for name in _RECORDED:
             if name not in given | sizes:
@@ -138,21 +143,23 @@ def answer_from_checkpoint(args, checkpoint):
 
 
 def build_model(args, **options):
-    """The model that the options name; ``args`` learn its channels and classes."""
+    """The model that the options name; ``args`` learn its channels and classes.
+
+    ``--model-kwargs`` go before ``options``. ConfigError for one that the model does not take.
+    """
     if args.in_chans is None:
         args.in_chans = args.input_size[0] if args.input_size else 3
     if args.input_size and args.input_size[0] != args.in_chans:
         raise ConfigError(f"--in-chans {args.in_chans} contradicts --input-size {args.input_size}")
-    classes = {} if args.num_classes is None else {"num_classes": args.num_classes}
-    model = create_model(
-        args.model,
-        pretrained=args.pretrained,
-        in_chans=args.in_chans,
-        global_pool=args.gp,
-        **classes,
-        **options,
-        **(args.model_kwargs or {}),
-    )
+    if args.num_classes is not None:
+        options["num_classes"] = args.num_classes
+    options.update(in_chans=args.in_chans, global_pool=args.gp, bn_eps=vars(args).get("bn_eps"))
+    try:
+        model = create_model(args.model, pretrained=args.pretrained, **{**options, **(args.model_kwargs or {})})
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"--model {args.model} has no such option: {error}") from error
     args.num_classes = model.num_classes
     size = sum(param.size for param in model.parameters() if not param.stop_gradient)
     _logger.info("%s created, %.2f million parameters", args.model, size / 1e6)
@@ -162,14 +169,16 @@ def build_model(args, **options):
 def open_dataset(args, split, labelled=True, **options):
     """The images of a split, with the model's number of channels.
 
-    ConfigError for more classes than the model has, unless it does not matter what folders are called: not
-    ``labelled``.
+    ConfigError for more classes than the model has, and for a class with another number than in the training, unless
+    it does not matter what folders are called: not ``labelled``.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
     if mode is None:
         raise ConfigError(
             f"no image file has {args.in_chans} channels; --in-chans can be {', '.join(map(str, IMAGE_MODES))}"
         )
+    if not labelled and args.dataset.partition("/")[0].lower() in ("", *READERS):
+        options["labelled"] = False
     dataset = create_dataset(
         args.dataset,
         root=args.data_dir,
@@ -180,13 +189,37 @@ def open_dataset(args, split, labelled=True, **options):
         target_key=args.target_key,
         **options,
     )
-    classes = getattr(dataset, "class_to_idx", None) or {}
-    if labelled and classes and max(classes.values()) >= args.num_classes:
+    if labelled:
+        _check_classes(args, dataset)
+    return dataset
+
+
+def _check_classes(args, dataset):
+    classes = dataset.class_to_idx
+    if max(classes.values()) >= args.num_classes:
         raise ConfigError(
             f"{args.data_dir} has classes up to number {max(classes.values())}, the model only {args.num_classes}: "
             "--num-classes must be larger"
         )
-    return dataset
+    trained = {name: index for index, name in enumerate(getattr(args, "classes", None) or ())}
+    for name, index in classes.items():
+        if name != str(index) and trained.get(name, index) != index:  # a number alone is no name
+            raise ConfigError(
+                f"{dataset.root}: class {name} has number {index}, in the training it had {trained[name]}, as where a "
+                "class is missing from one of them: --class-map FILE numbers both alike"
+            )
+
+
+def class_list(dataset):
+    """Names of a data set's classes by their indices; an index that no class has is its own name."""
+    names = {index: name for name, index in dataset.class_to_idx.items()}
+    return [names.get(index, str(index)) for index in range(max(names) + 1)]
+
+
+def same_images(dataset, other):
+    """Whether two data sets are the same images, as far as their places, numbers and first and last names tell."""
+    first, second = ((each.root, len(each), each.filename(0), each.filename(-1)) for each in (dataset, other))
+    return first == second
 
 
 def create_evaluation_loader(args, dataset, data_config, batch_size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pimm.utils import ParseKwargs
+from pimm.utils.cli import at_least
 
 
 def add_optimizer_options(parser):
@@ -25,7 +26,7 @@ def add_optimizer_options(parser):
     group.add_argument("--sched-on-updates", action="store_true", help="change the rate with every update")
     group.add_argument("--lr", type=float, help="(default: from --lr-base and the batch size)")
     group.add_argument("--lr-base", type=float, default=0.1, metavar="LR", help="rate at --lr-base-size")
-    group.add_argument("--lr-base-size", type=int, default=256, metavar="N", help="images of an update")
+    group.add_argument("--lr-base-size", type=at_least(1), default=256, metavar="N", help="images of an update")
     group.add_argument("--lr-base-scale", default="", choices=("", "linear", "sqrt"), help="(default: by optimizer)")
     group.add_argument("--lr-noise", type=float, nargs="+", metavar="PCT", help="parts of the training with noise")
     group.add_argument("--lr-noise-pct", type=float, default=0.67, metavar="PCT", help="limit of the noise")
@@ -40,7 +41,7 @@ def add_optimizer_options(parser):
     group.add_argument("--lr-k-decay", type=float, default=1.0, metavar="K", help="of cosine and poly")
     group.add_argument("--warmup-lr", type=float, default=1e-5, metavar="LR", help="first rate")
     group.add_argument("--min-lr", type=float, default=0.0, metavar="LR", help="last rate")
-    group.add_argument("--epochs", type=int, default=300, metavar="N")
+    group.add_argument("--epochs", type=at_least(1), default=300, metavar="N")
     group.add_argument("--decay-milestones", type=int, nargs="+", default=[90, 180, 270], metavar="N")
     group.add_argument("--decay-epochs", type=float, default=90, metavar="N", help="between the steps")
     group.add_argument("--warmup-epochs", type=int, default=5, metavar="N")
@@ -73,7 +74,7 @@ def add_augmentation_options(parser):
     group.add_argument("--bce-pos-weight", type=float, metavar="X")
     group.add_argument("--reprob", type=float, default=0.0, metavar="P", help="of random erasing")
     group.add_argument("--remode", default="pixel", choices=("const", "rand", "pixel"))
-    group.add_argument("--recount", type=int, default=1, metavar="N")
+    group.add_argument("--recount", type=at_least(1), default=1, metavar="N")
     group.add_argument("--resplit", action="store_true", help="do not erase in the clean split")
     group.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA")
     group.add_argument("--cutmix", type=float, default=0.0, metavar="ALPHA")

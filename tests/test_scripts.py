@@ -15,9 +15,12 @@ from image_files import pack
 from PIL import Image
 from script_net import load_script, script_net
 
-from pimm.data import create_dataset, create_loader
+from pimm.data import create_dataset, create_loader, resolve_data_config
+from pimm.data.samplers import BatchPlan
+from pimm.errors import ConfigError
 from pimm.models import create_model, load_checkpoint, registry
-from pimm.utils import average_checkpoints, load_arrays, read_checkpoint
+from pimm.scripts import answer_from_checkpoint, build_model
+from pimm.utils import CheckpointSaver, average_checkpoints, load_arrays, read_checkpoint
 from pimm.utils.cli import run
 
 ROOT = Path(__file__).parents[1]
@@ -240,6 +243,123 @@ def test_inference_of_images_without_classes(images, trained, tmp_path):
     assert [dark["label"], light["label"]] == [("night", "dusk", "day")[expected[row].argmax()] for row in (0, 10)]
 
 
+def test_inference_leaves_out_what_it_cannot_read(images, trained, tmp_path):
+    folder = tmp_path / "any"
+    for name in ("a/b", "empty"):
+        (folder / name).mkdir(parents=True)
+    for target, source in {"a/b/dark.png": "dark/dark0.png", "grey.png": "grey/grey0.png"}.items():
+        os.link(Path(images, "val", source), folder / target)
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    options = ["--results-dir", str(tmp_path), "--results-file", "r", "--no-console-output", "--topk", "0"]
+    pimm_inference.main([str(folder), "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), *options])
+    found = {row["filename"]: json.loads(row["prob"]) for row in rows(tmp_path / "r.csv")}
+    expected = probabilities(images, trained / "checkpoint-1")
+    assert found.keys() == {"dark.png", "grey.png"}
+    np.testing.assert_allclose([found["dark.png"], found["grey.png"]], expected[[0, 5]], rtol=1e-5)
+
+
+def test_results_of_several_processes_stand_by_their_images(images, tmp_path):
+    pack(Path(images, "val"), tmp_path / "val.tar")
+    for dataset in (create_dataset("wds", tmp_path / "val.tar", "val"), create_dataset("", images, "val")):
+        total = 0
+        for rank in range(2):
+            loader = create_loader(dataset, 8, 4, num_workers=0)
+            plan = dataset.batch_plan if hasattr(dataset, "batch_plan") else functools.partial(BatchPlan, len(dataset))
+            loader.loader.sampler = plan(4, False, rank, 2)
+            shares = [batch.numpy().mean((1, 2, 3))[:, None] for batch, _ in loader]
+            places = np.concatenate(loader.sampler.batches_of(0))
+            total = total + pimm_inference.gather(shares, places, np.zeros((len(dataset), 1), np.float32))
+        alone = [batch.numpy().mean((1, 2, 3))[:, None] for batch, _ in create_loader(dataset, 8, 4, num_workers=0)]
+        np.testing.assert_array_equal(total, np.concatenate(alone))
+
+
+def test_classes_are_known_by_their_indices(images, trained, tmp_path):
+    lines = [f"train/{name}/{name}0.png {index}\n" for index, name in ((1, "dark"), (3, "light"))]
+    Path(images, "some.txt").write_text("".join(lines))
+    folder = train(f"{images}/some.txt", tmp_path, "list", "-b", "2", "--num-classes", "4")
+    manifest = json.loads((folder / "checkpoint-1" / "manifest.json").read_text())
+    assert manifest["args"]["classes"] == ["0", "1", "2", "3"]
+
+
+def test_a_class_that_is_missing_does_not_shift_the_others(images, trained, tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        os.link(Path(images, "val", name, f"{name}0.png"), tmp_path / "val" / name / "0.png")
+    (tmp_path / "train").symlink_to(Path(images, "train"))
+    checked = [str(tmp_path), "-j", "0", "--checkpoint", str(trained / "checkpoint-1")]
+    with pytest.raises(ConfigError, match="class light has number 1, in the training it had 2"):
+        pimm_validate.main(checked)
+    with pytest.raises(ConfigError, match="class light has number 1, in the training it had 2"):
+        train(str(tmp_path), tmp_path, "shifted")
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    pimm_validate.main([*checked, "--class-map", str(tmp_path / "names.txt")])
+
+
+def test_a_training_is_not_begun_over_another(images, trained):
+    before = (trained / "summary.csv").read_text()
+    with pytest.raises(ConfigError, match="is of another training: --resume goes on with it"):
+        train(images, trained.parent, trained.name)
+    assert (trained / "summary.csv").read_text() == before
+
+
+def test_a_kill_before_the_checkpoint_costs_no_row_of_the_summary(images, tmp_path, monkeypatch):
+    whole = train(images, tmp_path, "whole", "--epochs", "3")
+    save = CheckpointSaver.save_checkpoint
+
+    def killed(self, model, optimizer, args, epoch, **named):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return save(self, model, optimizer, args, epoch, **named)
+
+    monkeypatch.setattr(CheckpointSaver, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, tmp_path, "killed", "--epochs", "3")
+    monkeypatch.undo()
+    resumed = train(images, tmp_path, "killed", "--epochs", "3", "--resume", str(tmp_path / "killed"))
+    assert (resumed / "summary.csv").read_text() == (whole / "summary.csv").read_text()
+
+
+def test_options_given_twice_the_special_one_counts(images, tmp_path):
+    runs = {"special": ("--opt-kwargs", "momentum=0.5"), "plain": ("--momentum", "0.5"), "other": ()}
+    special, plain, other = (
+        load_arrays(train(images, tmp_path, name, *options) / "checkpoint-1" / "model.pdparams")["fc.bias"]
+        for name, options in runs.items()
+    )
+    np.testing.assert_array_equal(special, plain)
+    assert (special != other).any()
+    args = pimm_train.make_parser().parse_args([images, *NET, "--model-kwargs", "drop_rate=0.25"])
+    assert build_model(args, drop_rate=0.0).drop_rate == 0.25
+
+
+def test_a_checkpoint_answers_for_the_epsilon_of_batch_norm(images, tmp_path):
+    small = [images, "--model", "mobilenetv3_small_075", "--num-classes", "3", "--img-size", "8", "--device", "cpu"]
+    pimm_train.main(
+        [*small, *BRIEF, "-j", "0", "-b", "6", "--bn-eps", "0.25", "--output", str(tmp_path), "--experiment", "net"]
+    )
+    args = pimm_validate.make_parser().parse_args([images, "--checkpoint", str(tmp_path / "net" / "checkpoint-0")])
+    answer_from_checkpoint(args, args.checkpoint)
+    assert {layer._epsilon for layer in build_model(args).sublayers() if hasattr(layer, "_epsilon")} == {0.25}
+
+
+def test_images_without_augmentation_are_scaled_as_for_evaluation(images, monkeypatch):
+    monkeypatch.setattr(pimm_train, "create_loader", lambda dataset, size, batch, **options: options["interpolation"])
+    found = []
+    for options in ((), ("--no-aug",)):
+        args = pimm_train.make_parser().parse_args([images, *NET, "--interpolation", "lanczos", *options])
+        args.data_dir, args.in_chans, args.distributed = args.data, 3, False
+        found.append(pimm_train.create_training_loader(args, resolve_data_config(vars(args)))[0])
+    assert found == ["random", "lanczos"]
+
+
+def test_a_file_of_options_is_read_as_the_command_line(images, tmp_path):
+    (tmp_path / "options.yaml").write_text(
+        "lr: 1e-3\nscale: [8e-2, 1]\nlr_noise: 0.5\nepochs: 7\nopt_betas: [0.9, 99e-2]\n"
+    )
+    args = pimm_train.make_parser().parse_args([images, "-c", str(tmp_path / "options.yaml")])
+    assert (args.lr, args.scale, args.lr_noise, args.epochs) == (0.001, [0.08, 1.0], [0.5], 7)
+    assert args.opt_betas == [0.9, 0.99]
+
+
 def test_averages_of_checkpoints(trained, images, tmp_path):
     both = [trained / "checkpoint-0", trained / "checkpoint-1"]
     cases = {
@@ -272,7 +392,14 @@ MISTAKES = [
     ),
     (pimm_train, ["{images}", *NET, "--val-split", ""], "without --val-split there is no top1"),
     (pimm_train, ["{images}", *NET, "--opt", "adamm"], "adamm"),
-    (pimm_train, ["{images}", *NET, "--aug-splits", "2", "--mixup", "1"], "do not go with --aug-splits"),
+    (pimm_train, ["{images}", *NET, "--aug-splits", "2", "--mixup", "1"], "goes neither with --mixup"),
+    (pimm_train, ["{images}", *NET, "--aug-splits", "2", "--no-prefetcher"], "nor --no-prefetcher"),
+    (pimm_train, ["{images}", *NET, "--aug-splits", "1"], "--aug-splits is 2 or more"),
+    (pimm_train, ["{images}", *NET, "--lr-noise", "0.1", "0.2", "0.3"], "may end at another; got [0.1, 0.2, 0.3]"),
+    (pimm_train, ["{images}", *NET, "--model-kwargs", "foo=1"], "--model script_net has no such option"),
+    (pimm_train, ["{images}", *NET, "-b", "0"], "-b/--batch-size: it is at least 1, not 0"),
+    (pimm_train, ["{images}", *NET, "-c", "{images}/zero.yaml"], "zero.yaml: grad_accum_steps is 0: it is at least 1"),
+    (pimm_train, ["{images}", *NET, "-c", "{images}/one.yaml"], "one.yaml: input_size is 224; it takes 3 values"),
     (pimm_train, ["{images}", *NET, "--resume", "{images}"], "there is no checkpoint in this folder"),
     (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; near ones are epochs"),
     (
@@ -295,6 +422,8 @@ def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, sc
     monkeypatch.chdir(tmp_path)
     Path(images, "typo.yaml").write_text("epochss: 3\n")
     Path(images, "choice.yaml").write_text("clip_mode: nrom\n")
+    Path(images, "zero.yaml").write_text("grad_accum_steps: 0\n")
+    Path(images, "one.yaml").write_text("input_size: 224\n")
     try:
         code = run(functools.partial(script.main, [word.replace("{images}", images) for word in arguments]))
     except SystemExit as left:  # argparse

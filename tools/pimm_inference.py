@@ -4,6 +4,7 @@ Runs from a clone that is not installed, and under ``python -m paddle.distribute
 """
 
 import json
+import logging
 import sys
 from collections import Counter
 from pathlib import Path
@@ -39,7 +40,9 @@ from pimm.scripts import (
     write_rows,
 )
 from pimm.utils import all_reduce_sum, is_primary
-from pimm.utils.cli import Parser, run
+from pimm.utils.cli import Parser, at_least, run
+
+_logger = logging.getLogger("inference")
 
 ENDINGS = {"csv": ".csv", "json": ".json", "json-record": "-record.json"}
 
@@ -60,13 +63,15 @@ def make_parser():
     parser.add_argument("--use-ema", action="store_true", help="take the averaged weights")
     parser.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
     add_device_options(parser)
-    parser.add_argument("-b", "--batch-size", type=int, default=256, metavar="N", help="images of one process")
+    parser.add_argument("-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images of one process")
     group = parser.add_argument_group("Results")
     group.add_argument("--results-dir", "--output-dir", default=".", metavar="DIR", help="(default: this folder)")
     group.add_argument("--results-file", metavar="NAME", help="without ending (default: model and size)")
     group.add_argument("--results-format", nargs="+", default=["csv"], choices=tuple(ENDINGS), help="(default: csv)")
     group.add_argument("--results-separate-col", action="store_true", help="a column for each of the classes")
-    group.add_argument("--topk", type=int, default=1, metavar="N", help="likeliest classes; 0 for all, in their order")
+    group.add_argument(
+        "--topk", type=at_least(0), default=1, metavar="N", help="likeliest classes; 0 for all, in their order"
+    )
     group.add_argument("--fullname", action="store_true", help="paths of the images, not only their last part")
     group.add_argument("--filename-col", default="filename", metavar="NAME")
     group.add_argument("--index-col", default="index", metavar="NAME")
@@ -97,11 +102,14 @@ def main(argv=None):
         raise ConfigError(
             f"several images have the same name, such as {Counter(names).most_common(1)[0][0]}: --fullname"
         )
-    outputs, indices = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
+    found = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
     if not is_primary(args):
         return
     labels = class_names(args)
-    rows = [make_row(args, *row, labels) for row in zip(names, outputs.tolist(), indices.tolist())]
+    outputs, indices, are_read = (values.tolist() for values in found)
+    rows = [make_row(args, *row, labels) for row, is_read in zip(zip(names, outputs, indices), are_read) if is_read]
+    if len(rows) < len(names):
+        _logger.warning("%d of %d images are not among the results", len(names) - len(rows), len(names))
     folder = Path(args.results_dir)
     folder.mkdir(parents=True, exist_ok=True)
     stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
@@ -114,7 +122,10 @@ def main(argv=None):
 
 @paddle.no_grad()
 def classify(args, model, loader):
-    """Probabilities or logits [images, k] of the ``topk`` likeliest classes, and their indices, of all processes."""
+    """Probabilities or logits [images, k] of the ``topk`` likeliest classes, and their indices, of all processes.
+
+    And which images [images] these are of: not of those that cannot be read.
+    """
     outputs, indices, kept = [], [], args.topk or args.num_classes
     for images, labels in with_progress(loader, args.log_interval, "Inference"):
         with autocast(args):
@@ -125,18 +136,20 @@ def classify(args, model, loader):
             output, index = output.topk(min(kept, args.num_classes), axis=1)
             indices.append(index.numpy())
         outputs.append(output.numpy())
-    count, width = len(loader.dataset), min(kept, args.num_classes)
-    everywhere = np.arange(width)[None].repeat(count, 0)
+    width, dataset = min(kept, args.num_classes), loader.dataset
+    places = np.concatenate(loader.sampler.batches_of(0) or [np.zeros(0, int)])
+    are_read = [[dataset.filename(place, absolute=True) not in dataset.broken] for place in places.tolist()]
+    everywhere = np.arange(width)[None].repeat(len(dataset), 0)
     if args.topk:
-        everywhere = gather(args, indices, count, width, np.int64)
-    return gather(args, outputs, count, width, np.float32), everywhere
+        everywhere = gather(indices, places, np.zeros((len(dataset), width), np.int64))
+    outputs = gather(outputs, places, np.zeros((len(dataset), width), np.float32))
+    return outputs, everywhere, gather([are_read], places, np.zeros((len(dataset), 1), np.int64))[:, 0] > 0
 
 
-def gather(args, batches, count, width, dtype):
-    """What every process has of its images, of which it has each ``world_size``-th, as one array [count, width]."""
-    rows = np.zeros((count, width), dtype)
-    if batches:
-        rows[args.rank :: args.world_size] = np.concatenate(batches)
+def gather(batches, places, rows):
+    """``rows`` with what every process has of its images at their ``places``."""
+    if len(places):
+        rows[places] = np.concatenate(batches)
     return all_reduce_sum(paddle.to_tensor(rows)).numpy()
 
 

@@ -36,9 +36,11 @@ from pimm.scripts import (
     as_yaml,
     autocast,
     build_model,
+    class_list,
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
+    same_images,
     start,
 )
 from pimm.train_options import add_augmentation_options, add_optimizer_options
@@ -59,7 +61,8 @@ from pimm.utils import (
     trim_summary,
     update_summary,
 )
-from pimm.utils.cli import Parser, run
+from pimm.utils.checkpoint import list_checkpoints
+from pimm.utils.cli import Parser, at_least, run
 
 _logger = logging.getLogger("train")
 
@@ -80,14 +83,14 @@ def make_parser():
         "--resume", default="", metavar="PATH", help="checkpoint, or folder of a training, to go on from"
     )
     group.add_argument("--no-resume-opt", action="store_true", help="resume weights and epoch alone")
-    group.add_argument("--start-epoch", type=int, metavar="N", help="count on from this epoch")
+    group.add_argument("--start-epoch", type=at_least(0), metavar="N", help="count on from this epoch")
     group.add_argument("--head-init-scale", type=float, metavar="X", help="times the classifier's first weights")
     group.add_argument("--head-init-bias", type=float, metavar="X", help="the classifier's first biases")
     add_device_options(parser)
     group = parser.add_argument_group("Batches")
-    group.add_argument("-b", "--batch-size", type=int, default=128, metavar="N", help="images of one process")
-    group.add_argument("-vb", "--validation-batch-size", type=int, metavar="N", help="(default: --batch-size)")
-    group.add_argument("--grad-accum-steps", type=int, default=1, metavar="N", help="batches of one update")
+    group.add_argument("-b", "--batch-size", type=at_least(1), default=128, metavar="N", help="images of one process")
+    group.add_argument("-vb", "--validation-batch-size", type=at_least(1), metavar="N", help="(default: --batch-size)")
+    group.add_argument("--grad-accum-steps", type=at_least(1), default=1, metavar="N", help="batches of one update")
     group.add_argument("--use-multi-epochs-loader", action="store_true", help="read ahead into the next epoch")
     group.add_argument("--worker-seeding", default="all", metavar="MODE", help="all or part, which are the same here")
     add_optimizer_options(parser)
@@ -112,9 +115,11 @@ def add_other_options(parser):
     group.add_argument("--model-ema-warmup", action="store_true", help="begin with a smaller decay")
 
     group = parser.add_argument_group("Miscellaneous")
-    group.add_argument("--seed", type=int, default=42, metavar="S")
-    group.add_argument("--recovery-interval", type=int, default=0, metavar="N", help="updates between checkpoints")
-    group.add_argument("--checkpoint-hist", type=int, default=10, metavar="N", help="best checkpoints to keep")
+    group.add_argument("--seed", type=at_least(0), default=42, metavar="S")
+    group.add_argument(
+        "--recovery-interval", type=at_least(0), default=0, metavar="N", help="updates between checkpoints"
+    )
+    group.add_argument("--checkpoint-hist", type=at_least(1), default=10, metavar="N", help="best checkpoints to keep")
     group.add_argument("--output", default="", metavar="DIR", help="(default: output/train)")
     group.add_argument("--experiment", default="", metavar="NAME", help="folder in it (default: date, model and size)")
     group.add_argument(
@@ -133,6 +138,8 @@ def main(argv=None):
     loader_eval = None
     if args.val_split:
         dataset = open_dataset(args, args.val_split, num_samples=args.val_num_samples)
+        if same_images(dataset, loader_train.dataset):
+            _logger.warning("%s: there is but one split, and the model is evaluated on what it trains on", dataset.root)
         loader_eval = create_evaluation_loader(
             args, dataset, data_config, args.validation_batch_size or args.batch_size
         )
@@ -143,6 +150,8 @@ def main(argv=None):
     if is_primary(args):
         now, size = datetime.now().strftime("%Y%m%d-%H%M%S"), data_config["input_size"][-1]
         output_dir = get_outdir(args.output or "output/train", args.experiment or f"{now}-{args.model}-{size}")
+        if not args.resume and list_checkpoints(output_dir):
+            raise ConfigError(f"{output_dir} is of another training: --resume goes on with it, --experiment names more")
         Path(output_dir, "args.yaml").write_text(args_text)
         saver = CheckpointSaver(checkpoint_dir=output_dir, decreasing=decreasing, max_history=args.checkpoint_hist)
 
@@ -160,9 +169,9 @@ def main(argv=None):
         train_metrics = training.train_one_epoch()
         eval_metrics = training.evaluate(loader_eval) if loader_eval else {}
         rates = group_lrs(training.optimizer)
-        best = training.finish_epoch({**train_metrics, **eval_metrics}[args.eval_metric]) or best
-        if summary:
+        if summary:  # before the checkpoint: going on takes out a row too many, but misses one too few
             update_summary(epoch, train_metrics, eval_metrics, summary, lr=sum(rates) / len(rates))
+        best = training.finish_epoch({**train_metrics, **eval_metrics}[args.eval_metric]) or best
         results.append(
             {"epoch": epoch, "train": train_metrics, **({"validation": eval_metrics} if eval_metrics else {})}
         )
@@ -182,7 +191,6 @@ def create_model_to_train(args):
         drop_path_rate=args.drop_path,
         drop_connect_rate=args.drop_connect,
         bn_momentum=args.bn_momentum,
-        bn_eps=args.bn_eps,
         checkpoint_path=args.initial_checkpoint,
     )
     classifier = model.get_classifier()
@@ -203,9 +211,9 @@ def create_training_loader(args, data_config):
     mixup_fn = collate_fn = None
     if args.aa and args.in_chans not in (1, 3):
         raise ConfigError(f"--aa has no operations for images of {args.in_chans} channels")
+    if args.aug_splits and (args.aug_splits < 2 or args.no_prefetcher or mixes(args)):
+        raise ConfigError("--aug-splits is 2 or more, and goes neither with --mixup and --cutmix nor --no-prefetcher")
     if mixes(args):
-        if args.aug_splits:
-            raise ConfigError("--mixup and --cutmix do not go with --aug-splits")
         make = Mixup if args.no_prefetcher else FastCollateMixup
         mixup_fn = make(
             mixup_alpha=args.mixup,
@@ -221,8 +229,7 @@ def create_training_loader(args, data_config):
             mixup_fn, collate_fn = None, mixup_fn
     options = {"num_samples": args.train_num_samples, "repeats": args.epoch_repeats, "seed": args.seed}
     dataset = open_dataset(args, args.train_split, is_training=True, batch_size=args.batch_size, **options)
-    classes = getattr(dataset, "class_to_idx", {})
-    args.classes = sorted(classes, key=classes.get)  # a checkpoint knows what it can tell apart
+    args.classes = class_list(dataset)  # a checkpoint knows what it can tell apart
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     loader = create_loader(
@@ -247,7 +254,7 @@ def create_training_loader(args, data_config):
         auto_augment=args.aa,
         num_aug_repeats=args.aug_repeats,
         num_aug_splits=args.aug_splits,
-        interpolation=args.train_interpolation,
+        interpolation=data_config["interpolation"] if args.no_aug else args.train_interpolation,
         mean=data_config["mean"],
         std=data_config["std"],
         num_workers=args.workers,
@@ -298,7 +305,7 @@ class Training:
         self.args, self.model, self.loader, self.mixup_fn, self.saver = args, model, loader, mixup_fn, saver
         self.loss_fn = create_loss(args)
         set_learning_rate(args)
-        self.optimizer = create_optimizer_v2(model, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+        self.optimizer = create_optimizer_v2(model, **{**optimizer_kwargs(cfg=args), **args.opt_kwargs})
         self.parameters = [param for param in model.parameters() if not param.stop_gradient]
         self.to_clip = list(model_parameters(model, exclude_head=args.clip_mode == "agc"))
         self.scaler = NativeScaler(args.device if args.amp and args.amp_dtype == "float16" else "cpu")

@@ -32,7 +32,7 @@ from pimm.scripts import (
 )
 from pimm.utils import check_batch_size_retry, decay_batch_step, evaluate, is_primary
 from pimm.utils.checkpoint import MANIFEST, list_checkpoints
-from pimm.utils.cli import Parser, run
+from pimm.utils.cli import Parser, at_least, run
 
 _logger = logging.getLogger("validate")
 
@@ -54,7 +54,7 @@ def make_parser():
     group.add_argument("--use-ema", action="store_true", help="take the averaged weights")
     group.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
     add_device_options(parser)
-    parser.add_argument("-b", "--batch-size", type=int, default=256, metavar="N", help="images of one process")
+    parser.add_argument("-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images of one process")
     parser.add_argument("--retry", action="store_true", help="try smaller batches where memory does not suffice")
     parser.add_argument("--results-file", default="", metavar="FILE", help="where to write the results")
     parser.add_argument("--results-format", choices=("csv", "json"), help="(default: by the file's name, or csv)")
