@@ -18,11 +18,13 @@ import time
 import paddle
 from paddle import distributed as dist
 
+from pimm.errors import TrainingError
 from pimm.utils.distributed import world_size
 
 _GOODBYE = "goodbye"
 _LINE = 200  # bytes of a message, filled up with spaces
 _PATIENCE = 60.0  # seconds for the processes to find each other
+_STRANGERS_PATIENCE = 5.0  # and for one that connects to say which it is
 _GRACE = 4.0  # seconds in which the launcher can see which process failed, before the others follow
 
 _connections: dict[int, socket.socket] = {}  # to the processes that this one watches, by their numbers
@@ -33,14 +35,20 @@ def watch_processes() -> None:
     """Ends this process, with a line that names the culprit, as soon as another one ends before its work is done.
 
     For every process of a launch, once they are connected; a process that exits in the ordinary way takes its leave.
-    Without effect where there is one alone.
+    Without effect where there is one alone. Raises TrainingError where the processes cannot reach each other.
     """
     if world_size() == 1 or _connections:
         return
-    if dist.get_rank() == 0:
-        _accept_all()
-    else:
-        _connect_to_first()
+    try:
+        if dist.get_rank() == 0:
+            _accept_all()
+        else:
+            _connect_to_first()
+    except OSError as error:
+        raise TrainingError(
+            f"the processes of this run cannot watch each other: {error}; the first one's machine must let the others "
+            "connect to any of its ports"
+        ) from error
     atexit.register(_take_leave)
     for rank, connection in _connections.items():
         threading.Thread(target=_watch, args=(rank, connection), daemon=True).start()
@@ -52,7 +60,7 @@ def _accept_all() -> None:
         _, secret = _broadcast([server.getsockname()[1], secrets.randbits(62)])
         while len(_connections) < dist.get_world_size() - 1:
             connection, _ = server.accept()
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_STRANGERS_PATIENCE)
             told, _, name = _receive(connection).partition(" ")
             if told != str(secret):  # a stranger's
                 connection.close()
@@ -77,7 +85,7 @@ def _broadcast(values: list[int]) -> list[int]:
 
 def _watch(rank: int, connection: socket.socket) -> None:
     connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _expect_life(connection)
     message = _receive(connection)
     if message == _GOODBYE:
         return
@@ -90,7 +98,17 @@ def _watch(rank: int, connection: socket.socket) -> None:
     os._exit(1)
 
 
+def _expect_life(connection: socket.socket) -> None:
+    """Lets the connection break within half a minute when the machine at its other end is gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):  # not on all systems
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _take_leave() -> None:
+    if getattr(sys, "last_value", None) is not None:  # an exception that nobody caught ends this process
+        return
     for connection in _connections.values():
         _send(connection, _GOODBYE)
     _connections.clear()
