@@ -46,7 +46,9 @@ def limits_of(cfg: Config, searched: SearchNet) -> list[Limit]:
             Limit("million parameters", searched.mparams, 0.0, asked.PARAMS_MAXIMUM, ("", "SUPERNET.PARAMS_MAXIMUM"))
         )
     if asked.LATENCY_TABLE is not None:
-        latency = read_latency(Path(asked.LATENCY_TABLE)).costs_for(searched.space, searched.resolution)
+        measured = read_latency(Path(asked.LATENCY_TABLE))
+        latency = measured.costs_for(searched)
+        log.info("latencies are those of %s", measured)
         most = UNLIMITED if asked.LATENCY_MAXIMUM is None else asked.LATENCY_MAXIMUM
         limits.append(Limit("ms", latency, 0.0, most, ("", "SUPERNET.LATENCY_MAXIMUM")))
     return limits

@@ -177,7 +177,7 @@ def read_state(path: Path, settings: Mapping) -> dict | None:
     ]
     if changed:
         raise ConfigError(
-            f"{path} is of other settings: {', '.join(changed)}; choose another --output, or remove that folder"
+            f"{path} is of other settings: {', '.join(changed)}; choose another place (--output), or remove it"
         )
     return state
 

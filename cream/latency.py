@@ -17,12 +17,12 @@ from paddle import Tensor, nn
 from pimm.errors import ConfigError
 from pimm.utils import alone, atomic_file
 
-from .build import child_net, of_found_net, search_net, start_processes
+from .build import SearchNet, child_net, of_found_net, search_net, start_processes
 from .evaluate import mode
 from .flops import CostTable
 from .runlog import RunLog
 from .settings import Config
-from .space import SearchSpace, format_arch
+from .space import format_arch
 from .supernet import SuperNet
 
 WARM_UP = 5
@@ -34,10 +34,12 @@ Run = tuple[Callable[[Tensor], Tensor], Tensor]  # a layer, and what it is run o
 class Latency:
     """``choices[stage][position][operation]`` and ``fixed``, the shared part, in ms for a batch; and of what.
 
-    ``check`` lists whole nets, with the sum and what was measured.
+    ``mflops``, listed as ``choices``, tell the operations of one space from those of another. ``check`` lists whole
+    nets, with the sum and what was measured.
     """
 
     choices: list[list[list[float]]]
+    mflops: list[list[list[float]]]
     fixed: float
     resolution: int
     batch_size: int
@@ -53,26 +55,37 @@ class Latency:
         """By how much, on average, whole nets differ from their sums, as a share of what was measured."""
         return float(np.mean([abs(net["predicted_ms"] / net["measured_ms"] - 1) for net in self.check]))
 
-    def costs_for(self, space: SearchSpace, resolution: int) -> CostTable:
+    def costs_for(self, searched: SearchNet) -> CostTable:
         """The table of a search; ConfigError if it was measured for another space or image size."""
         counts = tuple(tuple(len(costs) for costs in stage) for stage in self.choices)
-        if counts != space.choices or resolution != self.resolution:
+        own, size = searched.space.choices, searched.resolution
+        if counts != own or self.resolution != size or _rounded(self.mflops) != _rounded(searched.mflops.choices):
             raise ConfigError(
-                f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for a space of {_described(counts)}; "
-                f"the search has {resolution} pixels and {_described(space.choices)}: measure again (tools/latency.py)"
+                f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for {_described(self.mflops)}; "
+                f"the search has {size} pixels and {_described(searched.mflops.choices)}: measure again "
+                "(tools/latency.py)"
             )
-        return CostTable(self.choices, self.fixed, space)
+        return CostTable(self.choices, self.fixed, searched.space)
+
+    def __str__(self) -> str:
+        return f"{self.batch_size} images on {self.device} of {self.machine} with {self.threads} threads"
 
 
-def _described(choices: tuple[tuple[int, ...], ...]) -> str:
-    return f"{[len(stage) for stage in choices]} positions with {sum(map(sum, choices))} operations"
+def _rounded(costs: list[list[list[float]]]) -> list[list[list[float]]]:
+    return [[[round(cost, 6) for cost in position] for position in stage] for stage in costs]
+
+
+def _described(mflops: list[list[list[float]]]) -> str:
+    total = sum(cost for stage in mflops for position in stage for cost in position)
+    operations = sum(len(position) for stage in mflops for position in stage)
+    return f"{[len(stage) for stage in mflops]} positions with {operations} operations of {total:.6g} MFLOPs together"
 
 
 def read_latency(path: Path) -> Latency:
     """What ``measure_latency`` wrote to ``path``; ConfigError for any other file."""
     try:
         return Latency(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is no table of latencies, which tools/latency.py writes: {error}") from None
 
 
@@ -91,6 +104,7 @@ def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, ne
         table, measured = choice_latency(searched.net, whole, batch, repeats)
         latency = Latency(
             choices=table.choices,
+            mflops=searched.mflops.choices,
             fixed=table.fixed,
             resolution=searched.resolution,
             batch_size=cfg.DATASET.BATCH_SIZE,

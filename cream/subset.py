@@ -125,10 +125,12 @@ def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     for number, (name, line) in enumerate(zip(classes, lines), start=1):
         try:
             images[name] = ast.literal_eval(line)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: of nested brackets
             images[name] = None
         if not isinstance(images[name], list) or not all(isinstance(file, str) for file in images[name]):
             raise DataError(f"{path}, line {number}: must be a list of names, ['a.JPEG', 'b.JPEG', ...]")
+        if len(set(images[name])) < len(images[name]):
+            raise DataError(f"{path}, line {number}: a name stands there twice")
     return images
 
 

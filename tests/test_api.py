@@ -407,6 +407,9 @@ def test_evolution_finds_the_best_path_and_goes_on_after_a_kill(tmp_path, monkey
         search(tmp_path / "evolution.json")
     kill_at = None
     assert search(tmp_path / "evolution.json") == whole and len(scored) == len(whole)
+    net.last.weight.set_value(net.last.weight + 1)
+    with pytest.raises(ConfigError, match="is of other settings: weights was"):  # not the old scores in silence
+        search(tmp_path / "evolution.json")
 
 
 # Mistakes

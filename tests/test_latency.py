@@ -64,7 +64,7 @@ def test_the_command_writes_a_table_that_a_search_takes(data, tmp_path, capsys):
     written = read_latency(tmp_path / "latency.json")
     assert (written.batch_size, written.resolution, written.repeats, written.device) == (2, 16, 3, "cpu")
     searched = search_net(load_config(None, [*tiny.SETTINGS, *places]))
-    costs = written.costs_for(searched.space, 16)
+    costs = written.costs_for(searched)
     assert costs.least > 0 and len(written.check) == 5
     for net in written.check:
         assert net["predicted_ms"] == pytest.approx(costs(tuple(map(tuple, json.loads(net["arch"])))))
@@ -72,15 +72,17 @@ def test_the_command_writes_a_table_that_a_search_takes(data, tmp_path, capsys):
     assert len(lines) == 6 and lines[-1].startswith(f"mean deviation {written.deviation:.0%}")
 
 
-@pytest.mark.parametrize(("resolution", "skipped"), [(32, 0), (16, 1)])
-def test_a_table_of_another_space_or_size_is_refused(resolution, skipped, data, tmp_path):
+@pytest.mark.parametrize(("resolution", "skipped", "factor"), [(32, 0, 1), (16, 1, 1), (16, 0, 1.5)])
+def test_a_table_of_another_space_or_size_is_refused(resolution, skipped, factor, data, tmp_path):
+    """Or of as many operations that are others."""
     searched = search_net(tiny.settings(data, tmp_path))
     choices = [[[1.0, 2.0]] * (3 - skipped)]
+    mflops = [[[factor * cost for cost in costs] for costs in stage][skipped:] for stage in searched.mflops.choices]
     facts = {"batch_size": 1, "device": "cpu", "machine": "m", "threads": 1, "paddle": "3", "repeats": 1, "check": []}
     path = tmp_path / "latency.json"
-    path.write_text(json.dumps({"choices": choices, "fixed": 1.0, "resolution": resolution, **facts}))
+    path.write_text(json.dumps({"choices": choices, "mflops": mflops, "fixed": 1.0, "resolution": resolution, **facts}))
     with pytest.raises(ConfigError, match=f"was measured at {resolution} pixels .* measure again"):
-        read_latency(path).costs_for(searched.space, 16)
+        read_latency(path).costs_for(searched)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"choices": []}', "\x00"])

@@ -133,6 +133,7 @@ def test_a_source_with_too_little_is_told(imagenet, tmp_path, more, says, capsys
         ("n1\nn2\n", "['a.JPEG']\n", "has 1 lines; must have one for each of the 2 classes"),
         ("n1\n", "a.JPEG\n", "line 1: must be a list of names"),
         ("n1\n", "[1]\n", "line 1: must be a list of names"),
+        ("n1\n", "['a.JPEG', 'a.JPEG']\n", "line 1: a name stands there twice"),
     ],
 )
 def test_lists_of_another_form_are_told(tmp_path, classes, images, says):

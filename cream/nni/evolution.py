@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from pimm.utils import atomic_file, is_main_process
 
 from ..evolution import best_paths, evolve
+from ..evolution_search import read_state
 from ..selection import Candidate, score
 from ..space import Arch, format_arch
 from ..supernet import SuperNet
@@ -26,7 +28,8 @@ class SPOSEvolution(Found):
     ``max_epochs`` generations of ``num_population`` paths; the ``num_select`` best of all so far have ``num_mutation``
     mutants, each choice drawn anew with probability ``m_prob``, and ``num_crossover`` crosses. No path costs more than
     ``flops_limit``, which is in the unit of ``flops_func``, or in millions where there is none. Where ``file`` names a
-    JSON file, every scored path is saved in it, and an evolution that finds it goes on to the same end.
+    JSON file, every scored path is saved in it, and an evolution that finds it goes on to the same end: ConfigError if
+    it is of another one, of other weights among them.
     """
 
     def __init__(
@@ -78,20 +81,36 @@ class SPOSEvolution(Found):
                 (found,) = score(model, [arch], costs, *loaders, select_batches)
                 yield {name: value for name, value in vars(found).items() if name != "arch"}
 
+        self.settings = self.settings_of(model, select_batches)
         state = evolve(
             self.space,
             score_each,
             lambda arch: flops(arch) <= self.flops_limit,
             np.random.default_rng([self.seed, 5]),
             **self.numbers,
-            state=json.loads(self.file.read_text()) if self.file and self.file.exists() else None,
+            state=read_state(self.file, self.settings) if self.file else None,
             save=self.save,
         )
         self.candidates = [Candidate(arch, **state["scores"][format_arch(arch)]) for arch in best_paths(state)]
         return self.candidates
 
+    def settings_of(self, model: SuperNet, select_batches: int) -> dict:
+        """What an evolution that goes on must have in common with what it was, as plain data."""
+        digest = hashlib.sha256()
+        for name, value in model.state_dict().items():
+            digest.update(name.encode() + value.numpy().tobytes())
+        numbers = {name: value for name, value in self.numbers.items() if name != "generations"}
+        limit = None if math.isinf(self.flops_limit) else self.flops_limit
+        return {
+            "weights": digest.hexdigest(),
+            **numbers,
+            "flops_limit": limit,
+            "seed": self.seed,
+            "select_batches": select_batches,
+        }
+
     def save(self, state: dict) -> None:
         """Writes the state into ``file``, if there is one."""
         if self.file and is_main_process():
             with atomic_file(self.file) as output:
-                output.write(json.dumps(state).encode())
+                output.write(json.dumps({"settings": self.settings, "state": state}).encode())
