@@ -493,6 +493,7 @@ def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Co
     recipe.DATASET.IMAGE_SIZE, recipe.NET.GP = resolution, cfg.NET.GP
     for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
+    recipe.SUPERNET.SELECT_ON = "val"  # there is nothing left to choose: no training image is held out
     return recipe
 
 

@@ -286,9 +286,11 @@ def test_a_full_disk_leaves_the_settings_of_a_run(data, tmp_path, monkeypatch):
     assert (tmp_path / "config.yaml").read_text() == before
 
 
-def test_the_kind_of_pooling_goes_with_the_found_net(data, tmp_path):
-    cfg = settings(data, tmp_path, "NET.GP=catavgmax")
-    assert build.of_found_net(load_config(), cfg, ((0,),), 32).NET.GP == "catavgmax"
+def test_a_found_net_keeps_its_pooling_and_is_trained_on_all_images(data, tmp_path):
+    cfg = settings(data, tmp_path, "NET.GP=catavgmax", "SUPERNET.SELECT_ON=held_out", "SUPERNET.HELD_OUT=0.5")
+    assert len(build.training_images(cfg)[0]) == 8
+    recipe = build.of_found_net(cfg, cfg, ((0,),), 32)
+    assert recipe.NET.GP == "catavgmax" and len(build.training_images(recipe)[0]) == 16
 
 
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
