@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from script_net import load_script, script_net
 
 from pimm.data import create_dataset, create_loader, resolve_data_config
 from pimm.data.samplers import BatchPlan
-from pimm.errors import ConfigError
+from pimm.errors import CheckpointError, ConfigError
 from pimm.models import create_model, load_checkpoint, registry
 from pimm.scripts import answer_from_checkpoint, build_model
 from pimm.utils import CheckpointSaver, average_checkpoints, load_arrays, read_checkpoint
@@ -300,6 +301,19 @@ def test_a_training_is_not_begun_over_another(images, trained):
     with pytest.raises(ConfigError, match="is of another training: --resume goes on with it"):
         train(images, trained.parent, trained.name)
     assert (trained / "summary.csv").read_text() == before
+
+
+def test_a_full_disk_costs_nothing_saved(images, tmp_path):
+    folder = train(images, tmp_path, "full", "--epochs", "1")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, allowed[1]))
+        with pytest.raises(CheckpointError, match="File too large; what was there before is untouched"):
+            train(images, tmp_path, "full", "--resume", str(folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_kill_before_the_checkpoint_costs_no_row_of_the_summary(images, tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ from pimm.utils import (
     NativeScaler,
     all_reduce_gradients,
     all_reduce_sum,
+    atomic_file,
     broadcast_parameters,
     distribute_bn,
     evaluate,
@@ -152,7 +153,8 @@ def main(argv=None):
         output_dir = get_outdir(args.output or "output/train", args.experiment or f"{now}-{args.model}-{size}")
         if not args.resume and list_checkpoints(output_dir):
             raise ConfigError(f"{output_dir} is of another training: --resume goes on with it, --experiment names more")
-        Path(output_dir, "args.yaml").write_text(args_text)
+        with atomic_file(Path(output_dir, "args.yaml")) as file:
+            file.write(args_text.encode())
         saver = CheckpointSaver(checkpoint_dir=output_dir, decreasing=decreasing, max_history=args.checkpoint_hist)
 
     training = Training(args, model, loader_train, mixup_fn, saver)

@@ -17,7 +17,7 @@ from pimm.errors import ConfigError, PimmError
 # What the file system refuses is the user's to mend; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
     getattr(errno, name)
-    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EROFS")
+    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
     if hasattr(errno, name)
 }
 
