@@ -22,8 +22,6 @@ from .build import (
     SearchNet,
     agreed,
     check_same_classes,
-    check_search,
-    check_supernet,
     checkpoint_to_resume,
     child_net,
     run_folder,
@@ -43,6 +41,7 @@ from .build import (
     weights_to_test,
     write_config,
 )
+from .checks import check_search, check_supernet
 from .choice import choose, limits_of
 from .evaluate import evaluate, mode
 from .evolution_search import evolve_paths, given_supernet, supernet_of_search

@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from cream import cli
+from cream.build import search_net
 from cream.config import load_config
 from cream.flops import CostTable
 from cream.held_out import hold_out
@@ -182,7 +183,14 @@ def test_choosing_again_takes_more_paths_and_new_limits_and_trains_nothing(finis
 
 def test_paths_outside_a_latency_limit_are_listed_with_the_reason(data, tmp_path):
     # In this table only the first position's operation costs time: 1 ms or 5 ms, and 2 ms are shared.
-    table = {"choices": [[[1.0, 5.0], [0.0, 0.0], [0.0, 0.0]]], "fixed": 2.0, "resolution": 16, "batch_size": 1}
+    mflops = search_net(tiny.settings(data, tmp_path)).mflops.choices
+    table = {
+        "mflops": mflops,
+        "choices": [[[1.0, 5.0], [0.0, 0.0], [0.0, 0.0]]],
+        "fixed": 2.0,
+        "resolution": 16,
+        "batch_size": 1,
+    }
     facts = {"device": "cpu", "machine": "m", "threads": 1, "paddle": "3", "repeats": 1, "check": []}
     (tmp_path / "latency.json").write_text(json.dumps({**table, **facts}))
     cream = ("SUPERNET.METHOD=cream", "SUPERNET.SLICE=2", "EPOCHS=2", "SUPERNET.META_STA_EPOCH=0")
