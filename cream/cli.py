@@ -275,8 +275,8 @@ def run(job: Callable[[], object]) -> int:
 
     def preemptible() -> None:
         try:
-            preemption.install()
-            job()
+            with preemption.raising():
+                job()
         except preemption.Preempted as ended:
             print(ended, file=sys.stderr)
 

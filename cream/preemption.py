@@ -23,9 +23,14 @@ def _handle(signum: int, frame: object) -> None:
         raise Preempted("ended by SIGTERM; the same command goes on from the last checkpoint")
 
 
-def install() -> None:
-    """From now on SIGTERM raises `Preempted`; for a program's start, in its main thread."""
-    signal.signal(signal.SIGTERM, _handle)
+@contextmanager
+def raising() -> Iterator[None]:
+    """Inside, SIGTERM raises `Preempted`; for a whole program, in its main thread."""
+    before = signal.signal(signal.SIGTERM, _handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
