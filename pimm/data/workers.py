@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import multiprocessing
 import os
@@ -142,8 +143,9 @@ def _seed_worker(worker_seeding, key, number):
 
 
 def _work(reader, number, num_workers, pipe, others, slots, worker_seeding, key):
-    """Make batches until the pipe is closed or the main process gone; Ctrl-C is for that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make batches until the pipe is closed or the main process gone; Ctrl-C and SIGTERM are for that one."""
+    for asked in (signal.SIGINT, signal.SIGTERM):  # often sent to all, while the main process has a batch to finish
+        signal.signal(asked, signal.SIG_IGN)
     for other in others:  # inherited ends, which would keep pipes open
         other.close()
     core.set_num_threads(1)
@@ -152,15 +154,12 @@ def _work(reader, number, num_workers, pipe, others, slots, worker_seeding, key)
     paddle_worker._worker_info = paddle_worker.WorkerInfo(**info)  # what get_worker_info() gives
     _seed_worker(worker_seeding, key, number)
     parent = os.getppid()
-    while True:
-        while not pipe.poll(1):
-            if os.getppid() != parent:
-                return
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_make(reader, task, slots))
+    with contextlib.suppress(EOFError, ConnectionError):  # the main process wants no more
+        while True:
+            while not pipe.poll(1):
+                if os.getppid() != parent:
+                    return
+            pipe.send(_make(reader, pipe.recv(), slots))
 
 
 _WORKER_DIED = (
