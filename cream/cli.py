@@ -172,13 +172,17 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
         parser.add_argument("--sample", choices=("spread", "uniform"), default="spread", help="spread over the FLOPs")
         parser.add_argument("--seed", type=int, default=0, help="of the choice of paths (default: 0)")
+        parser.add_argument(
+            "--trainings", type=int, default=1, metavar="K", help="how often to train each path (default: 1)"
+        )
         folders, overrides, args = _parse_with_settings(parser, argv, "searches")
         recipe = load_config(args.cfg, overrides)
         from cream import ranking
 
         _use_cores()
+        searches = [Path(folder) for folder in folders]
         found = ranking.rank_correlation(
-            [Path(folder) for folder in folders], recipe, Path(args.output), args.paths, args.sample, args.seed
+            searches, recipe, Path(args.output), args.paths, args.sample, args.seed, args.trainings
         )
         if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
             for name, coefficients in found.items():

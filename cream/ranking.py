@@ -6,6 +6,7 @@ number of processes share the work, and another supernet of the same space can b
 
 from __future__ import annotations
 
+import copy
 import csv
 import fcntl
 import functools
@@ -165,18 +166,27 @@ def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:
 
 
 def rank_correlation(
-    folders: Sequence[Path], recipe: Config, output: Path, n: int = 30, how: str = "spread", seed: int = 0
+    folders: Sequence[Path],
+    recipe: Config,
+    output: Path,
+    n: int = 30,
+    how: str = "spread",
+    seed: int = 0,
+    trainings: int = 1,
 ) -> dict[str, dict[str, Correlation]]:
-    """Scores n paths with each search's weights, trains each once by ``recipe``, and correlates the two.
+    """Scores n paths with each search's weights, trains each by ``recipe``, and correlates the two.
 
-    ``folders`` are searches of one space; ``how`` is one of PATHS and ``seed`` draws the paths. Writes
-    ``ranking.csv``, ``correlation.json`` and ``ranking.png`` into ``output``, and goes on with what is there. Under
-    ``paddle.distributed.launch``, or started several times, the processes share the paths. Returns the
-    coefficients by search. Raises ConfigError where the searches' spaces differ, or ``output`` holds another
-    experiment.
+    ``folders`` are searches of one space; ``how`` is one of PATHS and ``seed`` draws the paths. Each path is trained
+    ``trainings`` times, with seeds that follow on ``recipe.SEED``; what they reach on average is the truth, and how
+    well one of them foretells the others is what a supernet can hope for. Writes ``ranking.csv``, ``correlation.json``
+    and ``ranking.png`` into ``output``, and goes on with what is there. Under ``paddle.distributed.launch``, or started
+    several times, the processes share the paths. Returns the coefficients by search. Raises ConfigError where the
+    searches' spaces differ, or ``output`` holds another experiment.
     """
     if n < 3:
         raise ConfigError(f"{n} paths have no meaningful ranking; must be at least 3")
+    if trainings < 1:
+        raise ConfigError(f"{trainings} trainings of each path tell nothing; must be at least 1")
     with alone():
         output.mkdir(parents=True, exist_ok=True)
         run = RunLog(output)
@@ -190,10 +200,10 @@ def rank_correlation(
         costs = [{"mflops": searched.mflops(arch), "mparams": searched.mparams(arch)} for arch in archs]
         scores = {name: score_paths(*searches[name], folder, archs, output) for name, folder in zip(names, folders)}
         searches.clear()  # the supernets make room for the nets
-        trained = train_paths(recipes, costs, output)
+        trained = train_paths(recipes, costs, output, trainings)
         run.close()
     rows = [
-        {"path": i, "arch": format_arch(arch), **costs[i], "trained": trained[i]["prec1"]}
+        {"path": i, "arch": format_arch(arch), **costs[i], **trained[i]}
         | {inherited(name): found[i]["prec1"] for name, found in scores.items()}
         for i, arch in enumerate(archs)
     ]
@@ -260,12 +270,14 @@ def score_paths(cfg: Config, searched: SearchNet, folder: Path, archs: Sequence[
     )
 
 
-def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Path) -> list[dict]:
-    """Evaluations of the nets after training from scratch; the dearest is begun first."""
+def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Path, trainings: int) -> list[dict]:
+    """Top-1 of each net from scratch, the mean of all its trainings and each of several; the dearest is begun first."""
 
-    def train(i: int, recipe: Config) -> dict:
-        recipe.SAVE_PATH, recipe.MODEL = str(output / "paths"), f"{i:03d}"
+    def train(i: int, training: int, folder: Path) -> dict:
+        recipe = copy.deepcopy(recipes[i])
+        recipe.SAVE_PATH, recipe.MODEL = str(folder.parent), folder.name
         recipe.AUTO_RESUME, recipe.RESUME_PATH, recipe.CHECKPOINT_HISTORY = True, "", 1
+        recipe.SEED = (recipe.SEED + training) % 2**32
         log.info("path %d of %d from scratch: %s", i, len(recipes), format_arch(recipe.NET.INPUT_ARCH))
         started = time.perf_counter()
         found = jobs.retrain(recipe)
@@ -274,8 +286,30 @@ def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Pat
         return {"arch": recipe.NET.INPUT_ARCH, **found}
 
     order = sorted(range(len(recipes)), key=lambda i: -costs[i]["mflops"])
-    found = share_out({path_folder(output, i) / "trained.json": functools.partial(train, i, recipes[i]) for i in order})
-    return [result for _, result in sorted(zip(order, found), key=lambda pair: pair[0])]
+    folders = {(i, k): training_folder(output, i, k) for k in range(trainings) for i in order}
+    tasks = {folder / "trained.json": functools.partial(train, *key, folder) for key, folder in folders.items()}
+    top1 = {key: found["prec1"] for key, found in zip(folders, share_out(tasks))}
+    rows = []
+    for i in range(len(recipes)):
+        each = [top1[i, k] for k in range(trainings)]
+        rows.append({"trained": sum(each) / trainings})
+        if trainings > 1:
+            rows[i] |= {again(k): value for k, value in enumerate(each)}
+    return rows
+
+
+def again(training: int) -> str:
+    """The column of one of several trainings of each path."""
+    return f"trained {training + 1}"
+
+
+def training_folder(output: Path, number: int, training: int) -> Path:
+    """Where a path's run of training lies: the first one's in the path's own folder, the others' in folders there."""
+    folder = path_folder(output, number)
+    if training:
+        folder /= f"training-{training + 1}"
+        folder.mkdir(exist_ok=True)
+    return folder
 
 
 def path_folder(output: Path, number: int) -> Path:
@@ -328,11 +362,17 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
-    """Writes table, coefficients and plot, and returns the coefficients: of searches, of costs, and differences."""
+    """Writes table, coefficients and plot, and returns the coefficients: of searches, of costs, and differences.
+
+    Of several trainings also those of the first one and the mean of the others.
+    """
     columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
     true = [row["trained"] for row in rows]
     values = {name: [row[column] for row in rows] for name, column in columns.items()}
     found = {name: correlate(column, true) for name, column in values.items()}
+    trainings = [[row[name] for row in rows] for name in rows[0] if name.startswith("trained ")]
+    if trainings:
+        found["one training"] = correlate(trainings[0], np.mean(trainings[1:], axis=0))
     for other in names[1:]:
         found[f"{names[0]} - {other}"] = compare(values[names[0]], values[other], true)
     with atomic_file(output / "ranking.csv") as file:

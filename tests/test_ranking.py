@@ -279,6 +279,21 @@ def test_another_search_is_compared_later_without_training(searches, whole, tmp_
     assert (folder / "ranking.csv").read_text() == (whole / "ranking.csv").read_text()
 
 
+def test_more_trainings_are_added_to_the_first_and_tell_what_can_be_foretold(searches, whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "again")
+    found = rank_correlation(searches[:1], settings(), folder, n=3, trainings=3)
+    rows, first = rows_of(folder / "ranking.csv"), rows_of(whole / "ranking.csv")
+    trained = [[float(row[f"trained {k}"]) for row in rows] for k in (1, 2, 3)]
+    assert trained[0] == [float(row["trained"]) for row in first]
+    assert [float(row["trained"]) for row in rows] == pytest.approx([sum(column) / 3 for column in zip(*trained)])
+    others = [(second + third) / 2 for second, third in zip(*trained[1:])]
+    assert str(found["one training"]) == str(correlate(trained[0], others))  # NaN among them is itself
+    losses = [json.loads(path.read_text())["loss"] for path in sorted(folder.glob("paths/000/**/trained.json"))]
+    assert len(set(losses)) == 3  # each with a seed of its own
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        rank_correlation(searches[:1], settings(), folder, n=3, trainings=0)
+
+
 @pytest.mark.parametrize(
     ("n", "seed", "more", "says"),
     [
