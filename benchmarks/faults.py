@@ -8,6 +8,7 @@ any state differs.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -94,6 +95,21 @@ def run_whole(job, processes, folder):
     return state_hash(folder)
 
 
+def end(process, sent):
+    """Sends a signal to the training, SIGKILL also to the launcher's processes, which are in groups of their own."""
+    family = [process.pid]
+    if sent == signal.SIGKILL:
+        listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        parents = dict(map(int, line.split()) for line in listed.splitlines())
+        for pid in family:  # which grows
+            family += [child for child, parent in parents.items() if parent == pid]
+    os.killpg(process.pid, sent)
+    for pid in family[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sent)
+    process.wait()
+
+
 def run_with_kills(job, processes, folder, kills, rng):
     """Kills the run so many times, at most, lets it end, and returns how often and its hash."""
     done = 0
@@ -103,8 +119,7 @@ def run_with_kills(job, processes, folder, kills, rng):
         time.sleep(rng.uniform(0, LATEST))
         if process.poll() is not None:
             break
-        os.killpg(process.pid, SIGNALS[kill % len(SIGNALS)])
-        process.wait()
+        end(process, SIGNALS[kill % len(SIGNALS)])
         done += 1
     return done, run_whole(job, processes, folder)
 

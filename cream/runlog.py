@@ -6,10 +6,12 @@ import fcntl
 import json
 import logging
 import math
+import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -152,16 +154,21 @@ class RunLog:
 
 def lock(folder: Path) -> IO:
     """A file whose closing lets others into the folder; ConfigError if another process holds it."""
-    file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    file = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115 (it stays open)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
     except (BlockingIOError, PermissionError):
+        file.seek(0)
+        holder = file.read().decode()
         file.close()
         raise ConfigError(
-            f"another process is at work in {folder}: wait for its end, or choose another folder"
+            f"another process is at work in {folder}{holder}: wait for its end, or choose another folder"
         ) from None
     except OSError:
         log.warning("%s is on storage without locks: nothing keeps a second run out of it", folder)
+    with suppress(OSError):  # of a full disk the first checkpoint tells
+        file.truncate(0)
+        file.write(f" ({socket.gethostname()}, process {os.getpid()})".encode())
     return file
 
 

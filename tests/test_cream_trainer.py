@@ -262,12 +262,12 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, mo
 def test_a_folder_is_for_one_run_at_a_time(data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    held = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+    held = "import pathlib, sys; from cream.runlog import lock; held = lock(pathlib.Path(sys.argv[1]))\n"
     held += "print(flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", held, str(folder / ".lock")], **pipes) as other:
+    with subprocess.Popen([sys.executable, "-c", held, str(folder)], **pipes) as other:
         other.stdout.readline()
-        with pytest.raises(ConfigError, match=f"another process is at work in {folder}"):
+        with pytest.raises(ConfigError, match=rf"another process is at work in {folder} \(.*, process {other.pid}\): "):
             build.start_run(settings(data, tmp_path))
         other.stdin.close()
     build.start_run(settings(data, tmp_path)).close()
