@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid
+from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
 
@@ -161,7 +161,7 @@ class MobileNet(nn.Layer):
         return make_block(operation, position, **options)
 
     def stem(self, x: Tensor) -> Tensor:
-        return self.act1(self.bn1(self.conv_stem(x)))  # [N, stem, H / stride, W / stride]
+        return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
     def head(self, x: Tensor) -> Tensor:
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]

@@ -259,6 +259,40 @@ def test_frozen_statistics_do_not_change_by_one_bit():
     assert (running(norm)[0] != before[0]).all()
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_norm_and_its_activation_are_the_two_layers_with_and_without_gradients(training):
+    norm, act = layers.BatchNorm2d(3), layers.Swish()
+    norm.train() if training else norm.eval()
+    with layers.frozen_batch_norm_statistics():
+        for _ in range(2):
+            x = paddle.to_tensor(golden.inputs((4, 3, 5, 5)), stop_gradient=False)
+            expected = act(norm(x))
+            with paddle.no_grad():
+                np.testing.assert_array_equal(layers.norm_act(x, norm, act).numpy(), expected.numpy())
+                np.testing.assert_array_equal(norm(x, then_swish=True).numpy(), expected.numpy())
+            results = layers.norm_act(x, norm, act), norm(x, then_swish=True), expected
+            gradients = [paddle.grad((out**3).sum(), [x])[0].numpy() for out in results]
+            np.testing.assert_array_equal(gradients, [gradients[0]] * 3)
+            norm = layers.convert_sync_batchnorm(norm)  # of one process, the second time
+    before = running(norm)
+    with paddle.no_grad():
+        layers.norm_act(x, norm, act)
+    assert (running(norm)[0] != before[0]).all() == training
+
+
+def test_hooks_of_a_norm_and_its_activation_see_what_each_returns():
+    norm, x, seen = layers.BatchNorm2d(3), paddle.to_tensor(golden.inputs((4, 3, 5, 5))), []
+    for act in (layers.Swish(), nn.ReLU()):
+        for hooked in (norm, act):
+            with paddle.no_grad():
+                expected = norm(x) if hooked is norm else act(norm(x))
+                handle = hooked.register_forward_post_hook(lambda layer, inputs, out: seen.append(out.numpy()))
+                layers.norm_act(x, norm, act)
+                handle.remove()
+            np.testing.assert_array_equal(seen.pop(), expected.numpy())
+    assert not seen
+
+
 def test_batch_norm_gradient():
     norm = layers.BatchNorm2d(2)
     norm.weight.set_value(np.array([0.5, 2.0], np.float32))
@@ -291,6 +325,7 @@ def forward_and_backward(norm, rows):
 SYNCHRONISED = """
 import sys
 import numpy as np
+import paddle
 from paddle import distributed, nn
 from pimm import layers
 from test_layers import forward_and_backward
@@ -301,6 +336,9 @@ net = layers.convert_sync_batchnorm(nn.Sequential(layers.BatchNorm2d(3, momentum
 results = forward_and_backward(net[0], slice(2 * rank, 2 * rank + 2))
 with layers.frozen_batch_norm_statistics():
     forward_and_backward(net[0], slice(0, 2))
+    with paddle.no_grad():
+        x = paddle.randn([2, 3, 2, 2])
+        np.testing.assert_array_equal(layers.norm_act(x, net[0], layers.Swish()), layers.swish(net[0](x)))
 results += [net[0]._mean.numpy(), net[0]._variance.numpy()]
 np.savez(f"{sys.argv[1]}/{rank}.npz", *results)
 """

@@ -300,6 +300,19 @@ def test_batch_norm_on_a_gpu_returns_the_biased_variance():
     np.testing.assert_allclose(variance.numpy(), x.numpy().var((0, 2, 3)), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("shape", NORM_SHAPES + SPLIT_SHAPES, ids=str)
+def test_batch_norm_and_swish_in_one_pass_equal_the_two_bit_for_bit(shape):
+    tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
+    expected = batch_norm(*tensors)
+    with paddle.no_grad():
+        fused = batch_norm(*tensors, then_swish=True)
+    for a, b in zip(fused, (swish(expected[0]), *expected[1:])):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert batch_norm(*tensors, then_swish=True)[0].stop_gradient is False
+    assert fused[0].stop_gradient
+
+
 def test_batch_norm_gradients_equal_finite_differences():
     tensors = draw(3, 4, 5, 2, dtype="float64"), draw(4, dtype="float64"), draw(4, seed=1, dtype="float64")
     assert_gradients_equal_finite_differences(lambda *inputs: (batch_norm(*inputs)[0] ** 3).sum(), list(tensors))

@@ -21,7 +21,13 @@ from pimm.layers.create_act import get_act_fn, get_act_layer
 from pimm.layers.drop import DropPath, drop_path
 from pimm.layers.helpers import make_divisible
 from pimm.layers.linear import Linear
-from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d, convert_sync_batchnorm, frozen_batch_norm_statistics
+from pimm.layers.norm import (
+    BatchNorm2d,
+    SyncBatchNorm2d,
+    convert_sync_batchnorm,
+    frozen_batch_norm_statistics,
+    norm_act,
+)
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
 from pimm.layers.squeeze_excite import SqueezeExcite
@@ -63,6 +69,7 @@ __all__ = [
     "is_static_pad",
     "make_divisible",
     "mish",
+    "norm_act",
     "pad_same",
     "sigmoid",
     "swish",

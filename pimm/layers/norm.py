@@ -7,8 +7,9 @@ import paddle.nn.functional as F
 from paddle import _C_ops, distributed, nn
 from paddle.autograd import PyLayer
 
+from pimm import ops
 from pimm.errors import TrainingError
-from pimm.ops import batch_norm
+from pimm.layers.activations import Swish, swish
 from pimm.utils.distributed import world_size
 
 _frozen = False
@@ -31,8 +32,8 @@ class BatchNorm2d(nn.BatchNorm2D):
     ``momentum`` is PyTorch's, the weight of the *new* batch (Paddle's is one minus it), and the running variance takes
     the batch's unbiased variance. The state is Paddle's: ``weight``, ``bias``, ``_mean``, ``_variance``.
     ``forward(x, channels)`` is that of a layer of the first so many channels alone, as slimmable networks have them
-    (https://arxiv.org/abs/1812.08928). Raises `TrainingError` in training mode on one value a channel, whose variance
-    means nothing.
+    (https://arxiv.org/abs/1812.08928); ``then_swish`` adds that activation, for `norm_act`. Raises `TrainingError` in
+    training mode on one value a channel, whose variance means nothing.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True):
@@ -40,17 +41,18 @@ class BatchNorm2d(nn.BatchNorm2D):
         super().__init__(num_features, momentum=1.0 - momentum, epsilon=eps, weight_attr=attr, bias_attr=attr)
         self.num_features = num_features
 
-    def forward(self, x, channels=None):
+    def forward(self, x, channels=None, then_swish=False):
         weight, bias, running_mean, running_variance = self._of_first(channels)
         if not self.training:
-            return F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
+            x = F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
+            return swish(x) if then_swish else x
         count = self._values_per_channel(x)
         if not _frozen and count < 2:
             shape = list(x.shape)
             raise TrainingError(
                 f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
             )
-        x, mean, variance = self._normalise(x, weight, bias)
+        x, mean, variance = self._normalise(x, weight, bias, then_swish)
         if not _frozen:
             share = 1.0 - self._momentum
             self._move(self._mean, mean, share, channels)
@@ -66,9 +68,9 @@ class BatchNorm2d(nn.BatchNorm2D):
     def _values_per_channel(self, x):
         return x.shape[0] * x.shape[2] * x.shape[3]
 
-    def _normalise(self, x, weight, bias):
+    def _normalise(self, x, weight, bias, then_swish):
         """Return the result, the mean and the biased variance of the batch."""
-        return batch_norm(x, weight, bias, self._epsilon)
+        return ops.batch_norm(x, weight, bias, self._epsilon, then_swish)
 
     def _move(self, running, batch, share, channels):
         if channels is None:
@@ -86,9 +88,13 @@ class SyncBatchNorm2d(BatchNorm2d):
     def _values_per_channel(self, x):
         return super()._values_per_channel(x) * _processes()
 
-    def _normalise(self, x, weight, bias):
+    def _normalise(self, x, weight, bias, then_swish):
         if _processes() == 1:
-            return super()._normalise(x, weight, bias)
+            return super()._normalise(x, weight, bias, then_swish)
+        x, mean, variance = self._normalise_together(x, weight, bias)
+        return swish(x) if then_swish else x, mean, variance
+
+    def _normalise_together(self, x, weight, bias):
         if x.place.is_gpu_place():
             mean, variance = (paddle.zeros_like(running) for running in self._of_first(x.shape[1])[2:])
             arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # 0.0: moved by all of the way to the batch's
@@ -128,6 +134,14 @@ class _SumOverProcesses(PyLayer):
 def _mean_over_processes(x):
     mean = F.adaptive_avg_pool2d(x, 1).mean(axis=0, keepdim=True)
     return _SumOverProcesses.apply(mean) / _processes()
+
+
+def norm_act(x, norm, act):
+    """``act(norm(x))``, of a batch norm and a swish in one pass over the data where no gradient is wanted."""
+    fusible = isinstance(norm, BatchNorm2d) and type(act) is Swish and not paddle.is_grad_enabled()
+    if not fusible or any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in (norm, act)):
+        return act(norm(x))
+    return norm(x, then_swish=True)
 
 
 def convert_sync_batchnorm(model):

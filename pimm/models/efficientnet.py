@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.layers import BatchNorm2d, Linear, SelectAdaptivePool2d, Swish, create_conv2d
+from pimm.layers import BatchNorm2d, Linear, SelectAdaptivePool2d, Swish, create_conv2d, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 from pimm.models.registry import default_cfg, register_variants
@@ -101,9 +101,9 @@ class EfficientNet(nn.Layer):
         self.classifier = Linear(features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x):  # [N, in_chans, H, W]
-        x = self.act1(self.bn1(self.conv_stem(x)))  # [N, stem_size, H / 2, W / 2]
+        x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
         x = self.blocks(x)
-        return self.act2(self.bn2(self.conv_head(x)))  # [N, num_features, H / 32, W / 32]
+        return norm_act(self.conv_head(x), self.bn2, self.act2)  # [N, num_features, H / 32, W / 32]
 
     def forward(self, x):
         x = self.global_pool(self.forward_features(x)).flatten(1)

@@ -3,7 +3,7 @@
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.layers import BatchNorm2d, Linear, SqueezeExcite, create_conv2d, drop_path, make_divisible, sigmoid
+from pimm.layers import BatchNorm2d, Linear, SqueezeExcite, create_conv2d, drop_path, make_divisible, norm_act, sigmoid
 
 # What Google trained its mobile networks with; 1 - 0.99 because momentum is the new batch's weight here.
 BN_MOMENTUM_TF_DEFAULT = 1 - 0.99
@@ -67,7 +67,7 @@ class ConvBnAct(nn.Layer):
         self.act1 = act_layer()
 
     def forward(self, x):
-        return self.act1(self.bn1(self.conv(x)))
+        return norm_act(self.conv(x), self.bn1, self.act1)
 
 
 class _ResidualBlock(nn.Layer):
@@ -123,10 +123,10 @@ class DepthwiseSeparableConv(_ResidualBlock):
 
     def forward(self, x):
         shortcut = x
-        x = self.act1(self.bn1(self.conv_dw(x)))
+        x = norm_act(self.conv_dw(x), self.bn1, self.act1)
         if self.se is not None:
             x = self.se(x)
-        x = self.act2(self.bn2(self.conv_pw(x)))
+        x = norm_act(self.conv_pw(x), self.bn2, self.act2)
         return self._add_shortcut(x, shortcut)
 
 
@@ -183,8 +183,8 @@ class InvertedResidual(_ResidualBlock):
         return self._add_shortcut(self._branch(x), x)
 
     def _branch(self, x, *routing):
-        x = self.act1(self.bn1(self.conv_pw(x, *routing)))  # [N, mid, H, W]
-        x = self.act2(self.bn2(self.conv_dw(x, *routing)))  # [N, mid, H / stride, W / stride]
+        x = norm_act(self.conv_pw(x, *routing), self.bn1, self.act1)  # [N, mid, H, W]
+        x = norm_act(self.conv_dw(x, *routing), self.bn2, self.act2)  # [N, mid, H / stride, W / stride]
         if self.se is not None:
             x = self.se(x)
         return self.bn3(self.conv_pwl(x, *routing))  # [N, out, H / stride, W / stride]
@@ -279,7 +279,7 @@ class EdgeResidual(_ResidualBlock):
 
     def forward(self, x):
         shortcut = x
-        x = self.act1(self.bn1(self.conv_exp(x)))
+        x = norm_act(self.conv_exp(x), self.bn1, self.act1)
         if self.se is not None:
             x = self.se(x)
         x = self.bn2(self.conv_pwl(x))

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, HardSwish, Linear, SelectAdaptivePool2d, create_conv2d, hard_sigmoid
+from pimm.layers import BatchNorm2d, HardSwish, Linear, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 from pimm.models.registry import default_cfg, register_variants
@@ -86,7 +86,7 @@ class MobileNetV3(nn.Layer):
         self.classifier = Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x):  # [N, in_chans, H, W]
-        x = self.act1(self.bn1(self.conv_stem(x)))  # [N, stem_size, H / 2, W / 2]
+        x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
         x = self.blocks(x)  # [N, C, H / 32, W / 32]
         x = self.global_pool(x)  # [N, C, 1, 1]
         return self.act2(self.conv_head(x))  # [N, num_features, 1, 1]

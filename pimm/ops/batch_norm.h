@@ -104,8 +104,8 @@ void reduce_and_apply(const NormLayout& layout, Reduce reduce, Apply apply) {
 }
 
 template <class T>
-void batch_norm(const NormLayout& layout, const std::string& isa, double eps, const T* x, const T* weight,
-                const T* bias, T* out, T* mean, T* variance) {
+void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bool then_swish, const T* x,
+                const T* weight, const T* bias, T* out, T* mean, T* variance) {
   const Kernels<T> kernel = kernels<T>(isa);
   const double count = double(layout.count());
   NormSums sums(layout);
@@ -135,6 +135,7 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, co
     }
     layout.for_each_row(task, [&](int64_t offset, int columns) {
       kernel.normalise(x + offset, means, scales, shifts, columns, out + offset);
+      if (then_swish) kernel.swish(out + offset, columns, out + offset);
     });
   };
   reduce_and_apply(layout, reduce, apply);
@@ -175,13 +176,13 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
 }
 
 Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& bias, double eps,
-                      const std::string& isa) {
+                      bool then_swish, const std::string& isa) {
   const paddle::Tensor x = contiguous(input);
   paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(weight), variance = paddle::empty_like(weight);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    batch_norm<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), weight.data<T>(), bias.data<T>(), out.data<T>(),
-                  mean.data<T>(), variance.data<T>());
+    batch_norm<T>(NormLayout(x.shape()), isa, eps, then_swish, x.data<T>(), weight.data<T>(), bias.data<T>(),
+                  out.data<T>(), mean.data<T>(), variance.data<T>());
   });
   return {out, mean, variance};
 }

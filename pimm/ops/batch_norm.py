@@ -7,25 +7,33 @@ from paddle import Tensor, _C_ops
 from paddle.nn import functional as F
 
 from .backend import backend_for, recorded
+from .swish import swish
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, then_swish: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise every channel by its mean and variance over the batch (https://arxiv.org/abs/1502.03167).
 
     x is [N, C, H, W], weight and bias are [C] or one and zero. Returns the result, the means [C] and the biased
     variances [C]; gradients flow through the result alone. On the CPU, in float32 and float64, an operator of our own
-    does it, which sums in float64; everything else goes to Paddle's.
+    does it, which sums in float64; everything else goes to Paddle's. ``then_swish`` returns the swish of the result,
+    which without gradients our operator makes in the same pass over the data.
     """
     if weight is None:
         weight = _constant(1.0, x)
     if bias is None:
         bias = _constant(0.0, x)
     backend = backend_for(x, weight, bias)
-    if backend == "paddle" or x.ndim != 4 or 0 in x.shape:
-        return _paddle_batch_norm(x, weight, bias, eps)
-    out, mean, variance = _C_ops._run_custom_op("pimm_batch_norm", *recorded(x, weight, bias), eps, backend)
+    ours = backend != "paddle" and x.ndim == 4 and 0 not in x.shape
+    fused = then_swish and ours and not paddle.is_grad_enabled()
+    if ours:
+        inputs = recorded(x, weight, bias)
+        out, mean, variance = _C_ops._run_custom_op("pimm_batch_norm", *inputs, eps, fused, backend)
+    else:
+        out, mean, variance = _paddle_batch_norm(x, weight, bias, eps)
+    if then_swish and not fused:
+        out = swish(out)
     return out, mean.detach(), variance.detach()
 
 

@@ -160,7 +160,7 @@ PD_BUILD_GRAD_OP(pimm_depthwise_conv2d)
 PD_BUILD_OP(pimm_batch_norm)
     .Inputs({"X", "Weight", "Bias"})
     .Outputs({"Out", "Mean", "Variance"})
-    .Attrs({"eps: double", "isa: std::string"})
+    .Attrs({"eps: double", "then_swish: bool", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(batch_norm_op));
 
 PD_BUILD_GRAD_OP(pimm_batch_norm)
