@@ -456,11 +456,13 @@ def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Co
     return recipe
 
 
-def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> None:
-    """``retrain.yaml``: the recipe for the found net."""
+def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution: int) -> Path:
+    """``retrain.yaml``: the recipe for the found net; returns its path."""
     recipe = of_found_net(retrain_recipe(cfg), cfg, found.arch, resolution)
     recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
-    write_text(folder / "retrain.yaml", dump(recipe))
+    path = folder / "retrain.yaml"
+    write_text(path, dump(recipe))
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,8 +114,9 @@ def write_choice(
     if is_main_process():
         facts = {"resolution": searched.resolution, "num_classes": cfg.DATASET.NUM_CLASSES, "scored_on": scored_on}
         write_architecture(folder, best, limits, **facts)
-        write_retrain_config(cfg, folder, best, searched.resolution)
+        recipe = write_retrain_config(cfg, folder, best, searched.resolution)
         save_arrays(folder / WEIGHTS, weights)
+        log.info("the net is trained by: python tools/retrain.py --cfg %s", shlex.quote(str(recipe)))
     return best
 
 

@@ -53,13 +53,14 @@ def select(argv: Sequence[str] | None = None) -> int:
             "(SUPERNET.SELECT_RANDOM), or other batches for batch norm.",
         )
         parser.add_argument("search", nargs="+", metavar="SEARCH", help="folder of the search (SAVE_PATH/MODEL)")
-        folders, overrides, _ = _parse_with_settings(parser, argv, "search")
+        parser.add_argument("--output", metavar="FOLDER", help="where the choice goes (default: SEARCH)")
+        folders, overrides, args = _parse_with_settings(parser, argv, "search")
         if len(folders) != 1:
             parser.error(f"one SEARCH is needed, not {len(folders)}")
         from cream import jobs
 
         _use_cores()
-        jobs.select(Path(folders[0]), overrides)
+        jobs.select(Path(folders[0]), overrides, Path(args.output) if args.output else None)
 
     return run(job)
 

@@ -112,15 +112,21 @@ def train_supernet(cfg: Config) -> tuple[RunLog, SearchNet, SinglePathStep, int]
     return run, searched, step, epochs
 
 
-def select(folder: Path, overrides: Sequence[str] = ()) -> Candidate:
+def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
     """Chooses again among the paths of a finished search, as ``overrides`` of its settings say, without training.
 
-    Writes into the search's folder what the search wrote in the end: ``candidates.csv``, ``architecture.json``,
-    ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
+    Writes into ``output``, by default the search's folder, what the search wrote in the end: ``candidates.csv``,
+    ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
     """
-    run = RunLog(folder if folder.is_dir() else None)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    place = output or folder
+    run = RunLog(place if place.is_dir() else None)
     cfg, searched, step = trained_search(folder, overrides)
-    found = choose(cfg, searched, step, folder)
+    if output is not None:
+        cfg.MODEL = f"{cfg.MODEL}_{output.name}"  # the search's own choice keeps its name
+        write_config(cfg, output)
+    found = choose(cfg, searched, step, place)
     run.report(searched, cfg.EPOCHS)
     run.close()
     return found
@@ -200,6 +206,8 @@ def retrain(cfg: Config) -> dict[str, float]:
     write_config(cfg, run.folder)
     enable_mixup(trainer.epoch)
     evaluated = trainer.fit()
+    folder = shlex.quote(str(run.folder))
+    log.info("the net is tested by: python tools/test.py --cfg %s/config.yaml RESUME_PATH=%s", folder, folder)
     run.close()
     return evaluated
 

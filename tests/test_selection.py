@@ -181,6 +181,23 @@ def test_choosing_again_takes_more_paths_and_new_limits_and_trains_nothing(finis
     assert parse_arch(cheaper["arch"]) == load_config(finished / "retrain.yaml").NET.INPUT_ARCH
 
 
+def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, caplog):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    other = tmp_path / "more" / "small"
+    limit = f"SUPERNET.PARAMS_MAXIMUM={min(float(row['mparams']) for row in rows(finished / 'candidates.csv'))}"
+    assert cli.select([str(finished), "--output", str(other), "SUPERNET.SELECT_RANDOM=40", limit]) == 0
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+    assert len(rows(other / "candidates.csv")) == 1
+    recipe = load_config(other / "retrain.yaml", ["NET.EMA.USE=False", *tiny.RECIPE, "EPOCHS=1"])
+    assert recipe.MODEL == "search_small_retrain"
+    assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in caplog.messages
+    retrain(recipe)
+    run = Path(recipe.SAVE_PATH) / recipe.MODEL
+    command = caplog.messages[-1].removeprefix("the net is tested by: python tools/test.py ")
+    assert command == f"--cfg {run}/config.yaml RESUME_PATH={run}"
+    assert cli.test(command.split()) == 0
+
+
 def test_paths_outside_a_latency_limit_are_listed_with_the_reason(data, tmp_path):
     # In this table only the first position's operation costs time: 1 ms or 5 ms, and 2 ms are shared.
     mflops = search_net(tiny.settings(data, tmp_path)).mflops.choices
