@@ -445,11 +445,16 @@ def retrain_recipe(cfg: Config) -> Config:
 
 
 def of_found_net(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Config:
-    """The recipe for one net of a search: its architecture, space, pooling and image size, and the search's data."""
+    """The recipe for one net of a search: its architecture, space, pooling and image size, and the search's data.
+
+    The data are shown to it as they were to the supernet, whose weights it may start from.
+    """
     recipe = copy.deepcopy(recipe)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE, recipe.NET.GP = resolution, cfg.NET.GP
+    for name in ("MEAN", "STD", "SPOS_PREPROCESSING"):
+        setattr(recipe.DATASET, name, getattr(cfg.DATASET, name))
     for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
     recipe.SUPERNET.SELECT_ON = "val"  # there is nothing left to choose: no training image is held out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.utils import ParseKwargs
-from pimm.utils.cli import at_least
+from pimm.utils.cli import at_least, share
 
 
 def add_optimizer_options(parser):
@@ -58,12 +58,12 @@ def add_augmentation_options(parser):
     group.add_argument("--train-crop-mode", metavar="NAME", help="rrc, rkrc or rkrr")
     group.add_argument("--scale", type=float, nargs=2, default=[0.08, 1.0], metavar="PCT", help="area of a crop")
     group.add_argument("--ratio", type=float, nargs=2, default=[3 / 4, 4 / 3], metavar="X", help="its width to height")
-    group.add_argument("--hflip", type=float, default=0.5, metavar="P")
-    group.add_argument("--vflip", type=float, default=0.0, metavar="P")
+    group.add_argument("--hflip", type=share, default=0.5, metavar="P")
+    group.add_argument("--vflip", type=share, default=0.0, metavar="P")
     group.add_argument("--color-jitter", type=float, default=0.4, metavar="X")
-    group.add_argument("--color-jitter-prob", type=float, metavar="P", help="(default: always)")
-    group.add_argument("--grayscale-prob", type=float, default=0.0, metavar="P")
-    group.add_argument("--gaussian-blur-prob", type=float, default=0.0, metavar="P")
+    group.add_argument("--color-jitter-prob", type=share, metavar="P", help="(default: always)")
+    group.add_argument("--grayscale-prob", type=share, default=0.0, metavar="P")
+    group.add_argument("--gaussian-blur-prob", type=share, default=0.0, metavar="P")
     group.add_argument("--aa", metavar="POLICY", help="original, v0, rand-m9-mstd0.5, augmix-m5-w4-d2, ...")
     group.add_argument("--aug-repeats", type=float, default=0, metavar="N", help="times that each image comes in a row")
     group.add_argument("--aug-splits", type=int, default=0, metavar="N", help="versions of each image in a batch")
@@ -72,19 +72,19 @@ def add_augmentation_options(parser):
     group.add_argument("--bce-sum", action="store_true", help="sum over classes, not their mean")
     group.add_argument("--bce-target-thresh", type=float, metavar="X", help="makes soft targets 0 or 1")
     group.add_argument("--bce-pos-weight", type=float, metavar="X")
-    group.add_argument("--reprob", type=float, default=0.0, metavar="P", help="of random erasing")
+    group.add_argument("--reprob", type=share, default=0.0, metavar="P", help="of random erasing")
     group.add_argument("--remode", default="pixel", choices=("const", "rand", "pixel"))
     group.add_argument("--recount", type=at_least(1), default=1, metavar="N")
     group.add_argument("--resplit", action="store_true", help="do not erase in the clean split")
     group.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA")
     group.add_argument("--cutmix", type=float, default=0.0, metavar="ALPHA")
     group.add_argument("--cutmix-minmax", type=float, nargs=2, metavar="PCT", help="range of the patch's sides")
-    group.add_argument("--mixup-prob", type=float, default=1.0, metavar="P", help="of mixing at all")
-    group.add_argument("--mixup-switch-prob", type=float, default=0.5, metavar="P", help="of CutMix, where both are on")
+    group.add_argument("--mixup-prob", type=share, default=1.0, metavar="P", help="of mixing at all")
+    group.add_argument("--mixup-switch-prob", type=share, default=0.5, metavar="P", help="of CutMix, where both are on")
     group.add_argument("--mixup-mode", default="batch", choices=("batch", "pair", "elem", "half"))
     group.add_argument("--mixup-off-epoch", type=int, default=0, metavar="N", help="no mixing from here on")
-    group.add_argument("--smoothing", type=float, default=0.1, metavar="X", help="of labels")
+    group.add_argument("--smoothing", type=share, default=0.1, metavar="X", help="of labels")
     group.add_argument("--train-interpolation", default="random", metavar="NAME")
-    group.add_argument("--drop", type=float, default=0.0, metavar="P", help="dropout")
-    group.add_argument("--drop-connect", type=float, metavar="P", help="an old name of --drop-path")
-    group.add_argument("--drop-path", type=float, metavar="P", help="of leaving out a block")
+    group.add_argument("--drop", type=share, default=0.0, metavar="P", help="dropout")
+    group.add_argument("--drop-connect", type=share, metavar="P", help="an old name of --drop-path")
+    group.add_argument("--drop-path", type=share, metavar="P", help="of leaving out a block")

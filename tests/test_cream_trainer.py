@@ -293,6 +293,13 @@ def test_a_found_net_keeps_its_pooling_and_is_trained_on_all_images(data, tmp_pa
     assert recipe.NET.GP == "catavgmax" and len(build.training_images(recipe)[0]) == 16
 
 
+def test_a_found_net_sees_images_as_the_supernet_did(data, tmp_path):
+    shown = {"MEAN": (0.1, 0.2, 0.3), "STD": (0.4, 0.5, 0.6), "SPOS_PREPROCESSING": True}
+    cfg = settings(data, tmp_path, *(f"DATASET.{name}={value}" for name, value in shown.items()))
+    recipe = build.of_found_net(settings(data, tmp_path), cfg, ((0,),), 32)
+    assert {name: getattr(recipe.DATASET, name) for name in shown} == shown
+
+
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
     """Of the moving average, and of the net itself."""
     options = ["SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1"]

@@ -393,6 +393,8 @@ def test_averages_of_checkpoints(trained, images, tmp_path):
 
 MISTAKES = [
     (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; near ones are"),
+    (pimm_train, ["{images}", *NET, "--drop", "1.5"], "argument --drop: it is from 0 to 1, not 1.5"),
+    (pimm_train, ["{images}", *NET, "--model-ema-decay", "2"], "argument --model-ema-decay: it is from 0 to 1, not 2"),
     (pimm_train, ["{images}", *NET, "--torchcompile"], "there is no option --torchcompile"),
     (pimm_train, [*NET], "the images are missing: --data-dir DIR"),
     (pimm_train, ["{images}", *NET, "--model", "mobilenetv3_small_075", "--pretrained"], "no pretrained weights"),

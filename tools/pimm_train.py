@@ -63,7 +63,7 @@ from pimm.utils import (
     update_summary,
 )
 from pimm.utils.checkpoint import list_checkpoints
-from pimm.utils.cli import Parser, at_least, run
+from pimm.utils.cli import Parser, at_least, run, share
 
 _logger = logging.getLogger("train")
 
@@ -112,7 +112,7 @@ def add_other_options(parser):
     group.add_argument(
         "--model-ema-force-cpu", action="store_true", help="keep it on the CPU; it is not evaluated then"
     )
-    group.add_argument("--model-ema-decay", type=float, default=0.9998, metavar="X")
+    group.add_argument("--model-ema-decay", type=share, default=0.9998, metavar="X")
     group.add_argument("--model-ema-warmup", action="store_true", help="begin with a smaller decay")
 
     group = parser.add_argument_group("Miscellaneous")

@@ -84,6 +84,13 @@ def at_least(lowest):
     return whole_number
 
 
+def share(text):
+    """The type of an option that is a probability or another number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"it is from 0 to 1, not {text}")
+    return float(text)
+
+
 def _converted(action, value, where):
     """A value from a file, such as the text that YAML makes of 1e-3, as the command line would have it."""
     values = value if isinstance(value, list) else [value]
