@@ -31,6 +31,24 @@ log = logging.getLogger("cream")
 LOGGERS = (log, logging.getLogger("pimm"))
 
 
+class LogFile(logging.FileHandler):
+    """A log that says once, in one line, that it cannot be written, on a full disk for example."""
+
+    told = False
+
+    def handleError(self, record):  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            print(f"warning: {self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self):
+        with suppress(OSError):  # which was told
+            super().close()
+
+
 class RunLog:
     """Writes into ``folder``: ``log.txt``, VisualDL's records, and of each epoch a row in ``summary.csv`` and, where
     there is more to tell than numbers, a line in ``history.jsonl``.
@@ -54,7 +72,7 @@ class RunLog:
             self._handlers.append(logging.StreamHandler())
             self._handlers[0].setFormatter(FormatterNoInfo())
             if folder is not None:
-                self._handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
+                self._handlers.append(LogFile(folder / "log.txt", encoding="utf-8"))
                 self._handlers[1].setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
         for logger in LOGGERS:
             # Not the root: libraries hang handlers of their own there, and every line would come twice.

@@ -4,6 +4,7 @@ import csv
 import errno
 import importlib
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from PIL import Image
 from cream import build, cli, jobs, preemption
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
-from cream.runlog import RunLog
+from cream.runlog import LogFile, RunLog
 from pimm.errors import CheckpointError, ConfigError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
@@ -284,6 +285,14 @@ def test_a_full_disk_leaves_the_settings_of_a_run(data, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="No space left on device; what was there before is untouched"):
         build.write_config(settings(data, tmp_path, "EPOCHS=7"), tmp_path)
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_log_on_a_full_disk_says_so_once(capsys):
+    file = LogFile("/dev/full")
+    for _ in range(2):
+        file.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capsys.readouterr().err == "warning: /dev/full cannot be written: No space left on device\n"
+    file.close()
 
 
 def test_a_found_net_keeps_its_pooling_and_is_trained_on_all_images(data, tmp_path):
