@@ -36,7 +36,7 @@ class LogFile(logging.FileHandler):
 
     told = False
 
-    def handleError(self, record):  # noqa: N802 (logging's name)
+    def handleError(self, record):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
