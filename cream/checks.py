@@ -37,10 +37,11 @@ def check_shuffle(cfg: Config) -> None:
 def check_teaching(cfg: Config) -> None:
     """Raises ConfigError where paths could not teach each other."""
     if cfg.EPOCHS < cfg.SUPERNET.META_STA_EPOCH + 2:
+        sooner = f", or SUPERNET.META_STA_EPOCH at most {cfg.EPOCHS - 2}" if cfg.EPOCHS >= 2 else ""
         raise ConfigError(
             f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
             f"SUPERNET.META_STA_EPOCH={cfg.SUPERNET.META_STA_EPOCH}: EPOCHS must be at least "
-            f"{cfg.SUPERNET.META_STA_EPOCH + 2}"
+            f"{cfg.SUPERNET.META_STA_EPOCH + 2}{sooner}"
         )
     if cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
         raise ConfigError(

@@ -49,8 +49,8 @@ def model_entrypoint(model_name):
     """The function that creates the model; `ConfigError` with the nearest names if there is none."""
     if model_name not in _entrypoints:
         near = difflib.get_close_matches(model_name, _entrypoints, n=5)
-        hint = f"did you mean {', '.join(near)}?" if near else "pimm.list_models() names them all"
-        raise ConfigError(f"unknown model {model_name!r}; {hint}")
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise ConfigError(f"unknown model {model_name!r}; {hint}pimm.list_models() names them all")
     return _entrypoints[model_name]
 
 
