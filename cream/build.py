@@ -133,6 +133,7 @@ def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
 def agreed(checkpoint: Path | None, folder: Path) -> Path | None:
     """The checkpoint, if all processes chose it; CheckpointError on all of them where one does not see it."""
     seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
+    barrier()
     (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
     differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
     if differing.item():
@@ -240,6 +241,9 @@ def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config,
     newest = latest_checkpoint(folder)
     checkpoint = read_checkpoint(newest)
     load_state_dict_strictly(searched.net, checkpoint.files[MODEL], str(newest))
+    done = checkpoint.files[STATE]["epoch"]
+    if done < recorded.EPOCHS:
+        log.warning("the supernet in %s is not ready: it has %d of %d epochs behind it", folder, done, recorded.EPOCHS)
     step = supernet_step(recorded, searched, supernet_optimizer(recorded, searched.net))
     step.load_state_dict(checkpoint.files[STATE]["step"])
     return cfg, searched, step

@@ -16,6 +16,7 @@ from .build import (
     SearchNet,
     child_net,
     of_found_net,
+    retrain_recipe,
     selection_loader,
     training_loader,
     write_retrain_config,
@@ -85,6 +86,7 @@ def choose(cfg: Config, searched: SearchNet, step: SinglePathStep, folder: Path)
     That is ``candidates.csv`` with all of them, ``architecture.json``, ``retrain.yaml`` and, with the supernet's
     weights for the found net, ``architecture.pdparams``. Raises ConfigError where no path keeps all limits.
     """
+    retrain_recipe(cfg)  # a mistake in it must not wait for the end
     limits = limits_of(cfg, searched)
     archs = paths_to_score(cfg, searched, step, limits)
     train, (images, scored_on) = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)

@@ -144,7 +144,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
         parser = _parser("Measure the milliseconds of each choice of a search on this machine.")
         parser.add_argument("--output", required=True, metavar="FILE", help="JSON file for SUPERNET.LATENCY_TABLE")
         parser.add_argument(
-            "--repeats", type=_positive, default=30, metavar="N", help="of each measurement (default: 30)"
+            "--repeats", type=cli.at_least(1), default=30, metavar="N", help="of each measurement (default: 30)"
         )
         args = parser.parse_intermixed_args(argv)
         cfg = load_config(args.cfg, args.overrides)
@@ -172,7 +172,7 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
         parser.add_argument("--sample", choices=("spread", "uniform"), default="spread", help="spread over the FLOPs")
-        parser.add_argument("--seed", type=int, default=0, help="of the choice of paths (default: 0)")
+        parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the choice of paths (default: 0)")
         parser.add_argument(
             "--trainings", type=int, default=1, metavar="K", help="how often to train each path (default: 1)"
         )
@@ -205,15 +205,15 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")
         parser.add_argument("--output", default="./data/subImageNet", metavar="FOLDER", help="must not be there yet")
         parser.add_argument(
-            "--classes", type=_positive, default=100, metavar="N", help="how many classes (default: 100)"
+            "--classes", type=cli.at_least(1), default=100, metavar="N", help="how many classes (default: 100)"
         )
         parser.add_argument(
-            "--train", type=_positive, default=250, metavar="N", help="training images a class (default: 250)"
+            "--train", type=cli.at_least(1), default=250, metavar="N", help="training images a class (default: 250)"
         )
         parser.add_argument(
-            "--val", type=_positive, default=50, metavar="N", help="validation images a class (default: 50)"
+            "--val", type=cli.at_least(1), default=50, metavar="N", help="validation images a class (default: 50)"
         )
-        parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+        parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the draw (default: 0)")
         parser.add_argument("--class-list", metavar="FILE", help="subclass_list.txt, in place of drawn classes")
         parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
         parser.add_argument(
@@ -235,13 +235,6 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
         print(f"{args.output}: {len(names)} classes, {args.train} training and {args.val} validation images each")
 
     return run(job)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"is {number}; must be at least 1")
-    return number
 
 
 def _parse_with_settings(

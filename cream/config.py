@@ -342,6 +342,11 @@ def _check_together(cfg: Config, places: dict[str, str]) -> None:
             f"{places['SUPERNET.LATENCY_MAXIMUM']}: SUPERNET.LATENCY_MAXIMUM is given, but no SUPERNET.LATENCY_TABLE; "
             "must be a file that tools/latency.py wrote"
         )
+    if cfg.AUGMENTATION.MIXUP and cfg.DATASET.NO_PREFECHTER:
+        raise ConfigError(
+            f"{places['AUGMENTATION.MIXUP']}: AUGMENTATION.MIXUP mixes what the prefetcher reads; "
+            "DATASET.NO_PREFECHTER must be False"
+        )
     _check_family(cfg, places)
     if cfg.NET.INPUT_ARCH is not None or space.FAMILY == "shuffle":  # a given net is not sampled, a shuffle one evenly
         return

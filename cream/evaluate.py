@@ -11,7 +11,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from pimm.utils import distribute_bn
+from pimm.utils import barrier, distribute_bn
 from pimm.utils import evaluate as classify
 
 Batches = Iterable["tuple[Tensor, Tensor]"]
@@ -61,6 +61,7 @@ def recalibrated_bn(
                 for layer in layers:
                     layer._momentum = i / (i + 1)  # Paddle's: the weight of the old value
                 predict(images)
+        barrier()
         distribute_bn(net, reduce=True)
         yield
     finally:

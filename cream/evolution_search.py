@@ -28,6 +28,7 @@ from pimm.utils.checkpoint import MODEL, read_manifest
 
 from .build import (
     SearchNet,
+    retrain_recipe,
     run_folder,
     search_net,
     selection_loader,
@@ -42,7 +43,7 @@ from .config import check_selectable
 from .evolution import best_paths, evolve, unscored
 from .runlog import RunLog, log
 from .sampler import Sampler
-from .selection import Candidate, complaints, score
+from .selection import Candidate, best_inside, complaints, score
 from .settings import Config
 from .space import Arch, SearchSpace, format_arch, parse_arch
 
@@ -76,7 +77,12 @@ def given_supernet(cfg: Config) -> tuple[SearchNet, str]:
         raise CheckpointError(f"{folder} holds no search, and NET.INITIAL_WEIGHTS names no weights of a supernet")
     searched = search_net(cfg)
     load_checkpoint(searched.net, weights)
-    return searched, hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return searched, hash_of(Path(weights))
+
+
+def hash_of(weights: Path) -> str:
+    """The SHA-256 of a file of weights, or of those in a checkpoint's folder."""
+    return hashlib.sha256((weights / MODEL if weights.is_dir() else weights).read_bytes()).hexdigest()
 
 
 # The search
@@ -89,6 +95,7 @@ def evolve_paths(cfg: Config, searched: SearchNet, weights: str, run: RunLog) ->
     holds an evolution by other settings, and where no path keeps the limits.
     """
     folder, space = run.folder, searched.space
+    retrain_recipe(cfg)  # a mistake in it must not wait for the end
     limits = limits_of(cfg, searched)
     sampler = Sampler(space, searched.mflops, limits[0].least, limits[0].most)
     with alone():  # each process reads all images
@@ -115,7 +122,7 @@ def evolve_paths(cfg: Config, searched: SearchNet, weights: str, run: RunLog) ->
         save=record,
     )
     candidates = [Candidate(arch, **state["scores"][format_arch(arch)]) for arch in best_paths(state)]
-    best = candidates[0]
+    best = best_inside(candidates, limits)
     if is_main_process():
         record.export(state)
         named = replace(cfg, MODEL=f"{cfg.MODEL}_evolution")  # the search's own choice keeps its name
@@ -140,6 +147,7 @@ def shared_out(
             with alone():
                 found = score_path(part[number])
             rows[number] = [found[name] for name in METRICS]
+        barrier()
         rows = all_reduce_sum(paddle.to_tensor(rows)).numpy()
         yield from (dict(zip(METRICS, row.tolist())) for row in rows[: len(part)])
 
@@ -149,12 +157,13 @@ def shared_out(
 
 def settings_of_evolution(cfg: Config, weights: str) -> dict:
     """All that the course of an evolution depends on but for its length, as plain data."""
-    limits = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM", "LATENCY_TABLE")
+    limits = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
     scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
     return {
         "weights": weights,
         "SEED": cfg.SEED,
         "DATASET.BATCH_SIZE": cfg.DATASET.BATCH_SIZE,
+        "SUPERNET.LATENCY_TABLE": cfg.SUPERNET.LATENCY_TABLE and hash_of(Path(cfg.SUPERNET.LATENCY_TABLE)),
         **{f"SUPERNET.{name}": getattr(cfg.SUPERNET, name) for name in (*limits, *scoring)},
         **{f"EVOLUTION.{name}": value for name, value in vars(cfg.EVOLUTION).items() if name != "GENERATIONS"},
     }

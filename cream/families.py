@@ -59,8 +59,8 @@ def _mobile_space(cfg: Config) -> tuple[SearchSpace, int]:
     if limits.SPACE is not None:
         resolution = resolution or cfg.DATASET.IMAGE_SIZE
     elif depths is None or resolution is None:
-        fitted_depths, fitted_resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM)
-        depths, resolution = depths or fitted_depths, resolution or fitted_resolution
+        fitted_depths, resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, resolution)
+        depths = depths or fitted_depths
     if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
         log.warning(
             "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pimm.errors import ConfigError
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.models import load_checkpoint
 from pimm.optim import create_optimizer
 from pimm.scheduler import create_scheduler
-from pimm.utils import ModelEma, alone, is_main_process
+from pimm.utils import ModelEma, alone, is_main_process, latest_checkpoint
 
 from .architecture_file import read_architecture
 from .build import (
@@ -119,7 +120,7 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
     ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
     """
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     place = output or folder
     run = RunLog(place if place.is_dir() else None)
     cfg, searched, step = trained_search(folder, overrides)
@@ -130,6 +131,13 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
     run.report(searched, cfg.EPOCHS)
     run.close()
     return found
+
+
+def make_folder(output: Path) -> None:
+    """A place for a choice of its own; ConfigError where a training is, whose settings must stay as they are."""
+    if latest_checkpoint(output):
+        raise ConfigError(f"--output {output} is the folder of a training; must be another one")
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
@@ -146,7 +154,7 @@ def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | 
     cfg = source if given else settings_of_search(source, overrides)[1]
     start_processes(cfg)
     output = output or folder / "evolution"
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     run = RunLog(output, exclusive=True)
     with alone():
         searched, weights = given_supernet(cfg) if given else supernet_of_search(folder, overrides)

@@ -64,17 +64,18 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
+def fit_to_flops(minimum: float, maximum: float, resolution: int | None = None) -> tuple[tuple[int, ...], int]:
     """Depths of the five searched stages and the image size, for a range of MFLOPs.
 
     As the official code: images shrink in steps of 32 pixels until the cheapest path of one block a stage fits (the
     range is rescaled at every step), or stages grow until the dearest path reaches the range. Where it refuses,
     because even four blocks a stage stay below ``minimum``, stages grow on until the average path reaches it.
-    Raises ConfigError where no size or depth fits.
+    Of a given ``resolution`` only the depths are fitted. Raises ConfigError where no size or depth fits.
     """
     depths, size = [1] * len(OPERATION_MFLOPS), 7
     least = _path_mflops(depths, min)
-    if least > maximum:
+    scale = (224 / resolution) ** 2 if resolution else 1.0  # all costs here are those of 224 pixels
+    if least > maximum and not resolution:
         wanted = 0.0
         fitted = maximum
         while least > fitted and size > 1:
@@ -87,23 +88,23 @@ def fit_to_flops(minimum: float, maximum: float) -> tuple[tuple[int, ...], int]:
                 f"the smallest net, on 64-pixel images, takes about {smallest:.0f}"
             )
     else:
-        wanted, fitted = minimum, maximum
+        wanted, fitted = minimum * scale, maximum * scale
     for stage in GROWTH:
         deeper = [depth + (index == stage) for index, depth in enumerate(depths)]
         if _path_mflops(depths, max) >= wanted and _path_mflops(deeper, max) > fitted:
             break
         depths = deeper
     if _path_mflops(depths, max) < wanted:
-        depths = _grow_further(depths, minimum)
-    return tuple(depths), size * 32
+        depths = _grow_further(depths, minimum, scale)
+    return tuple(depths), resolution or size * 32
 
 
-def _grow_further(depths: list[int], minimum: float) -> list[int]:
+def _grow_further(depths: list[int], minimum: float, scale: float) -> list[int]:
     for stage in FURTHER_GROWTH:
-        if SHARED_MFLOPS + _path_mflops(depths, _mean) >= minimum:
+        if SHARED_MFLOPS + _path_mflops(depths, _mean) >= minimum * scale:
             break
         depths = [depth + (index == stage) for index, depth in enumerate(depths)]
-    most = SHARED_MFLOPS + _path_mflops(depths, max)
+    most = (SHARED_MFLOPS + _path_mflops(depths, max)) / scale
     if most < minimum:
         raise ConfigError(
             f"SUPERNET.FLOPS_MINIMUM={minimum:g} MFLOPs is out of reach: the deepest space ends at {most:.0f}"

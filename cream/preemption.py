@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Preempted(Exception):
+class Preempted(BaseException):  # which no `except Exception` takes for a broken image
     """The run ended because it was asked to; the message says how it goes on."""
 
 

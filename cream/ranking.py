@@ -189,7 +189,7 @@ def rank_correlation(
         raise ConfigError(f"{trainings} trainings of each path tell nothing; must be at least 1")
     with alone():
         output.mkdir(parents=True, exist_ok=True)
-        run = RunLog(output)
+        RunLog(output)
         names = distinct_names(folders)
         searches = {name: trained_search(folder)[:2] for name, folder in zip(names, folders)}
         check_comparable(searches)
@@ -201,7 +201,7 @@ def rank_correlation(
         scores = {name: score_paths(*searches[name], folder, archs, output) for name, folder in zip(names, folders)}
         searches.clear()  # the supernets make room for the nets
         trained = train_paths(recipes, costs, output, trainings)
-        run.close()
+        RunLog.current.close()
     rows = [
         {"path": i, "arch": format_arch(arch), **costs[i], **trained[i]}
         | {inherited(name): found[i]["prec1"] for name, found in scores.items()}
@@ -281,7 +281,7 @@ def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Pat
         log.info("path %d of %d from scratch: %s", i, len(recipes), format_arch(recipe.NET.INPUT_ARCH))
         started = time.perf_counter()
         found = jobs.retrain(recipe)
-        RunLog(output)  # the training closed this experiment's
+        RunLog(output)  # in place of this experiment's first one, which the training closed
         log.info("path %d: top-1 %.2f%%, %.0f s", i, found["prec1"], time.perf_counter() - started)
         return {"arch": recipe.NET.INPUT_ARCH, **found}
 

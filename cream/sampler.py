@@ -131,6 +131,8 @@ class Sampler:
         """One path; without a ``board`` the policy ``teacher`` draws evenly."""
         low, high = self._bin(rng)
         draws = self._bounded(self.probabilities(board), low, high)
+        if not draws.possible:  # by what a full board holds
+            draws = self._bounded(self.probabilities(None), low, high)
         for _ in range(ATTEMPTS if draws.possible else 0):
             for row in draws(rng, BATCH):
                 arch = self.space.decode(options[index] for options, index in zip(self.space.options, row))

@@ -25,6 +25,8 @@ from .sampler import Sampler
 from .space import Arch
 from .supernet import SuperNet
 
+METRICS = ("loss", "kd_loss", "prec1", "prec5")
+
 
 class Update:
     """Turns a loss into a move of the parameters: backward, average over processes, clip, optimizer step.
@@ -108,8 +110,8 @@ class SinglePathStep:
         self.sampled = OperationCounts(net.space)
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float | Tensor]:
-        metrics, _ = self.train_path(self.sample(), images, labels)
-        return metrics
+        values, _ = self.train_path(self.sample(), images, labels)
+        return dict(zip(METRICS, values.unbind()))
 
     def sample(self) -> Arch:
         """The path of the next batch, counted."""
@@ -119,8 +121,8 @@ class SinglePathStep:
 
     def train_path(
         self, arch: Arch, images: Tensor, labels: Tensor, teacher: Teacher | None = None
-    ) -> tuple[dict[str, float], Tensor]:
-        """One update of one path; returns its metrics over all processes and its logits."""
+    ) -> tuple[Tensor, Tensor]:
+        """One update of one path; returns its METRICS over all processes and its logits."""
         with self.update.autocast():
             logits = self.net(images, arch)
             loss = self.loss_fn(logits, labels)
@@ -131,7 +133,7 @@ class SinglePathStep:
         self.update(loss, self.net.active_parameters(arch))
         prec1, prec5 = accuracy(logits.detach(), labels, topk=(1, 5))
         values = all_reduce_mean([paddle.stack([v.detach() for v in (loss, kd_loss, prec1, prec5)])])[0]
-        return dict(zip(("loss", "kd_loss", "prec1", "prec5"), values.tolist())), logits.detach()
+        return values, logits.detach()
 
     @paddle.no_grad()
     def soft_labels(self, teacher: Teacher, images: Tensor) -> Tensor:
@@ -194,8 +196,10 @@ class CreamStep(SinglePathStep):
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float | Tensor]:
         arch = self.sample()
         teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
-        metrics, logits = self.train_path(arch, images, labels, teacher)
-        if epoch > self.start_epoch:
+        values, logits = self.train_path(arch, images, labels, teacher)
+        searching = epoch > self.start_epoch  # before, nothing waits for the device
+        metrics = dict(zip(METRICS, values.tolist() if searching else values.unbind()))
+        if searching:
             self.offer_to_board(arch, metrics["prec1"], images, logits)
         return {
             **metrics,

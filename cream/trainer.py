@@ -316,7 +316,8 @@ class Trainer:
         for net, rows in zip(self.nets, state["statistics"]):
             scatter_bn(net, rows)
         if self.scheduler is None:
-            self.step.optimizer.set_lr(constant_rate)
+            if isinstance(self.step.optimizer._learning_rate, float):  # not a schedule that somebody else steps
+                self.step.optimizer.set_lr(constant_rate)
             return
         self.scheduler.load_state_dict(state["scheduler"])
         self.set_rates()

@@ -265,6 +265,14 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, in
                 other.train()
 
 
+def test_a_schedule_that_a_callback_steps_is_left_alone_by_a_resume(tmp_path):
+    for epochs in (2, 3):
+        schedule = paddle.optimizer.lr.StepDecay(0.1, step_size=1, gamma=0.5)
+        options = {"rate": schedule, "folder": tmp_path, "callbacks": [lambda *told, own=schedule: own.step()]}
+        cream_trainer(make_net(), epochs=epochs, **options).train()
+    assert schedule.last_epoch == 1  # the caller's business: it began anew
+
+
 def test_a_training_with_pimms_loaders_goes_on_exactly(tmp_path):
     tiny.write_images(tmp_path)
 
@@ -447,6 +455,10 @@ MISTAKES = {
     "a range that no path keeps": (
         lambda: SPOSSupernetTrainingMutator(make_net(), lambda arch: 1.0, 2.0, 3.0, 1, 9).sample_search(),
         "none of flops_sample_timeout=9 sampled paths costs between 2 and 3",
+    ),
+    "a plateau of Paddle's": (
+        lambda: cream_trainer(make_net(), lr_scheduler=paddle.optimizer.lr.ReduceOnPlateau(0.1)),
+        "must be pimm's PlateauLRScheduler",
     ),
     "an unknown way to draw": (lambda: CreamSupernetTrainingMutator(make_net(), "best"), "'best'; must be even"),
 }

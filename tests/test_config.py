@@ -235,6 +235,10 @@ def test_mistake_on_the_command_line(text, says):
         ("LR: [\n", "line 2: not valid YAML"),
         ("- 1\n", "holds no settings; must be lines of the form KEY: VALUE"),
         (
+            "DATASET:\n  NO_PREFECHTER: True\nAUGMENTATION:\n  MIXUP: 0.2\n",
+            "line 4: AUGMENTATION.MIXUP mixes what the prefetcher reads; DATASET.NO_PREFECHTER must be False",
+        ),
+        (
             "INPUT_ARCH: [[0]]\nNET:\n  SELECTION: 42\n",
             "line 1: NET.INPUT_ARCH is given, but NET.SELECTION is 42",
         ),

@@ -70,6 +70,15 @@ def test_a_full_board_lends_its_frequencies():
     np.testing.assert_allclose(shares(draw(sampler, board=board)), np.array([0, 0, 1, 0, 0, 13]) / 14, atol=TOLERANCE)
 
 
+def test_where_the_boards_operations_reach_no_path_of_a_part_of_the_range_draws_are_even():
+    sampler, board = Sampler(SPACE, COSTS, 110, 210, "teacher", bins=2), PrioritizedBoard(1)
+    cheapest = ((0,), (0, 0), (0,), (0,), (0,), (0, 0), (0,))
+    board.add(Entry(cheapest, 50, 1.0, paddle.zeros([1]), paddle.zeros([1])))
+    drawn = draw(sampler, board=board, n=40)
+    cheap, dear = ({arch for arch in drawn if (COSTS(arch) > 160) == above} for above in (False, True))
+    assert cheap == {cheapest} and len(dear) > 9
+
+
 @pytest.mark.parametrize(("minimum", "maximum"), [(0, 160), (170, 180), (190, 1000)])
 @pytest.mark.parametrize("how", ["even", "pre_prob"])
 def test_every_path_lies_within_the_flops_range(how, minimum, maximum):

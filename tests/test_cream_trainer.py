@@ -20,6 +20,7 @@ from cream import build, cli, jobs, preemption
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
 from cream.runlog import LogFile, RunLog
+from pimm.data import Dataset
 from pimm.errors import CheckpointError, ConfigError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
@@ -258,6 +259,13 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, mo
     folder = tmp_path / "broken" / "run"
     assert latest_checkpoint(folder).name == left
     assert jobs.retrain(settings(data, tmp_path / "broken", *options)) == whole
+
+
+def test_sigterm_while_an_image_is_read_is_not_taken_for_a_broken_image(data, monkeypatch):
+    images = Dataset(data / "train")
+    monkeypatch.setattr("PIL.Image.open", lambda *args, **kwargs: preemption._handle(signal.SIGTERM, None))
+    with pytest.raises(preemption.Preempted):
+        images[0]
 
 
 def test_a_folder_is_for_one_run_at_a_time(data, tmp_path):

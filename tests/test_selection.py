@@ -246,12 +246,33 @@ def test_a_search_trains_without_what_it_holds_out_and_chooses_on_it(data, tmp_p
         ("LR=1", "LR was 0.05 in the search and cannot be 1.0"),
         ("SEED=3", "SEED was 1 in the search and cannot be 3"),
         ("SUPERNET.SELECT_ON=held_out", "the search trained on all training images"),
+        ("RETRAIN_CFG=none.yaml", "none.yaml"),
         ("SUPERNET.PARAMS_MAXIMUM=1e-9", "no path of this space keeps SUPERNET.PARAMS_MAXIMUM=1e-09"),
     ],
 )
 def test_a_choice_that_the_supernet_cannot_serve_is_refused(finished, override, says, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.suffix != ".txt" and path.is_file()}
     assert cli.select([str(finished), override]) == 2
     assert says in capsys.readouterr().err
+    if "PARAMS" not in override:  # then the candidates tell why
+        assert before == {name: (finished / name).read_bytes() for name in before}
+
+
+def test_a_choice_does_not_overwrite_a_trainings_settings(finished, tmp_path, capsys):
+    before = (finished / "config.yaml").read_bytes()
+    (tmp_path / "file").touch()
+    for output, says in {finished: "is the folder of a training", tmp_path / "file": "file: File exists"}.items():
+        assert cli.select([str(finished), "--output", str(output), "SUPERNET.FLOPS_MAXIMUM=300"]) == 2
+        assert says in capsys.readouterr().err
+    assert cli.spos_search([str(finished), "--output", str(finished)]) == 2
+    assert (finished / "config.yaml").read_bytes() == before
+
+
+def test_a_choice_in_an_unfinished_supernet_is_told(finished, caplog):
+    settings = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(settings.replace("EPOCHS: 1\n", "EPOCHS: 4\n"))
+    select(finished)
+    assert f"the supernet in {finished} is not ready: it has 1 of 4 epochs behind it" in caplog.messages
 
 
 def test_a_folder_without_a_search_is_told(tmp_path, capsys):

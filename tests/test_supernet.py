@@ -96,11 +96,22 @@ def test_the_operation_table_is_the_official_one():
         assert [list(pair) for pair in zip(first, further)] == expected
 
 
+@pytest.mark.parametrize("low, high", [(0, 600), (560, 650), (40, 300), (0, 40)])
+def test_depths_for_a_given_resolution_are_those_of_the_same_range_at_224_pixels(low, high):
+    depths, resolution = fit_to_flops(low / 4, high / 4, 112)
+    assert resolution == 112
+    assert depths == fit_to_flops(low, high, 224)[0]
+    if high > 40:  # above it images of 224 pixels fit by themselves
+        assert depths == fit_to_flops(low, high)[0]
+
+
 def test_unreachable_ranges_say_so():
     with pytest.raises(ConfigError, match="FLOPS_MAXIMUM=1 "):
         fit_to_flops(0, 1)
     with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=2000 .*ends at 8\d\d"):
         fit_to_flops(2000, 3000)
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=500 .*ends at 2\d\d"):
+        fit_to_flops(500, 750, 112)
 
 
 @pytest.mark.parametrize("selection", CHILD_NETS)

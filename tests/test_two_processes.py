@@ -41,6 +41,27 @@ def test_weights_board_and_matching_network_are_the_same_at_every_step(tmp_path)
     assert (first["arch"], first["prec1"]) == (second["arch"], second["prec1"])
 
 
+LATE = """
+import time
+import numpy as np, paddle
+from pimm.utils import barrier, evaluate, init_distributed, rank, all_reduce_sum
+
+init_distributed()
+barrier()
+batch = paddle.eye(4)[rank() : rank() + 1] * 9, paddle.to_tensor([rank()])
+found = evaluate(lambda x: x, (time.sleep(35 * rank()) or batch for _ in range(1)))
+print(found["top1"], all_reduce_sum(paddle.ones([1])).item())
+"""
+
+
+def test_a_process_may_be_later_than_gloo_has_patience_for(tmp_path):
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    outcome = launch(tmp_path, script)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert "100.0 2.0" in (tmp_path / "logs" / "workerlog.0").read_text()
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A retrained net, and the command line that tests it."""

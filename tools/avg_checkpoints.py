@@ -49,7 +49,8 @@ def choose_best(paths, count):
     unranked = [str(path) for path in paths if manifests[path].get("metric") is None]
     if unranked:
         raise CheckpointError(f"{unranked[0]} has no metric to be ranked by; --no-sort takes all")
-    is_loss = manifests[paths[0]]["args"].get("eval_metric") == "loss"
+    args = manifests[paths[0]]["args"]
+    is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # tools/pimm_train.py's, or a search's
     return sorted(paths, key=lambda path: manifests[path]["metric"], reverse=not is_loss)[:count]
 
 

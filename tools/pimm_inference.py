@@ -39,7 +39,7 @@ from pimm.scripts import (
     with_progress,
     write_rows,
 )
-from pimm.utils import all_reduce_sum, is_primary
+from pimm.utils import all_reduce_sum, barrier, is_primary
 from pimm.utils.cli import Parser, at_least, run
 
 _logger = logging.getLogger("inference")
@@ -150,6 +150,7 @@ def gather(batches, places, rows):
     """``rows`` with what every process has of its images at their ``places``."""
     if len(places):
         rows[places] = np.concatenate(batches)
+    barrier()
     return all_reduce_sum(paddle.to_tensor(rows)).numpy()
 
 

@@ -51,6 +51,7 @@ from pimm.utils import (
     all_reduce_gradients,
     all_reduce_sum,
     atomic_file,
+    barrier,
     broadcast_parameters,
     distribute_bn,
     evaluate,
@@ -435,11 +436,13 @@ class Training:
             self.scaler.state_dict_key: self.scaler.state_dict(),
             "statistics": [gather_bn(net) for net in self.nets],  # inside an epoch each process has its own
         }
+        best = None
         if self.saver is not None:
-            return write(
+            best = write(
                 self.saver, self.model, self.optimizer, self.args, epoch, model_ema=self.model_ema, state=state
             )
-        return None
+        barrier()
+        return best
 
     @property
     def shape(self):

@@ -11,10 +11,10 @@ from typing import Callable
 import numpy as np
 import paddle
 from paddle import Tensor
-from paddle.optimizer.lr import LRScheduler
+from paddle.optimizer.lr import LRScheduler, ReduceOnPlateau
 
 from pimm.data.loader import Loader, PrefetchLoader
-from pimm.errors import DataError
+from pimm.errors import ConfigError, DataError
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
 
 from ..evaluate import evaluate, mode
@@ -147,6 +147,10 @@ class SupernetTrainer:
         self.train_loader, self.valid_loader = train_loader, valid_loader
         self.step = make_step(model, loss, Update(optimizer, amp, clip_grad), mutator.sampler, mutator.rng)
         self.log_frequency, self.callbacks = log_frequency, callbacks or ()
+        if isinstance(lr_scheduler, ReduceOnPlateau):
+            raise ConfigError(
+                "lr_scheduler is Paddle's ReduceOnPlateau; must be pimm's PlateauLRScheduler in its place"
+            )
         self.lr_scheduler = EveryBatch(lr_scheduler) if isinstance(lr_scheduler, LRScheduler) else lr_scheduler
         rng = np.random.default_rng([seed, 2])
         self.probes = list(dict.fromkeys(mutator.sampler(rng) for _ in range(probes)))

@@ -17,7 +17,7 @@ from pimm.errors import ConfigError, PimmError
 # What the file system refuses is the user's to mend; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
     getattr(errno, name)
-    for name in ("ENOENT", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
+    for name in ("ENOENT", "EEXIST", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
     if hasattr(errno, name)
 }
 
@@ -156,14 +156,15 @@ def _crashed():
 
 
 def _lost_peer(error):
-    """Whether a collective operation broke off because another process of this run ended."""
-    return isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
+    """Whether processes could not exchange something because another one ended, or never came."""
+    places = ("/gloo/transport/", "/distributed/store/")
+    return isinstance(error, (RuntimeError, ValueError)) and any(place in str(error) for place in places)
 
 
 def _bereft():
     """Leave the word to the process that failed first: the launcher shows that one's log, and ends this one."""
     time.sleep(_LAUNCHER_PATIENCE)
-    return _failed("error: another process of this run ended; its log says why", 1)
+    return _failed("error: another process of this run ended, or was half a minute late; its log says more", 1)
 
 
 def _leave(code):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 import paddle
 from paddle import distributed as dist
+from paddle.base import core
 
 from pimm.errors import ConfigError
 from pimm.utils.model import unwrap_model
 
 _DEVICES = {"cuda": "gpu"}  # PyTorch's names for what Paddle calls otherwise
+_MEETING = "pimm/barrier"  # where the processes count how often they arrived at one
+_meetings = 0
 _alone = False
 
 
@@ -92,9 +96,22 @@ def init_distributed_device(args):
 
 
 def barrier():
-    """Wait for all processes."""
-    if world_size() > 1:
+    """Wait for all processes, on CPUs for as long as it takes: there Gloo's operations give up after half a minute.
+
+    So it stands before them wherever one process may have had more to do than another.
+    """
+    global _meetings
+    if world_size() == 1:
+        return
+    if paddle.get_device() != "cpu":
         dist.barrier()
+        return
+    _meetings += 1
+    store = core.create_or_get_global_tcp_store()
+    arrived = store.add(_MEETING, 1)
+    while arrived < _meetings * world_size():
+        time.sleep(0.02)
+        arrived = store.add(_MEETING, 0)
 
 
 @paddle.no_grad()

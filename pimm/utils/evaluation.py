@@ -6,7 +6,7 @@ import paddle
 from paddle.nn import functional as F
 
 from pimm.errors import DataError
-from pimm.utils.distributed import all_reduce_sum
+from pimm.utils.distributed import all_reduce_sum, barrier
 
 
 @paddle.no_grad()
@@ -26,6 +26,7 @@ def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
         counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.to_tensor(len(labels))]
         totals += paddle.stack([count.astype("float64") for count in counts])
+    barrier()
     loss, first, first_five, n = all_reduce_sum(totals).tolist()
     if n == 0:
         raise DataError("there are no images to evaluate on")
