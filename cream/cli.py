@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-_THREADS_ARE_SET = "OMP_NUM_THREADS" in os.environ  # asked before Paddle is imported, which sets it to 1
-
-from cream import preemption  # noqa: E402
-from cream.config import load_config  # noqa: E402
-from cream.settings import Config  # noqa: E402
-from pimm.utils import cli  # noqa: E402
+from cream import preemption
+from cream.config import load_config
+from cream.settings import Config
+from pimm.utils import cli
 
 NNI_OPTIONS = (
     "The options of NNI's scripts are settings here: --imagenet-dir is DATA_DIR, --load-checkpoint "
@@ -59,7 +57,7 @@ def select(argv: Sequence[str] | None = None) -> int:
             parser.error(f"one SEARCH is needed, not {len(folders)}")
         from cream import jobs
 
-        _use_cores()
+        cli.use_cores()
         jobs.select(Path(folders[0]), overrides, Path(args.output) if args.output else None)
 
     return run(job)
@@ -73,7 +71,7 @@ def spos_supernet(argv: Sequence[str] | None = None) -> int:
         cfg = _spos_settings(parser, argv)[0]
         from cream import jobs
 
-        _use_cores()
+        cli.use_cores()
         jobs.supernet(cfg)
 
     return run(job)
@@ -99,7 +97,7 @@ def spos_search(argv: Sequence[str] | None = None) -> int:
         source = load_config(args.cfg, overrides) if args.cfg else Path(folders[0])
         from cream import jobs
 
-        _use_cores()
+        cli.use_cores()
         jobs.evolve(source, () if args.cfg else overrides, Path(args.output) if args.output else None)
 
     return run(job)
@@ -119,7 +117,7 @@ def spos_scratch(argv: Sequence[str] | None = None) -> int:
         cfg, args = _spos_settings(parser, argv)
         from cream import jobs
 
-        _use_cores()
+        cli.use_cores()
         jobs.scratch(cfg, args.architecture)
 
     return run(job)
@@ -150,7 +148,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
         cfg = load_config(args.cfg, args.overrides)
         from cream.latency import measure_latency
 
-        measured = measure_latency(cfg, Path(args.output), _use_cores(), args.repeats)
+        measured = measure_latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
         for net in measured.check:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
         print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
@@ -180,7 +178,7 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         recipe = load_config(args.cfg, overrides)
         from cream import ranking
 
-        _use_cores()
+        cli.use_cores()
         searches = [Path(folder) for folder in folders]
         found = ranking.rank_correlation(
             searches, recipe, Path(args.output), args.paths, args.sample, args.seed, args.trainings
@@ -286,12 +284,7 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
         cfg = parse_args(description, argv)
         from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
 
-        _use_cores()
+        cli.use_cores()
         getattr(jobs, name)(cfg)
 
     return run(job)
-
-
-def _use_cores() -> int:
-    """The number of threads, all cores if the user has set none."""
-    return int(os.environ["OMP_NUM_THREADS"]) if _THREADS_ARE_SET else cli.use_all_cores()

@@ -13,7 +13,6 @@ from pathlib import Path
 import paddle
 import yaml
 
-import pimm
 from pimm.data import create_dataset, create_loader
 from pimm.data.readers import READERS
 from pimm.errors import ConfigError
@@ -29,7 +28,7 @@ from pimm.utils import (
     world_size,
 )
 from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
-from pimm.utils.cli import at_least, use_all_cores
+from pimm.utils.cli import at_least, use_cores
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ def add_device_options(parser):
     group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
     group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
     group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
-    group.add_argument("--pin-mem", action="store_true", help="without effect: Paddle copies in the background anyway")
+    group.add_argument("--pin-mem", action="store_true", help="without effect: pinned memory is always used")
     group.add_argument(
         "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between lines"
     )
@@ -92,8 +91,7 @@ def add_device_options(parser):
 
 def start(args):
     """Connect the processes, choose the device, and begin to log; ``args`` are completed."""
-    if not pimm.THREADS_ARE_SET:
-        use_all_cores()
+    use_cores()
     reuse_freed_memory()
     init_distributed_device(args)
     watch_processes()
@@ -201,12 +199,13 @@ def _check_classes(args, dataset):
             f"{args.data_dir} has classes up to number {max(classes.values())}, the model only {args.num_classes}: "
             "--num-classes must be larger"
         )
-    trained = {name: index for index, name in enumerate(getattr(args, "classes", None) or ())}
+    trained = getattr(args, "classes", None) or ()
     for name, index in classes.items():
-        if name != str(index) and trained.get(name, index) != index:  # a number alone is no name
+        there = trained[index] if index < len(trained) else name
+        if name != there and str(index) not in (name, there):  # a number alone is no name
             raise ConfigError(
-                f"{dataset.root}: class {name} has number {index}, in the training it had {trained[name]}, as where a "
-                "class is missing from one of them: --class-map FILE numbers both alike"
+                f"{dataset.root}: class {name} has number {index}, which in the training was {there}, as where a class "
+                "is missing from one of them: --class-map FILE numbers both alike"
             )
 
 

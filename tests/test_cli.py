@@ -122,3 +122,28 @@ sys.exit(run(job))
     output = done.stdout + done.stderr
     assert ("error: broken image" if failing == 0 else "[rank 1] error: broken image") in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("given", "launched", "expected"),
+    [
+        ({}, False, lambda cores: cores),
+        ({"OMP_NUM_THREADS": "3,2"}, False, lambda cores: 3),
+        ({"OMP_NUM_THREADS": "1"}, False, lambda cores: 1),
+        ({}, True, lambda cores: max(1, cores // 2)),
+        ({"OMP_NUM_THREADS": "3"}, True, lambda cores: 3),
+    ],
+)
+def test_processes_share_the_cores_unless_told_otherwise(tmp_path, given, launched, expected):
+    script = tmp_path / "script.py"
+    script.write_text("from pimm.utils.cli import use_cores\nprint('threads', use_cores())\n")
+    launch = (
+        ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)] if launched else []
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment.update(given, PYTHONPATH=str(ROOT))
+    command = [sys.executable, *launch, str(script)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path).stdout
+    if launched:
+        said = (tmp_path / "workerlog.1").read_text()
+    assert f"threads {expected(len(os.sched_getaffinity(0)))}\n" in said

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -17,6 +18,7 @@ from PIL import Image
 from script_net import load_script, script_net
 
 from pimm.data import create_dataset, create_loader, resolve_data_config
+from pimm.data.imagenet import imagenet_classes
 from pimm.data.samplers import BatchPlan
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models import create_model, load_checkpoint, registry
@@ -244,6 +246,15 @@ def test_inference_of_images_without_classes(images, trained, tmp_path):
     assert [dark["label"], light["label"]] == [("night", "dusk", "day")[expected[row].argmax()] for row in (0, 10)]
 
 
+def test_classes_of_imagenet_are_labelled_as_asked_also_after_a_training_on_its_folders():
+    synsets = [line.split()[0] for line in imagenet_classes()[1::3]]
+    for label_type, expected in {"name": "n01443537", "description": "goldfish"}.items():
+        args = SimpleNamespace(label_type=label_type, class_map="", classes=synsets, num_classes=len(synsets))
+        assert pimm_inference.class_names(args)[0] == expected
+    args.classes = ["dog", *synsets]
+    assert pimm_inference.class_names(args)[0] == "dog"
+
+
 def test_inference_leaves_out_what_it_cannot_read(images, trained, tmp_path):
     folder = tmp_path / "any"
     for name in ("a/b", "empty"):
@@ -288,12 +299,15 @@ def test_a_class_that_is_missing_does_not_shift_the_others(images, trained, tmp_
         os.link(Path(images, "val", name, f"{name}0.png"), tmp_path / "val" / name / "0.png")
     (tmp_path / "train").symlink_to(Path(images, "train"))
     checked = [str(tmp_path), "-j", "0", "--checkpoint", str(trained / "checkpoint-1")]
-    with pytest.raises(ConfigError, match="class light has number 1, in the training it had 2"):
+    with pytest.raises(ConfigError, match="class light has number 1, which in the training was grey"):
         pimm_validate.main(checked)
-    with pytest.raises(ConfigError, match="class light has number 1, in the training it had 2"):
+    with pytest.raises(ConfigError, match="class light has number 1, which in the training was grey"):
         train(str(tmp_path), tmp_path, "shifted")
     (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     pimm_validate.main([*checked, "--class-map", str(tmp_path / "names.txt")])
+    (tmp_path / "val" / "light").rename(tmp_path / "val" / "grew")
+    with pytest.raises(ConfigError, match="class grew has number 1, which in the training was grey"):
+        pimm_validate.main(checked)
 
 
 def test_a_training_is_not_begun_over_another(images, trained):
@@ -417,6 +431,8 @@ MISTAKES = [
     (pimm_train, ["{images}", *NET, "-c", "{images}/zero.yaml"], "zero.yaml: grad_accum_steps is 0: it is at least 1"),
     (pimm_train, ["{images}", *NET, "-c", "{images}/one.yaml"], "one.yaml: input_size is 224; it takes 3 values"),
     (pimm_train, ["{images}", *NET, "--resume", "{images}"], "there is no checkpoint in this folder"),
+    (pimm_train, ["{images}", *NET, "--conf", "x.yaml"], "--config is written out, or -c"),
+    (pimm_train, ["{images}", *NET, "-c", "{images}/flag.yaml"], "amp is 'False'; it can be true and false"),
     (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; near ones are epochs"),
     (
         pimm_train,
@@ -437,6 +453,7 @@ MISTAKES = [
 def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, script, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path(images, "typo.yaml").write_text("epochss: 3\n")
+    Path(images, "flag.yaml").write_text("amp: 'False'\n")
     Path(images, "choice.yaml").write_text("clip_mode: nrom\n")
     Path(images, "zero.yaml").write_text("grad_accum_steps: 0\n")
     Path(images, "one.yaml").write_text("input_size: 224\n")

@@ -160,10 +160,11 @@ def class_names(args):
         return None
     if args.class_map:
         return {index: name for name, index in load_class_map(args.class_map, args.data_dir).items()}
-    if args.classes:
+    lines = {line.partition(" ")[0]: line for line in imagenet_classes()}  # by synset
+    if args.classes and not lines.keys() >= set(args.classes):
         return dict(enumerate(args.classes))
-    if args.num_classes == 1000:
-        return dict(enumerate(map(IMAGENET_LABELS[args.label_type], imagenet_classes())))
+    if args.classes or args.num_classes == 1000:
+        return {i: IMAGENET_LABELS[args.label_type](lines[name]) for i, name in enumerate(args.classes or lines)}
     return None
 
 

@@ -32,9 +32,6 @@ def str_to_pil_interp(mode_str):
     return INTERPOLATIONS[mode_str]
 
 
-str_to_interp_mode = str_to_pil_interp  # timm has two, for torchvision counts the filters in its own way
-
-
 def interp_mode_to_str(mode):
     """Name of one of Pillow's filters."""
     return Image.Resampling(mode).name.lower()

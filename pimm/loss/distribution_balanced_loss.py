@@ -38,16 +38,6 @@ class DistributionBalancedLoss(nn.Layer):
     ):
         super().__init__()
         require_share(smoothing)
-        counts = np.asarray(class_counts, np.float64)
-        if (
-            counts.ndim != 1
-            or not counts.size
-            or num_samples < 2
-            or not np.all((counts >= 0) & (counts <= num_samples))
-        ):
-            raise ConfigError(
-                f"class_counts are numbers from 0 to num_samples={num_samples}, one a class, got {counts}"
-            )
         if neg_scale <= 0:
             raise ConfigError(f"neg_scale is above 0, got {neg_scale}")
         if num_samples < 2:

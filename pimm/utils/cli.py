@@ -12,6 +12,7 @@ import traceback
 
 import yaml
 
+import pimm
 from pimm.errors import ConfigError, PimmError
 
 # What the file system refuses is the user's to mend; any other OSError is a fault of the program.
@@ -45,6 +46,8 @@ class Parser(argparse.ArgumentParser):
         if path:
             self.set_defaults(**self._read_defaults(path))
         parsed, unknown = self.parse_known_args(args, namespace)
+        if parsed.config != path:
+            self.error("--config is written out, or -c")
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
             self.error(f"there is no option {word}{_near(word, self._option_string_actions)}")
@@ -68,6 +71,8 @@ class Parser(argparse.ArgumentParser):
             choices = known[name].choices
             if choices and value is not None and not set(value if isinstance(value, list) else [value]) <= set(choices):
                 raise ConfigError(f"{path}: {name} is {value!r}; it can be {', '.join(map(repr, choices))}")
+            if known[name].nargs == 0 and not isinstance(value, (bool, type(None))):
+                raise ConfigError(f"{path}: {name} is {value!r}; it can be true and false")
             if known[name].type and value is not None:
                 defaults[name] = _converted(known[name], value, f"{path}: {name}")
         return defaults
@@ -130,13 +135,20 @@ def run(job, interrupted="interrupted"):
     return 0
 
 
-def use_all_cores():
-    """Let operators on a CPU use every core that this process may run on, and return how many; Paddle's is one."""
+def use_cores():
+    """Let operators on a CPU use as many threads as OMP_NUM_THREADS says, and return how many.
+
+    Without it they take all cores that this process may run on, shared evenly with the others of a launch on this
+    machine; Paddle would take one.
+    """
+    if pimm.THREADS:
+        return int(pimm.THREADS.partition(",")[0])
     from paddle.base import core
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    core.set_num_threads(cores)
-    return cores
+    threads = max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
+    core.set_num_threads(threads)
+    return threads
 
 
 def _file_trouble(error):

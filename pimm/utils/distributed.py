@@ -51,6 +51,8 @@ def is_main_process():
 def init_distributed():
     """Connect the processes, if there is more than one: NCCL between GPUs, Gloo between CPUs."""
     if world_size() > 1 and not dist.is_initialized():
+        if paddle.get_device() == "cpu":  # asked for where there are GPUs, Paddle would take them all the same
+            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         dist.init_parallel_env()
 
 
