@@ -353,6 +353,23 @@ def test_leftovers_of_a_kill(tmp_path):
     assert read_checkpoint(tmp_path / "checkpoint-1").files["state.pdstate"] == {"step": 1}
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_could_not_be_removed_once_does_not_end_a_training(tmp_path, monkeypatch, stays):
+    """As on NFS, whose folders stay while somebody has a file open."""
+    folder, old = tmp_path / "checkpoint-0", tmp_path / ".old-checkpoint-0"
+    for path in (folder, old):
+        write_checkpoint(path, FILES, {})
+    remove = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **more: None if stays and path == old else remove(path, **more))
+        write_checkpoint(folder, {"state.pdstate": {"step": 2}}, {})
+        write_checkpoint(folder, {"state.pdstate": {"step": 3}}, {})
+    assert read_checkpoint(folder).files == {"state.pdstate": {"step": 3}}
+    assert old.exists() == stays
+    CheckpointSaver(checkpoint_dir=tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
 WRITER = """
 import sys, itertools, numpy as np
 from pimm.utils import write_checkpoint

@@ -10,10 +10,10 @@ import random
 import signal
 import sys
 import traceback
-import weakref
 from collections import deque
 from multiprocessing import connection
 from multiprocessing.pool import RemoteTraceback
+from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,6 @@ from pimm.errors import DataError
 CAN_FORK = sys.platform == "linux"  # elsewhere Paddle's own loader has no processes either
 _AHEAD = 2  # batches that each worker has been asked for
 _SLOTS = _AHEAD + 1  # and one more that is being used
-_RESPITE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class Task(NamedTuple):
@@ -203,7 +202,9 @@ class WorkerPool:
             process.start()
             far_end.close()
             self._workers.append(_Worker(process, pipe, slots))
-        self._end = weakref.finalize(self, _end_workers, self._workers, os.getpid())
+        # At the program's end multiprocessing sends daemons SIGTERM, which workers ignore, and waits for them; before
+        # that it calls what has a priority. A forked process that clears away what it inherited ends nothing.
+        self._end = Finalize(self, _end_workers, args=(self._workers,), exitpriority=10)
 
     def add(self, tasks):
         """More tasks, for when those before are done."""
@@ -255,9 +256,7 @@ class WorkerPool:
         return worker.slots.get(result.images), result.labels
 
 
-def _end_workers(workers, owner):
-    if os.getpid() != owner:  # a forked process that clears away what it inherited
-        return
+def _end_workers(workers):
     for worker in workers:
         worker.pipe.close()
         worker.process.kill()  # in the middle of a batch that nobody wants; there is nothing to save

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from pimm.errors import CheckpointError
@@ -70,6 +71,7 @@ def _put_in_place(temporary, folder):
     """Rename a finished folder to ``folder``, over what is there."""
     replaced = folder.with_name(f"{_REPLACED}{folder.name}")
     if folder.exists():
+        _free_name(replaced)
         os.rename(folder, replaced)
     try:
         os.rename(temporary, folder)
@@ -78,6 +80,13 @@ def _put_in_place(temporary, folder):
         raise
     sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _free_name(path):
+    """Take away what an earlier replacement could not remove, as on NFS while somebody has a file of it open."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        os.rename(path, tempfile.mkdtemp(prefix=_WRITING, dir=path.parent))  # under such a name it is removed later
 
 
 def remove_checkpoint(folder):
