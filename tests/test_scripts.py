@@ -20,7 +20,7 @@ from script_net import load_script, script_net
 from pimm.data import create_dataset, create_loader, resolve_data_config
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.samplers import BatchPlan
-from pimm.errors import CheckpointError, ConfigError
+from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.models import create_model, load_checkpoint, registry
 from pimm.scripts import answer_from_checkpoint, build_model
 from pimm.utils import CheckpointSaver, average_checkpoints, load_arrays, read_checkpoint
@@ -510,3 +510,44 @@ def test_the_ported_script_runs(images, tmp_path):
     assert float(row["eval_top1"]) == metrics["top1"]
     assert float(row["eval_loss"]) == metrics["loss"]
     assert read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["metric"] == metrics["top1"]
+
+
+def rates(folder):
+    return [float(row["lr"]) for row in rows(folder / "summary.csv")]
+
+
+@pytest.mark.parametrize("schedule", [(), ("--warmup-epochs", "2"), ("--sched-on-updates",), ("--sched", "none")])
+def test_a_resumed_training_takes_its_rates_from_its_own_options(images, tmp_path, schedule):
+    """More epochs and another rate than before are as if they had been there from the start."""
+    first = train(images, tmp_path, "first", *schedule, "--epochs", "1", "--lr", "0.05")
+    options = (*schedule, "--epochs", "4", "--lr", "0.01")
+    whole = rates(train(images, tmp_path, "whole", *options))
+    assert rates(train(images, tmp_path, "on", *options, "--resume", str(first))) == whole[1:]
+    anew = train(images, tmp_path, "anew", *options, "--resume", str(first), "--start-epoch", "0")
+    assert rates(anew) == whole
+
+
+def test_more_epochs_have_a_longer_cosine(images, tmp_path):
+    train(images, tmp_path, "net", "--epochs", "1", "--lr", "0.05")
+    longer = train(images, tmp_path, "net", "--epochs", "4", "--lr", "0.05", "--resume", str(tmp_path / "net"))
+    cosine = 0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
+    np.testing.assert_allclose(rates(longer), cosine, rtol=1e-6)
+
+
+def test_a_process_without_images_takes_part_in_the_evaluation(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(pimm_train, "create_evaluation_loader", lambda *args: [])
+    with pytest.raises(DataError, match="no images to evaluate on"):  # the sum over all processes, here of one
+        train(images, tmp_path, "net")
+
+
+def test_an_average_begins_with_the_weights_of_a_training_without_one(images, tmp_path, caplog):
+    plain = train(images, tmp_path, "plain", "--epochs", "1")
+    options = ("--model-ema", "--model-ema-decay", "1", "--resume", str(plain))
+    caplog.clear()
+    averaged = train(images, tmp_path, "averaged", *options)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and warnings[0].endswith("the average begins with the model's own weights")
+    ema, start = (
+        load_arrays(path) for path in (averaged / "checkpoint-1" / "ema.pdema", plain / "checkpoint-0/model.pdparams")
+    )
+    np.testing.assert_equal(ema, start)  # of which a decay of one keeps all

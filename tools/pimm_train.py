@@ -170,7 +170,7 @@ def main(argv=None):
     while training.epoch < training.epochs:
         epoch = training.epoch
         train_metrics = training.train_one_epoch()
-        eval_metrics = training.evaluate(loader_eval) if loader_eval else {}
+        eval_metrics = training.evaluate(loader_eval) if loader_eval is not None else {}
         rates = group_lrs(training.optimizer)
         if summary:  # before the checkpoint: going on takes out a row too many, but misses one too few
             update_summary(epoch, train_metrics, eval_metrics, summary, lr=sum(rates) / len(rates))
@@ -322,6 +322,8 @@ class Training:
         self.scheduler, self.epochs = create_scheduler_v2(
             self.optimizer, **kwargs, updates_per_epoch=self.updates_per_epoch
         )
+        self.first_rate = self.optimizer.get_lr()
+        self.unstepped = self.scheduler.state_dict() if self.scheduler is not None else None
         self.epoch = self.batch = self.updates = 0  # of the next batch, and those done
         self.totals = paddle.zeros([2], "float64")  # loss and images of the epoch, of this process
 
@@ -450,11 +452,21 @@ class Training:
         return [self.args.world_size, self.args.batch_size, self.args.grad_accum_steps]
 
     def go_to(self, epoch):
-        """Set the clocks to the beginning of an epoch."""
+        """Set the clocks, and the rates by them, to the beginning of an epoch."""
         self.epoch, self.batch, self.updates = epoch, 0, epoch * self.updates_per_epoch
         self.totals = paddle.zeros([2], "float64")
-        if self.scheduler is not None and epoch > 0:
-            self.scheduler.step(epoch)
+        self.set_rates()
+
+    def set_rates(self):
+        """The rates of these options at the clocks, not those of a checkpoint: --lr or --epochs may have changed."""
+        if self.scheduler is None:
+            self.optimizer.set_lr(self.first_rate)
+            return
+        if self.epoch == 0:
+            self.scheduler.load_state_dict(self.unstepped)
+        else:  # a plateau schedule goes on from what it has seen, which needs no metric again
+            self.scheduler.step(self.epoch)
+        if self.updates > 0:
             self.scheduler.step_update(self.updates)
 
     def resume(self, path):
@@ -462,7 +474,7 @@ class Training:
         optimizer = None if self.args.no_resume_opt else self.optimizer
         other, epoch = resume_checkpoint(self.model, path, optimizer)
         if self.model_ema is not None:
-            load_checkpoint(self.model_ema.module, path, use_ema=True)
+            self.resume_average(path)
         self.go_to(epoch or 0)
         state = other.get("state")
         if optimizer is None or state is None:
@@ -482,7 +494,16 @@ class Training:
             self.scaler.load_state_dict(state[self.scaler.state_dict_key])
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        self.set_rates()
         _logger.info("going on from %s: epoch %d, batch %d", path, self.epoch, self.batch)
+
+    def resume_average(self, path):
+        """Go on with the average of a checkpoint that the model has been read from, or as timm begin one there."""
+        try:
+            load_checkpoint(self.model_ema.module, path, use_ema=True)
+        except CheckpointError as error:  # the rest of it is sound, so that it was saved without one
+            _logger.warning("%s: the average begins with the model's own weights", error)
+            self.model_ema.set(self.model)
 
 
 if __name__ == "__main__":
