@@ -6,10 +6,11 @@ from pathlib import Path
 
 import augment_cases as cases
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
-from pimm.data import color, create_transform, tf_preprocessing
+from pimm.data import RandomErasing, color, create_transform, random_erasing, tf_preprocessing
 from pimm.data.auto_augment import (
     OPS,
     POLICIES,
@@ -326,3 +327,22 @@ def test_augmix_mixes_chains_by_dirichlet_and_beta(monkeypatch):
         depths.append(len(calls))
     assert np.bincount(depths)[2:] / 3000 == pytest.approx(np.array([1, 2, 3, 2, 1]) / 9, abs=0.03)
     assert np.histogram(shares, 4, (0, 1))[0] / 3000 == pytest.approx([0.25] * 4, abs=0.03)
+
+
+@pytest.mark.parametrize(("mode", "values"), [("const", 1), ("rand", 3), ("pixel", None)])
+def test_erasing_on_the_device_copies_no_more_than_it_draws(monkeypatch, mode, values):
+    """A value a rectangle, a channel or a pixel; and gives numpy's pixels, also where rectangles overlap."""
+    copied, images, erasing = [], np.full((16, 3, 24, 20), 7, np.float32), RandomErasing(0.5, mode=mode, max_count=3)
+    to_device = random_erasing.to_device
+    monkeypatch.setattr(
+        random_erasing, "to_device", lambda array, place: copied.append(array.size) or to_device(array, place)
+    )
+    seed_all(3)
+    on_device = erasing(paddle.to_tensor(images)).numpy()
+    seed_all(3)
+    boxes = [box for box, _ in erasing._fills(images.shape)]
+    seed_all(3)
+    np.testing.assert_array_equal(on_device, erasing(images))
+    assert copied == [sum(values or images[box].size for box in boxes)] and len(boxes) > 8
+    assert RandomErasing(0.0)(paddle.ones([2, 3, 4, 4])).sum().item() == 96
+    assert len(copied) == 1  # nothing to erase, nothing to copy

@@ -24,6 +24,7 @@ from pimm.data import (
     create_loader,
     create_transform,
 )
+from pimm.data.device import to_device
 from pimm.data.loader import default_collate, fast_collate
 from pimm.data.samplers import BatchPlan, RepeatAugSampler
 from pimm.data.transforms import Normalize
@@ -208,15 +209,40 @@ def test_augmented_splits_and_mixup(folder):
     assert set(next(iter(loader))[1].numpy().ravel()) == {0.0, 1.0}
 
 
-def test_finishing_on_the_device_equals_finishing_in_the_workers(folder, monkeypatch):
+@pytest.fixture
+def sent(monkeypatch):
+    """As if there were a GPU, whose tensors lie on the CPU: (device, blocking) of each copy to it."""
+    copies = []
+
+    def to(self, *, device, blocking):
+        copies.append((device, blocking))
+        return self
+
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle, "CUDAPinnedPlace", paddle.CPUPlace)
+    monkeypatch.setattr(paddle.Tensor, "to", to)
+    return copies
+
+
+def test_finishing_on_the_device_equals_finishing_in_the_workers(folder, sent, monkeypatch):
     loader = loader_of(folder, **TRAIN, num_workers=0)
-    in_worker = batches_of(loader)
+    on_device = batches_of(loader)
+    assert sent == 2 * len(loader) * [("gpu:0", False)]  # images and labels
     loader.set_epoch(0)
-    with monkeypatch.context() as patch:
-        patch.setattr(paddle, "get_device", lambda: "gpu:0")  # tensors stay where they are
-        on_device = batches_of(loader)
+    monkeypatch.undo()
+    in_worker = batches_of(loader)
     for (left, _), (right, _) in zip(in_worker, on_device):
         np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+def test_no_copy_waits_for_the_device(folder, sent):
+    (images, labels), *others = loader_of(folder, use_prefetcher=False, num_workers=0)
+    assert images.shape == [4, 3, 16, 16] and labels.tolist() == [0, 0, 0, 0]
+    assert sent == 2 * (1 + len(others)) * [("gpu:0", False)]
+    assert to_device(images) is images  # wherever it is
+    for place in ("gpu:1", "cpu", paddle.CPUPlace()):
+        assert to_device(np.arange(3), place).tolist() == [0, 1, 2]
+    assert sent[12:] == [("gpu:1", False)]
 
 
 def test_draft_decoding(tmp_path):
@@ -332,6 +358,19 @@ def test_a_program_that_leaves_a_pass_early_ends_quietly(folder):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, ["1", "4"])
     assert "DataLoader" not in done.stderr and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("keeping", ["kept = iter(loader); next(kept)", "list(loader)"])
+def test_workers_that_are_alive_at_the_programs_end_hold_nothing_up(folder, keeping):
+    """Whatever else has asked to be called at the end, before the workers or after them."""
+    program = (
+        "import tempfile; folder = tempfile.TemporaryDirectory()\n"
+        "from pimm.data import Dataset, create_loader\n"
+        f"loader = create_loader(Dataset({str(folder)!r}), 16, 4, num_workers=2, persistent_workers=True)\n"
+        f"{keeping}; from multiprocessing import active_children; print(len(active_children()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["2"])
 
 
 class Drawing(paddle.io.Dataset):

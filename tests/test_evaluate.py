@@ -77,6 +77,12 @@ def test_fewer_than_five_classes():
     assert evaluate(lambda x: x, [(logits, labels)])["prec5"] == 100
 
 
+def test_nothing_is_copied_for_a_batch(monkeypatch):
+    share_of_one = share(0, 1)
+    monkeypatch.setattr(paddle, "to_tensor", None)
+    assert module.evaluate(lambda x: x, share_of_one)["top1"] == pytest.approx(by_hand()["prec1"], rel=1e-6)
+
+
 def test_nothing_to_evaluate_on_is_an_error():
     with pytest.raises(DataError, match="no images to evaluate on"):
         evaluate(lambda x: x, [])

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from pimm.data.device import to_device
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
@@ -101,7 +102,7 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self):
-        return ((_to_tensor(images), _to_tensor(labels)) for _, images, labels in self.batches())
+        return ((to_device(images), to_device(labels)) for _, images, labels in self.batches())
 
     def set_epoch(self, epoch, start_batch=0):
         """Choose the epoch of the next pass; its first ``start_batch`` batches are left out without being read."""
@@ -170,8 +171,8 @@ class Loader:
 class PrefetchLoader:
     """Normalises the uint8 batches of a ``Loader``, and erases in them, where they are used.
 
-    On a GPU, Paddle copies the bytes in the background, a quarter of what floats would be. On a CPU, numpy normalises
-    thirty times as fast as Paddle's broadcasting.
+    A GPU gets bytes, a quarter of what floats would be, and is not waited for. On a CPU, numpy normalises thirty times
+    as fast as Paddle's broadcasting.
 
     Args:
         loader: ``Loader`` whose batches are uint8 [B, C, H, W].
@@ -208,11 +209,11 @@ class PrefetchLoader:
 
     def __iter__(self):
         for key, images, labels in self.loader.batches():
-            yield self._finish(images, key), _to_tensor(labels, self.place)
+            yield self._finish(images, key), to_device(labels, self.place)
 
     def _finish(self, images, key):
         on_cpu = "cpu" in str(self.place or paddle.get_device())
-        images = self.normalize(_to_array(images) if on_cpu else _to_tensor(images, self.place))
+        images = self.normalize(_to_array(images) if on_cpu else to_device(images, self.place))
         if self.random_erasing is not None:
             with preserved_streams():
                 seed_streams(self.loader.seed, *key, FINISH_STREAM)
@@ -254,10 +255,6 @@ def _per_channel(values, channels):
     if len(values) > 1:
         _logger.warning("%d normalisation values for %d channels: taking their mean %.4g", len(values), channels, mean)
     return (mean,) * channels
-
-
-def _to_tensor(values, place=None):
-    return values if isinstance(values, paddle.Tensor) else paddle.to_tensor(values, place=place)
 
 
 def _to_array(values):
@@ -340,7 +337,7 @@ def create_loader(
         num_aug_splits: for ``AugMixDataset``: how many times each image comes, the first time clean.
         distributed: take this rank's share of the images, see ``BatchPlan``: equally many batches in training; in
             evaluation every image exactly once, so that ranks may have different numbers of them.
-        pin_memory: accepted for timm's scripts; Paddle copies to the device in the background anyway.
+        pin_memory: accepted for timm's scripts; batches reach a GPU through pinned memory anyway.
         img_dtype, fp16, device: of the images, see ``PrefetchLoader``; they need the prefetcher.
         use_prefetcher: normalise and erase whole batches, on the device, instead of single images in the workers.
         use_multi_epochs_loader: keep the worker processes and let them begin the next epoch while this one ends.

@@ -6,8 +6,8 @@ import math
 import random
 
 import numpy as np
-import paddle
 
+from pimm.data.device import to_device
 from pimm.errors import ConfigError
 
 _FILLS = {
@@ -65,12 +65,15 @@ class RandomErasing:
         return self._erase_on_device(images)
 
     def _erase_on_device(self, images):
-        """Draw all on the host and copy it at once: the device would have to be waited for at every rectangle."""
-        values, kept = np.zeros(images.shape, np.float32), np.ones((*images.shape[:-3], 1, *images.shape[-2:]), bool)
-        for box, value in self._fills(images.shape):
-            values[box], kept[box] = value, False
-        kept = paddle.to_tensor(kept, place=images.place)
-        return paddle.where_(kept, images, paddle.to_tensor(values, dtype=images.dtype, place=images.place))
+        """Draw all on the host, and copy the values that are drawn, nothing else, at once."""
+        fills = list(self._fills(images.shape))
+        if not fills:
+            return images
+        values = to_device(np.concatenate([value.ravel() for _, value in fills]), images.place)
+        parts = values.astype(images.dtype).split([value.size for _, value in fills])
+        for (box, value), part in zip(fills, parts):
+            images[box] = part.reshape(value.shape)
+        return images
 
     def _fills(self, shape):
         """Index of each rectangle among images of this shape, and what it is filled with."""

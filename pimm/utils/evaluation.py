@@ -24,7 +24,7 @@ def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
         logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
         loss = loss_fn(logits, labels) * len(labels)
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
-        counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.to_tensor(len(labels))]
+        counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.full([], len(labels), "float64")]
         totals += paddle.stack([count.astype("float64") for count in counts])
     barrier()
     loss, first, first_five, n = all_reduce_sum(totals).tolist()
