@@ -11,6 +11,7 @@ import csv
 import fcntl
 import functools
 import io
+import itertools
 import json
 import logging
 import math
@@ -362,9 +363,11 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
-    """Writes table, coefficients and plot, and returns the coefficients: of searches, of costs, and differences.
+    """Writes table, coefficients and plot, and returns the coefficients.
 
-    Of several trainings also those of the first one and the mean of the others.
+    They are those of each search and of the costs with the truth, of several trainings those of the first one with the
+    mean of the others, the differences of the first search and each other, and those of the searches with each other:
+    what does not repeat itself from one seed to the next is no knowledge of the nets.
     """
     columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
     true = [row["trained"] for row in rows]
@@ -375,6 +378,8 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
         found["one training"] = correlate(trainings[0], np.mean(trainings[1:], axis=0))
     for other in names[1:]:
         found[f"{names[0]} - {other}"] = compare(values[names[0]], values[other], true)
+    for one, other in itertools.combinations(names, 2):
+        found[f"{one} with {other}"] = correlate(values[one], values[other])
     with atomic_file(output / "ranking.csv") as file:
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

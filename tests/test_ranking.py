@@ -220,7 +220,9 @@ def test_each_search_is_scored_on_the_same_paths_which_are_trained_once(searches
     for name in names:
         expected = correlate(columns[f"inherited {name}"], columns["trained"])["kendall"].as_json()
         assert summary["coefficients"][name]["kendall"] == expected
-    assert list(summary["coefficients"]) == [*names, "mflops", f"{names[0]} - {names[1]}"]
+    both = columns[f"inherited {names[0]}"], columns[f"inherited {names[1]}"]
+    assert list(summary["coefficients"]) == [*names, "mflops", " - ".join(names), " with ".join(names)]
+    assert summary["coefficients"][" with ".join(names)]["pearson"] == correlate(*both)["pearson"].as_json()
     assert columns[f"inherited {names[0]}"] != columns[f"inherited {names[1]}"]
     assert (whole / "ranking.png").read_bytes().startswith(b"\x89PNG")
 
