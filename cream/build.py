@@ -260,7 +260,7 @@ def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
     net = with_sync_bn(cfg, named_net(cfg, spec))
     macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]), net.cost_rules)
     log.info(
-        "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters",
+        "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters, with its classifier",
         format_arch(spec.arch), macs / 1e6, spec.resolution, count_parameters(net) / 1e6,
     )  # fmt: skip
     return spec, net

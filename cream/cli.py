@@ -169,7 +169,12 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the recipe of training")
         parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
-        parser.add_argument("--sample", choices=("spread", "uniform"), default="spread", help="spread over the FLOPs")
+        parser.add_argument(
+            "--sample",
+            choices=("spread", "uniform"),
+            default="spread",
+            help="evenly over the costs (default), or as drawn",
+        )
         parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the choice of paths (default: 0)")
         parser.add_argument(
             "--trainings", type=int, default=1, metavar="K", help="how often to train each path (default: 1)"

@@ -210,6 +210,8 @@ def retrain(cfg: Config) -> dict[str, float]:
         return evaluated
 
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
+    if cfg.SCHED != "sgd" and 0 < cfg.EPOCHS <= cfg.WARMUP_EPOCHS:
+        log.warning("EPOCHS=%d are all warm-up: WARMUP_EPOCHS=%d should be fewer", cfg.EPOCHS, cfg.WARMUP_EPOCHS)
     trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     enable_mixup(trainer.epoch)

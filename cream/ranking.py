@@ -373,6 +373,9 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
     true = [row["trained"] for row in rows]
     values = {name: [row[column] for row in rows] for name, column in columns.items()}
     found = {name: correlate(column, true) for name, column in values.items()}
+    for name, column in [*zip(names, values.values()), ("training from scratch", true)]:
+        if len(set(column)) == 1:
+            log.warning("by %s all paths have %.2f%% (a moving average lags): nothing to rank", name, column[0])
     trainings = [[row[name] for row in rows] for name in rows[0] if name.startswith("trained ")]
     if trainings:
         found["one training"] = correlate(trainings[0], np.mean(trainings[1:], axis=0))

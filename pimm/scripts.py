@@ -112,6 +112,8 @@ def autocast(args):
 def find_checkpoint(path):
     """``path``, or of a training's folder the checkpoint in it that is furthest; ConfigError if there is none."""
     path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no checkpoint here")
     if not path.is_dir() or (path / MANIFEST).exists():
         return path
     found = latest_checkpoint(path)

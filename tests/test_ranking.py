@@ -25,6 +25,7 @@ from cream.ranking import (
     rank_correlation,
     spread,
     uniform,
+    write_report,
 )
 from cream.sampler import Sampler
 from cream.space import SearchSpace, format_arch
@@ -235,6 +236,13 @@ def test_inherited_accuracies_are_those_of_the_searchs_own_choice(searches, whol
     scored = [json.loads(text) for name, text in results(whole).items() if f"inherited-{weights}" in name]
     assert len(scored) == 3
     assert [str(one["loss"]) for one in scored] == [chosen[format_arch(one["arch"])] for one in scored]
+
+
+def test_accuracies_that_are_all_alike_are_told(tmp_path, caplog):
+    same = {"mflops": 1.0, "trained": 10.0, "inherited a": 10.0}
+    write_report(tmp_path, [{**same, "mflops": cost} for cost in (1.0, 2.0, 3.0)], ["a"])
+    for name in ("a", "training from scratch"):
+        assert f"by {name} all paths have 10.00% (a moving average lags): nothing to rank" in caplog.messages
 
 
 def test_a_killed_experiment_goes_on_as_if_nothing_had_happened(searches, whole, tmp_path, monkeypatch):

@@ -312,7 +312,7 @@ def test_a_class_that_is_missing_does_not_shift_the_others(images, trained, tmp_
 
 def test_a_training_is_not_begun_over_another(images, trained):
     before = (trained / "summary.csv").read_text()
-    with pytest.raises(ConfigError, match="is of another training: --resume goes on with it"):
+    with pytest.raises(ConfigError, match=r"holds a training already: --resume .* goes on with it"):
         train(images, trained.parent, trained.name)
     assert (trained / "summary.csv").read_text() == before
 
@@ -409,6 +409,7 @@ MISTAKES = [
     (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; near ones are"),
     (pimm_train, ["{images}", *NET, "--drop", "1.5"], "argument --drop: it is from 0 to 1, not 1.5"),
     (pimm_train, ["{images}", *NET, "--model-ema-decay", "2"], "argument --model-ema-decay: it is from 0 to 1, not 2"),
+    (pimm_validate, ["{images}", "--checkpoint", "none"], "none: there is no checkpoint here"),
     (pimm_train, ["{images}", *NET, "--torchcompile"], "there is no option --torchcompile"),
     (pimm_train, [*NET], "the images are missing: --data-dir DIR"),
     (pimm_train, ["{images}", *NET, "--model", "mobilenetv3_small_075", "--pretrained"], "no pretrained weights"),
@@ -441,7 +442,7 @@ MISTAKES = [
     ),
     (pimm_train, ["{images}", *NET, "--lr", "1e38", "--epochs", "2"], "try a lower --lr or set --clip-grad"),
     (pimm_validate, ["{images}"], "--checkpoint PATH is missing"),
-    (pimm_validate, ["{images}", "--checkpoint", "{images}/none.pdparams"], "--model NAME is missing"),
+    (pimm_validate, ["{images}", "--checkpoint", "{images}/typo.yaml"], "--model NAME is missing"),
     (pimm_validate, ["{images}", "--model", "zz*", "--checkpoint", "x"], "no model has a name like zz*"),
     (pimm_inference, ["{images}", "--model", "script_net"], "--checkpoint PATH is missing"),
     (avg_checkpoints, ["--input", "{images}"], "has a name like checkpoint-*"),

@@ -153,7 +153,10 @@ def main(argv=None):
         now, size = datetime.now().strftime("%Y%m%d-%H%M%S"), data_config["input_size"][-1]
         output_dir = get_outdir(args.output or "output/train", args.experiment or f"{now}-{args.model}-{size}")
         if not args.resume and list_checkpoints(output_dir):
-            raise ConfigError(f"{output_dir} is of another training: --resume goes on with it, --experiment names more")
+            raise ConfigError(
+                f"{output_dir} holds a training already: --resume {output_dir} goes on with it, another --experiment "
+                "begins anew"
+            )
         with atomic_file(Path(output_dir, "args.yaml")) as file:
             file.write(args_text.encode())
         saver = CheckpointSaver(checkpoint_dir=output_dir, decreasing=decreasing, max_history=args.checkpoint_hist)
@@ -167,6 +170,8 @@ def main(argv=None):
     if summary:
         trim_summary(summary, training.epoch)
     results, best = [], (None, None)
+    if training.epoch >= training.epochs:
+        _logger.warning("all of the %d epochs are done: with more --epochs it goes on", training.epochs)
     while training.epoch < training.epochs:
         epoch = training.epoch
         train_metrics = training.train_one_epoch()

@@ -108,7 +108,7 @@ def find_checkpoints(path):
         found = [str(folder) for folder in list_checkpoints(path, "checkpoint")]
         found = found or sorted(map(str, Path(path).glob("*.pdparams")))
     else:
-        return [path]
+        found = [path] if not path or Path(path).exists() else []
     if not found:
         raise ConfigError(f"{path}: there is no checkpoint here")
     return found
