@@ -317,6 +317,12 @@ def test_a_found_net_sees_images_as_the_supernet_did(data, tmp_path):
     assert {name: getattr(recipe.DATASET, name) for name in shown} == shown
 
 
+@pytest.mark.parametrize(("epochs", "told"), [(1, True), (2, False)])
+def test_a_retraining_of_warm_up_alone_is_told(data, tmp_path, capsys, epochs, told):
+    jobs.retrain(settings(data, tmp_path, "SCHED=cosine", "COOLDOWN_EPOCHS=0", "WARMUP_EPOCHS=1", f"EPOCHS={epochs}"))
+    assert ("EPOCHS=1 are all warm-up: WARMUP_EPOCHS=1 should be fewer\n" in capsys.readouterr().err) == told
+
+
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
     """Of the moving average, and of the net itself."""
     options = ["SCHED=sgd", "EPOCHS=4", "CHECKPOINT_HISTORY=1"]

@@ -405,6 +405,13 @@ def test_averages_of_checkpoints(trained, images, tmp_path):
     assert run(functools.partial(avg_checkpoints.main, ["--input", str(trained), "--output", str(output)])) == 2
 
 
+def test_the_best_of_a_search_that_is_ranked_by_its_loss_are_the_lowest(monkeypatch):
+    losses = {"first": 2.0, "second": 0.5, "third": 1.0}
+    manifest = {path: {"metric": loss, "args": {"EVAL_METRICS": "loss"}} for path, loss in losses.items()}
+    monkeypatch.setattr(avg_checkpoints, "read_manifest", manifest.get)
+    assert avg_checkpoints.choose_best(list(losses), 2) == ["second", "third"]
+
+
 MISTAKES = [
     (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; near ones are"),
     (pimm_train, ["{images}", *NET, "--drop", "1.5"], "argument --drop: it is from 0 to 1, not 1.5"),
