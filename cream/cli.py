@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
 
-from cream import preemption
 from cream.config import load_config
 from cream.settings import Config
 from pimm.utils import cli
@@ -22,19 +19,19 @@ NNI_OPTIONS = (
     "AUGMENTATION.SMOOTHING, --log-frequency LOG_INTERVAL, --seed SEED, --tb-dir SAVE_PATH."
 )
 
-INTERRUPTED = "interrupted; the same command goes on from the last checkpoint, or begins anew where there is none"
+GOES_ON = "the same command goes on from the last checkpoint, or begins anew where there is none"
 
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
 
 
 def search(argv: Sequence[str] | None = None) -> int:
     """Searches an architecture (``cream-search``, ``tools/train.py``)."""
-    return _command("search", "Search a network with Cream.", argv)
+    return _command("search", "Search a network with Cream.", argv, GOES_ON)
 
 
 def retrain(argv: Sequence[str] | None = None) -> int:
     """Trains one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
-    return _command("retrain", "Retrain the network that a search found, or a published one.", argv)
+    return _command("retrain", "Retrain the network that a search found, or a published one.", argv, GOES_ON)
 
 
 def test(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +57,7 @@ def select(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.select(Path(folders[0]), overrides, Path(args.output) if args.output else None)
 
-    return run(job)
+    return cli.run(job)
 
 
 def spos_supernet(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +71,7 @@ def spos_supernet(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.supernet(cfg)
 
-    return run(job)
+    return cli.run(job, GOES_ON)
 
 
 def spos_search(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +97,7 @@ def spos_search(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.evolve(source, () if args.cfg else overrides, Path(args.output) if args.output else None)
 
-    return run(job)
+    return cli.run(job, GOES_ON)
 
 
 def spos_scratch(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +117,7 @@ def spos_scratch(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.scratch(cfg, args.architecture)
 
-    return run(job)
+    return cli.run(job, GOES_ON)
 
 
 def _spos_settings(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
@@ -153,7 +150,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
         print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
 
-    return run(job)
+    return cli.run(job)
 
 
 def rank_correlation(argv: Sequence[str] | None = None) -> int:
@@ -192,7 +189,7 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
 
-    return run(job)
+    return cli.run(job, GOES_ON)
 
 
 def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
@@ -237,7 +234,7 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
         subset.make_subset(source, Path(args.output), chosen, args.how)
         print(f"{args.output}: {len(names)} classes, {args.train} training and {args.val} validation images each")
 
-    return run(job)
+    return cli.run(job)
 
 
 def _parse_with_settings(
@@ -271,20 +268,7 @@ def _parser(description: str, epilog: str | None = None) -> argparse.ArgumentPar
     return parser
 
 
-def run(job: Callable[[], object]) -> int:
-    """Runs the job and returns the exit code, as `pimm.utils.cli.run`; SIGTERM ends the job well, with 0."""
-
-    def preemptible() -> None:
-        try:
-            with preemption.raising():
-                job()
-        except preemption.Preempted as ended:
-            print(ended, file=sys.stderr)
-
-    return cli.run(preemptible, INTERRUPTED)
-
-
-def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
+def _command(name: str, description: str, argv: Sequence[str] | None, goes_on: str = "") -> int:
     def job() -> None:
         cfg = parse_args(description, argv)
         from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
@@ -292,4 +276,4 @@ def _command(name: str, description: str, argv: Sequence[str] | None) -> int:
         cli.use_cores()
         getattr(jobs, name)(cfg)
 
-    return run(job)
+    return cli.run(job, goes_on)

@@ -27,8 +27,8 @@ from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torc
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
 from pimm.utils import load_arrays, save_arrays
+from pimm.utils.cli import run
 
-from .cli import run
 from .flops import count_parameters
 from .nets import Net, Shapes, find_net
 from .supernet import SuperNet

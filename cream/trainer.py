@@ -20,11 +20,11 @@ from pimm.utils import (
     Checkpoint,
     CheckpointSaver,
     ModelEma,
-    all_reduce_sum,
     barrier,
     broadcast_parameters,
     distribute_bn,
     gather_bn,
+    preemption,
     rank,
     read_checkpoint,
     scatter_bn,
@@ -32,7 +32,6 @@ from pimm.utils import (
 )
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE
 
-from . import preemption
 from .runlog import RunLog, log
 
 
@@ -145,7 +144,7 @@ class Trainer:
                 log.info("epoch %d: %s", self.epoch, _text(self.evaluated))
                 self.finish_epoch()
             if self.preempted():
-                raise preemption.Preempted("ended by SIGTERM behind the last epoch; the same command goes on")
+                raise preemption.Preempted("ended by SIGTERM behind the last epoch")
         return self.evaluated
 
     def evaluate_epoch(self) -> Mapping[str, float]:
@@ -201,19 +200,11 @@ class Trainer:
     def stop(self) -> NoReturn:
         """Saves and raises Preempted."""
         self.save_recovery()
-        raise preemption.Preempted(
-            f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}; the same command goes on"
-        )
+        raise preemption.Preempted(f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}")
 
     def preempted(self) -> bool:
-        """Whether any process was asked to end: all agree, as they must do the same."""
-        if world_size() == 1:
-            return preemption.asked()
-        waiting = self.batch % self.log_interval == 0 or self.batch == len(self.loader)  # for a report
-        if not waiting and not paddle.get_device().startswith("cpu"):
-            return False  # asking all would make the device wait
-        asked = all_reduce_sum(paddle.to_tensor([int(preemption.asked())], "int64"))
-        return bool(asked.item())
+        """Whether the training was asked to end."""
+        return preemption.asked(waiting=self.batch % self.log_interval == 0 or self.batch == len(self.loader))
 
     def report(self, bar, images_per_second: float) -> None:
         """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from cream import cli
 from pimm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from pimm.utils import preemption
+from pimm.utils.cli import run
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {"train": "search", "retrain": "retrain", "test": "test"}
@@ -52,15 +56,25 @@ def test_command_runs_its_job_with_the_settings(name, settings, calls):
         (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
         (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
         (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
-        (KeyboardInterrupt(), 130, f"{cli.INTERRUPTED}\n"),
+        (KeyboardInterrupt(), 130, "interrupted; it goes on\n"),
+        (preemption.Preempted("saved"), 0, "saved; it goes on\n"),
     ],
 )
 def test_mistake_is_told_in_one_line(error, code, says, capsys):
     def job():
         raise error
 
-    assert cli.run(job) == code
+    assert run(job, "it goes on") == code
     assert capsys.readouterr().err == says
+
+
+def test_a_job_that_cannot_go_on_fails_by_a_signal(capsys):
+    def job():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    assert run(job) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "ended by SIGTERM\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EBADF, "a bug")])
@@ -68,7 +82,7 @@ def test_fault_of_the_program_keeps_its_traceback(error, capsys):
     def job():
         raise error
 
-    assert cli.run(job) == 1
+    assert run(job) == 1
     assert capsys.readouterr().err.startswith("Traceback")
 
 
@@ -102,7 +116,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import paddle.distributed as dist
 import paddle
-from cream.cli import run
+from pimm.utils.cli import run
 from pimm.errors import DataError
 
 def job():

@@ -16,7 +16,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from cream import build, cli, jobs, preemption
+from cream import build, cli, jobs
 from cream.config import CHANGEABLE, KEYS, lasting, load_config
 from cream.mobile import MobileSuperNet
 from cream.runlog import LogFile, RunLog
@@ -25,7 +25,7 @@ from pimm.errors import CheckpointError, ConfigError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
 from pimm.optim.param_groups import group_list
-from pimm.utils import latest_checkpoint, read_checkpoint
+from pimm.utils import latest_checkpoint, preemption, read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 ARCH = "NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]"
@@ -253,7 +253,7 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, mo
         "last save": ("pimm.utils.checkpoint_saver.write_checkpoint", 2, "checkpoint-1"),
     }[moment]
     module, _, function = name.rpartition(".")
-    with monkeypatch.context() as patch, pytest.raises(preemption.Preempted, match="the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(preemption.Preempted, match="ended by SIGTERM"):
         patch.setattr(name, terminated(getattr(importlib.import_module(module), function), call))
         jobs.retrain(settings(data, tmp_path / "broken", *options))
     folder = tmp_path / "broken" / "run"

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from pimm.data.samplers import BatchPlan
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.models import create_model, load_checkpoint, registry
 from pimm.scripts import answer_from_checkpoint, build_model
-from pimm.utils import CheckpointSaver, average_checkpoints, load_arrays, read_checkpoint
+from pimm.utils import CheckpointSaver, average_checkpoints, load_arrays, preemption, read_checkpoint
 from pimm.utils.cli import run
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +112,32 @@ def test_a_resumed_training_is_the_same_bit_for_bit(images, tmp_path, recipe):
         assert ours.keys() == theirs.keys()
         for name in ours:
             np.testing.assert_equal(ours[name], theirs[name], err_msg=f"{start} {name}")
+
+
+@pytest.mark.parametrize(
+    "function, call, left",
+    [("random_seed", 4, "recovery-0-3"), ("random_seed", 7, "recovery-0-6"), ("evaluate", 1, "recovery-1-1")],
+)
+def test_nothing_is_lost_by_sigterm_whenever_it_comes(images, tmp_path, monkeypatch, function, call, left):
+    calls, original = [], getattr(pimm_train, function)
+
+    def terminated(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    options = ["-b", "4", "--drop", "0.3"]
+    whole = train(images, tmp_path, "whole", *options)
+    with monkeypatch.context() as patch, pytest.raises(preemption.Preempted, match=f"saved at epoch {left[9]}"):
+        patch.setattr(pimm_train, function, terminated)
+        train(images, tmp_path, "broken", *options)
+    assert (tmp_path / "broken" / left).is_dir()
+    broken = train(images, tmp_path, "broken", *options, "--resume", str(tmp_path / "broken"))
+    assert (broken / "summary.csv").read_text() == (whole / "summary.csv").read_text()
+    ours, theirs = (read_checkpoint(folder / "checkpoint-1").files for folder in (broken, whole))
+    for name in theirs:
+        np.testing.assert_equal(ours[name], theirs[name], err_msg=name)
 
 
 def test_going_on_with_weights_alone_or_from_another_epoch(images, trained, tmp_path):

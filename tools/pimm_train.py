@@ -58,6 +58,7 @@ from pimm.utils import (
     gather_bn,
     get_outdir,
     is_primary,
+    preemption,
     random_seed,
     scatter_bn,
     trim_summary,
@@ -65,6 +66,8 @@ from pimm.utils import (
 )
 from pimm.utils.checkpoint import list_checkpoints
 from pimm.utils.cli import Parser, at_least, run, share
+
+GOES_ON = "--resume with the folder of the training goes on from its last checkpoint"
 
 _logger = logging.getLogger("train")
 
@@ -169,6 +172,19 @@ def main(argv=None):
     summary = output_dir and os.path.join(output_dir, "summary.csv")
     if summary:
         trim_summary(summary, training.epoch)
+    with preemption.deferred():
+        results, best = fit(training, loader_eval, summary, args.eval_metric)
+    if is_primary(args):
+        if best[0] is not None:
+            _logger.info("*** Best metric: %s (epoch %d)", *best)
+        results.sort(
+            key=lambda entry: entry.get("validation", entry["train"])[args.eval_metric], reverse=not decreasing
+        )
+        print(f"--result\n{json.dumps(results[:10], indent=4)}")
+
+
+def fit(training, loader_eval, summary, eval_metric):
+    """Train the epochs that are left; returns what each of them gave, and the best metric and its epoch."""
     results, best = [], (None, None)
     if training.epoch >= training.epochs:
         _logger.warning("all of the %d epochs are done: with more --epochs it goes on", training.epochs)
@@ -179,17 +195,11 @@ def main(argv=None):
         rates = group_lrs(training.optimizer)
         if summary:  # before the checkpoint: going on takes out a row too many, but misses one too few
             update_summary(epoch, train_metrics, eval_metrics, summary, lr=sum(rates) / len(rates))
-        best = training.finish_epoch({**train_metrics, **eval_metrics}[args.eval_metric]) or best
+        best = training.finish_epoch({**train_metrics, **eval_metrics}[eval_metric]) or best
         results.append(
             {"epoch": epoch, "train": train_metrics, **({"validation": eval_metrics} if eval_metrics else {})}
         )
-    if is_primary(args):
-        if best[0] is not None:
-            _logger.info("*** Best metric: %s (epoch %d)", *best)
-        results.sort(
-            key=lambda entry: entry.get("validation", entry["train"])[args.eval_metric], reverse=not decreasing
-        )
-        print(f"--result\n{json.dumps(results[:10], indent=4)}")
+    return results, best
 
 
 def create_model_to_train(args):
@@ -339,7 +349,7 @@ class Training:
         return [self.model, self.model_ema.module] if has_ema else [self.model]
 
     def train_one_epoch(self):
-        """The batches that are left of the epoch; returns its mean loss."""
+        """The batches that are left of the epoch; returns its mean loss. After SIGTERM saves, and raises Preempted."""
         args, batches, began = self.args, len(self.loader), time.perf_counter()
         if args.mixup_off_epoch and self.epoch >= args.mixup_off_epoch:
             self.loader.mixup_enabled = False
@@ -347,7 +357,7 @@ class Training:
                 self.mixup_fn.mixup_enabled = False
         self.model.train()
         self.loader.set_epoch(self.epoch, self.batch)
-        metrics, seen = {}, 0
+        seen = 0
         for images, labels in self.loader:
             # Dropout and mixing draw from streams whose state cannot be saved: begin them anew for every batch.
             drawn = np.random.SeedSequence([args.seed, self.epoch, self.batch]).generate_state(1)[0]
@@ -359,14 +369,17 @@ class Training:
             if not self.train_batch(images, labels):
                 continue
             update = math.ceil(self.batch / args.grad_accum_steps)
-            if update % args.log_interval == 0 or self.batch == batches:
-                metrics = self.report(seen / (time.perf_counter() - began))
+            logs = update % args.log_interval == 0 or self.batch == batches
+            if logs:
+                self.report(seen / (time.perf_counter() - began))
             if args.recovery_interval and update % args.recovery_interval == 0 and self.batch < batches:
-                self.save(partial(CheckpointSaver.save_recovery, batch_idx=self.batch), self.epoch)
+                self.save_recovery()
+            if preemption.asked(waiting=logs):
+                self.stop()
         if args.dist_bn:
             for net in self.nets:
                 distribute_bn(net, reduce=args.dist_bn == "reduce")
-        return metrics
+        return {"loss": self.mean_loss()}
 
     def train_batch(self, images, labels):
         """Forward and backward; and an update, if the batch is the last of one: returns whether it is."""
@@ -390,17 +403,24 @@ class Training:
         return True
 
     def report(self, images_per_second):
-        """Log and return the epoch's mean loss so far; TrainingError, in all processes, if it is not finite."""
-        total, images = all_reduce_sum(self.totals).tolist()
-        loss = total / images
-        done, batches = self.batch, len(self.loader)
+        """Log the epoch's mean loss so far; TrainingError, in all processes, if it is not finite."""
+        loss, done, batches = self.mean_loss(), self.batch, len(self.loader)
         if not math.isfinite(loss):
             raise self.broken(f"the loss became {loss}")
         _logger.info(
             "Train: %d [%d/%d (%.0f%%)]  Loss: %.4g  LR: %.3e  %.0f images/s",
             *(self.epoch, done, batches, 100 * done / batches, loss, group_lrs(self.optimizer)[0], images_per_second),
         )
-        return {"loss": loss}
+
+    def mean_loss(self):
+        """Of the epoch so far and all processes."""
+        total, images = all_reduce_sum(self.totals).tolist()
+        return total / images
+
+    def stop(self):
+        """Save, and raise Preempted."""
+        self.save_recovery()
+        raise preemption.Preempted(f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}")
 
     def broken(self, what):
         return TrainingError(
@@ -426,6 +446,10 @@ class Training:
             self.scheduler.step(finished + 1, metric)
         self.epoch, self.batch, self.totals = finished + 1, 0, paddle.zeros([2], "float64")
         return self.save(partial(CheckpointSaver.save_checkpoint, metric=metric), finished)
+
+    def save_recovery(self):
+        """Write a checkpoint inside the epoch."""
+        self.save(partial(CheckpointSaver.save_recovery, batch_idx=self.batch), self.epoch)
 
     def save(self, write, epoch):
         """Write a checkpoint with all that the next batch depends on; never of weights that are not finite."""
@@ -512,4 +536,4 @@ class Training:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, GOES_ON))

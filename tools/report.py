@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cream.cli import run
+from pimm.utils.cli import run
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 import pimm
 from pimm.errors import ConfigError, PimmError
+from pimm.utils import preemption
 
 # What the file system refuses is the user's to mend; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
@@ -114,16 +115,21 @@ def _near(word, known):
     return f"; near ones are {', '.join(near)}" if near else ""
 
 
-def run(job, interrupted="interrupted"):
-    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 where ``interrupted``.
+def run(job, goes_on=""):
+    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 after Ctrl-C.
 
-    Among several processes a failure ends this one at once, because ordinary shutdown waits for the others, and
-    so that ``paddle.distributed.launch`` ends them.
+    After SIGTERM it is 143, or 0 for a job that can be taken up again: ``goes_on`` says how. Among several processes a
+    failure ends this one at once, because ordinary shutdown waits for the others, and so that
+    ``paddle.distributed.launch`` ends them.
     """
+    hint = f"; {goes_on}" if goes_on else ""
     try:
-        job()
+        with preemption.raising():
+            job()
+    except preemption.Preempted as ended:
+        return _told(f"{ended}{hint}", 0) if goes_on else _failed(str(ended), 143)
     except KeyboardInterrupt:
-        return _failed(interrupted, 130)
+        return _failed(f"interrupted{hint}", 130)
     except PimmError as error:
         return _failed(f"error: {error}", 2)
     except OSError as error:
@@ -156,10 +162,14 @@ def _file_trouble(error):
     return ": ".join([*names, os.strerror(error.errno)])
 
 
-def _failed(message, code):
+def _told(message, code):
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
-    return _leave(code)
+    return code
+
+
+def _failed(message, code):
+    return _leave(_told(message, code))
 
 
 def _crashed():

@@ -7,9 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import paddle
+
+from pimm.utils.distributed import all_reduce_sum, world_size
+
 
 class Preempted(BaseException):  # which no `except Exception` takes for a broken image
-    """The run ended because it was asked to; the message says how it goes on."""
+    """The run ended because it was asked to; the message says where."""
 
 
 _deferring = False
@@ -20,7 +24,7 @@ def _handle(signum: int, frame: object) -> None:
     global _asked
     _asked = True
     if not _deferring:
-        raise Preempted("ended by SIGTERM; the same command goes on from the last checkpoint")
+        raise Preempted("ended by SIGTERM")
 
 
 @contextmanager
@@ -62,6 +66,13 @@ def acting() -> Iterator[None]:
         _deferring = before
 
 
-def asked() -> bool:
-    """Whether SIGTERM has come."""
-    return _asked
+def asked(waiting: bool = True) -> bool:
+    """Whether SIGTERM has come to any process of the launch: all of them ask together, and all get the same answer.
+
+    On several GPUs asking makes the device wait, so that without ``waiting`` for it anyway the answer is no.
+    """
+    if world_size() == 1:
+        return _asked
+    if not waiting and not paddle.get_device().startswith("cpu"):
+        return False
+    return bool(all_reduce_sum(paddle.to_tensor([int(_asked)], "int64")).item())
