@@ -22,7 +22,6 @@ from torch_bytes import FORMATS, Call, Name, Tensor, ordered_dict  # noqa: E402
 from pimm.errors import CheckpointError  # noqa: E402
 from pimm.torch_file import load_torch  # noqa: E402
 
-NOT_RECORDS = (None, None, None, -1, -1, 0)
 SECONDS, MEMORY = 2.0, 512 << 20
 # Pieces of pickles that do something, and numbers at the edges of their types.
 WORDS = [

@@ -1,4 +1,4 @@
-"""What the jobs share: the one place where settings turn into objects."""
+"""What the jobs share: settings turn into loaders, nets, optimizers and steps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SPOS_MEAN, SPOS_STD = (0.0,) * 3, (1 / 255,) * 3  # values from 0 to 255, of pix
 PAPER_RECIPE = (
     *("OPT=rmsproptf", "OPT_EPS=1e-3", "LR=0.064", "WEIGHT_DECAY=1e-5", "SCHED=cosine", "EPOCHS=500"),
     *("WARMUP_EPOCHS=3", "WARMUP_LR=1e-6", "NET.DROPOUT_RATE=0.2", "NET.EMA.DECAY=0.9999"),
-    *("DATASET.BATCH_SIZE=128", "DATASET.INTERPOLATION=random", "AUGMENTATION.AA=rand-m9-mstd0.5"),
+    *("DATASET.BATCH_SIZE=128", "DATASET.INTERPOLATION=bicubic", "AUGMENTATION.AA=rand-m9-mstd0.5"),
 )
 
 

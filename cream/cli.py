@@ -1,4 +1,4 @@
-"""The command-line front of the three jobs: arguments, one clear line for a user's mistake, exit codes."""
+"""The command lines of all jobs: arguments, one clear line for a user's mistake, exit codes."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
     with frozen_batch_norm_statistics():
         probabilities = F.softmax(net(images, student), axis=1)
     difference = probabilities.reshape(features.shape) - features
-    scores = net.meta_layer(difference)
+    with paddle.amp.auto_cast(enable=False):  # in half precision scores would tie
+        scores = net.meta_layer(difference)
     best = paddle.argmax(scores)
     # One read for both numbers, and the first process's word for all: two GPUs may round a tie apart.
     index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(scores[best]).astype("float32")]))

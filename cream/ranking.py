@@ -33,14 +33,13 @@ from . import jobs
 from .build import SearchNet, of_found_net, selection_loader, trained_search, training_loader
 from .config import lasting
 from .runlog import RunLog, log
-from .sampler import Sampler
+from .sampler import DRAWS_A_PATH, Sampler
 from .selection import score
 from .settings import Config
 from .space import Arch, format_arch
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-DRAWS_A_PATH = 64
 
 
 # Statistics
@@ -136,19 +135,10 @@ def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
     return list(drawn)
 
 
-def spread(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
-    """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first."""
-    left = list(dict.fromkeys(sampler(rng) for _ in range(DRAWS_A_PATH * n)))
-    costs = [sampler.flops(arch) for arch in left]
-    picked = []
-    for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
-        nearest = min(left, key=lambda arch, target=target: abs(sampler.flops(arch) - target))
-        left.remove(nearest)
-        picked.append(nearest)
-    return sorted(picked, key=sampler.flops)
-
-
-PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] = {"spread": spread, "uniform": uniform}
+PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] = {
+    "spread": Sampler.spread,
+    "uniform": uniform,
+}
 
 
 def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:

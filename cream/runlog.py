@@ -10,7 +10,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pimm.errors import ConfigError
-from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, update_summary
+from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, trim_summary, update_summary
 
 from .history import HISTORY, read_history
 
@@ -104,9 +104,7 @@ class RunLog:
     def epoch(self, epoch: int, train: Mapping[str, float], evaluated: Mapping[str, float]) -> None:
         """One row of summary.csv, and the evaluation's curves."""
         if self.writes:
-            filename = self.folder / "summary.csv"
-            empty = not filename.exists() or filename.stat().st_size == 0
-            update_summary(epoch, train, evaluated, str(filename), write_header=empty)
+            update_summary(epoch, train, evaluated, str(self.folder / "summary.csv"))
         self.scalars("eval", evaluated, epoch)
 
     def record(self, epoch: int, **course: object) -> None:
@@ -119,14 +117,12 @@ class RunLog:
         """Takes what tells of ``epoch`` and later ones out of the records: it was killed, and they will come again."""
         if not self.writes:
             return
-        summary, history = self.folder / "summary.csv", self.folder / HISTORY
-        if summary.exists():
-            header, *rows = summary.read_text().splitlines() or [""]
-            numbered = [(row.partition(",")[0], row) for row in rows]
-            kept = [row for number, row in numbered if number.isdecimal() and int(number) < epoch]
-            _write_lines(summary, [header, *kept] if header else [])
+        trim_summary(str(self.folder / "summary.csv"), epoch)
+        history = self.folder / HISTORY
         if history.exists():
-            _write_lines(history, [json.dumps(line) for line in read_history(history) if line["epoch"] < epoch])
+            kept = [json.dumps(line) for line in read_history(history) if line["epoch"] < epoch]
+            with atomic_file(history) as file:
+                file.write("".join(f"{line}\n" for line in kept).encode())
 
     def report(self, searched: SearchNet, epoch: int) -> None:
         """Writes report.html and shows its pictures in VisualDL; if that fails the search is none the worse."""
@@ -188,8 +184,3 @@ def lock(folder: Path) -> IO:
         file.truncate(0)
         file.write(f" ({socket.gethostname()}, process {os.getpid()})".encode())
     return file
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with atomic_file(path) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())

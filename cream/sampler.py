@@ -16,6 +16,7 @@ from .space import SKIP, Arch, SearchSpace
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
+DRAWS_A_PATH = 64  # that is wanted, to choose it from
 GRID = 8192  # steps from the cheapest to the dearest path
 
 
@@ -164,8 +165,15 @@ class Sampler:
         return self.edges[index], self.edges[index + 1]
 
     def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
-        """n paths spread evenly over the costs that the range allows, cheapest first."""
-        drawn = {self(rng) for _ in range(16 * n)}
-        ordered = sorted(drawn, key=self.flops)
-        picked = np.linspace(0, len(ordered) - 1, num=min(n, len(ordered))).round().astype(int)
-        return [ordered[i] for i in picked]
+        """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first.
+
+        Fewer where not as many are drawn.
+        """
+        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_A_PATH * n)))
+        costs = [self.flops(arch) for arch in left]
+        picked = []
+        for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
+            nearest = min(left, key=lambda arch, target=target: abs(self.flops(arch) - target))
+            left.remove(nearest)
+            picked.append(nearest)
+        return sorted(picked, key=self.flops)

@@ -33,7 +33,7 @@ class Dataset:
 
     NUM_CLASSES: int = key(1000, at_least(1))
     IMAGE_SIZE: int = key(224, at_least(8))
-    INTERPOLATION: str = key("bilinear", one_of("bilinear", "bicubic", "lanczos", "hamming", "random"))
+    INTERPOLATION: str = key("bilinear", one_of("bilinear", "bicubic", "lanczos", "hamming", "random"))  # of evaluation
     BATCH_SIZE: int = key(32, at_least(1))  # of one process
     VAL_BATCH_MUL: int = key(4, at_least(1))
     NO_PREFECHTER: bool = key(False)  # spelt as in the official files
@@ -183,7 +183,7 @@ class Config:
     EPOCHS: int = key(200, at_least(1))
     DECAY_EPOCHS: float = key(30.0, ABOVE_ZERO)
     WARMUP_EPOCHS: int = key(3, at_least(0))
-    COOLDOWN_EPOCHS: int = key(10, at_least(0))
+    COOLDOWN_EPOCHS: int = key(10, at_least(0))  # after EPOCHS, at MIN_LR
     PATIENCE_EPOCHS: int = key(10, at_least(0))
     DECAY_RATE: float = key(0.1, at_least(0))
 

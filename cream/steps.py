@@ -13,8 +13,7 @@ from paddle.nn import functional as F
 from pimm.layers import frozen_batch_norm_statistics
 from pimm.loss import SoftTargetCrossEntropy
 from pimm.optim import group_lrs
-from pimm.utils import ModelEma, accuracy, all_reduce_gradients, all_reduce_mean, broadcast_tensors
-from pimm.utils.cuda import GradScaler
+from pimm.utils import ModelEma, NativeScaler, accuracy, all_reduce_gradients, all_reduce_mean, broadcast_tensors
 
 from .board import Entry, PrioritizedBoard
 from .flops import CostTable
@@ -39,19 +38,16 @@ class Update:
         self.optimizer = optimizer
         self.clip_grad = clip_grad
         self.amp = amp and not paddle.get_device().startswith("cpu")  # a CPU has neither the kernels nor the gain
-        self.scaler = GradScaler(enable=self.amp)
+        self.scaler = NativeScaler("gpu" if self.amp else "cpu")
 
     def autocast(self):
+        """The context of forward passes."""
         return paddle.amp.auto_cast(enable=self.amp)
 
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
-        self.scaler.scale(loss).backward()
+        self.scaler(loss, self.optimizer, need_update=False)
         all_reduce_gradients(parameters)
-        if self.clip_grad:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(parameters, self.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.scaler.step(self.optimizer, self.clip_grad, parameters=parameters)
         # Zeros would still move an off-path weight by momentum and decay: take the gradients away altogether.
         self.optimizer.clear_grad(set_to_zero=False)
 
@@ -211,12 +207,17 @@ class CreamStep(SinglePathStep):
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
         """The teacher of one student, after an update of the matching network when one is due."""
-        teacher = self.pick_teacher(self.net, self.board, arch)
+        teacher = self.match(arch)
         self.batches_taught += 1
         if self.learns_to_match and self.batches_taught % self.update_interval == 0:
             self.update_matching(arch, teacher, images, labels)
-            teacher = self.pick_teacher(self.net, self.board, arch)
+            teacher = self.match(arch)
         return teacher
+
+    def match(self, arch: Arch) -> Teacher:
+        """What the board has for one student, which is asked in the precision that its features were made in."""
+        with self.update.autocast():
+            return self.pick_teacher(self.net, self.board, arch)
 
     def update_matching(self, arch: Arch, teacher: Teacher, images: Tensor, labels: Tensor) -> None:
         """One step of the matching network, on the first two slices of the batch."""

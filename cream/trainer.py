@@ -20,6 +20,7 @@ from pimm.utils import (
     Checkpoint,
     CheckpointSaver,
     ModelEma,
+    all_reduce_sum,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -224,9 +225,13 @@ class Trainer:
             raise self.broken(f"the loss became {loss}")
 
     def check_weights(self) -> None:
-        """Raises TrainingError if a weight is not finite: no loss has shown yet what the last update did."""
+        """Raises TrainingError if a weight is not finite: no loss has shown yet what the last update did.
+
+        In all processes, though the running statistics of one alone may be the cause.
+        """
         state = self.step.net.state_dict().values()
-        if not paddle.stack([tensor.isfinite().all() for tensor in state]).all():
+        broken = paddle.stack([~tensor.isfinite().all() for tensor in state])
+        if all_reduce_sum(broken.astype("int64").sum()).item():
             raise self.broken("the weights are no longer finite")
 
     def broken(self, what: str) -> TrainingError:

@@ -1,9 +1,25 @@
 """What every test runs under."""
 
 import os
+import types
+
+import pytest
 
 from pimm.ops import reuse_freed_memory
+
+# isort: split
+import paddle
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; Paddle warns of any other value
 
 reuse_freed_memory()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Let Paddle's scaler believe that it is on a GPU, in a training in float16; its arithmetic runs on a CPU too."""
+    place = types.SimpleNamespace(is_gpu_place=lambda: True)
+    tracer = types.SimpleNamespace(_expected_place=place)
+    monkeypatch.setattr("paddle.amp.grad_scaler._dygraph_tracer", lambda: tracer)
+    monkeypatch.setattr("paddle.amp.grad_scaler.amp_global_state", lambda: types.SimpleNamespace(amp_dtype="float16"))
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")

@@ -3,15 +3,18 @@
 import ast
 import functools
 import logging
+from pathlib import Path
 
 import golden
 import pytest
 import yaml
 
+from cream.build import PAPER_RECIPE
 from cream.config import ALIASES, INERT, KEYS, dump, load_config
 from cream.settings import Config
 from pimm.errors import ConfigError
 
+ROOT = Path(__file__).parents[1]
 FACTS = golden.facts("official_facts")
 ARCH = ((0,), (3,), (3, 3), (3, 1, 3), (3, 3, 3, 3), (3, 3, 3), (0,))
 
@@ -143,6 +146,13 @@ def test_the_last_override_wins(write):
 def test_dump_loads_back_equal(name, write):
     cfg = load_config(write(yaml.safe_dump(nested(FACTS["yaml_files"][name]))))
     assert load_config(write(dump(cfg))) == cfg
+
+
+def test_the_papers_recipe_is_that_of_the_file():
+    file, paper = load_config(ROOT / "configs/retrain.yaml"), load_config(None, PAPER_RECIPE)
+    for name in ("DATA_DIR", "SAVE_PATH", "MODEL", "WORKERS", "RECOVERY_INTERVAL"):  # of a machine, not of a recipe
+        setattr(paper, name, getattr(file, name))
+    assert paper == file
 
 
 def test_dump_is_short_and_plain_yaml(write):

@@ -110,6 +110,7 @@ def test_probes_are_fixed_and_spread_over_the_range(minimum, maximum):
     low, high = max(minimum, COSTS.least), min(maximum, COSTS.most)
     assert minimum <= costs[0] and costs[-1] <= maximum
     assert costs[-1] - costs[0] > (high - low) / 2
+    np.testing.assert_allclose(np.diff(costs), (costs[-1] - costs[0]) / 4, rtol=0.1)
 
 
 def test_a_range_with_fewer_paths_than_probes_gives_those_there_are():

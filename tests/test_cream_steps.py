@@ -25,6 +25,26 @@ def net():
     return net
 
 
+@pytest.mark.parametrize("opt", ["sgd", "rmsproptf"])
+def test_a_scaled_update_is_the_plain_one(gpu, opt):
+    """AMP's, whose scale halves where a gradient overflows, and nothing moves."""
+    moved = {}
+    for amp in (True, False):
+        weight = paddle.create_parameter([2], "float32")
+        weight.set_value(np.float32([3.0, 4.0]))
+        update = Update(create_optimizer_v2([weight], opt, lr=0.1, momentum=0.9), amp=amp, clip_grad=2.0)
+        for factor in (1.0, 2.0):
+            update((weight * weight).sum() * factor, [weight])
+        moved[amp] = weight.numpy()
+        assert weight.grad is None
+        if amp:
+            update((weight * float("inf")).sum(), [weight])
+            np.testing.assert_array_equal(weight.numpy(), moved[amp])
+            assert update.state_dict()["scale"].item() == 2.0**15
+    np.testing.assert_allclose(moved[True], moved[False], rtol=1e-6)
+    assert abs(moved[True] - [3.0, 4.0]).min() > 0.1
+
+
 def tensor_by_torch_name(net, name):
     name = name.replace("running_mean", "_mean").replace("running_var", "_variance")
     value = net.state_dict()[name].numpy()

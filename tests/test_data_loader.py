@@ -20,6 +20,7 @@ from pimm.data import (
     Dataset,
     FastCollateMixup,
     ImageDataset,
+    Mixup,
     OrderedDistributedSampler,
     create_loader,
     create_transform,
@@ -243,6 +244,12 @@ def test_no_copy_waits_for_the_device(folder, sent):
     for place in ("gpu:1", "cpu", paddle.CPUPlace()):
         assert to_device(np.arange(3), place).tolist() == [0, 1, 2]
     assert sent[12:] == [("gpu:1", False)]
+
+
+def test_mixing_on_the_device_does_not_wait_for_it(sent, monkeypatch):
+    monkeypatch.setattr("pimm.data.mixup.to_device", lambda values, place: to_device(values, "gpu:0"))
+    Mixup(num_classes=2)(paddle.ones([4, 3, 8, 8]), paddle.to_tensor([0, 1, 0, 1]))
+    assert sent == 4 * [("gpu:0", False)]
 
 
 def test_draft_decoding(tmp_path):

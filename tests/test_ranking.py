@@ -23,7 +23,6 @@ from cream.ranking import (
     correlate,
     distinct_names,
     rank_correlation,
-    spread,
     uniform,
     write_report,
 )
@@ -106,7 +105,7 @@ def sampler():
 
 def test_paths_are_spread_over_the_costs_or_drawn_as_they_come():
     drawn = sampler()
-    spread_costs = [drawn.flops(arch) for arch in spread(drawn, np.random.default_rng(0), 10)]
+    spread_costs = [drawn.flops(arch) for arch in drawn.spread(np.random.default_rng(0), 10)]
     uniform_costs = [drawn.flops(arch) for arch in uniform(drawn, np.random.default_rng(0), 100)]
     assert np.diff(spread_costs).min() >= 2 and np.ptp(spread_costs) >= 24
     assert np.mean([abs(cost - 13.5) < 5 for cost in uniform_costs]) > 0.6

@@ -1,23 +1,11 @@
 """The loss scale: the optimizer sees the gradients as they are, and an overflow costs one step."""
 
-import types
-
 import numpy as np
 import paddle
 import pytest
 
 from pimm.errors import CheckpointError, ConfigError
 from pimm.utils import NativeScaler
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Let Paddle's scaler believe that it is on a GPU, in a training in float16; its arithmetic runs on a CPU too."""
-    place = types.SimpleNamespace(is_gpu_place=lambda: True)
-    tracer = types.SimpleNamespace(_expected_place=place)
-    monkeypatch.setattr("paddle.amp.grad_scaler._dygraph_tracer", lambda: tracer)
-    monkeypatch.setattr("paddle.amp.grad_scaler.amp_global_state", lambda: types.SimpleNamespace(amp_dtype="float16"))
-    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
 
 
 def training():

@@ -7,9 +7,9 @@ An image is mixed with its mirror in the batch: the first with the last, and so 
 from __future__ import annotations
 
 import numpy as np
-import paddle
 import paddle.nn.functional as F
 
+from pimm.data.device import to_device
 from pimm.errors import ConfigError
 from pimm.loss.reduction import require_share
 
@@ -34,7 +34,7 @@ def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, multi_label=False,
         device: not used, for the labels know where they are; timm's scripts pass it.
     """
     soft = _smoothed(target, num_classes, smoothing, lambda classes: F.one_hot(classes, num_classes), multi_label)
-    share, rest = (paddle.to_tensor(np.float32(part), place=target.place) for part in (lam, 1 - lam))
+    share, rest = (to_device(np.asarray(part, np.float32), target.place) for part in (lam, 1 - lam))
     return soft * share + soft.flip(0) * rest
 
 
@@ -125,7 +125,7 @@ class Mixup:
         shares, boxes = self._draw(len(images), images.shape)
         mirror = images.flip(0)
         blend = _blend_shares(shares, boxes).reshape(-1, 1, 1, 1)
-        weight, rest = (paddle.to_tensor(np.float32(w), place=images.place) for w in (blend, 1 - blend))
+        weight, rest = (to_device(np.float32(w), images.place) for w in (blend, 1 - blend))
         mixed = images * weight.astype(images.dtype) + mirror * rest.astype(images.dtype)
         for index, box in enumerate(boxes):
             if box is not None and all(side.stop > side.start for side in box):  # Paddle refuses empty parts
