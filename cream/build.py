@@ -27,7 +27,6 @@ from pimm.scheduler import LinearLRScheduler, create_scheduler
 from pimm.utils import (
     CheckpointSaver,
     all_reduce_sum,
-    atomic_file,
     barrier,
     broadcast_values,
     init_distributed,
@@ -37,6 +36,7 @@ from pimm.utils import (
     read_checkpoint,
     watch_processes,
     world_size,
+    write_text,
 )
 from pimm.utils.checkpoint import EMA, MODEL, STATE, clear_leftovers
 from pimm.utils.checkpoint_saver import BEST
@@ -472,9 +472,3 @@ def write_retrain_config(cfg: Config, folder: Path, found: Candidate, resolution
     path = folder / "retrain.yaml"
     write_text(path, dump(recipe))
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """The file holds the text, or what it held before."""
-    with atomic_file(path) as file:
-        file.write(text.encode())

@@ -6,7 +6,6 @@ It is here and not in pimm because it knows the nets of both.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from pimm.models import load_checkpoint
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
-from pimm.utils import load_arrays, save_arrays
+from pimm.utils import file_sha256, load_arrays, save_arrays
 from pimm.utils.cli import run
 
 from .flops import count_parameters
@@ -168,7 +167,7 @@ def _report(
     return Report(
         source=str(source),
         format=form,
-        sha256=_sha256(source),
+        sha256=file_sha256(source),
         net=net.name,
         weights=weights,
         parameters=count_parameters(model),
@@ -177,14 +176,6 @@ def _report(
         dropped=dropped,
         target=str(target),
     )
-
-
-def _sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

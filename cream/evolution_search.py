@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pimm.utils import (
     alone,
     atomic_file,
     barrier,
+    file_sha256,
     is_main_process,
     latest_checkpoint,
     rank,
@@ -82,7 +82,7 @@ def given_supernet(cfg: Config) -> tuple[SearchNet, str]:
 
 def hash_of(weights: Path) -> str:
     """The SHA-256 of a file of weights, or of those in a checkpoint's folder."""
-    return hashlib.sha256((weights / MODEL if weights.is_dir() else weights).read_bytes()).hexdigest()
+    return file_sha256(weights / MODEL if weights.is_dir() else weights)
 
 
 # The search

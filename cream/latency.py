@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor, nn
 
 from pimm.errors import ConfigError
-from pimm.utils import alone, atomic_file
+from pimm.utils import alone, write_text
 
 from .build import SearchNet, child_net, of_found_net, search_net, start_processes
 from .evaluate import mode
@@ -118,8 +118,7 @@ def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, ne
                 for arch, taken in zip(archs, measured)
             ],
         )
-        with atomic_file(path) as file:
-            file.write((json.dumps(asdict(latency), indent=1) + "\n").encode())
+        write_text(path, json.dumps(asdict(latency), indent=1) + "\n")
         run.close()
     return latency
 

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from pimm.layers import SqueezeExcite, frozen_batch_norm_statistics
-from pimm.utils import atomic_file
+from pimm.utils import write_text
 
 from .evaluate import mode
 from .flops import CostTable
@@ -90,8 +90,7 @@ def anatomy(net: SuperNet, resolution: int, tables: tuple[CostTable, CostTable])
 
 def write_anatomy(folder: Path, described: Anatomy) -> None:
     """Writes ``operations.json``."""
-    with atomic_file(folder / OPERATIONS) as file:
-        file.write((json.dumps(asdict(described), indent=1) + "\n").encode())
+    write_text(folder / OPERATIONS, json.dumps(asdict(described), indent=1) + "\n")
 
 
 def read_anatomy(folder: Path) -> Anatomy:

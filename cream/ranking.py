@@ -7,10 +7,8 @@ number of processes share the work, and another supernet of the same space can b
 from __future__ import annotations
 
 import copy
-import csv
 import fcntl
 import functools
-import io
 import itertools
 import json
 import logging
@@ -26,7 +24,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from pimm.errors import ConfigError
-from pimm.utils import alone, atomic_file, latest_checkpoint
+from pimm.utils import alone, atomic_file, latest_checkpoint, write_csv, write_text
 from pimm.utils.checkpoint import MODEL, read_manifest
 
 from . import jobs
@@ -345,8 +343,8 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    with atomic_file(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+    """Writes the content, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 # The report
@@ -373,12 +371,7 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
         found[f"{names[0]} - {other}"] = compare(values[names[0]], values[other], true)
     for one, other in itertools.combinations(names, 2):
         found[f"{one} with {other}"] = correlate(values[one], values[other])
-    with atomic_file(output / "ranking.csv") as file:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        file.write(text.getvalue().encode())
+    write_csv(output / "ranking.csv", rows)
     coefficients = {name: {key: one.as_json() for key, one in each.items()} for name, each in found.items()}
     summary = {"paths": len(rows), "confidence": CONFIDENCE, "coefficients": coefficients}
     write_json(output / "correlation.json", summary)

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from pimm.errors import CheckpointError
-from pimm.utils import atomic_file
+from pimm.utils import atomic_file, write_text
 
 from . import figures
 from .figures import Line, Point
@@ -76,8 +76,7 @@ def write_report(folder: Path) -> dict[str, np.ndarray]:
         with atomic_file(search.folder / PICTURES / f"{picture.name}.png") as file:
             file.write(content.getvalue())
         pixels[picture.name] = np.asarray(Image.open(content).convert("RGB"))
-    with atomic_file(search.folder / REPORT) as file:
-        file.write(page(f"Search report: {search.folder.resolve().name}", sections).encode())
+    write_text(search.folder / REPORT, page(f"Search report: {search.folder.resolve().name}", sections))
     return pixels
 
 

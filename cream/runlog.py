@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pimm.errors import ConfigError
-from pimm.utils import FormatterNoInfo, atomic_file, is_main_process, trim_summary, update_summary
+from pimm.utils import FormatterNoInfo, is_main_process, trim_summary, update_summary, write_text
 
 from .history import HISTORY, read_history
 
@@ -121,8 +121,7 @@ class RunLog:
         history = self.folder / HISTORY
         if history.exists():
             kept = [json.dumps(line) for line in read_history(history) if line["epoch"] < epoch]
-            with atomic_file(history) as file:
-                file.write("".join(f"{line}\n" for line in kept).encode())
+            write_text(history, "".join(f"{line}\n" for line in kept))
 
     def report(self, searched: SearchNet, epoch: int) -> None:
         """Writes report.html and shows its pictures in VisualDL; if that fails the search is none the worse."""

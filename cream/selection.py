@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from pimm.data.loader import Loader
 from pimm.errors import ConfigError
-from pimm.utils import atomic_file
+from pimm.utils import write_csv, write_text
 
 from .evaluate import Batches, evaluate, mode, recalibrated_bn
 from .flops import CostTable
@@ -134,17 +132,11 @@ def rows_of(candidates: Iterable[Candidate], limits: Sequence[Limit]) -> list[di
 def write_candidates(folder: Path, candidates: Sequence[Candidate], limits: Sequence[Limit], scored_on: str) -> None:
     """``candidates.csv``: all of them, best first, those outside the limits included and marked."""
     rows = [{**row, "scored_on": scored_on} for row in rows_of(candidates, limits)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic_file(folder / "candidates.csv") as file:
-        file.write(text.getvalue().encode())
+    write_csv(folder / "candidates.csv", rows)
 
 
 def write_architecture(folder: Path, best: Candidate, limits: Sequence[Limit], **facts: object) -> None:
     """``architecture.json``: the chosen path, its costs, and further facts."""
     (row,) = rows_of([best], limits)
     del row["outside"]
-    with atomic_file(folder / "architecture.json") as file:
-        file.write((json.dumps({**row, "arch": best.arch, **facts}, indent=2) + "\n").encode())
+    write_text(folder / "architecture.json", json.dumps({**row, "arch": best.arch, **facts}, indent=2) + "\n")

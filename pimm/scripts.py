@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import time
@@ -20,12 +18,13 @@ from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
 from pimm.utils import (
     ParseKwargs,
-    atomic_file,
     init_distributed_device,
     is_primary,
     setup_default_logging,
     watch_processes,
     world_size,
+    write_csv,
+    write_text,
 )
 from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
 from pimm.utils.cli import at_least, use_cores
@@ -249,18 +248,11 @@ def with_progress(loader, interval, what):
 
 
 def write_rows(path, rows, form):
-    """Write dicts with equal keys to a file: ``csv``, or ``json``, a list of objects. Lists in CSV cells are JSON."""
-    text = io.StringIO()
+    """Write dicts with equal keys to a file: ``csv``, or ``json``, a list of objects."""
     if form == "csv":
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows
-        )
+        write_csv(path, rows)
     else:
-        json.dump(rows, text, indent=4)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        write_text(path, json.dumps(rows, indent=4))
 
 
 def as_yaml(args):

@@ -50,7 +50,6 @@ from pimm.utils import (
     NativeScaler,
     all_reduce_gradients,
     all_reduce_sum,
-    atomic_file,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -63,6 +62,7 @@ from pimm.utils import (
     scatter_bn,
     trim_summary,
     update_summary,
+    write_text,
 )
 from pimm.utils.checkpoint import list_checkpoints
 from pimm.utils.cli import Parser, at_least, run, share
@@ -160,8 +160,7 @@ def main(argv=None):
                 f"{output_dir} holds a training already: --resume {output_dir} goes on with it, another --experiment "
                 "begins anew"
             )
-        with atomic_file(Path(output_dir, "args.yaml")) as file:
-            file.write(args_text.encode())
+        write_text(Path(output_dir, "args.yaml"), args_text)
         saver = CheckpointSaver(checkpoint_dir=output_dir, decreasing=decreasing, max_history=args.checkpoint_hist)
 
     training = Training(args, model, loader_train, mixup_fn, saver)

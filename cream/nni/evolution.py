@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pimm.utils import atomic_file, is_main_process
+from pimm.utils import is_main_process, write_text
 
 from ..evolution import best_paths, evolve
 from ..evolution_search import read_state
@@ -112,5 +112,4 @@ class SPOSEvolution(Found):
     def save(self, state: dict) -> None:
         """Writes the state into ``file``, if there is one."""
         if self.file and is_main_process():
-            with atomic_file(self.file) as output:
-                output.write(json.dumps({"settings": self.settings, "state": state}).encode())
+            write_text(self.file, json.dumps({"settings": self.settings, "state": state}))

@@ -10,7 +10,7 @@ from typing import Callable
 import numpy as np
 
 from pimm.errors import ConfigError, TrainingError
-from pimm.utils import atomic_file, is_main_process
+from pimm.utils import is_main_process, write_text
 
 from ..flops import CostTable, cost_tables
 from ..selection import Candidate
@@ -84,5 +84,4 @@ class Found:
         """Writes the best path as NNI's ``architecture_final.json``."""
         text = self.space.to_nni_json(self.best_arch)
         if is_main_process():
-            with atomic_file(file) as output:
-                output.write(text.encode())
+            write_text(file, text)

@@ -13,11 +13,12 @@ from pimm.data.device import to_device
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
-from pimm.data.transforms import Normalize, pair
+from pimm.data.transforms import Normalize
 from pimm.data.transforms_factory import create_transform, scaled_size
 from pimm.data.tta import CollateViews
 from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
 from pimm.errors import ConfigError
+from pimm.layers.helpers import to_pair
 from pimm.utils.distributed import rank, world_size
 
 _logger = logging.getLogger(__name__)
@@ -388,7 +389,7 @@ def create_loader(
         tta=tta,
         **erasing,
     )
-    img_size = pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
+    img_size = to_pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
     if draft:
         if crop_border_pixels or tf_preprocessing:
             raise ConfigError("draft decoding goes neither with crop_border_pixels nor with tf_preprocessing")

@@ -14,8 +14,8 @@ import random
 import numpy as np
 from PIL import Image
 
-from pimm.data.transforms import pair
 from pimm.errors import ConfigError
+from pimm.layers.helpers import to_pair
 
 CROP_PADDING = 32  # pixels around the crop at 224
 _TABLE_SIZE = 1024  # steps that bicubic weights are rounded to
@@ -93,7 +93,7 @@ class TfPreprocessTransform:
     """
 
     def __init__(self, is_training=False, size=224, interpolation="bicubic"):
-        height, width = pair(size)
+        height, width = to_pair(size)
         if height != width:
             raise ConfigError(f"TensorFlow's preprocessing makes square images, not {height}x{width}")
         self.is_training = is_training

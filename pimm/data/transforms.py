@@ -11,6 +11,7 @@ import paddle
 from PIL import Image, ImageOps
 
 from pimm.errors import ConfigError, DataError
+from pimm.layers.helpers import to_pair
 
 INTERPOLATIONS = {
     "nearest": Image.NEAREST,
@@ -35,11 +36,6 @@ def str_to_pil_interp(mode_str):
 def interp_mode_to_str(mode):
     """Name of one of Pillow's filters."""
     return Image.Resampling(mode).name.lower()
-
-
-def pair(size):
-    """(height, width) of a size given as one number or as two."""
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 class Compose:
@@ -184,7 +180,7 @@ def _pad(image, border, fill, padding_mode):
 
 def center_crop_or_pad(image, output_size, fill=0, padding_mode="constant"):
     """Cut ``output_size`` out of the middle; an image that is too small is padded to it."""
-    height, width = pair(output_size)
+    height, width = to_pair(output_size)
     top, left = _middle(image.height, height), _middle(image.width, width)
     return crop_or_pad(image, top, left, height, width, fill, padding_mode)
 
@@ -198,7 +194,7 @@ class CenterCropOrPad:
     """``center_crop_or_pad`` of every image."""
 
     def __init__(self, size, fill=0, padding_mode="constant"):
-        self.size = pair(size)
+        self.size = to_pair(size)
         self.fill = fill
         self.padding_mode = padding_mode
 
@@ -236,7 +232,7 @@ class RandomPad:
     """Pad an image that is smaller than ``input_size`` to it, leaving the image anywhere inside."""
 
     def __init__(self, input_size, fill=0):
-        self.input_size = pair(input_size)
+        self.input_size = to_pair(input_size)
         self.fill = fill
 
     @staticmethod
@@ -313,7 +309,7 @@ class RandomResizedCropAndInterpolation(_RandomInterpolation):
 
     def __init__(self, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bilinear"):
         super().__init__(interpolation)
-        self.size = pair(size)
+        self.size = to_pair(size)
         self.scale = tuple(scale)
         self.ratio = tuple(ratio)
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
@@ -369,7 +365,7 @@ class ResizeKeepRatio(_RandomInterpolation):
         random_aspect_range=(0.9, 1.11),
     ):
         super().__init__(interpolation)
-        self.size = pair(size)
+        self.size = to_pair(size)
         self.longest = float(longest)
         self.random_scale_prob = random_scale_prob
         self.random_scale_range = tuple(random_scale_range)

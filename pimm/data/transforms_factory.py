@@ -27,11 +27,11 @@ from pimm.data.transforms import (
     ToNumpy,
     ToTensor,
     TrimBorder,
-    pair,
     str_to_pil_interp,
 )
 from pimm.data.tta import EachView, OversampleCrop
 from pimm.errors import ConfigError
+from pimm.layers.helpers import to_pair
 
 _BLUR_KERNEL = 23  # pixels, as SimCLR's at 224
 
@@ -83,7 +83,7 @@ def transforms_imagenet_train(
         primary.append(RandomHorizontalFlip(hflip))
     if vflip > 0:
         primary.append(RandomVerticalFlip(vflip))
-    secondary = [_policy(auto_augment, min(pair(img_size)), interpolation, mean)] if auto_augment else []
+    secondary = [_policy(auto_augment, min(to_pair(img_size)), interpolation, mean)] if auto_augment else []
     if not auto_augment or force_color_jitter or "3a" in auto_augment:
         secondary += _color_jitter(color_jitter, color_jitter_prob)
     if grayscale_prob:
@@ -99,7 +99,7 @@ def transforms_imagenet_train(
 
 def scaled_size(img_size, crop_pct=None):
     """(height, width) that evaluation scales to before it cuts out ``img_size``."""
-    return tuple(math.floor(side / (crop_pct or DEFAULT_CROP_PCT)) for side in pair(img_size))
+    return tuple(math.floor(side / (crop_pct or DEFAULT_CROP_PCT)) for side in to_pair(img_size))
 
 
 def transforms_imagenet_eval(

@@ -36,8 +36,8 @@ from pimm.utils.misc import ParseKwargs, add_bool_arg, natural_key
 from pimm.utils.model import freeze, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
 from pimm.utils.random import random_seed
-from pimm.utils.serialization import atomic_file, load_arrays, save_arrays
-from pimm.utils.summary import get_outdir, trim_summary, update_summary
+from pimm.utils.serialization import atomic_file, file_sha256, load_arrays, save_arrays, write_text
+from pimm.utils.summary import get_outdir, trim_summary, update_summary, write_csv
 from pimm.utils.watch import watch_processes
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "dispatch_clip_grad",
     "distribute_bn",
     "evaluate",
+    "file_sha256",
     "freeze",
     "gather_bn",
     "get_outdir",
@@ -95,4 +96,6 @@ __all__ = [
     "world_info_from_env",
     "world_size",
     "write_checkpoint",
+    "write_csv",
+    "write_text",
 ]

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from pimm.errors import CheckpointError
-from pimm.utils.serialization import DigestingFile, dump_arrays, load_arrays, sync_folder
+from pimm.utils.serialization import DigestingFile, dump_arrays, file_sha256, load_arrays, sync_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ FORMAT = 1
 _WRITING = ".tmp-"  # a folder being written or removed
 _REPLACED = ".old-"  # a folder whose successor is just being put in place
 _NAME = re.compile(r"(?P<prefix>.+?)-(?P<epoch>\d+)(?:-(?P<batch>\d+))?")
-_BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +141,7 @@ def verify_checkpoint(folder):
     for name, entry in manifest["files"].items():
         path = Path(folder) / name
         try:
-            intact = path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
+            intact = path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
         if not intact:
@@ -211,14 +210,6 @@ def _write_manifest(folder, manifest):
 
 def _checksum(manifest):
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(_BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _link_or_copy(source, target):

@@ -8,6 +8,7 @@ are stored as their bits, uint16, as Paddle does.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import pickle
@@ -19,6 +20,7 @@ import paddle
 
 from pimm.errors import CheckpointError
 
+_BLOCK = 1 << 20  # bytes read at a time
 _PROTOCOL = 4  # the newest that paddle.save has
 _NAME_TABLE = "StructuredToParameterName@@"  # paddle.save's key for the names of parameters in the process that saved
 
@@ -64,6 +66,21 @@ def atomic_file(path):
     finally:
         with contextlib.suppress(OSError):  # it has its name by now, or could not be made
             os.unlink(temporary)
+
+
+def write_text(path, text):
+    """The file holds the text, in UTF-8, or what it held before; CheckpointError as `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def file_sha256(path):
+    """The SHA-256 of a file's bytes, in hexadecimal digits; of any size, as it is read in parts."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(_BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def save_arrays(path, arrays):

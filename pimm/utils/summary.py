@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import logging
 import os
 
-from pimm.utils.serialization import atomic_file
+from pimm.utils.serialization import write_text
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +42,17 @@ def update_summary(epoch, train_metrics, eval_metrics, filename, lr=None, write_
         writer.writerow(row)
 
 
+def write_csv(filename, rows):
+    """Write dicts with equal keys as a CSV file with a header, whole or not at all; lists in cells are JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows
+    )
+    write_text(filename, text.getvalue())
+
+
 def trim_summary(filename, start_epoch):
     """Take the rows from ``start_epoch`` on out of a summary, so that a resumed training does not write them twice."""
     if not os.path.exists(filename):
@@ -53,5 +65,4 @@ def trim_summary(filename, start_epoch):
     _logger.info("%s: %d rows from epoch %d on are left out", filename, len(rows) - len(kept), start_epoch)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *kept])
-    with atomic_file(filename) as file:
-        file.write(text.getvalue().encode())
+    write_text(filename, text.getvalue())
