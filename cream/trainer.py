@@ -145,7 +145,7 @@ class Trainer:
                 log.info("epoch %d: %s", self.epoch, _text(self.evaluated))
                 self.finish_epoch()
             if self.preempted():
-                raise preemption.Preempted("ended by SIGTERM behind the last epoch")
+                raise preemption.Preempted("ended by SIGTERM behind the last epoch", saved=True)
         return self.evaluated
 
     def evaluate_epoch(self) -> Mapping[str, float]:
@@ -201,7 +201,8 @@ class Trainer:
     def stop(self) -> NoReturn:
         """Saves and raises Preempted."""
         self.save_recovery()
-        raise preemption.Preempted(f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}")
+        place = f"epoch {self.epoch}, batch {self.batch}"
+        raise preemption.Preempted(f"ended by SIGTERM and saved at {place}", saved=True)
 
     def preempted(self) -> bool:
         """Whether the training was asked to end."""

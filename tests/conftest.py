@@ -1,6 +1,7 @@
 """What every test runs under."""
 
 import os
+import signal
 import types
 
 import pytest
@@ -13,6 +14,14 @@ import paddle
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; Paddle warns of any other value
 
 reuse_freed_memory()
+
+
+@pytest.fixture(autouse=True)
+def sigterm():
+    """The signal as it was: jobs that it has ended ignore it from then on."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

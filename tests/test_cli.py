@@ -57,7 +57,8 @@ def test_command_runs_its_job_with_the_settings(name, settings, calls):
         (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
         (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted; it goes on\n"),
-        (preemption.Preempted("saved"), 0, "saved; it goes on\n"),
+        (preemption.Preempted("saved", saved=True), 0, "saved; it goes on\n"),
+        (preemption.Preempted(), 143, "ended by SIGTERM; it goes on\n"),
     ],
 )
 def test_mistake_is_told_in_one_line(error, code, says, capsys):
@@ -68,12 +69,21 @@ def test_mistake_is_told_in_one_line(error, code, says, capsys):
     assert capsys.readouterr().err == says
 
 
-def test_a_job_that_cannot_go_on_fails_by_a_signal(capsys):
+def test_sigterm_ends_a_job_once(capsys):
+    """The launcher sends it several times: what the first one ends is not broken off by the others."""
+    ended = []
+
     def job():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append("well")
 
     assert run(job) == 128 + signal.SIGTERM
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == ["well"]
     assert capsys.readouterr().err == "ended by SIGTERM\n"
 
 

@@ -263,8 +263,8 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, mo
 
 def test_sigterm_while_an_image_is_read_is_not_taken_for_a_broken_image(data, monkeypatch):
     images = Dataset(data / "train")
-    monkeypatch.setattr("PIL.Image.open", lambda *args, **kwargs: preemption._handle(signal.SIGTERM, None))
-    with pytest.raises(preemption.Preempted):
+    monkeypatch.setattr("PIL.Image.open", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
+    with preemption.raising(), pytest.raises(preemption.Preempted):
         images[0]
 
 

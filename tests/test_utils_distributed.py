@@ -37,7 +37,7 @@ from pimm.utils import (
 ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
-import json, sys
+import json, os, signal, sys, threading, time
 from types import SimpleNamespace
 import numpy as np, paddle
 from paddle import nn
@@ -80,6 +80,21 @@ result = {
     "values": broadcast_values(paddle.to_tensor([r + 0.5, 2.0])),
     "bn": [statistics(False), statistics(True)],
 }
+signals = []
+signal.signal(signal.SIGTERM, lambda *_: signals.append(r))
+
+def interrupt():
+    for _ in range(100):
+        time.sleep(0.013)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+shooter = threading.Thread(target=interrupt)
+shooter.start()
+if r == 1:
+    shooter.join()  # while the other waits, and has signals too
+barrier()
+shooter.join()
+result["interrupted"] = len(signals) > 50
 barrier()
 with open(f"{sys.argv[1]}/{r}.json", "w") as file:
     json.dump(result, file)
@@ -120,6 +135,7 @@ def test_two_processes(tmp_path):
         "broadcast": [[0, 5], 0.5],
         "values": [0.5, 2.0],
         "bn": [[1.0, 1.0], [1.5, 1.5]],
+        "interrupted": True,
     }
 
 

@@ -67,7 +67,7 @@ from pimm.utils import (
 from pimm.utils.checkpoint import list_checkpoints
 from pimm.utils.cli import Parser, at_least, run, share
 
-GOES_ON = "--resume with the folder of the training goes on from its last checkpoint"
+GOES_ON = "--resume with the folder of the training goes on from its last checkpoint, if there is one"
 
 _logger = logging.getLogger("train")
 
@@ -190,7 +190,7 @@ def fit(training, loader_eval, summary, eval_metric):
     while training.epoch < training.epochs:
         epoch = training.epoch
         train_metrics = training.train_one_epoch()
-        eval_metrics = training.evaluate(loader_eval) if loader_eval is not None else {}
+        eval_metrics = training.evaluate_epoch(loader_eval) if loader_eval is not None else {}
         rates = group_lrs(training.optimizer)
         if summary:  # before the checkpoint: going on takes out a row too many, but misses one too few
             update_summary(epoch, train_metrics, eval_metrics, summary, lr=sum(rates) / len(rates))
@@ -198,6 +198,8 @@ def fit(training, loader_eval, summary, eval_metric):
         results.append(
             {"epoch": epoch, "train": train_metrics, **({"validation": eval_metrics} if eval_metrics else {})}
         )
+        if preemption.asked() and training.epoch < training.epochs:
+            raise training.preempted()
     return results, best
 
 
@@ -419,13 +421,29 @@ class Training:
     def stop(self):
         """Save, and raise Preempted."""
         self.save_recovery()
-        raise preemption.Preempted(f"ended by SIGTERM and saved at epoch {self.epoch}, batch {self.batch}")
+        raise self.preempted()
+
+    def preempted(self):
+        """What tells that the training ended, saved as it is."""
+        place = f" in {self.saver.checkpoint_dir}" if self.saver is not None else ""
+        text = f"ended by SIGTERM and saved{place} at epoch {self.epoch}, batch {self.batch}"
+        return preemption.Preempted(text, saved=True)
 
     def broken(self, what):
         return TrainingError(
             f"{what} at epoch {self.epoch}, batch {self.batch}: try a lower --lr or set --clip-grad; "
             "the checkpoints before it are as they were"
         )
+
+    def evaluate_epoch(self, loader):
+        """What ``evaluate`` finds; SIGTERM breaks it off, where no other process waits for this one's part."""
+        if self.args.distributed:
+            return self.evaluate(loader)
+        try:
+            with preemption.acting():
+                return self.evaluate(loader)
+        except preemption.Preempted:
+            self.stop()
 
     def evaluate(self, loader):
         """Metrics of the model, or of its moving average if there is one."""

@@ -118,8 +118,8 @@ def _near(word, known):
 def run(job, goes_on=""):
     """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 after Ctrl-C.
 
-    After SIGTERM it is 143, or 0 for a job that can be taken up again: ``goes_on`` says how. Among several processes a
-    failure ends this one at once, because ordinary shutdown waits for the others, and so that
+    After SIGTERM it is 143, or 0 if the job has saved its work; ``goes_on`` says how it is taken up again. Among
+    several processes a failure ends this one at once, because ordinary shutdown waits for the others, and so that
     ``paddle.distributed.launch`` ends them.
     """
     hint = f"; {goes_on}" if goes_on else ""
@@ -127,7 +127,7 @@ def run(job, goes_on=""):
         with preemption.raising():
             job()
     except preemption.Preempted as ended:
-        return _told(f"{ended}{hint}", 0) if goes_on else _failed(str(ended), 143)
+        return _told(f"{ended}{hint}", 0) if ended.saved else _failed(f"{ended}{hint}", 143)
     except KeyboardInterrupt:
         return _failed(f"interrupted{hint}", 130)
     except PimmError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 
 import paddle
@@ -109,11 +110,19 @@ def barrier():
         dist.barrier()
         return
     _meetings += 1
-    store = core.create_or_get_global_tcp_store()
-    arrived = store.add(_MEETING, 1)
+    arrived = _count_meeting(1)
     while arrived < _meetings * world_size():
         time.sleep(0.02)
-        arrived = store.add(_MEETING, 0)
+        arrived = _count_meeting(0)
+
+
+def _count_meeting(n):
+    """The store's count after ``n`` more. A signal would break Paddle's talk with it, and waits until it is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        return core.create_or_get_global_tcp_store().add(_MEETING, n)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @paddle.no_grad()

@@ -13,7 +13,11 @@ from pimm.utils.distributed import all_reduce_sum, world_size
 
 
 class Preempted(BaseException):  # which no `except Exception` takes for a broken image
-    """The run ended because it was asked to; the message says where."""
+    """The run ended because it was asked to; the message says where, ``saved`` whether its work is safe."""
+
+    def __init__(self, message: str = "ended by SIGTERM", saved: bool = False):
+        super().__init__(message)
+        self.saved = saved
 
 
 _deferring = False
@@ -22,19 +26,21 @@ _asked = False
 
 def _handle(signum: int, frame: object) -> None:
     global _asked
-    _asked = True
-    if not _deferring:
-        raise Preempted("ended by SIGTERM")
+    first, _asked = not _asked, True
+    if first and not _deferring:  # the launcher sends several: what the first one ends must not be broken off
+        raise Preempted
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Inside, SIGTERM raises `Preempted`; for a whole program, in its main thread."""
+    """Inside, SIGTERM raises `Preempted` and is ignored from then on; for a whole program, in its main thread."""
+    global _asked
+    _asked = False
     before = signal.signal(signal.SIGTERM, _handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if _asked else before)
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def acting() -> Iterator[None]:
     before, _deferring = _deferring, False
     try:
         if _asked:
-            _handle(signal.SIGTERM, None)
+            raise Preempted
         yield
     finally:
         _deferring = before
