@@ -38,7 +38,7 @@ from pimm.utils import (
     world_size,
     write_text,
 )
-from pimm.utils.checkpoint import EMA, MODEL, STATE, clear_leftovers
+from pimm.utils.checkpoint import EMA, MANIFEST, MODEL, STATE, clear_leftovers, read_manifest
 from pimm.utils.checkpoint_saver import BEST
 
 from .board import PrioritizedBoard
@@ -220,14 +220,19 @@ def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Con
     They may change how paths are chosen and read, not the supernet: ConfigError. Raises CheckpointError if the folder
     holds no search.
     """
-    settings = folder / "config.yaml"
-    if latest_checkpoint(folder) is None or not settings.is_file():
+    settings, newest = folder / "config.yaml", latest_checkpoint(folder)
+    if newest is None or not settings.is_file() or not holds_supernet(newest):
         raise CheckpointError(
             f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
         )
     recorded, cfg = load_config(settings), load_config(settings, overrides)
     check_selectable(recorded, cfg)
     return recorded, cfg
+
+
+def holds_supernet(checkpoint: Path) -> bool:
+    """Whether a checkpoint is of a search; CheckpointError for a damaged one."""
+    return read_manifest(checkpoint)["arch"].endswith(SuperNet.__name__)
 
 
 def trained_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, SearchNet, SinglePathStep]:
@@ -283,6 +288,11 @@ def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
         return path, None if cfg.NET.EMA.USE else False
     if (path / BEST).is_dir():
         path = path / BEST
+    if (path / MANIFEST).is_file() and holds_supernet(path):
+        raise CheckpointError(
+            f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that it found, which "
+            "tools/retrain.py leaves beside it"
+        )
     return path, cfg.NET.EMA.USE and (path / EMA).is_file()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pimm.errors import ConfigError
 
 from .build import retrain_recipe
-from .settings import Config
+from .settings import Config, Net, Supernet
 
 
 def check_search(cfg: Config) -> None:
@@ -20,10 +20,21 @@ def check_search(cfg: Config) -> None:
 def check_supernet(cfg: Config) -> None:
     """Raises ConfigError for settings that the training of a supernet cannot follow, before it begins."""
     retrain_recipe(cfg)
+    if cfg.NET.INPUT_ARCH is not None:
+        raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
     if cfg.SUPERNET.FAMILY == "shuffle":
         check_shuffle(cfg)
     if cfg.SUPERNET.METHOD == "cream":
         check_teaching(cfg)
+
+
+def check_named_net(cfg: Config) -> None:
+    """Raises ConfigError for the settings of a search, of which no net is trained or tested."""
+    if Supernet() != cfg.SUPERNET and cfg.NET.INPUT_ARCH is None and cfg.NET.SELECTION == Net().SELECTION:
+        raise ConfigError(
+            "these are the settings of a search, with SUPERNET.*, and name no net: the search wrote a retrain.yaml for "
+            "the net that it found; or else give NET.INPUT_ARCH, or NET.SELECTION without SUPERNET.*"
+        )
 
 
 def check_shuffle(cfg: Config) -> None:

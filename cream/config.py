@@ -253,7 +253,9 @@ def _raw_of(name: str, node: yaml.Node, place: str) -> Any:
 def _override(text: str) -> _Setting:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"command line: {text!r} is no setting; must be KEY=VALUE or SECTION.KEY=VALUE")
+        raise ConfigError(
+            f"command line: {text!r} is no setting; must be KEY=VALUE or SECTION.KEY=VALUE, in quotes if with spaces"
+        )
     return _Setting(name.strip(), value.strip(), "command line")
 
 

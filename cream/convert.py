@@ -22,10 +22,12 @@ from pimm.data.imagenet import imagenet_classes
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.models import load_checkpoint
+from pimm.models.helpers import is_torch_file
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
 from pimm.utils import file_sha256, load_arrays, save_arrays
+from pimm.utils.checkpoint import EMA, MODEL
 from pimm.utils.cli import run
 
 from .flops import count_parameters
@@ -101,7 +103,8 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{source}: {error}") from None
     save_torch(target, {"arch": net.name, "state_dict": {name: _as_torch(array) for name, array in state.items()}})
-    return net, _report(source, "Paddle", net, model, "plain", arrays, [], target)
+    what = "averaged" if Path(source).suffix == Path(EMA).suffix else "plain"
+    return net, _report(source, "Paddle", net, model, what, arrays, [], target)
 
 
 def verify(
@@ -123,11 +126,17 @@ def verify(
 
 
 def _read_image(net: Net, model: nn.Layer, path: str | Path, spos_preprocessing: bool) -> Tensor:
-    wanted = {"img_size": net.resolution, **(SPOS_PREPROCESSING if spos_preprocessing else {})}
+    if net.in_chans not in (1, 3):
+        raise ConfigError(f"images of {net.in_chans} channels, which {net.name} takes, are not read by --verify")
+    wanted = {
+        "img_size": net.resolution,
+        "in_chans": net.in_chans,
+        **(SPOS_PREPROCESSING if spos_preprocessing else {}),
+    }
     config = resolve_data_config(wanted, model=model, verbose=False)
     try:
         with Image.open(path) as image:
-            x = create_transform(**config)(image.convert("RGB")).unsqueeze(0)
+            x = create_transform(**config)(image.convert("RGB" if net.in_chans == 3 else "L")).unsqueeze(0)
             return x.flip(1) if spos_preprocessing else x
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path} is no image that can be read") from error
@@ -189,7 +198,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="whose weights: cream-287, spos, a model of pimm, ...; default: auto",
     )
     parser.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, help="averaged weights or plain ones; default: averaged if any"
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="averaged weights or plain ones of PyTorch's file; default: averaged if any",
     )
     parser.add_argument("--to-torch", action="store_true", help="from Paddle to PyTorch")
     parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
@@ -202,6 +213,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def convert(args: argparse.Namespace) -> None:
     """What the command does with its arguments."""
+    check_direction(Path(args.source), args.to_torch)
     ending = _TORCH_ENDING if args.to_torch else _PADDLE_ENDING
     target = args.target or re.sub(r"(\.pth\.tar|\.pth|\.pt|\.tar|\.pdparams|\.pdema)?$", ending, args.source, count=1)
     if Path(target).resolve() == Path(args.source).resolve():
@@ -221,6 +233,16 @@ def convert(args: argparse.Namespace) -> None:
         weights = args.source if args.to_torch else target
         for name, probability in verify(net, weights, args.verify, args.spos_preprocessing):
             print(f"{probability:8.4f}  {name}")
+
+
+def check_direction(source: Path, to_torch: bool) -> None:
+    """Raises ConfigError for a folder, and for a file that is already what it would become."""
+    if source.is_dir():
+        raise ConfigError(f"{source} is a folder; name one of its files: {MODEL}, or {EMA}, the moving average")
+    if to_torch and is_torch_file(source):
+        raise ConfigError(f"{source} is PyTorch's file already: without --to-torch it becomes Paddle's")
+    if not to_torch and source.suffix in (_PADDLE_ENDING, Path(EMA).suffix):
+        raise ConfigError(f"{source} is Paddle's file already: with --to-torch it becomes PyTorch's")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

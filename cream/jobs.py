@@ -42,7 +42,7 @@ from .build import (
     weights_to_test,
     write_config,
 )
-from .checks import check_search, check_supernet
+from .checks import check_named_net, check_search, check_supernet
 from .choice import choose, limits_of
 from .evaluate import evaluate, mode
 from .evolution_search import evolve_paths, given_supernet, supernet_of_search
@@ -182,6 +182,7 @@ def retrain(cfg: Config) -> dict[str, float]:
 
     Writes checkpoints and logs into ``SAVE_PATH/MODEL``.
     """
+    check_named_net(cfg)
     run = start_run(cfg)
     spec, net = child_net(cfg)
     train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
@@ -228,6 +229,7 @@ def test(cfg: Config) -> dict[str, float]:
     The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
     file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
     """
+    check_named_net(cfg)
     start_processes(cfg)
     run = RunLog()
     spec, net = child_net(cfg)

@@ -13,7 +13,7 @@ from paddle import nn
 
 from pimm import create_model, is_model, list_models
 from pimm.errors import ConfigError
-from pimm.models.fingerprints import models_with
+from pimm.models.fingerprints import image_channels, models_with
 from pimm.models.torch_weights import is_foreign
 
 from .build import given_spec, named_net
@@ -37,17 +37,19 @@ _OFFICIAL_DEPTH = 4  # the most blocks of a stage there
 
 @dataclass(frozen=True)
 class Net:
-    """A net by name: ``build()`` makes it, ``resolution`` is its image size in pixels (None: the net says it)."""
+    """A net by name: ``build()`` makes it, for images of ``resolution`` pixels (None: the net says it)."""
 
     name: str
     build: Callable[[], nn.Layer]
     resolution: int | None = None
+    in_chans: int = 3
 
 
 def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
     """The net called ``name``, or with ``"auto"`` the one that has weights of these shapes.
 
-    ``shapes`` are those of the weights, under PyTorch's names or Paddle's, and give the number of classes. ``hint``,
+    ``shapes`` are those of the weights, under PyTorch's names or Paddle's, and give the number of classes and, for
+    pimm's models, of the image's channels. ``hint``,
     the name that a checkpoint carries, decides between nets of the same shapes. Raises ConfigError for an unknown
     name, and where nothing, or not one net alone, fits.
     """
@@ -75,7 +77,8 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
 def _by_name(name: str, shapes: Shapes) -> Net:
     num_classes = _num_classes(shapes)
     if is_model(name):
-        return Net(name, lambda: create_model(name, num_classes=num_classes))
+        channels = image_channels(shapes)
+        return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.endswith(_SETTINGS):
         cfg = load_config(name)
         spec = given_spec(cfg)

@@ -23,7 +23,7 @@ from pimm.models import load_checkpoint
 from pimm.models.fingerprints import TABLE, fingerprint
 from pimm.models.torch_names import torch_names
 from pimm.torch_file import BFLOAT16, load_torch, save_torch
-from pimm.utils import load_arrays
+from pimm.utils import load_arrays, save_arrays
 
 ROOT = Path(__file__).parents[1]
 NETS = golden.facts("childnets")["nets"]
@@ -412,3 +412,36 @@ def test_the_command_runs_from_anywhere(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == "error: cannot read missing.pth: No such file or directory"
+
+
+def test_a_net_for_images_of_one_channel(tmp_path, capsys):
+    """What tools/pimm_train.py --in-chans 1 trains is known by its shapes too, there and back."""
+    model = create_model("mobilenetv3_small_075", num_classes=10, in_chans=1)
+    weights, torch_file, back = (str(tmp_path / name) for name in ("net.pdparams", "net.pth.tar", "back.pdparams"))
+    save_arrays(weights, model.state_dict())
+    image = tmp_path / "grey.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint32).reshape(64, 64).astype(np.uint8)).save(image)
+    assert main([weights, torch_file, "--to-torch", "--model", "mobilenetv3_small_075", "--verify", str(image)]) == 0
+    assert main([torch_file, back]) == 0
+    told = capsys.readouterr().out
+    assert told.count("mobilenetv3_small_075") == 2 and "  class " in told
+    found = load_arrays(back)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(found[name], value.numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        ("net.pdparams", [], "net.pdparams is Paddle's file already: with --to-torch it becomes PyTorch's"),
+        ("ema.pdema", [], "ema.pdema is Paddle's file already"),
+        ("net.pth.tar", ["--to-torch"], "net.pth.tar is PyTorch's file already: without --to-torch"),
+        ("", [], "is a folder; name one of its files: model.pdparams, or ema.pdema"),
+    ],
+)
+def test_the_wrong_way_round_is_told(source, options, says, tmp_path, capsys):
+    path = tmp_path / source
+    if source:
+        path.write_bytes(b"what it holds does not matter")
+    assert main([str(path), str(tmp_path / "out"), *options]) == 2
+    assert says in capsys.readouterr().err

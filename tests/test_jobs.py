@@ -118,6 +118,14 @@ def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched,
     assert metrics["loss"] == pytest.approx(float(rows[1]["eval_loss"]))
     own = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}", "NET.EMA.USE=False"]))
     assert own["prec1"] == pytest.approx(float(rows[1]["eval_prec1_without_ema"]))
+    capsys.readouterr()
+    for job, args, says in (  # and one in place of the other
+        (cli.test, ["--cfg", path, f"RESUME_PATH={searched}"], "is a search; must be the training of the net"),
+        (cli.select, [str(run)], f"{run} holds no search"),
+        (cli.spos_search, [str(run)], f"{run} holds no search"),
+    ):
+        assert job(args) == 2
+        assert says in capsys.readouterr().err
 
 
 def run_and_kill(script, args, marker, after, sent=signal.SIGKILL):

@@ -249,6 +249,9 @@ def create_training_loader(args, data_config):
     options = {"num_samples": args.train_num_samples, "repeats": args.epoch_repeats, "seed": args.seed}
     dataset = open_dataset(args, args.train_split, is_training=True, batch_size=args.batch_size, **options)
     args.classes = class_list(dataset)  # a checkpoint knows what it can tell apart
+    if len(args.classes) != args.num_classes:
+        counts = len(args.classes), args.num_classes
+        _logger.warning("there are %d classes of images, and the model tells %d apart: see --num-classes", *counts)
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     loader = create_loader(

@@ -16,16 +16,25 @@ from pimm.models.torch_names import is_batch_counter, torch_names
 
 TABLE = Path(__file__).with_suffix(".txt")
 _CLASSIFIERS = ("classifier", "_fc")
+_STEMS = ("conv_stem.weight", "_conv_stem.weight")
 
 
 def fingerprint(shapes):
-    """A digest of the shapes in ``{name: shape}``, whatever the names, the number of classes, and who transposed."""
+    """A digest of the shapes in ``{name: shape}``: one for all numbers of classes and of channels of the image.
+
+    The names do not matter otherwise, nor who transposed.
+    """
     counted = sorted(
-        sorted(shape)
+        sorted([shape[0], 3, *shape[2:]] if name in _STEMS else shape)
         for name, shape in shapes.items()
         if name.rpartition(".")[0] not in _CLASSIFIERS and not is_batch_counter(name)
     )
     return hashlib.sha256(str(counted).encode()).hexdigest()[:16]
+
+
+def image_channels(shapes):
+    """How many channels images have for the model with the shapes of ``{name: shape}``, as its stem says: else 3."""
+    return next((shapes[name][1] for name in _STEMS if len(shapes.get(name, ())) == 4), 3)
 
 
 def models_with(shapes):
