@@ -217,6 +217,11 @@ def retrain(cfg: Config) -> dict[str, float]:
     write_config(cfg, run.folder)
     enable_mixup(trainer.epoch)
     evaluated = trainer.fit()
+    if evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0):
+        log.info(
+            "the moving average, %.2f%%, lags behind the net itself, %.2f%%, which NET.EMA.USE=False tests",
+            evaluated["prec1"], evaluated["prec1_without_ema"],
+        )  # fmt: skip
     folder = shlex.quote(str(run.folder))
     log.info("the net is tested by: python tools/test.py --cfg %s/config.yaml RESUME_PATH=%s", folder, folder)
     run.close()

@@ -137,7 +137,8 @@ def loader_calls(monkeypatch):
 def test_auto_augmentation_and_mixup_are_for_retraining(job, acts, loader_calls, data, tmp_path):
     augmentation = ["AUGMENTATION.AA=rand-m5", "AUGMENTATION.MIXUP=0.2", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=2"]
     with pytest.raises(Stop):
-        getattr(jobs, job)(settings(data, tmp_path, *TINY, *augmentation, "DATASET.NUM_CLASSES=2"))
+        net = [ARCH if acts else "NET.INPUT_ARCH=None"]
+        getattr(jobs, job)(settings(data, tmp_path, *TINY, *augmentation, *net, "DATASET.NUM_CLASSES=2"))
     training, validation = loader_calls
     assert training["auto_augment"] == ("rand-m5" if acts else None)
     assert (training["collate_fn"] is not None) == acts
@@ -196,7 +197,8 @@ def test_the_same_probes_are_evaluated_after_every_epoch(data, tmp_path, monkeyp
 
     monkeypatch.setattr(MobileSuperNet, "forward", recorded)
     options = [*TINY, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.PROBES=3", "SUPERNET.POOL_SIZE=1", "EPOCHS=2", "LR=0.01"]
-    cfg = settings(data, tmp_path, *options, "SUPERNET.SELECT_BATCHES=1", "DATASET.NUM_CLASSES=2")
+    options += ["SUPERNET.SELECT_BATCHES=1", "DATASET.NUM_CLASSES=2", "NET.INPUT_ARCH=None"]
+    cfg = settings(data, tmp_path, *options)
     found = jobs.search(cfg)
     assert len(set(asked[:3])) == 3
     assert asked[3:6] == asked[:3]

@@ -113,6 +113,8 @@ def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched,
     assert cli.retrain(["--cfg", path, "EPOCHS=2", "WORKERS=0"]) == 0
     run = searched.parent / "search_retrain"
     rows = rows_of(run / "summary.csv")
+    lags = float(rows[1]["eval_prec1_without_ema"]) > float(rows[1]["eval_prec1"])
+    assert ("which NET.EMA.USE=False tests" in (run / "log.txt").read_text()) == lags
     metrics = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}"]))
     assert metrics["prec1"] == pytest.approx(float(rows[1]["eval_prec1"]))
     assert metrics["loss"] == pytest.approx(float(rows[1]["eval_loss"]))

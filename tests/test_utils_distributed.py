@@ -94,7 +94,7 @@ if r == 1:
     shooter.join()  # while the other waits, and has signals too
 barrier()
 shooter.join()
-result["interrupted"] = len(signals) > 50
+result["interrupted"] = len(signals) > 5
 barrier()
 with open(f"{sys.argv[1]}/{r}.json", "w") as file:
     json.dump(result, file)
