@@ -16,7 +16,7 @@ from .space import SKIP, Arch, SearchSpace
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
-DRAWS_A_PATH = 64  # that is wanted, to choose it from
+DRAWS_A_PATH = 64  # draws to choose from, for each path that is wanted
 GRID = 8192  # steps from the cheapest to the dearest path
 
 

@@ -430,6 +430,14 @@ def test_a_net_for_images_of_one_channel(tmp_path, capsys):
         np.testing.assert_array_equal(found[name], value.numpy(), err_msg=name)
 
 
+@pytest.mark.parametrize("shape", [(), (16,), (0, 0, 0, 0), (16, 3, 3)])
+def test_a_stem_of_any_shape_is_no_surprise(shape, tmp_path, capsys):
+    path = tmp_path / "net.pdparams"
+    save_arrays(path, {"conv_stem.weight": np.zeros(shape, "float32")})
+    assert main([str(path), str(tmp_path / "net.pth.tar"), "--to-torch"]) == 2
+    assert "its weights are of no net that is known here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "options", "says"),
     [

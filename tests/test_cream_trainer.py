@@ -114,7 +114,7 @@ def test_settings_of_batch_norm_and_head_reach_both_nets():
 
 
 class Stop(Exception):
-    pass
+    """Ends a job once it has made its loaders."""
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def fingerprint(shapes):
     The names do not matter otherwise, nor who transposed.
     """
     counted = sorted(
-        sorted([shape[0], 3, *shape[2:]] if name in _STEMS else shape)
+        sorted([shape[0], 3, *shape[2:]] if _is_stem(name, shape) else shape)
         for name, shape in shapes.items()
         if name.rpartition(".")[0] not in _CLASSIFIERS and not is_batch_counter(name)
     )
@@ -34,7 +34,12 @@ def fingerprint(shapes):
 
 def image_channels(shapes):
     """How many channels images have for the model with the shapes of ``{name: shape}``, as its stem says: else 3."""
-    return next((shapes[name][1] for name in _STEMS if len(shapes.get(name, ())) == 4), 3)
+    return next((shape[1] for name, shape in shapes.items() if _is_stem(name, shape)), 3)
+
+
+def _is_stem(name, shape):
+    """A file that is not trusted may call anything a stem."""
+    return name in _STEMS and len(shape) == 4
 
 
 def models_with(shapes):
