@@ -14,10 +14,10 @@ test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 demo: $(INSTALLED)
-	@$(VENV)/bin/python -m cream.demo
+	@$(VENV)/bin/python tools/demo.py
 
 demo-spos: $(INSTALLED)
-	@$(VENV)/bin/python -m cream.demo spos
+	@$(VENV)/bin/python tools/demo.py spos
 
 $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \

@@ -5,7 +5,7 @@ Runs from a clone that is not installed; needs no PyTorch.
 
 import sys
 
-from cream.convert import main
+from cream.convert.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,9 +17,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from cream.child import CHILD_NETS  # noqa: E402
-from cream.convert import from_torch  # noqa: E402
-from cream.mobile import ChildNet  # noqa: E402
+from cream.convert.convert import from_torch  # noqa: E402
+from cream.mobile.nets import ChildNet  # noqa: E402
+from cream.mobile.published import CHILD_NETS  # noqa: E402
 from pimm.models.torch_names import torch_names  # noqa: E402
 
 

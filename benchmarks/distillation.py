@@ -18,11 +18,13 @@ import paddle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cream.board import PrioritizedBoard
 from cream.flops import cost_tables
-from cream.mobile import MobileSuperNet, fit_to_flops, mobile_space
-from cream.sampler import Sampler
-from cream.steps import CreamStep, Update
+from cream.mobile.depths import fit_to_flops
+from cream.mobile.nets import MobileSuperNet
+from cream.mobile.space import mobile_space
+from cream.train.board import PrioritizedBoard
+from cream.train.sampler import Sampler
+from cream.train.steps import CreamStep, Update
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer_v2

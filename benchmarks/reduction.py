@@ -18,8 +18,10 @@ import paddle
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cream.flops import cost_tables
-from cream.mobile import MobileSuperNet, fit_to_flops, mobile_space
-from cream.sampler import Sampler
+from cream.mobile.depths import fit_to_flops
+from cream.mobile.nets import MobileSuperNet
+from cream.mobile.space import mobile_space
+from cream.train.sampler import Sampler
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer_v2

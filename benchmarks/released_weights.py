@@ -19,7 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cream.convert import from_torch
+from cream.convert.convert import from_torch
 from pimm.data import resolve_data_config
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.transforms_factory import create_transform

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cream.config import load_config
-from cream.settings import Config
-from pimm.utils import cli
+from cream.config.load import load_config
+from cream.config.schema import Config
+from pimm import cli
 
 NNI_OPTIONS = (
     "The options of NNI's scripts are settings here: --imagenet-dir is DATA_DIR, --load-checkpoint "
@@ -19,19 +19,19 @@ NNI_OPTIONS = (
     "AUGMENTATION.SMOOTHING, --log-frequency LOG_INTERVAL, --seed SEED, --tb-dir SAVE_PATH."
 )
 
-GOES_ON = "the same command goes on from the last checkpoint, or begins anew where there is none"
+RESUME_HINT = "the same command goes on from the last checkpoint, or begins anew where there is none"
 
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
 
 
 def search(argv: Sequence[str] | None = None) -> int:
     """Searches an architecture (``cream-search``, ``tools/train.py``)."""
-    return _command("search", "Search a network with Cream.", argv, GOES_ON)
+    return _command("search", "Search a network with Cream.", argv, RESUME_HINT)
 
 
 def retrain(argv: Sequence[str] | None = None) -> int:
     """Trains one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
-    return _command("retrain", "Retrain the network that a search found, or a published one.", argv, GOES_ON)
+    return _command("retrain", "Retrain the network that a search found, or a published one.", argv, RESUME_HINT)
 
 
 def test(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def spos_supernet(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.supernet(cfg)
 
-    return cli.run(job, GOES_ON)
+    return cli.run(job, RESUME_HINT)
 
 
 def spos_search(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def spos_search(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.evolve(source, () if args.cfg else overrides, Path(args.output) if args.output else None)
 
-    return cli.run(job, GOES_ON)
+    return cli.run(job, RESUME_HINT)
 
 
 def spos_scratch(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +117,7 @@ def spos_scratch(argv: Sequence[str] | None = None) -> int:
         cli.use_cores()
         jobs.scratch(cfg, args.architecture)
 
-    return cli.run(job, GOES_ON)
+    return cli.run(job, RESUME_HINT)
 
 
 def _spos_settings(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
@@ -143,7 +143,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
         )
         args = parser.parse_intermixed_args(argv)
         cfg = load_config(args.cfg, args.overrides)
-        from cream.latency import measure_latency
+        from cream.selection.latency import measure_latency
 
         measured = measure_latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
         for net in measured.check:
@@ -178,7 +178,7 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         )
         folders, overrides, args = _parse_with_settings(parser, argv, "searches")
         recipe = load_config(args.cfg, overrides)
-        from cream import ranking
+        from cream.studies import ranking
 
         cli.use_cores()
         searches = [Path(folder) for folder in folders]
@@ -189,14 +189,14 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
 
-    return cli.run(job, GOES_ON)
+    return cli.run(job, RESUME_HINT)
 
 
 def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     """Makes a small image set out of a large one (``cream-sub-imagenet``, ``tools/generate_subImageNet.py``)."""
 
     def job() -> None:
-        from cream import subset
+        from cream.studies import subset
 
         parser = argparse.ArgumentParser(
             description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
@@ -268,7 +268,7 @@ def _parser(description: str, epilog: str | None = None) -> argparse.ArgumentPar
     return parser
 
 
-def _command(name: str, description: str, argv: Sequence[str] | None, goes_on: str = "") -> int:
+def _command(name: str, description: str, argv: Sequence[str] | None, resume_hint: str = "") -> int:
     def job() -> None:
         cfg = parse_args(description, argv)
         from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
@@ -276,4 +276,4 @@ def _command(name: str, description: str, argv: Sequence[str] | None, goes_on: s
         cli.use_cores()
         getattr(jobs, name)(cfg)
 
-    return cli.run(job, goes_on)
+    return cli.run(job, resume_hint)

@@ -11,17 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pimm.errors import ConfigError
-from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from pimm.models import load_checkpoint
-from pimm.optim import create_optimizer
-from pimm.scheduler import create_scheduler
-from pimm.utils import ModelEma, alone, is_main_process, latest_checkpoint
-
-from .architecture_file import read_architecture
-from .build import (
+from cream.build.build import (
     SearchNet,
-    agreed,
+    check_same_checkpoint,
     check_same_classes,
     checkpoint_to_resume,
     child_net,
@@ -42,15 +34,23 @@ from .build import (
     weights_to_test,
     write_config,
 )
-from .checks import check_named_net, check_search, check_supernet
-from .choice import choose, limits_of
-from .evaluate import evaluate, mode
-from .evolution_search import evolve_paths, given_supernet, supernet_of_search
-from .runlog import RunLog, log
-from .selection import Candidate
-from .settings import Config
-from .steps import ClassifyStep, SinglePathStep, Update
-from .trainer import Trainer
+from cream.build.checks import check_named_net, check_search, check_supernet
+from cream.config.schema import Config
+from cream.selection.architecture_file import read_architecture
+from cream.selection.candidates import Candidate
+from cream.selection.choose import choose, limits_of
+from cream.selection.evolve import evolve_paths, given_supernet, supernet_of_search
+from cream.train.evaluation import evaluate
+from cream.train.runlog import RunLog, log
+from cream.train.steps import ClassifyStep, SinglePathStep, Update
+from cream.train.trainer import Trainer
+from pimm.engine.evaluation import train_mode
+from pimm.errors import ConfigError
+from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from pimm.models import load_checkpoint
+from pimm.optim import create_optimizer
+from pimm.scheduler import create_scheduler
+from pimm.utils import ModelEma, is_main_process, latest_checkpoint, single_process
 
 
 def search(cfg: Config) -> Candidate:
@@ -96,9 +96,9 @@ def train_supernet(cfg: Config) -> tuple[RunLog, SearchNet, SinglePathStep, int]
 
     def evaluate_probes(epoch: int) -> dict[str, float]:
         """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
-        with mode(net, training=False):
+        with train_mode(net, training=False):
             found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
-            run.record(epoch, probes=[{"arch": arch, **one} for arch, one in zip(probes, found)], **step.course())
+            run.record(epoch, probes=[{"arch": arch, **one} for arch, one in zip(probes, found)], **step.log_state())
             board_prec1 = math.nan
             if step.board:
                 best = step.board.entries[0].arch
@@ -107,7 +107,7 @@ def train_supernet(cfg: Config) -> tuple[RunLog, SearchNet, SinglePathStep, int]
         return {**means, "board_prec1": board_prec1}
 
     trainer = Trainer(step, train_loader, evaluate_probes, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
+    trainer.resume_or_start(check_same_checkpoint(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     trainer.fit()
     return run, searched, step, epochs
@@ -156,7 +156,7 @@ def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | 
     output = output or folder / "evolution"
     make_folder(output)
     run = RunLog(output, exclusive=True)
-    with alone():
+    with single_process():
         searched, weights = given_supernet(cfg) if given else supernet_of_search(folder, overrides)
     found = evolve_paths(cfg, searched, weights, run)
     run.close()
@@ -203,7 +203,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     def evaluate_nets(epoch: int) -> dict[str, float]:
         """The moving average if there is one, and the net itself beside it."""
         enable_mixup(epoch + 1)
-        with mode(net, training=False):
+        with train_mode(net, training=False):
             evaluated = evaluate(net, val_loader)
         if ema is not None:
             own = {f"{name}_without_ema": value for name, value in evaluated.items()}
@@ -213,7 +213,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
     if cfg.SCHED != "sgd" and 0 < cfg.EPOCHS <= cfg.WARMUP_EPOCHS:
         log.warning("EPOCHS=%d are all warm-up: WARMUP_EPOCHS=%d should be fewer", cfg.EPOCHS, cfg.WARMUP_EPOCHS)
-    trainer.resume_or_start(agreed(checkpoint_to_resume(cfg, run.folder), run.folder))
+    trainer.resume_or_start(check_same_checkpoint(checkpoint_to_resume(cfg, run.folder), run.folder))
     write_config(cfg, run.folder)
     enable_mixup(trainer.epoch)
     evaluated = trainer.fit()

@@ -17,6 +17,14 @@ Arch = tuple[tuple[int, ...], ...]
 SKIP = -1  # in place of a choice: leave the block out; only where a block keeps its input's shape
 
 
+@dataclass(frozen=True)
+class ChildSpec:
+    """A net found by search and the image size, in pixels, that it was found for."""
+
+    arch: Arch
+    resolution: int
+
+
 def parse_arch(value: str | Sequence[Sequence[int]]) -> Arch:
     """Reads an architecture from lists of lists or their text, ``[[0], [3, 1], [0]]``.
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from paddle import Tensor, nn
 
-from .flops import CONVOLUTION_RULES
-from .space import SKIP, Arch, SearchSpace
+from cream.counting import CONVOLUTION_RULES
+from cream.space import SKIP, Arch, SearchSpace
 
 
 class Choices(nn.LayerList):
@@ -21,7 +21,7 @@ class Choices(nn.LayerList):
         """The block whose weights the choice runs through."""
         return self[choice]
 
-    def alone(self, choice: int) -> nn.Layer:
+    def standalone(self, choice: int) -> nn.Layer:
         """A block that computes what the choice does and has no more weights than it takes."""
         return self[choice]
 

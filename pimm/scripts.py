@@ -11,6 +11,7 @@ from pathlib import Path
 import paddle
 import yaml
 
+from pimm.cli import at_least, use_cores
 from pimm.data import create_dataset, create_loader
 from pimm.data.readers import READERS
 from pimm.errors import ConfigError
@@ -27,7 +28,6 @@ from pimm.utils import (
     write_text,
 )
 from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
-from pimm.utils.cli import at_least, use_cores
 
 _logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pimm.cli import at_least, share
 from pimm.utils import ParseKwargs
-from pimm.utils.cli import at_least, share
 
 
 def add_optimizer_options(parser):

@@ -7,9 +7,9 @@ from pathlib import Path
 import paddle.nn.functional as F
 from paddle import nn
 
+from pimm.cli import run
 from pimm.layers import BatchNorm2d
 from pimm.models import register_model
-from pimm.utils.cli import run
 
 
 def load_script(path):

@@ -6,9 +6,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from cream.config import load_config
+from cream.config.load import load_config
 from cream.jobs import search
-from cream.runlog import RunLog
+from cream.train.runlog import RunLog
 
 CLASSES = ("dark", "grey", "light")
 SPACE = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from cream.config import load_config
+from cream.config.load import load_config
 from cream.jobs import search
-from cream.steps import CreamStep
+from cream.train.steps import CreamStep
 from pimm.utils import rank
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pimm.cli import Parser, run
 from pimm.errors import CheckpointError, ConfigError
-from pimm.utils import average_checkpoints, natural_key, save_arrays, setup_default_logging
+from pimm.models import average_checkpoints
+from pimm.utils import natural_key, save_arrays, setup_default_logging
 from pimm.utils.checkpoint import EMA, read_manifest
-from pimm.utils.cli import Parser, run
 
 _logger = logging.getLogger("average")
 

@@ -19,6 +19,7 @@ import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
 import paddle
 from paddle.nn import functional as F
 
+from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
 from pimm.data.imagenet import imagenet_classes
@@ -40,7 +41,6 @@ from pimm.scripts import (
     write_rows,
 )
 from pimm.utils import all_reduce_sum, barrier, is_primary
-from pimm.utils.cli import Parser, at_least, run
 
 _logger = logging.getLogger("inference")
 

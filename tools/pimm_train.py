@@ -22,7 +22,10 @@ import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
 # isort: split
 import paddle
 
+from pimm import preemption
+from pimm.cli import Parser, at_least, run, share
 from pimm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, resolve_data_config
+from pimm.engine import evaluate
 from pimm.errors import CheckpointError, ConfigError, TrainingError
 from pimm.layers import convert_sync_batchnorm
 from pimm.loss import create_classification_loss
@@ -53,11 +56,9 @@ from pimm.utils import (
     barrier,
     broadcast_parameters,
     distribute_bn,
-    evaluate,
     gather_bn,
     get_outdir,
     is_primary,
-    preemption,
     random_seed,
     scatter_bn,
     trim_summary,
@@ -65,9 +66,8 @@ from pimm.utils import (
     write_text,
 )
 from pimm.utils.checkpoint import list_checkpoints
-from pimm.utils.cli import Parser, at_least, run, share
 
-GOES_ON = "--resume with the folder of the training goes on from its last checkpoint, if there is one"
+RESUME_HINT = "--resume with the folder of the training goes on from its last checkpoint, if there is one"
 
 _logger = logging.getLogger("train")
 
@@ -556,4 +556,4 @@ class Training:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, GOES_ON))
+    sys.exit(run(main, RESUME_HINT))

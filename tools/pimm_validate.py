@@ -14,7 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pimm import list_models
+from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
+from pimm.engine import evaluate
 from pimm.errors import ConfigError
 from pimm.models import load_checkpoint
 from pimm.scripts import (
@@ -30,9 +32,8 @@ from pimm.scripts import (
     with_progress,
     write_rows,
 )
-from pimm.utils import check_batch_size_retry, decay_batch_step, evaluate, is_primary
+from pimm.utils import check_batch_size_retry, decay_batch_step, is_primary
 from pimm.utils.checkpoint import MANIFEST, list_checkpoints
-from pimm.utils.cli import Parser, at_least, run
 
 _logger = logging.getLogger("validate")
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pimm.utils.cli import run
+from pimm.cli import run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the report of a finished search again.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the search's SAVE_PATH/MODEL")
     folder = parser.parse_args().folder
-    from cream.report import REPORT, write_report  # imports Paddle and matplotlib, which --help need not wait for
+    from cream.report.report import (  # imports Paddle and matplotlib, which --help need not wait for
+        REPORT,
+        write_report,
+    )
 
     write_report(folder)
     print(folder / REPORT)

@@ -3,9 +3,9 @@
 ``docs/api.md`` has a supernet in 25 lines and a search in ten; nothing is written where no folder is named.
 """
 
-from .evolution import SPOSEvolution
-from .mutator import CreamSupernetTrainingMutator, SPOSSupernetTrainingMutator
-from .trainer import CreamSupernetTrainer, SPOSSupernetTrainer
+from cream.nni.evolution import SPOSEvolution
+from cream.nni.mutator import CreamSupernetTrainingMutator, SPOSSupernetTrainingMutator
+from cream.nni.trainer import CreamSupernetTrainer, SPOSSupernetTrainer
 
 __all__ = [
     "CreamSupernetTrainer",

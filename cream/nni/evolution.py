@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from cream.nni.loop import Batches
+from cream.nni.paths import Cost, Found, checked, path_cost, path_parameters
+from cream.selection.candidates import Candidate, score
+from cream.selection.evolution import best_paths, evolve
+from cream.selection.evolve import read_state
+from cream.space import Arch, format_arch
+from cream.supernet import SuperNet
 from pimm.utils import is_main_process, write_text
-
-from ..evolution import best_paths, evolve
-from ..evolution_search import read_state
-from ..selection import Candidate, score
-from ..space import Arch, format_arch
-from ..supernet import SuperNet
-from .loop import Batches
-from .paths import Cost, Found, checked, path_cost, path_parameters
 
 
 class SPOSEvolution(Found):

@@ -13,17 +13,17 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer.lr import LRScheduler, ReduceOnPlateau
 
+from cream.nni.mutator import SPOSSupernetTrainingMutator
+from cream.space import Arch
+from cream.supernet import SuperNet
+from cream.train.evaluation import evaluate
+from cream.train.runlog import RunLog, log
+from cream.train.steps import SinglePathStep, Update
+from cream.train.trainer import Trainer
 from pimm.data.loader import Loader, PrefetchLoader
+from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError, DataError
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
-
-from ..evaluate import evaluate, mode
-from ..runlog import RunLog, log
-from ..space import Arch
-from ..steps import SinglePathStep, Update
-from ..supernet import SuperNet
-from ..trainer import Trainer
-from .mutator import SPOSSupernetTrainingMutator
 
 # Arguments of NNI's that something else decides here.
 DECIDED_ELSEWHERE = {
@@ -205,7 +205,7 @@ class SupernetTrainer:
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
         """Loss and accuracies of one path on the validation images, with the supernet's batch-norm statistics."""
-        with mode(self.model, training=False):
+        with train_mode(self.model, training=False):
             return evaluate(partial(self.model, arch=arch), self.valid_loader)
 
 

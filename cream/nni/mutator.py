@@ -7,14 +7,13 @@ from typing import Callable
 
 import numpy as np
 
+from cream.flops import CostTable
+from cream.nni.paths import Cost, check_numbers, checked
+from cream.space import Arch, SearchSpace
+from cream.supernet import SuperNet
+from cream.train.board import PrioritizedBoard
+from cream.train.sampler import Sampler, choice_policy
 from pimm.errors import ConfigError
-
-from ..board import PrioritizedBoard
-from ..flops import CostTable
-from ..sampler import Sampler, weigher
-from ..space import Arch, SearchSpace
-from ..supernet import SuperNet
-from .paths import Cost, check_numbers, checked
 
 
 class Trials:
@@ -117,7 +116,7 @@ def path_sampler(
     """What draws paths in the range that is given, or any."""
     if (cost is None) != (low is None) or (low is None) != (high is None):
         raise ConfigError("flops_func, flops_lb and flops_ub go together: give all three or none of them")
-    probabilities = weigher(space, how, weights)
+    probabilities = choice_policy(space, how, weights)
     if cost is None:
         return Trials(space, lambda arch: 0.0, 0.0, 0.0, probabilities, bins=1, attempts=1)
     if isinstance(cost, CostTable):

@@ -9,13 +9,12 @@ from typing import Callable
 
 import numpy as np
 
+from cream.flops import CostTable, cost_tables
+from cream.selection.candidates import Candidate
+from cream.space import Arch, SearchSpace
+from cream.supernet import SuperNet
 from pimm.errors import ConfigError, TrainingError
 from pimm.utils import is_main_process, write_text
-
-from ..flops import CostTable, cost_tables
-from ..selection import Candidate
-from ..space import Arch, SearchSpace
-from ..supernet import SuperNet
 
 Cost = Callable[[Arch], float]
 

@@ -11,21 +11,21 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from cream.nni.loop import Batches, SupernetTrainer
+from cream.nni.mutator import CreamSupernetTrainingMutator, SPOSSupernetTrainingMutator
+from cream.nni.paths import Cost, Found, check_numbers, checked, given_costs, path_cost, path_parameters
+from cream.selection.candidates import score
+from cream.space import Arch
+from cream.supernet import SuperNet
+from cream.train.board import PrioritizedBoard
+from cream.train.evaluation import evaluate
+from cream.train.meta import MetaMatching
+from cream.train.steps import CreamStep, SinglePathStep
+from cream.train.trainer import Averages
+from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d
 from pimm.optim.param_groups import group_list
-
-from ..board import PrioritizedBoard
-from ..evaluate import evaluate, mode
-from ..meta import MetaMatching
-from ..selection import score
-from ..space import Arch
-from ..steps import CreamStep, SinglePathStep
-from ..supernet import SuperNet
-from ..trainer import Averages
-from .loop import Batches, SupernetTrainer
-from .mutator import CreamSupernetTrainingMutator, SPOSSupernetTrainingMutator
-from .paths import Cost, Found, check_numbers, checked, given_costs, path_cost, path_parameters
 
 
 class SPOSSupernetTrainer(SupernetTrainer):
@@ -60,7 +60,7 @@ class SPOSSupernetTrainer(SupernetTrainer):
             further.add(self.metrics(logits, labels), len(labels))
             return self.loss(logits, labels)
 
-        with mode(self.model, training=False):
+        with train_mode(self.model, training=False):
             found = evaluate(partial(self.model, arch=arch), self.valid_loader, loss_fn)
         return {**found, **further.read()}
 
@@ -168,7 +168,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         return {**super().validate(), "board_prec1": board_prec1}
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
-        with mode(self.model, training=False):
+        with train_mode(self.model, training=False):
             return evaluate(partial(self.model, arch=arch), self.valid_loader, self.val_loss)
 
 

@@ -7,8 +7,8 @@ from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpo
 from pimm.models.manipulate import model_parameters
 from pimm.models.mobilenetv3 import MobileNetV3
 from pimm.models.registry import is_model, list_models, model_entrypoint, register_model
-from pimm.models.state import load_state_dict_strictly
 from pimm.models.torch_names import from_torch_arrays, load_torch_arrays, torch_names
+from pimm.utils.state import load_state_dict_strictly
 
 __all__ = [
     "EfficientNet",

@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 
 from pimm.errors import CheckpointError
-from pimm.models.state import load_state_dict_strictly
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
 from pimm.utils.serialization import load_arrays
+from pimm.utils.state import load_state_dict_strictly
 
 _logger = logging.getLogger(__name__)
 

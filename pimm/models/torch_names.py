@@ -7,7 +7,7 @@ Three things differ: Paddle's Linear holds the transposed weight, running statis
 import numpy as np
 from paddle import nn
 
-from pimm.models.state import SHOWN, check_state, load_state_dict_strictly
+from pimm.utils.state import SHOWN, check_state, load_state_dict_strictly
 
 _RUNNING_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 _COUNTER = "num_batches_tracked"

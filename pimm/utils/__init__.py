@@ -1,7 +1,6 @@
 """Meters, averages of weights, checkpoints, logs, and several processes."""
 
 from pimm.utils.agc import adaptive_clip_grad
-from pimm.utils.average import average_checkpoints
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
 from pimm.utils.clip_grad import dispatch_clip_grad
@@ -11,7 +10,6 @@ from pimm.utils.distributed import (
     all_reduce_gradients,
     all_reduce_mean,
     all_reduce_sum,
-    alone,
     barrier,
     broadcast_parameters,
     broadcast_tensors,
@@ -26,10 +24,10 @@ from pimm.utils.distributed import (
     rank,
     reduce_tensor,
     scatter_bn,
+    single_process,
     world_info_from_env,
     world_size,
 )
-from pimm.utils.evaluation import evaluate
 from pimm.utils.log import FormatterNoInfo, setup_default_logging
 from pimm.utils.metrics import AverageMeter, accuracy
 from pimm.utils.misc import ParseKwargs, add_bool_arg, natural_key
@@ -56,9 +54,7 @@ __all__ = [
     "all_reduce_gradients",
     "all_reduce_mean",
     "all_reduce_sum",
-    "alone",
     "atomic_file",
-    "average_checkpoints",
     "barrier",
     "broadcast_parameters",
     "broadcast_tensors",
@@ -67,7 +63,6 @@ __all__ = [
     "decay_batch_step",
     "dispatch_clip_grad",
     "distribute_bn",
-    "evaluate",
     "file_sha256",
     "freeze",
     "gather_bn",
@@ -88,6 +83,7 @@ __all__ = [
     "save_arrays",
     "scatter_bn",
     "setup_default_logging",
+    "single_process",
     "trim_summary",
     "unfreeze",
     "unwrap_model",

@@ -21,7 +21,7 @@ _alone = False
 
 
 @contextlib.contextmanager
-def alone():
+def single_process():
     """Inside, this process is the only one there is: number 0 of 1, which waits for no other and asks none.
 
     For processes of one launch that have different things to do, such as nets of their own to train.

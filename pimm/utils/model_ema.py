@@ -12,6 +12,7 @@ from pimm.errors import CheckpointError, ConfigError
 from pimm.utils.checkpoint import EMA, read_checkpoint
 from pimm.utils.model import get_state_dict, unwrap_model
 from pimm.utils.serialization import load_arrays
+from pimm.utils.state import load_state_dict_strictly
 
 
 class ModelEma:
@@ -30,8 +31,6 @@ class ModelEma:
 
     def load(self, path):
         """Start from a saved average; CheckpointError if there is none or it is another net's."""
-        from pimm.models.helpers import load_state_dict_strictly  # pimm.models imports this package
-
         arrays = read_checkpoint(path).files.get(EMA) if Path(path).is_dir() else load_arrays(path)
         if arrays is None:
             raise CheckpointError(f"{path} holds no average: it was saved by a training without one")

@@ -1,0 +1,1 @@
+"""The settings of a job become nets, data, steps and plans."""

@@ -1,0 +1,142 @@
+"""What the operations of a supernet are, in words and numbers, told by its layers: for people and for reports."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from cream.flops import CostTable
+from cream.supernet import SuperNet
+from pimm.engine.evaluation import train_mode
+from pimm.layers import SqueezeExcite, frozen_batch_norm_statistics
+from pimm.utils import write_text
+
+OPERATIONS = "operations.json"
+SHORT_NAMES = {
+    "InvertedResidual": "MB",
+    "DepthwiseSeparableConv": "DS",
+    "EdgeResidual": "ER",
+    "ConvBnAct": "conv",
+    "ResidualUnit": "unit",
+    "ShuffleBlock": "shuffle",
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One choice: ``kernel`` is its largest, ``expansion`` the channels before that kernel by those of the input."""
+
+    name: str
+    kernel: int
+    expansion: float
+    mflops: float
+    mparams: float
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place for a block, which makes ``channels`` maps of ``size`` times ``size`` pixels."""
+
+    channels: int
+    size: int
+    may_skip: bool
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All that a supernet offers; the stem makes ``stem_channels`` maps of ``stem_size`` pixels of an image.
+
+    ``shared_mflops`` and ``shared_mparams`` are the costs of stem and head, which every path pays.
+    """
+
+    resolution: int
+    stem_channels: int
+    stem_size: int
+    shared_mflops: float
+    shared_mparams: float
+    stages: tuple[tuple[Position, ...], ...]
+
+
+def anatomy(net: SuperNet, resolution: int, tables: tuple[CostTable, CostTable]) -> Anatomy:
+    """Describes a supernet for images of ``resolution`` pixels; ``tables`` are its multiply-adds and parameters."""
+    mflops, mparams = tables
+    stages = []
+    with train_mode(net, training=False), paddle.no_grad(), frozen_batch_norm_statistics():
+        stem = x = net.stem(paddle.zeros([1, net.in_chans, resolution, resolution]))
+        for stage, skippable, stage_costs in zip(
+            net.blocks, net.space.keeps_shape, zip(mflops.choices, mparams.choices)
+        ):
+            positions = []
+            for choices, may_skip, costs in zip(stage, skippable, zip(*stage_costs)):
+                in_chs, x = x.shape[1], choices(x, 0)
+                blocks = [choices.standalone(choice) for choice in range(len(costs[0]))]
+                names = _distinct([_name(block, in_chs) for block in blocks])
+                operations = tuple(
+                    Operation(name, *_kernel_and_expansion(block, in_chs), *cost)
+                    for name, block, cost in zip(names, blocks, zip(*costs))
+                )
+                positions.append(Position(x.shape[1], x.shape[2], may_skip, operations))
+            stages.append(tuple(positions))
+    return Anatomy(resolution, stem.shape[1], stem.shape[2], mflops.fixed, mparams.fixed, tuple(stages))
+
+
+def write_anatomy(folder: Path, described: Anatomy) -> None:
+    """Writes ``operations.json``."""
+    write_text(folder / OPERATIONS, json.dumps(asdict(described), indent=1) + "\n")
+
+
+def read_anatomy(folder: Path) -> Anatomy:
+    """Reads what ``write_anatomy`` wrote."""
+    raw = json.loads((folder / OPERATIONS).read_text(encoding="utf-8"))
+    stages = tuple(
+        tuple(
+            Position(**{**place, "operations": tuple(Operation(**one) for one in place["operations"])})
+            for place in stage
+        )
+        for stage in raw["stages"]
+    )
+    return Anatomy(**{**raw, "stages": stages})
+
+
+def _convolutions(block: nn.Layer) -> list[nn.Layer]:
+    return [layer for layer in block.sublayers(include_self=True) if isinstance(layer, nn.Conv2D)]
+
+
+def _kernel_and_expansion(block: nn.Layer, in_chs: int) -> tuple[int, float]:
+    convolutions = _convolutions(block)
+    kernel = max((layer.weight.shape[-1] for layer in convolutions), default=1)
+    widths = [layer._in_channels for layer in convolutions if layer.weight.shape[-1] == kernel]
+    return kernel, max(widths, default=in_chs) / in_chs
+
+
+def _name(block: nn.Layer, in_chs: int) -> str:
+    """As in ``MB 5x5 e6 d2 SE``: type, kernel, expansion and dilation but for 1, squeeze-and-excitation."""
+    kernel, expansion = _kernel_and_expansion(block, in_chs)
+    dilation = max((max(_pair(layer._dilation)) for layer in _convolutions(block)), default=1)
+    kind = type(block).__name__
+    gated = any(isinstance(layer, SqueezeExcite) for layer in block.sublayers())
+    parts = [
+        SHORT_NAMES.get(kind, kind),
+        f"{kernel}x{kernel}",
+        f"e{expansion:.2g}" if expansion != 1 else "",
+        f"d{dilation}" if dilation != 1 else "",
+        "SE" if gated else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _pair(value: int | Sequence[int]) -> Sequence[int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with their numbers where several are alike."""
+    counts = Counter(names)
+    return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(names)]

@@ -1,0 +1,1 @@
+"""Which path of a trained supernet becomes the net."""

@@ -1,0 +1,132 @@
+"""Evolution: better paths from the best ones by mutation and crossover, for any space and any way to score.
+
+Algorithm 1 of Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling
+(https://arxiv.org/abs/1904.00420).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Callable
+
+import numpy as np
+
+from cream.space import Arch, SearchSpace, format_arch, parse_arch
+from pimm.errors import ConfigError
+
+# Of each generation's paths, drawn for one that is new and legal, before fewer must do.
+CHILD_ATTEMPTS, RANDOM_ATTEMPTS = 10, 100
+
+Metrics = Mapping[str, float]  # with "prec1", which is to be high, and "mflops", which decides between equals
+
+
+def evolve(
+    space: SearchSpace,
+    score: Callable[[Sequence[Arch]], Iterable[Metrics]],
+    legal: Callable[[Arch], bool],
+    rng: np.random.Generator,
+    *,
+    population: int = 50,
+    top: int = 10,
+    crossover: int = 25,
+    mutation: int = 25,
+    mutation_probability: float = 0.1,
+    generations: int = 20,
+    sample: Callable[[np.random.Generator], Arch] | None = None,
+    state: dict | None = None,
+    save: Callable[[dict], None] = lambda state: None,
+) -> dict:
+    """Generations of ``population`` new legal paths each, and how each of them scored; returns the final state.
+
+    The first generation is drawn by ``sample``, evenly by default. Every further one has ``mutation`` mutants and
+    ``crossover`` crosses of the ``top`` best paths of all before it, and drawn ones to fill up; where few legal paths
+    are left it is smaller. ``score`` takes the paths of a generation and yields their metrics in turn.
+
+    The state is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ...}``.
+    ``save`` is called with it after every path, and an evolution that is given such a ``state`` goes on to the same
+    end. Raises ConfigError where no legal path is found at all, and for numbers that do not go together.
+    """
+    check_numbers(population, top, crossover, mutation)
+    state = state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}
+    rng.bit_generator.state = state["rng"]
+    draw = functools.partial(sample or (lambda rng: space.decode(space.sample(rng)[0])), rng)
+
+    def next_generation() -> list[Arch]:
+        generation = Generation(legal, state["scores"])
+        parents = best_paths(state)[:top]
+        if parents:
+            mutate = functools.partial(space.mutate, rng=rng, probability=mutation_probability)
+            generation.add(lambda: mutate(_pick(parents, rng)), mutation, CHILD_ATTEMPTS)
+            generation.add(
+                lambda: space.crossover(_pick(parents, rng), _pick(parents, rng), rng), crossover, CHILD_ATTEMPTS
+            )
+        generation.add(draw, population - len(generation.archs), RANDOM_ATTEMPTS)
+        return generation.archs
+
+    while True:
+        waiting = unscored(state)
+        for arch, metrics in zip(waiting, score(waiting)):
+            state["scores"][format_arch(arch)] = dict(metrics)
+            save(state)
+        archs = next_generation() if len(state["generations"]) < generations else []
+        if not archs:  # or no other path is found
+            break
+        state["generations"].append([[list(stage) for stage in arch] for arch in archs])
+        state["rng"] = rng.bit_generator.state
+    if not state["scores"]:
+        raise ConfigError("no path that keeps all limits was found: widen them")
+    return state
+
+
+def check_numbers(population: int, top: int, crossover: int, mutation: int) -> None:
+    """Raises ConfigError for numbers that do not make an evolution."""
+    if not 1 <= top <= population:
+        raise ConfigError(f"EVOLUTION.TOP is {top}; must be from 1 to EVOLUTION.POPULATION, which is {population}")
+    if min(crossover, mutation) < 0 or crossover + mutation > population:
+        raise ConfigError(
+            f"EVOLUTION.CROSSOVER={crossover} and EVOLUTION.MUTATION={mutation} must be at least 0, and together at "
+            f"most EVOLUTION.POPULATION={population}"
+        )
+
+
+class Generation:
+    """The paths of a generation to be: legal, and neither among the ``known`` ones nor twice."""
+
+    def __init__(self, legal: Callable[[Arch], bool], known: Iterable[str]):
+        self.legal, self.known = legal, {parse_arch(text) for text in known}
+        self.archs: list[Arch] = []
+
+    def add(self, draw: Callable[[], Arch], wanted: int, attempts: int) -> None:
+        """Adds ``wanted`` of the paths that ``draw`` makes, or as many as turn up in so many attempts for each."""
+        end = len(self.archs) + wanted
+        for _ in range(attempts * wanted):
+            if len(self.archs) == end:
+                return
+            arch = draw()
+            if arch not in self.known and self.legal(arch):
+                self.known.add(arch)
+                self.archs.append(arch)
+
+
+def _pick(archs: Sequence[Arch], rng: np.random.Generator) -> Arch:
+    return archs[rng.integers(len(archs))]
+
+
+def unscored(state: Mapping) -> list[Arch]:
+    """The paths of the last generation that wait for their score."""
+    latest = [parse_arch(arch) for arch in state["generations"][-1]] if state["generations"] else []
+    return [arch for arch in latest if format_arch(arch) not in state["scores"]]
+
+
+def best_paths(state: Mapping, generation: int | None = None) -> list[Arch]:
+    """All scored paths up to a generation, the last by default, best first; of equals the cheaper, then the earlier."""
+    met = state["generations"] if generation is None else state["generations"][: generation + 1]
+    archs = [parse_arch(arch) for members in met for arch in members]
+    scores = state["scores"]
+    scored = [arch for arch in archs if format_arch(arch) in scores]
+    return sorted(scored, key=lambda arch: _rank(scores[format_arch(arch)]))
+
+
+def _rank(metrics: Metrics) -> tuple[float, float]:
+    return -metrics["prec1"], metrics["mflops"]

@@ -1,0 +1,183 @@
+"""Milliseconds of every choice in a supernet, measured where the found net shall run, so that a path's are a sum."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from cream.build.build import SearchNet, child_net, retrain_config_for, search_net, start_processes
+from cream.config.schema import Config
+from cream.flops import CostTable
+from cream.space import format_arch
+from cream.supernet import SuperNet
+from cream.train.runlog import RunLog
+from pimm.engine.evaluation import train_mode
+from pimm.errors import ConfigError
+from pimm.utils import single_process, write_text
+
+WARM_UP = 5
+
+Run = tuple[Callable[[Tensor], Tensor], Tensor]  # a layer, and what it is run on
+
+
+@dataclass(frozen=True)
+class Latency:
+    """``choices[stage][position][operation]`` and ``fixed``, the shared part, in ms for a batch; and of what.
+
+    ``mflops``, listed as ``choices``, tell the operations of one space from those of another. ``check`` lists whole
+    nets, with the sum and what was measured.
+    """
+
+    choices: list[list[list[float]]]
+    mflops: list[list[list[float]]]
+    fixed: float
+    resolution: int
+    batch_size: int
+    device: str
+    machine: str
+    threads: int
+    paddle: str
+    repeats: int
+    check: list[dict]
+
+    @property
+    def deviation(self) -> float:
+        """By how much, on average, whole nets differ from their sums, as a share of what was measured."""
+        return float(np.mean([abs(net["predicted_ms"] / net["measured_ms"] - 1) for net in self.check]))
+
+    def costs_for(self, searched: SearchNet) -> CostTable:
+        """The table of a search; ConfigError if it was measured for another space or image size."""
+        counts = tuple(tuple(len(costs) for costs in stage) for stage in self.choices)
+        own, size = searched.space.choices, searched.resolution
+        if counts != own or self.resolution != size or _rounded(self.mflops) != _rounded(searched.mflops.choices):
+            raise ConfigError(
+                f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for {_described(self.mflops)}; "
+                f"the search has {size} pixels and {_described(searched.mflops.choices)}: measure again "
+                "(tools/latency.py)"
+            )
+        return CostTable(self.choices, self.fixed, searched.space)
+
+    def __str__(self) -> str:
+        return f"{self.batch_size} images on {self.device} of {self.machine} with {self.threads} threads"
+
+
+def _rounded(costs: list[list[list[float]]]) -> list[list[list[float]]]:
+    return [[[round(cost, 6) for cost in position] for position in stage] for stage in costs]
+
+
+def _described(mflops: list[list[list[float]]]) -> str:
+    total = sum(cost for stage in mflops for position in stage for cost in position)
+    operations = sum(len(position) for stage in mflops for position in stage)
+    return f"{[len(stage) for stage in mflops]} positions with {operations} operations of {total:.6g} MFLOPs together"
+
+
+def read_latency(path: Path) -> Latency:
+    """What ``measure_latency`` wrote to ``path``; ConfigError for any other file."""
+    try:
+        return Latency(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no table of latencies, which tools/latency.py writes: {error}") from None
+
+
+def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, nets: int = 5) -> Latency:
+    """Measures the supernet that ``cfg`` describes on this machine, and whole nets as a check; writes ``path``.
+
+    Images are ``DATASET.BATCH_SIZE`` at a time, at the search's size. Each number is the median of ``repeats``.
+    """
+    with single_process():
+        run = RunLog()
+        start_processes(cfg)
+        searched = search_net(cfg)
+        batch = paddle.rand([cfg.DATASET.BATCH_SIZE, searched.net.in_chans, *[searched.resolution] * 2])
+        archs = searched.sampler.spread(np.random.default_rng(0), nets)
+        whole = [child_net(retrain_config_for(cfg, cfg, arch, searched.resolution))[1] for arch in archs]
+        table, measured = choice_latency(searched.net, whole, batch, repeats)
+        latency = Latency(
+            choices=table.choices,
+            mflops=searched.mflops.choices,
+            fixed=table.fixed,
+            resolution=searched.resolution,
+            batch_size=cfg.DATASET.BATCH_SIZE,
+            device=device_name(),
+            machine=f"{platform.node()} {platform.machine()}",
+            threads=threads,
+            paddle=paddle.__version__,
+            repeats=repeats,
+            check=[
+                {"arch": format_arch(arch), "predicted_ms": table(arch), "measured_ms": taken}
+                for arch, taken in zip(archs, measured)
+            ],
+        )
+        write_text(path, json.dumps(asdict(latency), indent=1) + "\n")
+        run.close()
+    return latency
+
+
+@paddle.no_grad()
+def choice_latency(
+    net: SuperNet, whole: Sequence[nn.Layer], batch: Tensor, repeats: int
+) -> tuple[CostTable, list[float]]:
+    """Milliseconds of each choice for the batch, with stem and head as the fixed part; and of whole nets.
+
+    Positions that are built alike and meet images of one size are measured once.
+    """
+    runs: list[Run] = [(net.stem, batch)]
+    places: list[list[range]] = []  # of the runs of each position
+    known: dict[tuple, tuple[range, Tensor]] = {}
+    with train_mode(net, training=False):
+        x = net.stem(batch)
+        for stage, counts in zip(net.blocks, net.space.choices):
+            places.append([])
+            for position, count in zip(stage, counts):
+                key = (repr(position), tuple(x.shape))
+                if key not in known:
+                    blocks = [position.standalone(choice) for choice in range(count)]
+                    known[key] = range(len(runs), len(runs) + count), blocks[0](x)
+                    runs += [(block, x) for block in blocks]
+                place, x = known[key]
+                places[-1].append(place)
+        head = len(runs)
+        runs += [(net.head, x), *((child, batch) for child in whole)]
+        for layer, _ in runs:
+            if isinstance(layer, nn.Layer):
+                layer.eval()
+        times = milliseconds(runs, repeats)
+    choices = [[[times[i] for i in place] for place in stage] for stage in places]
+    return CostTable(choices, times[0] + times[head]), times[head + 1 :]
+
+
+def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
+    """Median time of each layer on its input after a warm-up; a GPU is waited for.
+
+    They take turns, so that a busy moment of the machine falls on all, and each meets caches that others have filled,
+    as it will inside a net.
+    """
+    times = np.empty([WARM_UP + repeats, len(runs)])
+    for turn in times:
+        for i, (layer, x) in enumerate(runs):
+            started = time.perf_counter()
+            layer(x)
+            wait_for_device()
+            turn[i] = time.perf_counter() - started
+    return (1e3 * np.median(times[WARM_UP:], axis=0)).tolist()
+
+
+def wait_for_device() -> None:
+    """Until all that was launched has run; a CPU does not run ahead."""
+    if paddle.get_device() != "cpu":
+        paddle.device.synchronize()
+
+
+def device_name() -> str:
+    """The device in words."""
+    device = paddle.get_device()
+    return f"{device} {paddle.device.cuda.get_device_name()}" if device.startswith("gpu") else device

@@ -1,0 +1,1 @@
+"""Experiments around a search: rank correlation, and small image sets."""

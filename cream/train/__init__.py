@@ -1,0 +1,1 @@
+"""What a training of a supernet consists of: steps, board, matching network, sampler."""

@@ -1,0 +1,114 @@
+"""The prioritized board: the best paths that training has met, which teach the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from cream.space import SKIP, Arch, SearchSpace, parse_arch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path on the board.
+
+    ``prec1`` is its accuracy in percent on the batch it was met with; ``images`` [slice, 3, H, W] are the first of
+    that batch and ``features`` [slice, num_classes] the path's own class probabilities for them.
+    """
+
+    arch: Arch
+    prec1: float
+    mflops: float
+    images: Tensor
+    features: Tensor
+
+    @property
+    def priority(self) -> tuple[float, float]:
+        """Sort key: the more accurate path first, of equals the cheaper one."""
+        return (-self.prec1, self.mflops)
+
+
+class PrioritizedBoard:
+    """At most ``size`` distinct paths, best first (Cream, section 3.1).
+
+    A full board takes a path that is more accurate than its last, or as accurate and cheaper. With ``acc_gap`` it is
+    the official code's rule: more accurate and cheaper, or more accurate by more than so many points.
+    """
+
+    def __init__(self, size: int, acc_gap: float | None = None):
+        self.size, self.acc_gap = size, acc_gap
+        self.entries: list[Entry] = []
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def accepts(self, prec1: float, mflops: float) -> bool:
+        """Whether a path of this accuracy and cost would find a place."""
+        if len(self) < self.size:
+            return True
+        last = self.entries[-1]
+        if self.acc_gap is None:
+            return (-prec1, mflops) < last.priority
+        return prec1 > last.prec1 + (0 if mflops < last.mflops else self.acc_gap)
+
+    def add(self, entry: Entry) -> None:
+        """Puts a path in its place; of a path met twice only the better meeting stays."""
+        best_of_each: dict[Arch, Entry] = {}
+        for candidate in sorted([*self.entries, entry], key=lambda item: item.priority):
+            best_of_each.setdefault(candidate.arch, candidate)
+        self.entries = list(best_of_each.values())[: self.size]
+        self._batch = None
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """All images [entries * slice, 3, H, W] and all features [entries, slice, num_classes], best entry first."""
+        if self._batch is None:
+            images = paddle.concat([entry.images for entry in self.entries])
+            self._batch = images, paddle.stack([entry.features for entry in self.entries])
+        return self._batch
+
+    def choice_frequency(self, space: SearchSpace) -> np.ndarray | None:
+        """Share of each of a space's choices among the searched blocks of a full board [num_choices].
+
+        None before it is full. Positions without these choices, such as those of a fixed stage, do not count, and
+        left-out blocks only where the space draws them.
+        """
+        if len(self) < self.size:
+            return None
+        kept = space.weighed
+        choices = np.concatenate([space.encode(entry.arch)[kept] for entry in self.entries])
+        skips = [] if space.num_choices == space.num_operations else [np.sum(choices == SKIP)]
+        counts = np.append(np.bincount(choices[choices != SKIP], minlength=space.num_operations), skips)
+        return counts / counts.sum() if counts[: space.num_operations].any() else None
+
+    def state_dict(self) -> dict:
+        """Everything on the board, as numpy arrays and plain values."""
+        return {
+            "entries": [
+                {
+                    "arch": [list(stage) for stage in entry.arch],
+                    "prec1": entry.prec1,
+                    "mflops": entry.mflops,
+                    "images": entry.images.numpy(),
+                    "features": entry.features.numpy(),
+                }
+                for entry in self.entries
+            ]
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restores what ``state_dict`` gave."""
+        self._batch = None
+        self.entries = [
+            Entry(
+                parse_arch(entry["arch"]),
+                entry["prec1"],
+                entry["mflops"],
+                paddle.to_tensor(entry["images"]),
+                paddle.to_tensor(entry["features"]),
+            )
+            for entry in state["entries"]
+        ]

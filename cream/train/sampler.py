@@ -1,0 +1,178 @@
+"""Drawing the path of the next training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Callable
+
+import numpy as np
+
+from cream.flops import CostTable
+from cream.space import SKIP, Arch, SearchSpace
+from cream.train.board import PrioritizedBoard
+from pimm.errors import ConfigError
+
+BATCH = 64  # paths drawn at once
+ATTEMPTS = 500
+DRAWS_A_PATH = 64  # draws to choose from, for each path that is wanted
+GRID = 8192  # steps from the cheapest to the dearest path
+
+
+class BoundedDraws:
+    """Draws rows of independent choices, given that their costs sum up to between ``low`` and ``high``.
+
+    ``costs`` and ``weights`` list, for each position, what its options cost and how likely they are. Costs are
+    rounded down to a grid, on which dynamic programming from the last position to the first gives the probability of
+    ending in the range from every sum so far; each choice is then drawn by where it leads. What rounding lets through
+    is turned away by its exact cost, so that the distribution is exactly the one that turning away alone would give.
+    """
+
+    def __init__(self, costs: Sequence[np.ndarray], weights: Sequence[np.ndarray], low: float, high: float):
+        self.costs, self.weights, self.low, self.high = costs, weights, low, high
+        cheapest = sum(cost.min() for cost in costs)
+        width = (sum(cost.max() for cost in costs) - cheapest) / GRID or 1.0
+        self.steps = [((cost - cost.min()) / width).astype(np.int64) for cost in costs]
+        size = sum(steps.max() for steps in self.steps) + 1
+        # A sum of rounded costs lies below the exact one by less than one step a position.
+        first, last = np.clip([(low - cheapest) / width - len(costs), (high - cheapest) / width], -1, size)
+        ends = np.zeros(size)
+        ends[max(math.ceil(first), 0) : math.floor(last) + 1] = 1.0
+        self.chances = [ends]
+        for steps, weight in zip(reversed(self.steps), reversed(weights)):
+            sums = np.zeros(size)
+            for step, share in zip(steps, weight):
+                sums[: size - step] += share * self.chances[0][step:]
+            self.chances.insert(0, sums)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a path may lie in the range; False is certain."""
+        return bool(self.chances[0][0] > 0)
+
+    def __call__(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Of n paths drawn on the grid those that lie in the range, as indices of options [at most n, positions]."""
+        reached, total = np.zeros(n, np.int64), np.zeros(n)
+        columns = []
+        for steps, weight, cost, chances in zip(self.steps, self.weights, self.costs, self.chances[1:]):
+            shares = np.cumsum(weight * chances[reached[:, None] + steps], axis=1)  # [n, options]
+            drawn = (rng.random((n, 1)) * shares[:, -1:] >= shares).sum(axis=1)
+            reached, total = reached + steps[drawn], total + cost[drawn]
+            columns.append(drawn)
+        return np.stack(columns, axis=1)[(total >= self.low) & (total <= self.high)]
+
+
+def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
+    """Weights of the choices as probabilities; raises ConfigError when there are not ``num_choices`` of them."""
+    if len(weights) != num_choices:
+        raise ConfigError(f"SUPERNET.PRE_PROB has {len(weights)} entries; the space offers {num_choices} choices")
+    weights = np.asarray(weights, np.float64)
+    return weights / weights.sum()
+
+
+def choice_policy(
+    space: SearchSpace, how: str, weights: Sequence[float] | None
+) -> Callable[[PrioritizedBoard | None], np.ndarray | None]:
+    """The probabilities of the choices, None where all are alike, by what a board holds; ``how`` as in `Sampler`."""
+    given = normalise(weights, space.num_choices) if how == "pre_prob" else None
+    policies = {
+        "even": lambda board: None,
+        "pre_prob": lambda board: given,
+        "teacher": lambda board: board.choice_frequency(space) if board is not None else None,
+    }
+    if how not in policies:
+        raise ConfigError(f"operations cannot be drawn by {how!r}; must be {', '.join(policies)}")
+    return policies[how]
+
+
+class Sampler:
+    """Draws paths whose cost lies in [``minimum``, ``maximum``] MFLOPs.
+
+    ``how`` weighs the operations: ``even``, ``pre_prob`` (by ``weights``) or ``teacher`` (by how often the full board
+    holds each; evenly before it is full). Each path is drawn from one of ``bins`` equal parts of the range, picked
+    evenly, as SPOS's authors do: else costs that many paths have would crowd out the others. Raises ConfigError when
+    the space has no path of such a cost.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        flops: CostTable,
+        minimum: float,
+        maximum: float,
+        how: str = "even",
+        weights: Sequence[float] | None = None,
+        bins: int = 1,
+    ):
+        self.space, self.flops = space, flops
+        self.minimum, self.maximum = minimum, maximum
+        self.bins = bins
+        self.probabilities = choice_policy(space, how, weights)
+        self.costs = [
+            np.array([0.0 if option == SKIP else costs[option] for option in options])
+            for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
+        ]
+        self._draws: dict[tuple, BoundedDraws] = {}
+        self.edges = np.linspace(minimum, maximum, bins + 1)
+        self._check((minimum, maximum), "")
+        for part in zip(self.edges, self.edges[1:]):
+            self._check(part, f", one of SUPERNET.FLOPS_BINS={bins} parts of the range")
+
+    def _check(self, limits: tuple[float, float], part: str) -> None:
+        """Raises ConfigError where no path lies between them, which ``part`` describes."""
+        if not self._bounded(self.probabilities(None), *limits).possible:
+            low, high = limits
+            raise ConfigError(
+                f"no path costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and FLOPS_MAXIMUM={high:.10g} MFLOPs{part}: "
+                f"this space reaches from {self.flops.least:.1f} to {self.flops.most:.1f}; move or widen the range"
+            )
+
+    def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
+        """One path; without a ``board`` the policy ``teacher`` draws evenly."""
+        low, high = self._bin(rng)
+        draws = self._bounded(self.probabilities(board), low, high)
+        if not draws.possible:  # by what a full board holds
+            draws = self._bounded(self.probabilities(None), low, high)
+        for _ in range(ATTEMPTS if draws.possible else 0):
+            for row in draws(rng, BATCH):
+                arch = self.space.decode(options[index] for options, index in zip(self.space.options, row))
+                if low <= self.flops(arch) <= high:  # not only up to rounding
+                    return arch
+        part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
+        raise ConfigError(
+            f"none of {ATTEMPTS * BATCH} sampled paths costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and "
+            f"FLOPS_MAXIMUM={high:.10g} MFLOPs{part} (this space reaches from {self.flops.least:.1f} to "
+            f"{self.flops.most:.1f}): widen the range"
+        )
+
+    def _bounded(self, probabilities: np.ndarray | None, low: float, high: float) -> BoundedDraws:
+        """The draws of this distribution in this range, made anew when the distribution is another one."""
+        drawn_by = None if probabilities is None else probabilities.tobytes()
+        self._draws = {key: draws for key, draws in self._draws.items() if key[0] == drawn_by}
+        key = drawn_by, low, high
+        if key not in self._draws:
+            weights, slack = self.space.distribution(probabilities), 1e-9 * self.flops.most
+            bounds = low - self.flops.fixed - slack, high - self.flops.fixed + slack
+            self._draws[key] = BoundedDraws(self.costs, weights, *bounds)
+        return self._draws[key]
+
+    def _bin(self, rng: np.random.Generator) -> tuple[float, float]:
+        """The part of the range that the next path is drawn from."""
+        if self.bins == 1:
+            return self.minimum, self.maximum
+        index = rng.integers(self.bins)
+        return self.edges[index], self.edges[index + 1]
+
+    def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
+        """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first.
+
+        Fewer where not as many are drawn.
+        """
+        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_A_PATH * n)))
+        costs = [self.flops(arch) for arch in left]
+        picked = []
+        for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
+            nearest = min(left, key=lambda arch, target=target: abs(self.flops(arch) - target))
+            left.remove(nearest)
+            picked.append(nearest)
+        return sorted(picked, key=self.flops)

@@ -1,0 +1,47 @@
+"""How good a classifier is, exact over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from pimm.data.tta import reduce_tta
+from pimm.errors import DataError
+from pimm.utils.distributed import all_reduce_sum, barrier
+
+
+@contextmanager
+def train_mode(net: nn.Layer, training: bool) -> Iterator[None]:
+    """Runs the net in training or evaluation mode and puts it back afterwards."""
+    before = net.training
+    net.train() if training else net.eval()
+    try:
+        yield
+    finally:
+        net.train() if before else net.eval()
+
+
+@paddle.no_grad()
+def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
+    """The mean of ``loss_fn``, and the percentages of images whose class is first, and among the first five.
+
+    ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. ``tta`` is that of the
+    loader, and ``loss_fn`` gives the mean over a batch. Returns ``{"loss", "top1", "top5"}``: counts are summed over
+    all processes, so each image counts once as long as each is in one process's loader. DataError if there is none.
+    """
+    totals = paddle.zeros([4], "float64")  # loss, first, first five, images
+    for images, labels in loader:
+        logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
+        loss = loss_fn(logits, labels) * len(labels)
+        ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
+        counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.full([], len(labels), "float64")]
+        totals += paddle.stack([count.astype("float64") for count in counts])
+    barrier()
+    loss, first, first_five, n = all_reduce_sum(totals).tolist()
+    if n == 0:
+        raise DataError("there are no images to evaluate on")
+    return {"loss": loss / n, "top1": 100.0 * first / n, "top5": 100.0 * first_five / n}

@@ -1,0 +1,48 @@
+"""The mean of several checkpoints' weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.models.helpers import load_state_dict
+from pimm.utils.state import check_state
+
+_BFLOAT16_BITS = np.dtype("uint16")  # as Paddle's files store them
+
+
+def average_checkpoints(paths, use_ema=False):
+    """Mean weights ``{name: array}`` of checkpoint folders or ``.pdparams`` files (arXiv 1803.05407).
+
+    Sums are taken in float64, results are float32 or the wider type of the weights; whole numbers are the last
+    checkpoint's. ``use_ema`` takes the averaged weights of each. One checkpoint is in memory at a time. ConfigError
+    without a path; CheckpointError for one that is damaged, and for one of another net, by path and first difference.
+    """
+    if not paths:
+        raise ConfigError("there is no checkpoint to average")
+    sums, shapes, dtypes = {}, None, {}
+    for path in paths:
+        arrays = {name: _as_numbers(array) for name, array in load_state_dict(path, use_ema).items()}
+        shapes = shapes or {name: array.shape for name, array in arrays.items()}
+        check_state(shapes, {name: array.shape for name, array in arrays.items()}, str(path))
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.floating):
+                _require_finite(array, name, path)
+                sums[name] = sums.get(name, 0.0) + array.astype(np.float64)
+                dtypes[name] = np.promote_types(array.dtype, np.float32)
+            else:
+                sums[name] = array
+    return {
+        name: (value / len(paths)).astype(dtypes[name]) if name in dtypes else value for name, value in sums.items()
+    }
+
+
+def _as_numbers(array):
+    if array.dtype == _BFLOAT16_BITS:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def _require_finite(array, name, path):
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path}: {name} is not finite, and would spoil the mean")

@@ -1,0 +1,287 @@
+"""The final choice: what limits it, which images decide it, and what it leaves behind."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from paths import ROOT
+
+from cream import cli
+from cream.build.build import search_net
+from cream.build.held_out import hold_out
+from cream.config.load import load_config
+from cream.flops import CostTable
+from cream.jobs import retrain, select
+from cream.jobs import test as evaluate_net
+from cream.selection.candidates import Candidate, Constraint, best_inside, complaints
+from cream.space import parse_arch
+from cream.train.trainer import Trainer
+from pimm.errors import ConfigError
+from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint
+
+FLOPS = CostTable([[[1.0, 3.0], [2.0, 6.0]]], 10.0)  # paths cost 13, 15, 17 and 19
+PARAMS = CostTable([[[4.0, 1.0], [4.0, 1.0]]], 0.0)  # and 8, 5, 5 and 2
+ARCHS = [((0, 0),), ((1, 0),), ((0, 1),), ((1, 1),)]
+
+
+def flops_limit(least, most):
+    return Constraint("MFLOPs", FLOPS, least, most, ("FLOPS_MINIMUM", "FLOPS_MAXIMUM"))
+
+
+def params_limit(most):
+    return Constraint("million parameters", PARAMS, 0.0, most, ("", "PARAMS_MAXIMUM"))
+
+
+def candidates():
+    """The path of index i has accuracy 90 - i: the best come first."""
+    return [Candidate(arch, 90 - i, 99, 1.0, FLOPS(arch), PARAMS(arch)) for i, arch in enumerate(ARCHS)]
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("limits", "chosen"),
+    [
+        ([flops_limit(0, 600)], 0),
+        ([flops_limit(14, 600)], 1),
+        ([flops_limit(13, 13)], 0),  # the bounds themselves are inside
+        ([flops_limit(0, 600), params_limit(5)], 1),
+        ([flops_limit(16, 600), params_limit(5)], 2),
+        ([flops_limit(0, 600), params_limit(2)], 3),
+    ],
+)
+def test_the_best_inside_all_limits_is_chosen(limits, chosen):
+    assert best_inside(candidates(), limits).arch == ARCHS[chosen]
+
+
+def test_without_one_inside_the_limits_and_the_nearest_are_named():
+    limits = [flops_limit(0, 14), params_limit(5)]
+    # The first misses the parameters by 60%; the second the FLOPs by 7%: it is the nearest.
+    with pytest.raises(ConfigError) as raised:
+        best_inside(candidates(), limits)
+    words = "none of 4 candidates keeps FLOPS_MAXIMUM=14 MFLOPs, PARAMS_MAXIMUM=5 million parameters; the nearest, "
+    assert words + "[[1, 0]], has 15 MFLOPs above FLOPS_MAXIMUM=14: choose again" in str(raised.value)
+
+
+def test_every_broken_limit_is_told():
+    told = complaints(ARCHS[2], [flops_limit(0, 14), params_limit(4.5)])
+    assert told == "17 MFLOPs above FLOPS_MAXIMUM=14; 5 million parameters above PARAMS_MAXIMUM=4.5"
+    assert complaints(ARCHS[0], [flops_limit(14, 20)]) == "13 MFLOPs below FLOPS_MINIMUM=14"
+
+
+def test_a_limit_that_no_path_keeps_is_refused_at_once():
+    with pytest.raises(ConfigError, match=r"keeps PARAMS_MAXIMUM=1.5 million parameters: they cost from 2 to 8"):
+        params_limit(1.5)
+
+
+# Held-out images
+
+
+@pytest.mark.parametrize(
+    ("sizes", "amount", "counts"),
+    [
+        ([8, 8, 8], 6, [2, 2, 2]),
+        ([8, 8, 8], 0.25, [2, 2, 2]),
+        ([8, 8, 8], 7, [3, 2, 2]),
+        ([30, 10, 5], 0.2, [6, 2, 1]),
+        ([30, 10, 5], 10, [7, 2, 1]),
+    ],
+)
+def test_held_out_images_are_in_proportion_to_the_classes(sizes, amount, counts):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    train, held = hold_out(labels, amount, seed=3)
+    assert np.bincount(labels[held]).tolist() == counts
+    assert sorted([*train, *held]) == list(range(len(labels)))  # none twice, none lost
+
+
+def test_held_out_images_are_drawn_by_seed():
+    labels = np.repeat(np.arange(3), 50)
+    first, again, other = (hold_out(labels, 30, seed)[1].tolist() for seed in (3, 3, 4))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("amount", [24, 0.99, 0.01])
+def test_no_class_is_held_out_as_a_whole_and_some_image_must_be(amount):
+    with pytest.raises(ConfigError, match=r"of 24 training images in 3 classes; must be at least one, and leave"):
+        hold_out(np.repeat(np.arange(3), 8), amount, seed=0)
+
+
+# A whole search
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_images(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory):
+    return tiny.run_search(data, tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(autouse=True)
+def without_report():
+    with tiny.without_report():
+        yield
+
+
+@pytest.fixture
+def finished(searched, tmp_path):
+    """A copy of the finished search, to choose again in."""
+    return shutil.copytree(searched, tmp_path / "search")
+
+
+def test_the_weights_of_the_choice_test_as_it_was_scored(searched):
+    chosen = json.loads((searched / "architecture.json").read_text())
+    assert chosen["scored_on"] == "validation images"
+    best, *others = rows(searched / "candidates.csv")
+    assert chosen["prec1"] == float(best["prec1"]) >= max(float(row["prec1"]) for row in others)
+    weights = f"RESUME_PATH={searched / 'architecture.pdparams'}"
+    cfg = load_config(searched / "retrain.yaml", ["WORKERS=0", "DATASET.CROP_PCT=1.0", "NET.EMA.USE=False", weights])
+    metrics = evaluate_net(cfg)
+    assert metrics["loss"] == pytest.approx(chosen["loss"], rel=1e-5)
+    assert metrics["prec1"] == pytest.approx(chosen["prec1"])
+
+
+def test_a_retraining_may_start_from_the_supernets_weights(searched, tmp_path):
+    weights = f"NET.INITIAL_WEIGHTS={searched / 'architecture.pdparams'}"
+    place = (f"SAVE_PATH={tmp_path}", "MODEL=net", "NET.DROPOUT_RATE=0")
+    recipe = [*tiny.RECIPE, *place, "EPOCHS=1", "LR=1e-9", "SCHED=step", "WARMUP_EPOCHS=0", "WEIGHT_DECAY=0"]
+    retrain(load_config(searched / "retrain.yaml", [*recipe, weights]))
+    trained = read_checkpoint(latest_checkpoint(tmp_path / "net")).files["model.pdparams"]
+    inherited = load_arrays(searched / "architecture.pdparams")
+    assert trained.keys() == inherited.keys()
+    for name in (name for name in inherited if not name.endswith(("_mean", "_variance"))):
+        np.testing.assert_allclose(trained[name], inherited[name], atol=1e-6, err_msg=name)
+
+
+def test_choosing_again_takes_more_paths_and_new_limits_and_trains_nothing(finished):
+    before = (finished / "checkpoint-0" / "model.pdparams").read_bytes()
+    found = select(finished, ["SUPERNET.SELECT_RANDOM=40"])
+    everything = rows(finished / "candidates.csv")
+    assert len(everything) == 18  # the whole space
+    assert (finished / "checkpoint-0" / "model.pdparams").read_bytes() == before
+    costs = sorted(float(row["mparams"]) for row in everything)
+    assert cli.select([str(finished), "SUPERNET.SELECT_RANDOM=40", f"SUPERNET.PARAMS_MAXIMUM={costs[4]}"]) == 0
+    cheaper = json.loads((finished / "architecture.json").read_text())
+    assert cheaper["mparams"] <= costs[4]
+    inside = [row for row in everything if float(row["mparams"]) <= costs[4]]
+    assert cheaper["prec1"] == max(float(row["prec1"]) for row in inside) <= found.prec1
+    assert parse_arch(cheaper["arch"]) == load_config(finished / "retrain.yaml").NET.INPUT_ARCH
+
+
+def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, caplog):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    other = tmp_path / "more" / "small"
+    limit = f"SUPERNET.PARAMS_MAXIMUM={min(float(row['mparams']) for row in rows(finished / 'candidates.csv'))}"
+    assert cli.select([str(finished), "--output", str(other), "SUPERNET.SELECT_RANDOM=40", limit]) == 0
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+    assert len(rows(other / "candidates.csv")) == 1
+    recipe = load_config(other / "retrain.yaml", ["NET.EMA.USE=False", *tiny.RECIPE, "EPOCHS=1"])
+    assert recipe.MODEL == "search_small_retrain"
+    assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in caplog.messages
+    retrain(recipe)
+    run = Path(recipe.SAVE_PATH) / recipe.MODEL
+    command = caplog.messages[-1].removeprefix("the net is tested by: python tools/test.py ")
+    assert command == f"--cfg {run}/config.yaml RESUME_PATH={run}"
+    assert cli.test(command.split()) == 0
+
+
+def test_paths_outside_a_latency_limit_are_listed_with_the_reason(data, tmp_path):
+    # In this table only the first position's operation costs time: 1 ms or 5 ms, and 2 ms are shared.
+    mflops = search_net(tiny.settings(data, tmp_path)).mflops.choices
+    table = {
+        "mflops": mflops,
+        "choices": [[[1.0, 5.0], [0.0, 0.0], [0.0, 0.0]]],
+        "fixed": 2.0,
+        "resolution": 16,
+        "batch_size": 1,
+    }
+    facts = {"device": "cpu", "machine": "m", "threads": 1, "paddle": "3", "repeats": 1, "check": []}
+    (tmp_path / "latency.json").write_text(json.dumps({**table, **facts}))
+    cream = ("SUPERNET.METHOD=cream", "SUPERNET.SLICE=2", "EPOCHS=2", "SUPERNET.META_STA_EPOCH=0")
+    limit = (f"SUPERNET.LATENCY_TABLE={tmp_path / 'latency.json'}", "SUPERNET.LATENCY_MAXIMUM=4")
+    folder = tiny.run_search(data, tmp_path, *cream, *limit, "SUPERNET.SELECT_RANDOM=6")
+    listed = rows(folder / "candidates.csv")
+    for row in listed:
+        slow = parse_arch(row["arch"])[0][0] == 1
+        assert float(row["latency_ms"]) == (7 if slow else 3)
+        assert row["outside"] == ("7 ms above SUPERNET.LATENCY_MAXIMUM=4" if slow else "")
+    assert {row["outside"] for row in listed} == {"", "7 ms above SUPERNET.LATENCY_MAXIMUM=4"}
+    assert json.loads((folder / "architecture.json").read_text())["latency_ms"] == 3
+
+
+def test_a_search_trains_without_what_it_holds_out_and_chooses_on_it(data, tmp_path, monkeypatch):
+    seen = []
+    plain = Trainer.train_epoch
+
+    def train_epoch(self):
+        seen.append(self.loader.dataset)
+        plain(self)
+
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
+    held_out = ("SUPERNET.SELECT_ON=held_out", "SUPERNET.HELD_OUT=6")
+    folder = tiny.run_search(data, tmp_path, *held_out)
+    assert len(seen[0]) == 18
+    assert json.loads((folder / "architecture.json").read_text())["scored_on"] == "6 held-out training images"
+    # Of six images each accuracy is a multiple of a sixth.
+    for row in rows(folder / "candidates.csv"):
+        assert (float(row["prec1"]) * 6 / 100) % 1 == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("LR=1", "LR was 0.05 in the search and cannot be 1.0"),
+        ("SEED=3", "SEED was 1 in the search and cannot be 3"),
+        ("SUPERNET.SELECT_ON=held_out", "the search trained on all training images"),
+        ("RETRAIN_CFG=none.yaml", "none.yaml"),
+        ("SUPERNET.PARAMS_MAXIMUM=1e-9", "no path of this space keeps SUPERNET.PARAMS_MAXIMUM=1e-09"),
+    ],
+)
+def test_a_choice_that_the_supernet_cannot_serve_is_refused(finished, override, says, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.suffix != ".txt" and path.is_file()}
+    assert cli.select([str(finished), override]) == 2
+    assert says in capsys.readouterr().err
+    if "PARAMS" not in override:  # then the candidates tell why
+        assert before == {name: (finished / name).read_bytes() for name in before}
+
+
+def test_a_choice_does_not_overwrite_a_trainings_settings(finished, tmp_path, capsys):
+    before = (finished / "config.yaml").read_bytes()
+    (tmp_path / "file").touch()
+    for output, says in {finished: "is the folder of a training", tmp_path / "file": "file: File exists"}.items():
+        assert cli.select([str(finished), "--output", str(output), "SUPERNET.FLOPS_MAXIMUM=300"]) == 2
+        assert says in capsys.readouterr().err
+    assert cli.spos_search([str(finished), "--output", str(finished)]) == 2
+    assert (finished / "config.yaml").read_bytes() == before
+
+
+def test_a_choice_in_an_unfinished_supernet_is_told(finished, caplog):
+    settings = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(settings.replace("EPOCHS: 1\n", "EPOCHS: 4\n"))
+    select(finished)
+    assert f"the supernet in {finished} is not ready: it has 1 of 4 epochs behind it" in caplog.messages
+
+
+def test_a_folder_without_a_search_is_told(tmp_path, capsys):
+    assert cli.select([str(tmp_path / "none")]) == 2
+    assert "holds no search; must be its SAVE_PATH/MODEL" in capsys.readouterr().err
+
+
+def test_scripts_in_tools_still_find_the_standard_librarys_select():
+    """tools/select.py has the name of a module that subprocess and asyncio import."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import select; print(callable(select.select))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")

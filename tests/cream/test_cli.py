@@ -1,0 +1,172 @@
+"""The command-line front: arguments, exit codes, one line for a user's mistake, and the end of all processes."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+from paths import ROOT
+
+from cream import cli
+from pimm import preemption
+from pimm.cli import run
+from pimm.errors import CheckpointError, ConfigError, DataError, TrainingError
+
+COMMANDS = {"train": "search", "retrain": "retrain", "test": "test"}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("LR: 0.5\n")
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Settings that each job was called with."""
+    calls = []
+    jobs = types.SimpleNamespace(
+        **{name: lambda cfg, name=name: calls.append((name, cfg)) for name in COMMANDS.values()}
+    )
+    monkeypatch.setitem(sys.modules, "cream.jobs", jobs)
+    monkeypatch.setattr("cream.jobs", jobs, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("name", COMMANDS.values())
+def test_command_runs_its_job_with_the_settings(name, settings, calls):
+    code = getattr(cli, name)(["--cfg", str(settings), "EPOCHS=3", "--local_rank", "1", "NET.EMA.DECAY=0.9"])
+    ((job, cfg),) = calls
+    assert (code, job, cfg.LR, cfg.EPOCHS, cfg.NET.EMA.DECAY) == (0, name, 0.5, 3, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ConfigError("LR is odd"), 2, "error: LR is odd\n"),
+        (DataError("broken"), 2, "error: broken\n"),
+        (CheckpointError("damaged"), 2, "error: damaged\n"),
+        (TrainingError("loss is nan"), 2, "error: loss is nan\n"),
+        (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
+        (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
+        (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted; it goes on\n"),
+        (preemption.Preempted("saved", saved=True), 0, "saved; it goes on\n"),
+        (preemption.Preempted(), 143, "ended by SIGTERM; it goes on\n"),
+    ],
+)
+def test_mistake_is_told_in_one_line(error, code, says, capsys):
+    def job():
+        raise error
+
+    assert run(job, "it goes on") == code
+    assert capsys.readouterr().err == says
+
+
+def test_sigterm_ends_a_job_once(capsys):
+    """The launcher sends it several times: what the first one ends is not broken off by the others."""
+    ended = []
+
+    def job():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append("well")
+
+    assert run(job) == 128 + signal.SIGTERM
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == ["well"]
+    assert capsys.readouterr().err == "ended by SIGTERM\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EBADF, "a bug")])
+def test_fault_of_the_program_keeps_its_traceback(error, capsys):
+    def job():
+        raise error
+
+    assert run(job) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+def run_tool(tool, folder, *args):
+    command = [sys.executable, ROOT / "tools" / f"{tool}.py", *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("tool", COMMANDS)
+def test_tool_runs_from_anywhere_without_installation(tool, tmp_path):
+    code, out, err = run_tool(tool, tmp_path, "--help")
+    assert (code, err) == (0, "")
+    assert f"usage: {tool}.py [-h] --cfg FILE [KEY=VALUE ...]" in out
+
+
+def test_tool_names_a_missing_file_and_an_unknown_key(tmp_path):
+    missing = run_tool("train", tmp_path, "--cfg", "missing.yaml")
+    assert missing == (2, "", "error: missing.yaml: No such file or directory\n")
+    (tmp_path / "settings.yaml").write_text("EPOCH: 3\n")
+    unknown = run_tool("train", tmp_path, "--cfg", "settings.yaml")
+    assert unknown == (2, "", "error: settings.yaml, line 1: unknown key EPOCH; did you mean EPOCHS?\n")
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_failure_of_one_process_ends_all_and_is_seen(failing, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import paddle.distributed as dist
+import paddle
+from pimm.cli import run
+from pimm.errors import DataError
+
+def job():
+    paddle.set_device("cpu")
+    dist.init_parallel_env()
+    if dist.get_rank() == {failing}:
+        raise DataError("broken image")
+    dist.all_reduce(paddle.ones([2]))
+
+sys.exit(run(job))
+"""
+    )
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log", script]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert ("error: broken image" if failing == 0 else "[rank 1] error: broken image") in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("given", "launched", "expected"),
+    [
+        ({}, False, lambda cores: cores),
+        ({"OMP_NUM_THREADS": "3,2"}, False, lambda cores: 3),
+        ({"OMP_NUM_THREADS": "1"}, False, lambda cores: 1),
+        ({}, True, lambda cores: max(1, cores // 2)),
+        ({"OMP_NUM_THREADS": "3"}, True, lambda cores: 3),
+    ],
+)
+def test_processes_share_the_cores_unless_told_otherwise(tmp_path, given, launched, expected):
+    script = tmp_path / "script.py"
+    script.write_text("from pimm.cli import use_cores\nprint('threads', use_cores())\n")
+    launch = (
+        ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)] if launched else []
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment.update(given, PYTHONPATH=str(ROOT))
+    command = [sys.executable, *launch, str(script)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path).stdout
+    if launched:
+        said = (tmp_path / "workerlog.1").read_text()
+    assert f"threads {expected(len(os.sched_getaffinity(0)))}\n" in said

@@ -1,0 +1,533 @@
+"""Files and folders of checkpoints: what goes in comes out, damage is told, strangers' code does not run."""
+
+import errno
+import functools
+import io
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paths import ROOT
+
+from pimm.errors import CheckpointError, ConfigError
+from pimm.optim import create_optimizer_v2, load_optimizer_state
+from pimm.utils import (
+    CheckpointSaver,
+    ModelEma,
+    latest_checkpoint,
+    load_arrays,
+    read_checkpoint,
+    save_arrays,
+    write_checkpoint,
+)
+from pimm.utils.checkpoint import link_checkpoint
+
+TREE = {
+    "float": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "sliced": np.arange(10)[::3],
+    "big endian": np.arange(3, dtype=">i4"),
+    "empty": np.zeros((0, 3)),
+    "number": np.array(7, np.uint8),
+    "scalar": np.float32(3.5),
+    "text": np.array(["ab", "c"]),
+    "bool": np.array([True, False]),
+    "complex": np.array([1 + 2j]),
+    "nested": {"list": [1, 2.5, None, True, "é", b"\x00", (2, "x", 3)], 5: {"rng": 2**100, "inf": float("inf")}},
+    "set": {1, 2},
+    "ordered": OrderedDict(b=1, a=[np.ones(2)]),
+}
+
+
+def assert_same(found, expected):
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, (list, tuple)):
+        assert type(found) is type(expected) and len(found) == len(expected)
+        for item, other in zip(found, expected):
+            assert_same(item, other)
+    elif isinstance(expected, (np.ndarray, np.generic)):
+        assert isinstance(found, np.ndarray) and found.dtype == expected.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected and type(found) is type(expected)
+
+
+def test_data_round_trip(tmp_path):
+    save_arrays(tmp_path / "a", TREE)
+    found = load_arrays(tmp_path / "a")
+    assert_same(found, TREE)
+    found["float"] += 1  # what is read can be written to
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_paddle_reads_ours_and_we_read_paddles(tmp_path):
+    net = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4))
+    expected = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    save_arrays(tmp_path / "ours.pdparams", net.state_dict())
+    theirs = paddle.load(str(tmp_path / "ours.pdparams"))
+    assert_same({name: tensor.numpy() for name, tensor in theirs.items()}, expected)
+    assert net.set_state_dict(theirs) == ([], [])
+    for protocol in (2, 3, 4):
+        paddle.save(net.state_dict(), str(tmp_path / "theirs.pdparams"), protocol=protocol)
+        assert_same(load_arrays(tmp_path / "theirs.pdparams"), expected)
+
+
+def test_paddles_optimizer_state_and_nested_tensors(tmp_path):
+    net = nn.Linear(2, 2)
+    optimizer = paddle.optimizer.Adam(paddle.optimizer.lr.StepDecay(0.1, 3), parameters=net.parameters())
+    net(paddle.ones([1, 2])).sum().backward()
+    optimizer.step()
+    paddle.save(optimizer.state_dict(), str(tmp_path / "a.pdopt"))
+    found = load_arrays(tmp_path / "a.pdopt")
+    assert found.pop("LR_Scheduler") == {"last_epoch": 0, "last_lr": 0.1}
+    expected = {name: value.numpy() for name, value in optimizer.state_dict().items() if name != "LR_Scheduler"}
+    assert_same(found, expected)
+    paddle.save({"a": [paddle.ones([2]), 3]}, str(tmp_path / "nested"))
+    assert_same(load_arrays(tmp_path / "nested"), {"a": [np.ones(2, np.float32), 3]})
+
+
+def test_bfloat16_is_kept_as_bits(tmp_path):
+    value = paddle.to_tensor([1.5, -2.25]).astype("bfloat16")
+    paddle.save({"x": value}, str(tmp_path / "theirs"))
+    save_arrays(tmp_path / "ours", {"x": value})
+    bits = np.array([0x3FC0, 0xC010], np.uint16)
+    assert_same(load_arrays(tmp_path / "theirs"), {"x": bits})
+    assert_same(load_arrays(tmp_path / "ours"), {"x": bits})
+    reread = paddle.load(str(tmp_path / "ours"))["x"]
+    assert reread.dtype == paddle.bfloat16 and reread.astype("float32").tolist() == [1.5, -2.25]
+
+
+@pytest.mark.parametrize("value", [object(), print, np.array([None]), bytearray(2), types.SimpleNamespace(a=1)])
+def test_what_cannot_be_stored_is_refused_and_the_old_file_stays(tmp_path, value):
+    save_arrays(tmp_path / "a", {"x": 1})
+    with pytest.raises(CheckpointError, match="cannot be stored"):
+        save_arrays(tmp_path / "a", {"deep": [{"y": value}]})
+    assert load_arrays(tmp_path / "a") == {"x": 1}
+    assert os.listdir(tmp_path) == ["a"]
+
+
+class Call:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def contains_itself():
+    value = []
+    value.append(value)
+    return value
+
+
+HOSTILE = {
+    "os.system": Call(os.system, "touch PWNED"),
+    "eval": Call(eval, "open('PWNED', 'w')"),
+    "getattr": Call(getattr, "x", "upper"),
+    "open": Call(open, "PWNED", "w"),
+    "bytearray": Call(bytearray, 10),
+    "object array": np.array([Call(os.system, "touch PWNED")], dtype=object),
+    "huge array": Call(np.empty, 10**15),
+    "layer": types.SimpleNamespace(x=1),
+    "partial": functools.partial(os.system, "touch PWNED"),
+    "contains itself": contains_itself(),
+    "structured array": np.zeros(2, [("a", "f4")]),
+    "date": np.array(["2020-01-01"], "M8[D]"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_strangers_code_does_not_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for protocol in (0, 2, 4, 5):
+        Path("file").write_bytes(pickle.dumps({"x": [HOSTILE[name]]}, protocol=protocol))
+        with pytest.raises(CheckpointError, match="file is damaged or not a file of arrays"):
+            load_arrays("file")
+    assert os.listdir() == ["file"]
+
+
+OPCODES = {
+    "a size beyond all memory": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "an array with less data than its shape": (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x05\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89U\x04abcdtb."
+    ),
+    "a dtype alone": b"\x80\x02cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R.",
+    "an array without data": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R.",
+    "state for a function": b"\x80\x02c_codecs\nencode\nN}U\x01aK\x01s\x86b.",
+    "state for a plain list": b"\x80\x02]}U\x01aK\x01sb.",
+    "a persistent reference": b"Pos\n.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "nothing": b"",
+    "text": b"hello",
+    "a zip": b"PK\x03\x04",
+    "a stop": b".",
+}
+
+
+@pytest.mark.parametrize("name", OPCODES)
+def test_broken_pickles_are_one_clear_error(tmp_path, name):
+    path = tmp_path / "broken"
+    path.write_bytes(OPCODES[name])
+    with pytest.raises(CheckpointError, match="broken is damaged or not a file of arrays"):
+        load_arrays(path)
+
+
+def test_claims_cost_no_memory(tmp_path):
+    (tmp_path / "memo").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")  # entry 2 ** 31 - 1 of the unpickler's memo
+    tracemalloc.start()
+    assert load_arrays(tmp_path / "memo") == []
+    (tmp_path / "bytes").write_bytes(b"\x80\x02B\xff\xff\xff\x7f" + bytes(1000))  # 2 ** 31 - 1 bytes
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_arrays(tmp_path / "bytes")
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_nested_beyond_measure(tmp_path):
+    (tmp_path / "deep").write_bytes(b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".")
+    with pytest.raises(CheckpointError, match="deep is damaged"):
+        load_arrays(tmp_path / "deep")
+    laughs = []
+    for _ in range(60):  # 2 ** 60 leaves if shared lists were not read once
+        laughs = [laughs, laughs]
+    (tmp_path / "laughs").write_bytes(pickle.dumps(laughs))
+    assert len(load_arrays(tmp_path / "laughs")) == 2
+
+
+def test_every_cut_and_most_flips_give_our_error_or_data(tmp_path):
+    """Without a manifest a flip inside the numbers passes; whatever happens, it is no other error."""
+    whole = io.BytesIO()
+    pickle.dump({"a": np.arange(4, dtype=np.float32), "b": [1, "two"]}, whole, protocol=4)
+    content = whole.getvalue()
+    path = tmp_path / "a"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_arrays(path)
+    refused = 0
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        try:
+            load_arrays(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > len(content) // 2
+
+
+def test_a_missing_file():
+    with pytest.raises(CheckpointError, match=r"cannot read nowhere\.pdparams: No such file"):
+        load_arrays("nowhere.pdparams")
+
+
+class FullDisk:
+    """``os.fsync`` of a disk that turns out to be full after ``calls`` files."""
+
+    def __init__(self, calls):
+        self.calls = calls
+        self.fsync = os.fsync
+
+    def __call__(self, descriptor):
+        self.calls -= 1
+        if self.calls < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.fsync(descriptor)
+
+
+FILES = {"model.pdparams": {"w": np.arange(1000.0)}, "state.pdstate": {"step": 3}}
+
+
+def write_three(folder):
+    for epoch in range(3):
+        write_checkpoint(folder / f"checkpoint-{epoch}", {**FILES, "state.pdstate": {"step": epoch}}, {"epoch": epoch})
+
+
+def test_checkpoint_round_trip(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint-3", {**FILES, "state.pdstate": TREE}, {"epoch": 3, "metric": 0.1})
+    found = read_checkpoint(tmp_path / "checkpoint-3")
+    assert found.manifest["epoch"] == 3 and found.manifest["metric"] == 0.1
+    assert_same(found.files, {**FILES, "state.pdstate": TREE})
+    write_checkpoint(tmp_path / "checkpoint-3", FILES, {"epoch": 3})
+    assert set(read_checkpoint(tmp_path / "checkpoint-3").files) == set(FILES)
+    assert os.listdir(tmp_path) == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize("calls", range(3))
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, calls):
+    write_three(tmp_path)
+    monkeypatch.setattr(os, "fsync", FullDisk(calls))
+    for epoch in (2, 3):
+        with pytest.raises(CheckpointError, match=r"No space left on device; earlier checkpoints are untouched"):
+            write_checkpoint(tmp_path / f"checkpoint-{epoch}", FILES, {"epoch": epoch})
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-0", "checkpoint-1", "checkpoint-2"]
+    assert read_checkpoint(latest_checkpoint(tmp_path)).files["state.pdstate"] == {"step": 2}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_write_that_fails_half_way(tmp_path, monkeypatch):
+    save_arrays(tmp_path / "a", {"x": 1})
+    real = open
+
+    def full(target, mode="r"):
+        return real("/dev/full" if mode == "wb" else target, mode)
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_arrays(tmp_path / "a", {"x": np.zeros(100000)})
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        write_checkpoint(tmp_path / "checkpoint-0", FILES, {})
+    monkeypatch.undo()
+    assert load_arrays(tmp_path / "a") == {"x": 1}
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, os.unlink])
+def test_damage_is_told_and_the_checkpoint_before_is_used(tmp_path, caplog, name, damage):
+    write_three(tmp_path)
+    damage(tmp_path / "checkpoint-2" / name)
+    with pytest.raises(CheckpointError, match=name):
+        read_checkpoint(tmp_path / "checkpoint-2")
+    with caplog.at_level(logging.WARNING):
+        assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert f"checkpoint-2/{name}" in caplog.text and "going back" in caplog.text
+
+
+def test_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pimm.utils.checkpoint.FORMAT", 99)
+    write_checkpoint(tmp_path / "checkpoint-0", FILES, {})
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="format 99; this version reads format 1"):
+        read_checkpoint(tmp_path / "checkpoint-0")
+
+
+def test_the_order_of_checkpoints(tmp_path):
+    assert latest_checkpoint(tmp_path / "nowhere") is None
+    for name in ("checkpoint-2", "recovery-3-500", "recovery-3-1000", "checkpoint-10", "recovery-2-9999", "run-a"):
+        write_checkpoint(tmp_path / name, FILES, {})
+    assert latest_checkpoint(tmp_path).name == "checkpoint-10"
+    assert latest_checkpoint(tmp_path, "recovery").name == "recovery-3-1000"
+    os.rename(tmp_path / "checkpoint-10", tmp_path / "elsewhere")
+    assert latest_checkpoint(tmp_path).name == "recovery-3-1000"
+
+
+def test_leftovers_of_a_kill(tmp_path):
+    write_three(tmp_path)
+    (tmp_path / ".tmp-checkpoint-3").mkdir()
+    (tmp_path / ".tmp-checkpoint-3" / "model.pdparams").write_bytes(b"half")
+    os.rename(tmp_path / "checkpoint-2", tmp_path / ".old-checkpoint-2")  # between the two renames of a replacement
+    write_checkpoint(tmp_path / ".old-checkpoint-1", FILES, {})  # after both
+    before = sorted(os.listdir(tmp_path))
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert sorted(os.listdir(tmp_path)) == before  # another process may be writing it
+    CheckpointSaver(checkpoint_dir=tmp_path)
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-0", "checkpoint-1", "checkpoint-2"]
+    assert read_checkpoint(tmp_path / "checkpoint-1").files["state.pdstate"] == {"step": 1}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_could_not_be_removed_once_does_not_end_a_training(tmp_path, monkeypatch, stays):
+    """As on NFS, whose folders stay while somebody has a file open."""
+    folder, old = tmp_path / "checkpoint-0", tmp_path / ".old-checkpoint-0"
+    for path in (folder, old):
+        write_checkpoint(path, FILES, {})
+    remove = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **more: None if stays and path == old else remove(path, **more))
+        write_checkpoint(folder, {"state.pdstate": {"step": 2}}, {})
+        write_checkpoint(folder, {"state.pdstate": {"step": 3}}, {})
+    assert read_checkpoint(folder).files == {"state.pdstate": {"step": 3}}
+    assert old.exists() == stays
+    CheckpointSaver(checkpoint_dir=tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
+WRITER = """
+import sys, itertools, numpy as np
+from pimm.utils import write_checkpoint
+for epoch in itertools.count():
+    write_checkpoint(f"{sys.argv[1]}/checkpoint-{epoch % 3}", {"model.pdparams": {"w": np.full(100000, epoch)}}, {})
+    print(epoch, flush=True)
+"""
+
+
+def test_killed_while_writing(tmp_path):
+    """At whatever moment: everything under a checkpoint's name is whole, and no older than what was reported."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    reported = [int(process.stdout.readline()) for _ in range(20)][-1]
+    process.send_signal(signal.SIGKILL)
+    reported = ([reported] + [int(line) for line in process.stdout.read().split()])[-1]
+    process.wait()
+    CheckpointSaver(checkpoint_dir=tmp_path)
+    found = {path.name: read_checkpoint(path).files["model.pdparams"]["w"] for path in tmp_path.iterdir()}
+    assert set(found) == {"checkpoint-0", "checkpoint-1", "checkpoint-2"}
+    assert all((value == value[0]).all() for value in found.values())
+    assert max(value[0] for value in found.values()) >= reported
+
+
+ARGS = types.SimpleNamespace(model="tiny", lr=0.1, folder=Path("data"))
+
+
+@pytest.fixture
+def training():
+    net = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4))
+    optimizer = create_optimizer_v2(net, "rmsproptf", lr=0.1)
+    net(paddle.ones([2, 3, 5, 5])).sum().backward()
+    optimizer.step()
+    return net, optimizer
+
+
+def save_epochs(saver, training, metrics, first=0):
+    return [saver.save_checkpoint(*training, ARGS, epoch, metric=metric) for epoch, metric in enumerate(metrics, first)]
+
+
+@pytest.mark.parametrize(
+    "decreasing, metrics, kept, best",
+    [
+        (False, [30.0, 10.0, 50.0, 40.0, 0.0], [2, 3, 4], (50.0, 2)),
+        (True, [3.0, 1.0, 5.0, 4.0, 2.0], [1, 4], (1.0, 1)),
+        (False, [None, None, None], [1, 2], (None, None)),
+        (False, [5.0, float("nan"), 6.0, None], [0, 2, 3], (6.0, 2)),
+    ],
+)
+def test_the_best_and_the_newest_are_kept(tmp_path, training, decreasing, metrics, kept, best):
+    saver = CheckpointSaver(checkpoint_dir=tmp_path, decreasing=decreasing, max_history=2)
+    results = save_epochs(saver, training, metrics)
+    folders = {f"checkpoint-{epoch}" for epoch in kept}
+    assert results[-1] == best
+    assert set(os.listdir(tmp_path)) == folders | ({"model_best"} if best[0] is not None else set())
+    assert {path.name for path, _ in saver.checkpoint_files} == folders
+    if best[0] is not None:
+        assert read_checkpoint(tmp_path / "model_best").manifest["epoch"] == best[1]
+
+
+def test_a_resumed_saver_goes_on_with_its_history(tmp_path, training):
+    save_epochs(CheckpointSaver(checkpoint_dir=tmp_path, max_history=2), training, [10.0, 30.0, 20.0])
+    saver = CheckpointSaver(checkpoint_dir=tmp_path, max_history=2)
+    assert (saver.best_metric, saver.best_epoch) == (30.0, 1)
+    assert save_epochs(saver, training, [25.0, 5.0], first=3)[-1] == (30.0, 1)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "checkpoint-3", "checkpoint-4", "model_best"]
+
+
+@pytest.mark.parametrize("linked", [None, 0])
+def test_a_kill_between_a_checkpoint_and_its_name_of_the_best_is_made_good(tmp_path, training, linked):
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    save_epochs(saver, training, [10.0, 30.0, 20.0])
+    shutil.rmtree(tmp_path / "model_best")
+    if linked is not None:
+        link_checkpoint(tmp_path / f"checkpoint-{linked}", tmp_path / "model_best")
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    assert (saver.best_metric, saver.best_epoch) == (30.0, 1)
+    assert read_checkpoint(tmp_path / "model_best").manifest["epoch"] == 1
+
+
+def test_a_saver_without_a_folder_tidies_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp-mine").mkdir()
+    CheckpointSaver()
+    assert (tmp_path / ".tmp-mine").is_dir()
+
+
+def test_what_a_checkpoint_holds(tmp_path, training):
+    net, optimizer = training
+    average = ModelEma(net)
+    rng = np.random.default_rng(5)
+    state = {"rng": rng.bit_generator.state, "board": [{"image": np.ones((3, 2, 2), np.uint8), "score": 1.5}]}
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    saver.save_checkpoint(net, optimizer, ARGS, 7, model_ema=average, metric=paddle.to_tensor(12.5), state=state)
+    found = read_checkpoint(latest_checkpoint(tmp_path))
+    assert found.manifest["arch"] == "tiny" and found.manifest["metric"] == 12.5
+    assert found.manifest["args"] == {"model": "tiny", "lr": 0.1, "folder": "data"}
+    assert_same(found.files["state.pdstate"], state)
+    assert_same(found.files["model.pdparams"], {name: value.numpy() for name, value in net.state_dict().items()})
+    assert_same(found.files["ema.pdema"], {name: value.numpy() for name, value in average.ema.state_dict().items()})
+    load_optimizer_state(optimizer, net, found.files["optimizer.pdopt"])
+
+
+def test_recovery_keeps_two(tmp_path, training):
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    assert saver.find_recovery() == ""
+    for epoch, batch in ((0, 90), (1, 9), (1, 100)):
+        saver.save_recovery(*training, ARGS, epoch, batch_idx=batch, state={"batch": batch})
+    assert sorted(os.listdir(tmp_path)) == ["recovery-1-100", "recovery-1-9"]
+    found = read_checkpoint(saver.find_recovery())
+    assert (found.manifest["epoch"], found.manifest["batch"], found.files["state.pdstate"]) == (1, 100, {"batch": 100})
+    truncate(tmp_path / "recovery-1-100" / "model.pdparams")
+    assert Path(saver.find_recovery()).name == "recovery-1-9"
+
+
+def test_a_saver_of_what_it_was_given(tmp_path, training):
+    net, optimizer = training
+    average = ModelEma(net)
+    scaler = types.SimpleNamespace(state_dict_key="amp_scaler", state_dict=lambda: {"scale": 8.0})
+    saver = CheckpointSaver(net, optimizer, args=ARGS, model_ema=average, amp_scaler=scaler, checkpoint_dir=tmp_path)
+    saver.save_recovery(0, batch_idx=3)
+    assert saver.save_checkpoint(0, 12.5) == saver.save_checkpoint(1, metric=2.0) == (12.5, 0)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-0", "checkpoint-1", "model_best", "recovery-0-3"]
+    for name in ("checkpoint-1", "recovery-0-3"):
+        found = read_checkpoint(tmp_path / name)
+        assert found.manifest["arch"] == "tiny"
+        assert set(found.files) == {"model.pdparams", "ema.pdema", "optimizer.pdopt", "state.pdstate"}
+        assert found.files["state.pdstate"] == {"amp_scaler": {"scale": 8.0}}
+    with pytest.raises(TypeError, match="metrics"):
+        saver.save_checkpoint(2, metrics=1.0)
+    with pytest.raises(ConfigError, match="needs its optimizer"):
+        CheckpointSaver(net)
+
+
+def test_damaged_history_is_told_and_does_not_stop_a_saver(tmp_path, training, caplog):
+    save_epochs(CheckpointSaver(checkpoint_dir=tmp_path), training, [10.0, 20.0])
+    for name in ("checkpoint-0", "model_best"):
+        truncate(tmp_path / name / "manifest.json")
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    assert "checkpoint-0" in caplog.text
+    assert saver.save_checkpoint(*training, ARGS, 2, metric=15.0) == (15.0, 2)
+    assert read_checkpoint(tmp_path / "model_best").manifest["epoch"] == 2
+
+
+def test_only_the_main_process_writes(tmp_path, training, monkeypatch):
+    monkeypatch.setattr("pimm.utils.checkpoint_saver.is_main_process", lambda: False)
+    saver = CheckpointSaver(checkpoint_dir=tmp_path)
+    assert saver.save_checkpoint(*training, ARGS, 0, metric=1.0) == (None, None)
+    saver.save_recovery(*training, ARGS, 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_history_of_none():
+    with pytest.raises(ConfigError, match="max_history is at least 1"):
+        CheckpointSaver(max_history=0)
