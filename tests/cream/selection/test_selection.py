@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,15 @@ def test_choosing_again_takes_more_paths_and_new_limits_and_trains_nothing(finis
     assert parse_arch(cheaper["arch"]) == load_config(finished / "retrain.yaml").NET.INPUT_ARCH
 
 
-def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, caplog):
+@pytest.fixture
+def logged(caplog):
+    """What the project logs, also inside a run, whose lines do not reach the root logger."""
+    logging.getLogger("cream").addHandler(caplog.handler)
+    yield caplog
+    logging.getLogger("cream").removeHandler(caplog.handler)
+
+
+def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, logged):
     before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     other = tmp_path / "more" / "small"
     limit = f"SUPERNET.PARAMS_MAXIMUM={min(float(row['mparams']) for row in rows(finished / 'candidates.csv'))}"
@@ -190,10 +199,10 @@ def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, capl
     assert len(rows(other / "candidates.csv")) == 1
     recipe = load_config(other / "retrain.yaml", ["NET.EMA.USE=False", *tiny.RECIPE, "EPOCHS=1"])
     assert recipe.MODEL == "search_small_retrain"
-    assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in caplog.messages
+    assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in logged.messages
     retrain(recipe)
     run = Path(recipe.SAVE_PATH) / recipe.MODEL
-    command = caplog.messages[-1].removeprefix("the net is tested by: python tools/test.py ")
+    command = logged.messages[-1].removeprefix("the net is tested by: python tools/test.py ")
     assert command == f"--cfg {run}/config.yaml RESUME_PATH={run}"
     assert cli.test(command.split()) == 0
 
@@ -268,11 +277,11 @@ def test_a_choice_does_not_overwrite_a_trainings_settings(finished, tmp_path, ca
     assert (finished / "config.yaml").read_bytes() == before
 
 
-def test_a_choice_in_an_unfinished_supernet_is_told(finished, caplog):
+def test_a_choice_in_an_unfinished_supernet_is_told(finished, logged):
     settings = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(settings.replace("EPOCHS: 1\n", "EPOCHS: 4\n"))
     select(finished)
-    assert f"the supernet in {finished} is unfinished: 1 of 4 epochs are done" in caplog.messages
+    assert f"the supernet in {finished} is unfinished: 1 of 4 epochs are done" in logged.messages
 
 
 def test_a_folder_without_a_search_is_told(tmp_path, capsys):

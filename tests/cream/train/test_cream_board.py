@@ -310,4 +310,5 @@ def test_a_taught_student_is_as_sure_of_its_teacher_as_rho_says(net):
     taught = step(*batch(1), 2)
     net.set_state_dict(state)
     alone = plain(*batch(1), 0)
-    assert taught["loss"] == pytest.approx((0.5 * taught["kd_loss"] + 1.5 * alone["loss"]) / 2, rel=1e-5)
+    expected = (0.5 * taught["kd_loss"] + 1.5 * alone["loss"]) / 2
+    assert taught["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
