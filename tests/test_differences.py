@@ -1,4 +1,4 @@
-"""The page on where this parts from the official code names a test in every row, and tests that exist."""
+"""The page on differences from the official code names a test in every row, and the named tests exist."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,22 @@ TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "differences.md").read_text()
 
 
+def find_test_files():
+    """Map the stem of every test file to its paths; the page names files by their stems."""
+    files = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        files.setdefault(path.stem, []).append(path)
+    return files
+
+
 def test_every_named_test_exists():
     named = set(re.findall(r"`(test_\w+)::(test_\w+)`", PAGE))
-    missing = [(file, test) for file, test in named if f"\ndef {test}(" not in (TESTS / f"{file}.py").read_text()]
+    files = find_test_files()
+    ambiguous = [file for file, _ in named if len(files.get(file, [])) > 1]
+    assert ambiguous == []
+    missing = [
+        (file, test) for file, test in named if file not in files or f"\ndef {test}(" not in files[file][0].read_text()
+    ]
     assert len(named) > 60 and missing == []
 
 
