@@ -1,6 +1,6 @@
 """Write the two scripts of ``porting/`` side by side into ``porting.md``; with ``--check``, only compare.
 
-The page marks lines that differ with ``-`` and ``+``. With ``--check`` the exit code is 1 if the page is not up to date.
+The page marks lines that differ with ``-`` and ``+``. ``--check`` exits with 1 if the page is out of date.
 """
 
 from __future__ import annotations
