@@ -1,1 +1,1 @@
-"""The report of a search."""
+"""The report of a search, as a page with figures."""

@@ -21,7 +21,9 @@ from cream.report import figures
 from cream.report.figures import Block, Line, Point
 from cream.report.operations import Anatomy, Operation, Position, anatomy, read_anatomy, write_anatomy
 from cream.report.page import number
-from cream.report.report import _offers, write_report
+from cream.report.report import write_report
+from cream.report.search import Search
+from cream.report.sections import _offers
 from cream.space import SKIP, SearchSpace, format_arch
 from cream.train.board import PrioritizedBoard
 from cream.train.history import OperationCounts, read_history
@@ -369,7 +371,7 @@ def test_the_page_has_every_section(reported):
         ["DATA_DIR", "/data/<b>'&quot;"],
         ["SUPERNET.STAGE_DEPTHS", "[1, 2]"],
     ]
-    assert ["top-1 (%)", "49.00"] in found.tables["The net that was found"]
+    assert ["top-1 (%)", "49.00"] in found.tables["The selected net"]
 
 
 def test_the_page_has_all_candidates(reported):
@@ -444,7 +446,7 @@ def test_a_search_without_a_board_has_a_report(tmp_path):
     [(2, 0, ["a", "b", "<c>"]), (2, 1, ["a", "b", "<c>", "skip"]), (SKIP, 0, ["a", "b", "<c>", "skip"])],
 )
 def test_a_skip_is_shown_where_it_was_drawn_or_chosen(choice, skips, names):
-    search = SimpleNamespace(anatomy=some_anatomy(), arch=((0,), (1, choice)))
+    search = Search(None, {"arch": [[0], [1, choice]]}, [], some_anatomy(), [], [], {})
     offers = list(_offers(search, {"sampled": [[[4]], [[1, 1, 2], [4 - skips, 0, 0, skips]]]}))
     assert [(place, offered, chosen) for place, offered, _, chosen in offers] == [
         ("1.0", ["a", "b", "<c>"], "b"),
@@ -490,13 +492,35 @@ def test_a_folder_that_holds_no_finished_search(tmp_path):
         write_report(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("architecture.json", '{"arch": [[0]'),
+        ("architecture.json", '{"arch": 3}'),
+        ("architecture.json", "[" * 100_000),
+        ("operations.json", "{}"),
+        ("operations.json", '{"stages": [[{"operations": 1}]]}'),
+        ("config.yaml", "a: ["),
+        ("config.yaml", "[1]"),
+        ("summary.csv", "epoch\n1,2\n\xff"),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, tmp_path):
+    write_search(tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content.encode("latin1"))
+    with pytest.raises(CheckpointError) as caught:
+        write_report(tmp_path / "run")
+    message = str(caught.value).replace(str(tmp_path), "")
+    assert message.startswith(f"/run/{name} is damaged: ") and "\n" not in message and len(message) < 300
+
+
 def test_candidates_of_a_choice_that_found_nothing(tmp_path):
     write_search(tmp_path / "run")
     path = tmp_path / "run" / "architecture.json"
     result = json.loads(path.read_text())
     result["arch"][1][0] = 1 - min(result["arch"][1][0], 1)
     path.write_text(json.dumps(result))
-    with pytest.raises(CheckpointError, match=r"candidates\.csv is of a later choice, which found no net"):
+    with pytest.raises(CheckpointError, match=r"candidates\.csv is from a later selection, which found no net"):
         write_report(tmp_path / "run")
 
 
