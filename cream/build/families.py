@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Callable, NamedTuple
 
 from paddle import nn
 
-from cream.config.load import given_space
+from cream.config.load import given_space, load_config
 from cream.config.schema import Config
 from cream.mobile.depths import fit_to_flops
 from cream.mobile.nets import ChildNet, MobileSuperNet
@@ -133,3 +134,17 @@ FAMILIES: Mapping[str, Family] = {
     "mobile": Family(_mobile_space, _mobile_supernet, _mobile_spec, _mobile_net),
     "shuffle": Family(_shuffle_space, _shuffle_supernet, _shuffle_spec, _shuffle_net),
 }
+
+
+def net_from_settings(path: str | Path) -> tuple[Callable[[], nn.Layer], ChildSpec]:
+    """Read which net a file of settings names.
+
+    Returns:
+        The function that builds the net with fresh weights, and its architecture and image size.
+
+    Raises:
+        ConfigError, OSError: as ``load_config`` and ``given_spec`` raise them.
+    """
+    cfg = load_config(path)
+    spec = given_spec(cfg)
+    return lambda: named_net(cfg, spec), spec

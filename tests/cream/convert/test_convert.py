@@ -14,7 +14,7 @@ from paths import ROOT
 from PIL import Image
 from torch_bytes import FORMATS, Call, Name, Tensor, ordered_dict, save_legacy, save_zip
 
-from cream.convert.convert import main
+from cream.convert import main
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import CHILD_NETS
 from cream.mobile.space import mobile_space

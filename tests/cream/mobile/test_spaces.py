@@ -19,7 +19,7 @@ from cream import cli
 from cream.build.build import child_net, search_space
 from cream.config.load import dump, load_config, resume_settings
 from cream.config.schema import Config
-from cream.convert.convert import main
+from cream.convert import main
 from cream.convert.names import find_net
 from cream.counting import SEARCH_RULES, count_macs
 from cream.flops import CostTable, cost_tables

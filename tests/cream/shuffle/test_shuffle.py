@@ -14,8 +14,9 @@ from paddle import nn
 from paths import DATA
 from PIL import Image
 
-from cream.convert.convert import _read_image, convert, main, parse_args
+from cream.convert.command import convert, main, parse_args
 from cream.convert.names import find_net
+from cream.convert.verify import read_image
 from cream.counting import count_macs, count_parameters
 from cream.flops import cost_tables
 from cream.shuffle import nets as shuffle
@@ -373,7 +374,7 @@ def test_released_weights_convert_and_come_back(tmp_path, capsys):
 def test_the_authors_preprocessing(tmp_path):
     Image.new("RGB", (300, 256), (250, 100, 0)).save(tmp_path / "image.png")
     net = find_net("spos", {})
-    x = _read_image(net, nn.Identity(), tmp_path / "image.png", spos_preprocessing=True)
+    x = read_image(net, nn.Identity(), tmp_path / "image.png", spos_preprocessing=True)
     np.testing.assert_allclose(x.numpy().mean(axis=(0, 2, 3)), [0, 100, 250], rtol=1e-5)
     with pytest.raises(ConfigError, match="there is none"):
         convert(parse_args(["net.pth", "--spos-preprocessing"]))
