@@ -42,7 +42,7 @@ def error_of(capsys, *args):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with weights, an image and settings, and with links to the weights."""
+    """Make a folder with weights, links to them, an image and settings."""
     save_zip(tmp_path / "a.pth", child_state())
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     (tmp_path / "net.yaml").write_text("NET: {SELECTION: 14}\n")
@@ -129,7 +129,7 @@ def test_the_entry_that_is_no_weight_is_named(content, says, tmp_path, capsys):
 
 
 def all_differences(state):
-    """Every difference of weights from those of cream-14, by kind, as the report lists them."""
+    """List by kind how weights differ from those of cream-14, as the report does."""
     own = {name: shape for name, shape in NAMES_SHAPES if not name.endswith("num_batches_tracked")}
     given = {name: list(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
     return {
@@ -144,13 +144,13 @@ def all_differences(state):
 
 
 def stranger():
-    """The state of a net with other names, but for one of another shape and a very long one."""
+    """Return the state of a net whose blocks have other names, with a stem of another shape and a very long name."""
     state = {f"layers.{name}" if name.startswith("blocks") else name: value for name, value in child_state().items()}
     return {**state, "conv_stem.weight": np.zeros((8, 3, 3, 3), "float32"), "y" * 4000: np.zeros(1, "float32")}
 
 
 def paddle_names(state):
-    """A state under Paddle's names."""
+    """Return a state under Paddle's names, without batch counters."""
     endings = {".running_mean": "._mean", ".running_var": "._variance"}
     renamed = {}
     for name, value in state.items():
@@ -172,15 +172,15 @@ def test_the_first_differences_of_every_kind_are_printed_and_all_are_in_the_repo
         source = tmp_path / "a.pdparams"
         save_arrays(source, paddle_names(state))
         options.append("--to-torch")
-    said = error_of(capsys, source, *options)
+    message = error_of(capsys, source, *options)
     found = json.loads(report.read_text())
-    assert found["source"] == str(source) and f"error: {found['error']}" == said
+    assert found["source"] == str(source) and f"error: {found['error']}" == message
     count = sum(map(len, found["differences"].values()))
-    assert "its weights do not fit cream-14, " in said and f" {count} differences: missing: blocks.0.0." in said
-    assert "left over: layers.blocks.0.0." in said and "shape differs: conv_stem.weight [8, 3, 3, 3], the" in said
-    assert said.endswith(" more, all of them in the file of --report")
-    shown = said.count("missing: ") + said.count("left over: ") + said.count("shape differs: ")
-    assert shown >= 3 and f"and {count - shown} more, all of them" in said
+    assert "its weights do not fit cream-14, " in message and f" {count} differences: missing: blocks.0.0." in message
+    assert "left over: layers.blocks.0.0." in message and "shape differs: conv_stem.weight [8, 3, 3, 3], the" in message
+    assert message.endswith(" more, all of them in the file of --report")
+    shown = message.count("missing: ") + message.count("left over: ") + message.count("shape differs: ")
+    assert shown >= 3 and f"and {count - shown} more, all of them" in message
     if direction == "from torch":
         assert found["differences"] == all_differences(state) and count > 300
     assert not (tmp_path / "a.pdparams").exists() or direction == "to torch"
@@ -233,9 +233,9 @@ def test_a_prefix_of_all_names_is_removed(prefix, tmp_path, capsys):
 def test_a_prefix_of_some_names_is_named(tmp_path, capsys):
     state = {**child_state("backbone."), "head.weight": np.zeros((3, 3), "float32")}
     save_zip(tmp_path / "a.pth", {"state_dict": state})
-    said = error_of(capsys, tmp_path / "a.pth")
-    assert "of no net that is known here" in said
-    assert said.endswith(f"The arrays are called backbone.* ({len(NAMES_SHAPES)}), head.* (1)")
+    message = error_of(capsys, tmp_path / "a.pth")
+    assert "of no net that is known here" in message
+    assert message.endswith(f"The arrays are called backbone.* ({len(NAMES_SHAPES)}), head.* (1)")
 
 
 def test_no_known_net_has_a_prefix_of_its_own():
@@ -268,3 +268,68 @@ def test_an_image_that_cannot_be_read(content, tmp_path, capsys):
 
 def test_errors_are_those_of_checkpoints():
     assert issubclass(WeightsDiffer, CheckpointError)
+
+
+# Contents that cannot be converted
+
+
+def changed(**changes):
+    """Return the state of a child net with entries replaced, or left out where the new value is None."""
+    state = {**child_state(), **{name.replace("__", "."): value for name, value in changes.items()}}
+    return {name: value for name, value in state.items() if value is not None}
+
+
+MISTAKES = {
+    "missing": (changed(bn1__bias=None, bn1__weight=None), ["missing: bn1.weight [16]", "missing: bn1.bias [16]"]),
+    "left over": (
+        changed(**{f"extra__{i}": np.zeros(2, np.float32) for i in range(9)}),
+        [f"left over: extra.{i} [2]" for i in range(9)],
+    ),
+    "shape": (
+        changed(bn1__bias=np.zeros(4, np.float32), conv_stem__weight=np.zeros((16, 3, 3, 5), np.float32)),
+        ["bn1.bias [4], the model has [16]", "conv_stem.weight [16, 3, 3, 5], the model has [16, 3, 3, 3]"],
+    ),
+    "not an array": (changed(bn1__bias="text"), ["'bn1.bias' is 'text'"]),
+    "whole numbers": (changed(bn1__bias=np.zeros(16, np.int64)), ["'bn1.bias' is of type int64"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_weights_that_do_not_fit_are_all_listed(name, tmp_path, monkeypatch, capsys):
+    state, says = MISTAKES[name]
+    save_zip(tmp_path / "a.pth.tar", {"state_dict": state})
+    monkeypatch.chdir(tmp_path)  # a long path would leave less room for the list
+    message = error_of(capsys, "a.pth.tar", "--model", "cream-14")
+    assert "a.pth.tar" in message
+    for text in says:
+        assert text in message
+    assert not (tmp_path / "a.pdparams").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        ({"epoch": 3}, [], "no weights in it under state_dict_ema, model_ema, state_dict, model; it holds 'epoch'"),
+        ({"state_dict": {}}, [], "state_dict is no state dict of a net: it is empty"),
+        (
+            {"state_dict": {"w": np.zeros(3, np.float32)}},
+            ["--ema"],
+            "no weights in it under state_dict_ema, model_ema;",
+        ),
+        ({"w": np.zeros(3, np.float32)}, ["--ema"], "does not say whether its weights are averaged"),
+        ({"w": np.zeros(3, np.float32)}, [], "of no net that is known here; name the net with --model"),
+        ({"w": np.zeros(3, np.float32)}, ["--model", "creme-287"], "unknown net 'creme-287'; did you mean cream-287"),
+        ({"w\x1b[2J": np.zeros(3, np.float32)}, [], r"'w\x1b[2J' is"),
+        ({"arch": np.zeros(3), "state_dict": {"w": np.zeros(3, np.float32)}}, [], "of no net that is known here"),
+        ([1, 2], [], "holds a list and not a dict"),
+    ],
+)
+def test_what_cannot_be_converted(content, options, says, tmp_path, capsys):
+    save_zip(tmp_path / "a.pth", content)
+    assert says in error_of(capsys, tmp_path / "a.pth", *options)
+
+
+def test_a_file_is_not_replaced_by_what_is_made_from_it(tmp_path, capsys):
+    save_zip(tmp_path / "a.pth", child_state())
+    assert "would replace what it is made from" in error_of(capsys, tmp_path / "a.pth", tmp_path / "a.pth")
+    assert "no such file" in error_of(capsys, tmp_path / "b.pth").lower()

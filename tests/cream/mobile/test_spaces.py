@@ -1,7 +1,6 @@
-"""Spaces beyond Cream's own: the paper's further operations, a user's description, and draws inside a FLOPs range."""
+"""Spaces beyond Cream's own: the paper's further operations, and those that a user describes."""
 
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -22,13 +21,11 @@ from cream.config.schema import Config
 from cream.convert import main
 from cream.convert.names import find_net
 from cream.counting import SEARCH_RULES, count_macs
-from cream.flops import CostTable, cost_tables
+from cream.flops import cost_tables
 from cream.mobile.blocks import BLOCKS
 from cream.mobile.nets import SE_KWARGS, ChildNet, MobileSuperNet, make_block
 from cream.mobile.space import MobileSpace, Operation, Position, describe, load_space, mobile_space, read_spec
-from cream.space import SKIP, SearchSpace
-from cream.train.board import Entry, PrioritizedBoard
-from cream.train.sampler import BoundedDraws, Sampler
+from cream.space import SKIP
 from pimm.errors import ConfigError
 from pimm.layers import Swish
 from pimm.models.torch_names import load_torch_arrays, torch_names
@@ -93,7 +90,7 @@ def test_dilated_convolutions_and_residual_units_come_after_the_six():
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_dilated_convolution_reaches_as_far_as_a_larger_kernel_with_holes(kernel, stride):
-    """The official code builds it without dilation, and eight channels wide whatever its input is."""
+    """The official code differs: it builds the block without dilation, and with 8 channels whatever the input has."""
     options = {"act_layer": Swish, "norm_kwargs": {}, "se_kwargs": SE_KWARGS, "drop_path_rate": 0.0}
     place = Position((), 16, 24, stride)
     dilated = make_block(Operation("ds", kernel, se=0.25, dilation=2), place, **options)
@@ -134,7 +131,7 @@ def test_a_weight_for_skips_comes_last():
 
 
 def child_of(net, arch):
-    """The child net with the supernet's weights, by their names."""
+    """Return the child net of a path, with the weights of the supernet by their names."""
     child = ChildNet(arch, net.num_classes, space=net.space)
     state, renamed = net.state_dict(), {}
     for name in child.state_dict():
@@ -230,7 +227,7 @@ def test_a_description_goes_there_and_back(text, tmp_path):
     cfg = load_config(None, [f"SUPERNET.SPACE={file}", "SUPERNET.HOW_TO_PROB=even"])
     settings.write_text(dump(cfg))
     assert "\n    - {kernel: 3, expansion: " in settings.read_text()
-    file.unlink()  # the record of a run is complete without it
+    file.unlink()  # the settings of a run hold the description, and do not need the file
     assert load_config(settings) == cfg and read_spec(cfg.SUPERNET.SPACE) == spec
     assert resume_settings(cfg)["SUPERNET.SPACE"] == json.loads(json.dumps(describe(spec)))
 
@@ -392,90 +389,3 @@ def test_a_published_net_is_creams_whatever_the_space():
     cfg = load_config(None, [f"SUPERNET.SPACE={SMALL}", "SUPERNET.HOW_TO_PROB=even", "NET.SELECTION=14"])
     assert child_net(cfg)[1].classifier.weight.shape == [1280, 1000]
     assert Config().SUPERNET.SPACE is None
-
-
-# Draws inside a range
-
-
-SPACE = SearchSpace(((3, 3), (3, 1, 3)), ((False, True), (False, False, True)), draws_skip=True)
-COSTS = CostTable(
-    [[[1.0, 2.5, 4.0], [0.7, 1.9, 3.3]], [[2.2, 2.9, 5.1], [1.0], [0.4, 1.3, 2.6]]], fixed=10.0, space=SPACE
-)
-WEIGHTS = (1, 2, 3, 2)
-DRAWS = 40_000
-
-
-def expected(weights, low, high):
-    """Every path inside the range and its share, by enumeration."""
-    shares = {}
-    for path in itertools.product(*(zip(*pair) for pair in zip(SPACE.options, SPACE.distribution(weights)))):
-        arch = SPACE.decode([option for option, _ in path])
-        if low <= COSTS(arch) <= high:
-            shares[arch] = np.prod([share for _, share in path])
-    total = sum(shares.values())
-    return {arch: share / total for arch, share in shares.items()}
-
-
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighed"])
-@pytest.mark.parametrize(("low", "high"), [(0, 100), (15.5, 16.25), (0, 14.85), (23.5, 30), (18.2, 18.25)])
-def test_paths_inside_a_range_are_drawn_as_often_as_their_weights_say(weights, low, high):
-    sampler = Sampler(SPACE, COSTS, low, high, "pre_prob" if weights else "even", weights)
-    draws = sampler._bounded(sampler.probabilities(None), low, high)
-    rng, rows = np.random.default_rng(1), []
-    while sum(map(len, rows)) < DRAWS:
-        rows.append(draws(rng, DRAWS))
-    paths, counts = np.unique(np.concatenate(rows)[:DRAWS], axis=0, return_counts=True)
-    wanted = expected(weights, low, high)
-    found = {
-        SPACE.decode([options[i] for options, i in zip(SPACE.options, path)]): n / DRAWS
-        for path, n in zip(paths, counts)
-    }
-    assert found.keys() <= wanted.keys() and len(wanted) > 1
-    for arch, share in wanted.items():  # five standard deviations
-        assert abs(found.get(arch, 0) - share) < 5 * np.sqrt(share / DRAWS) + 1e-12
-
-
-def test_a_range_that_one_path_in_a_hundred_million_costs_is_drawn_from_at_once():
-    space = SearchSpace(((3,) * 20,), ((False,) * 20,))
-    rng = np.random.default_rng(0)
-    costs = CostTable([rng.uniform(1, 2, (20, 3)).tolist()], fixed=0.0, space=space)
-    high = costs.least + 0.01 * (costs.most - costs.least)
-    sampler = Sampler(space, costs, 0, high)
-    assert sampler._bounded(None, 0, high).chances[0][0] < 1e-8
-    drawn = [sampler(rng) for _ in range(20)]
-    assert max(map(costs, drawn)) <= high and len(set(drawn)) > 1
-
-
-def test_the_grid_lets_no_path_of_the_range_go():
-    """Ranges of one path's cost alone, for every path."""
-    rng, weights = np.random.default_rng(0), SPACE.distribution()
-    costs = Sampler(SPACE, COSTS, 0, 100).costs
-    for path in itertools.islice(itertools.product(*map(range, map(len, SPACE.options))), 0, None, 7):
-        cost = sum(column[i] for column, i in zip(costs, path))
-        draws = BoundedDraws(costs, weights, cost - 1e-9, cost + 1e-9)
-        assert draws.possible
-        found = np.concatenate([draws(rng, 500) for _ in range(4)])
-        assert list(path) in found.tolist()
-
-
-def test_the_ends_of_a_range_belong_to_it():
-    arch = ((0, 0), (0, 0, 1))
-    sampler = Sampler(SPACE, COSTS, COSTS(arch), COSTS(arch))
-    drawn = {sampler(np.random.default_rng(seed)) for seed in range(20)}
-    assert arch in drawn and {COSTS(path) for path in drawn} == {COSTS(arch)}
-
-
-def test_ranges_without_a_path():
-    with pytest.raises(
-        ConfigError, match=r"no path costs between .*=26.1 .*reaches from 14\.2 to 26\.0; move or widen"
-    ):
-        Sampler(SPACE, COSTS, 26.1, 30)
-    with pytest.raises(ConfigError, match="no path costs between"):  # no weight leads there
-        Sampler(SPACE, COSTS, 0, 15, "pre_prob", (0, 0, 1, 0))
-
-
-def test_a_depth_that_is_skipped_counts_among_the_teachers_frequencies():
-    board = PrioritizedBoard(1)
-    assert board.choice_frequency(SPACE) is None
-    board.add(Entry(((0, SKIP), (2, 0, 2)), 50.0, 1.0, paddle.zeros([1]), paddle.zeros([1])))
-    np.testing.assert_allclose(board.choice_frequency(SPACE), [1 / 4, 0, 2 / 4, 1 / 4])

@@ -34,7 +34,7 @@ FACTS = json.loads((DATA / "spos_names.json").read_text())
 GOLDEN = FACTS["golden"]
 SPACE = shuffle_space()
 ARCHS = [SPOS_ARCH, SPACE.decode([0] * 20), SPACE.decode([3] * 20), SPACE.decode([i % 4 for i in range(20)])]
-# What the authors' table has for the four operations, in multiply-adds at 224 pixels: first block, further ones.
+# The authors' costs of the four operations, in multiply-adds at 224 pixels: a stage's first block, its further ones.
 STAGE_COSTS = (
     ([13396992, 15805440, 19418112, 13146112], [7325696, 8931328, 11339776, 12343296]),
     ([26304768, 28111104, 30820608, 20296192], [10599680, 11603200, 13108480, 16746240]),
@@ -49,7 +49,7 @@ SMALL = {"depths": (1, 2, 1, 1), "channels": (40, 60, 80, 100)}
 
 
 def filled(net, names_shapes, seed):
-    """The net with the recipe's weights for these names, its dropout off."""
+    """Set the weights that the recipe of ``golden`` draws for these names, turn dropout off and return the net."""
     load_torch_arrays(net, golden.state(names_shapes.items(), seed))
     net.drop_rate = 0.0
     return net
@@ -72,7 +72,7 @@ def tables(supernet):
 
 @pytest.fixture
 def channel_net():
-    """A net that searches channels, of few and narrow blocks."""
+    """Build a supernet of few and narrow blocks that searches channels too."""
     paddle.seed(0)
     return ShuffleSuperNet(5, CHANNEL_RATIOS, drop_rate=0.0, **SMALL)
 
@@ -132,7 +132,7 @@ def test_training_pass_gradients_and_running_statistics(name, build, arch):
 
 
 def op_flops():
-    """The authors' table, as far as what is in it is known."""
+    """Return the known part of the authors' table."""
     table = {"conv1": {(3, 16, 224, 224, 2): FIRST_CONV}, "rest_operation": {(640, 1000, 7, 7, 1): REST}}
     size = 112
     for (in_chs, out_chs, stride), costs in zip(shuffle.positions(), COSTS):
@@ -285,7 +285,7 @@ def test_costs_of_channels():
     ratios = (0.2, 1.0, 2.0)
     net = ShuffleSuperNet(5, ratios, **SMALL)
     mflops, mparams = cost_tables(net, 64)
-    pixels, half = 8 * 8, 30  # of the second stage, channels that its further block transforms
+    pixels, half = 8 * 8, 30  # pixels, and transformed channels, of the further block of the second stage
     own = [round(cost * 1e6) for cost in mflops.choices[1][1]]
     shuffled = [pixels * mid * (half + kernel + half) for kernel in (9, 25, 49) for mid in (6, 30, 60)]
     xception = [pixels * (half * 9 + half * mid + mid * 9 + mid * mid + mid * 9 + mid * half) for mid in (6, 30, 60)]
@@ -311,7 +311,7 @@ def test_ratios_are_the_authors():
 
 
 def outline(names_shapes):
-    """Arrays of these names and shapes that take no memory."""
+    """Return arrays of these names and shapes that take no memory."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in names_shapes.items()}
 
 
@@ -320,14 +320,14 @@ def unchanged(state):
 
 
 def nni_names(state):
-    """As NNI's nets are saved after training on several GPUs: with projections that nothing runs."""
+    """Return a state as NNI saves it after training on several GPUs: prefixed, and with projections that never run."""
     kind = "supernet" if "features.0.0.branch_main.0.weight" in state else "net"
     unused = outline(FACTS["nni_unused"][kind])
     return {f"module.{key}": value for key, value in {**state, **unused}.items()}
 
 
 def first_nni_names(state):
-    """As NNI's choices were named at first."""
+    """Return a state under the names that NNI's first versions gave to choices."""
     renamed = {}
     for key, value in state.items():
         parts = key.split(".")
