@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -16,6 +16,7 @@ from cream.space import Arch, format_arch, parse_arch
 from cream.train.history import HISTORY, read_history
 from pimm.errors import CheckpointError
 
+EVOLUTION = "evolution.json"  # the state of an evolution, in the folder of its results
 REQUIRED_FILES = ("architecture.json", "candidates.csv", "config.yaml", OPERATIONS)
 
 
@@ -31,6 +32,8 @@ class Search:
         summary: a row of metrics for each epoch, from ``summary.csv``; empty if this search trained nothing.
         history: what each epoch recorded, from ``history.jsonl``; empty if this search trained nothing.
         settings: the settings that differ from their defaults, by dotted name, from ``config.yaml``.
+        generations: the metrics of each path of each generation, from ``evolution.json``; empty if this search was no
+            evolution.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Search:
     summary: list[dict[str, float]]
     history: list[dict]
     settings: dict[str, object]
+    generations: Sequence[Sequence[dict[str, float]]] = ()
 
     @property
     def arch(self) -> Arch:
@@ -80,6 +84,7 @@ def read_search(folder: Path) -> Search:
         _read(_read_table, folder / "summary.csv") if (folder / "summary.csv").exists() else [],
         _read(read_history, folder / HISTORY) if (folder / HISTORY).exists() else [],
         _read(_read_settings, folder / "config.yaml"),
+        _read(_read_generations, folder / EVOLUTION) if (folder / EVOLUTION).exists() else (),
     )
 
 
@@ -95,6 +100,14 @@ def _read_result(path: Path) -> dict:
     result = json.loads(path.read_text(encoding="utf-8"))
     parse_arch(result["arch"])
     return result
+
+
+def _read_generations(path: Path) -> list[list[dict[str, float]]]:
+    """Read the metrics of the paths that each generation of an evolution added."""
+    state = json.loads(path.read_text(encoding="utf-8"))["state"]
+    return [
+        [state["scores"][format_arch(parse_arch(arch))] for arch in generation] for generation in state["generations"]
+    ]
 
 
 def _read_settings(path: Path) -> dict[str, object]:

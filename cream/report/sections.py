@@ -126,6 +126,32 @@ def _candidate_table(rows: list[dict], front: set[int]) -> Table:
     return Table("All candidates", header, cells, folded=len(cells) > FEW)
 
 
+def generations(search: Search) -> list[Section]:
+    """Show how accuracy improved from generation to generation, if the search was an evolution."""
+    if not search.generations:
+        return []
+    accuracies = [[path["prec1"] for path in paths] for paths in search.generations]
+    numbers = range(len(accuracies))
+    best, worst = ([choose(values) for values in accuracies] for choose in (max, min))
+    means = [float(np.mean(values)) for values in accuracies]
+    best_so_far = np.maximum.accumulate(best).tolist()
+    lines = [Line("best so far", numbers, best_so_far), Line("the generation", numbers, means, worst, best)]
+    figure = figures.curves({"top-1 accuracy (%)": lines}, unit="generation")
+    text = (
+        "A generation adds new paths: mutations and crossovers of the best paths before it, and random paths. The "
+        "upper line is the best accuracy so far. The lower line is the mean over the new paths of a generation, and "
+        "the band reaches from the worst to the best of them."
+    )
+    words = (
+        f"Accuracy over {len(best)} generations; the best rises from {best_so_far[0]:.2f}% to {best_so_far[-1]:.2f}%"
+    )
+    mflops = [float(np.mean([path["mflops"] for path in paths])) for paths in search.generations]
+    header = ("generation", "new paths", "best so far (%)", "best (%)", "mean (%)", "worst (%)", "mean MFLOPs")
+    rows = list(zip(numbers, map(len, accuracies), best_so_far, best, means, worst, mflops))
+    picture = Picture("generations", figure, words)
+    return [Section("Generations", (text,), picture, (Table("Every generation", header, rows, folded=True),))]
+
+
 def board(search: Search) -> list[Section]:
     """Show the prioritized board after each epoch, if the search had one."""
     populations = {
@@ -266,4 +292,4 @@ def settings(search: Search) -> list[Section]:
     return [Section("Settings", (text,), tables=(Table("Settings of the search", ("key", "value"), rows),))]
 
 
-SECTIONS = (result, architecture, candidates, board, training, operations, settings)
+SECTIONS = (result, architecture, candidates, generations, board, training, operations, settings)

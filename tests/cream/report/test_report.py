@@ -316,6 +316,25 @@ def test_a_search_that_trained_nothing_has_a_report(tmp_path):
     assert write_report(tmp_path / "run").keys() == {"architecture", "accuracy_mflops"}
 
 
+def test_an_evolution_shows_its_generations(tmp_path):
+    write_search(tmp_path / "run", board=False)
+    archs = [[[0], [0, choice]] for choice in (0, 1, 2, SKIP)]
+    metrics = [(40.0, 2.0), (60.0, 4.0), (55.0, 3.0), (45.0, 1.0)]
+    scores = {format_arch(arch): {"prec1": p, "mflops": m} for arch, (p, m) in zip(archs, metrics)}
+    state = {"generations": [archs[:2], archs[2:]], "scores": scores}
+    (tmp_path / "run" / "evolution.json").write_text(json.dumps({"settings": {}, "state": state}))
+    assert write_report(tmp_path / "run").keys() >= {"generations"}
+    document = Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert document.headings[4] == "Generations"
+    assert document.tables["Every generation"][1:] == [
+        ["0", "2", "60.00", "60.00", "50.00", "40.00", "3.000"],
+        ["1", "2", "60.00", "55.00", "50.00", "45.00", "2.000"],
+    ]
+    (tmp_path / "run" / "evolution.json").write_text(json.dumps({"state": {**state, "scores": {}}}))
+    with pytest.raises(CheckpointError, match=r"evolution\.json is damaged"):
+        write_report(tmp_path / "run")
+
+
 def test_a_long_search_has_a_small_report(tmp_path):
     write_search(tmp_path / "run", epochs=120, candidates=200)
     write_report(tmp_path / "run")
