@@ -32,15 +32,15 @@ def check_output_paths(outputs: Mapping[str, str | Path | None], inputs: Mapping
         for other, other_path in written.items():
             if is_same_file(path, other_path):
                 raise ConfigError(f"{name} {path} is the file {other} too; each needs a file of its own")
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise ConfigError(f"{name} {path} is {'a folder' if path.is_dir() else 'no regular file'}; name a file")
-        if not Path(os.path.realpath(path)).parent.is_dir():
+        if not os.path.isdir(Path(os.path.realpath(path)).parent):
             raise ConfigError(f"{name} {path} cannot be written: there is no folder {path.parent}")
         written[name] = path
 
 
 def is_same_file(first: Path, second: Path) -> bool:
     """Return whether two paths lead to one file, which need not exist yet."""
-    if first.exists() and second.exists():
+    if os.path.exists(first) and os.path.exists(second):  # unlike Path.exists, False for a name that is too long
         return os.path.samefile(first, second)
     return os.path.realpath(first) == os.path.realpath(second)

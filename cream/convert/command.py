@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -105,7 +106,7 @@ def check_arguments(args: argparse.Namespace, target: str) -> None:
         raise ConfigError("--spos-preprocessing is about the image of --verify, and there is none")
     if args.to_torch and args.ema is not None:
         raise ConfigError("--ema chooses in PyTorch's files; with --to-torch the file given is the one converted")
-    settings = args.model if Path(args.model).is_file() else None
+    settings = args.model if os.path.isfile(args.model) else None
     inputs = {"IN": args.source, "--model": settings, "--verify": args.verify}
     check_output_paths({"OUT": target, "--report": args.report}, inputs)
 
@@ -116,7 +117,7 @@ def check_direction(source: Path, to_torch: bool) -> None:
     from pimm.models.helpers import is_torch_file
     from pimm.utils.checkpoint import EMA, MODEL
 
-    if source.is_dir():
+    if os.path.isdir(source):
         raise ConfigError(f"{source} is a folder; name one of its files: {MODEL}, or {EMA}, the moving average")
     if to_torch and is_torch_file(source):
         raise ConfigError(f"{source} is PyTorch's file already: without --to-torch it becomes Paddle's")

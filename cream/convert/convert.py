@@ -14,7 +14,15 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from cream.convert.differences import MESSAGE_LENGTH, Shapes, WeightsDiffer, compare_shapes, not_weights, shorten
+from cream.convert.differences import (
+    MESSAGE_LENGTH,
+    Shapes,
+    WeightsDiffer,
+    compare_shapes,
+    not_weights,
+    printable,
+    shorten,
+)
 from cream.convert.names import Net, find_net, without_prefix
 from cream.counting import count_parameters
 from pimm.errors import CheckpointError, ConfigError
@@ -57,7 +65,7 @@ class Report:
 
     def __str__(self) -> str:
         rows = {**asdict(self), "dropped": self._dropped()}
-        texts = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items()}
+        texts = {name: f"{value:,}" if isinstance(value, int) else printable(value) for name, value in rows.items()}
         return "\n".join(f"{name:<11}{text}" for name, text in texts.items())
 
     def _dropped(self) -> str:

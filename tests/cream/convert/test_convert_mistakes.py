@@ -212,6 +212,24 @@ def test_no_line_is_long_however_long_the_path(tmp_path, capsys):
         assert "weights.pth" in error_of(capsys, deep / "weights.pth", "--model", name)
 
 
+@pytest.mark.parametrize("part", ["IN", "OUT", "--report", "--model"])
+def test_names_that_are_too_long_for_a_file(part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_zip("a.pth", child_state())
+    long = "x" * 300
+    arguments = {"IN": [long], "OUT": ["a.pth", long]}.get(part, ["a.pth", "out.pdparams", part, long])
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Traceback" not in error and error.count("\n") == 1
+
+
+def test_a_path_that_is_no_text(tmp_path, capsys):
+    source = f"{tmp_path}/\udcff.pth"
+    save_zip(source, child_state())
+    assert main([source, str(tmp_path / "out.pdparams")]) == 0
+    assert "\\udcff.pth" in capsys.readouterr().out
+
+
 # Prefixes
 
 
