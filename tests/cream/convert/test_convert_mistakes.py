@@ -324,29 +324,6 @@ def test_weights_that_do_not_fit_are_all_listed(name, tmp_path, monkeypatch, cap
     assert not (tmp_path / "a.pdparams").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "says"),
-    [
-        ({"epoch": 3}, [], "no weights in it under state_dict_ema, model_ema, state_dict, model; it holds 'epoch'"),
-        ({"state_dict": {}}, [], "state_dict is no state dict of a net: it is empty"),
-        (
-            {"state_dict": {"w": np.zeros(3, np.float32)}},
-            ["--ema"],
-            "no weights in it under state_dict_ema, model_ema;",
-        ),
-        ({"w": np.zeros(3, np.float32)}, ["--ema"], "does not say whether its weights are averaged"),
-        ({"w": np.zeros(3, np.float32)}, [], "of no net that is known here; name the net with --model"),
-        ({"w": np.zeros(3, np.float32)}, ["--model", "creme-287"], "unknown net 'creme-287'; did you mean cream-287"),
-        ({"w\x1b[2J": np.zeros(3, np.float32)}, [], r"'w\x1b[2J' is"),
-        ({"arch": np.zeros(3), "state_dict": {"w": np.zeros(3, np.float32)}}, [], "of no net that is known here"),
-        ([1, 2], [], "holds a list and not a dict"),
-    ],
-)
-def test_what_cannot_be_converted(content, options, says, tmp_path, capsys):
-    save_zip(tmp_path / "a.pth", content)
-    assert says in error_of(capsys, tmp_path / "a.pth", *options)
-
-
 def test_a_file_is_not_replaced_by_what_is_made_from_it(tmp_path, capsys):
     save_zip(tmp_path / "a.pth", child_state())
     assert "would replace what it is made from" in error_of(capsys, tmp_path / "a.pth", tmp_path / "a.pth")

@@ -1,8 +1,8 @@
-"""Spaces beyond Cream's own: the paper's further operations, and those that a user describes."""
+"""Spaces beyond Cream's own: the paper's further operations, a user's description, and draws inside a FLOPs range."""
 
 import hashlib
+import itertools
 import json
-import os
 import re
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from cream.config.schema import Config
 from cream.convert import main
 from cream.convert.names import find_net
 from cream.counting import SEARCH_RULES, count_macs
-from cream.flops import cost_tables
+from cream.flops import CostTable, cost_tables
 from cream.mobile.blocks import BLOCKS
 from cream.mobile.nets import SE_KWARGS, ChildNet, MobileSuperNet, make_block
 from cream.mobile.space import MobileSpace, Operation, Position, describe, load_space, mobile_space, read_spec
-from cream.space import SKIP
+from cream.space import SKIP, SearchSpace
+from cream.train.board import Entry, PrioritizedBoard
+from cream.train.sampler import BoundedDraws, Sampler
 from pimm.errors import ConfigError
 from pimm.layers import Swish
 from pimm.models.torch_names import load_torch_arrays, torch_names
@@ -248,72 +250,6 @@ def test_the_small_space():
     assert mparams.most < 0.3
 
 
-MISTAKES = {
-    "no mapping": ("[1]", "space.yaml is [1]; must hold stages, operations, stem, stem_stride, head, activation"),
-    "empty": ("", "space.yaml: stages is missing"),
-    "unknown key": (ALL + "hed: 3", "space.yaml: hed is unknown; did you mean head?"),
-    "twice": (ALL + "head: 3", "space.yaml: head is given twice"),
-    "no stages": ("stages: []", "space.yaml: stages is []; must be a list, not an empty one"),
-    "stage no mapping": ("stages: [3]", "space.yaml: stages[0] is '3'; must hold channels, stride, depth, operations"),
-    "no channels": ("stages: [{stride: 2}]", "space.yaml: stages[0].channels is missing"),
-    "no operations": ("stages: [{channels: 8}]", "space.yaml: stages[0] has no operations; they must be given there"),
-    "wrong type": (ALL.replace("head: 24", "head: wide"), "space.yaml: head is 'wide'; must be a whole number"),
-    "stride": (ALL.replace("stride: 2,", "stride: 3,"), "stages[1].stride is '3'; must be a whole number, 1 or 2"),
-    "depth upside down": (ALL.replace("[1, 3]", "[3, 1]"), "stages[1].depth is ['3', '1']".replace("'", "")),
-    "depth of none": (ALL.replace("[1, 3]", "0"), "stages[1].depth is [0]; must be a list of whole numbers, one num"),
-    "shape in a skip": (ALL.replace("[1, 3]", "[0, 3]"), "stages[1].depth begins at 0, but its first block changes"),
-    "even kernel": (
-        ALL.replace("kernel: 5", "kernel: 4"),
-        "operations[1].kernel is '4'; must be a whole number, an",
-    ),
-    "block": (ALL.replace("block: er", "block: mb"), "operations[2].block is 'mb'; must be one of ir, ds, er, cn, ru"),
-    "activation": (ALL.replace("hard_swish", "gelu"), "activation is 'gelu'; must be one of swish, hard_swish"),
-    "of another block": (
-        ALL.replace("{block: cn, kernel: 1}", "{block: cn, kernel: 1, se: 0.25}"),
-        "space.yaml: operations[3].se is no field of a block cn; it has block, kernel, dilation",
-    ),
-    "no YAML": ("stages: [", "space.yaml, line 1: not valid YAML"),
-}
-
-
-@pytest.mark.parametrize(("text", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_names_file_key_and_what_is_valid(text, says, tmp_path):
-    (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(ConfigError) as error:
-        load_config(None, [f"SUPERNET.SPACE={tmp_path / 'space.yaml'}"])
-    assert says in str(error.value).replace(f"{tmp_path}{os.sep}", "") and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        (
-            "SUPERNET:\n  SPACE:\n    stem: 0\n",
-            "line 2: SUPERNET.SPACE.stem is '0'; must be a whole number, at",
-        ),
-        ("SUPERNET:\n  SPACE: {a: {b: 1, b: 2}}\n", "line 2: SUPERNET.SPACE.b is given twice"),
-        (
-            "SUPERNET:\n  SPACE: [1]\n",
-            "line 2: SUPERNET.SPACE is [1]; must be None or the name of a file, or",
-        ),
-        (f"SUPERNET:\n  SPACE: {SMALL}\n", "line 2: SUPERNET.PRE_PROB has 6 values; must have 6"),
-        (
-            f"SUPERNET:\n  SPACE: {SMALL}\n  RESUNIT: true\n",
-            "line 3: SUPERNET.RESUNIT changes Cream's own space; must be left out beside SUPERNET.SPACE",
-        ),
-    ],
-)
-def test_a_mistake_in_settings(settings, says, tmp_path):
-    file = tmp_path / "settings.yaml"
-    file.write_text(settings)
-    if says.endswith("must have 6"):  # five operations and skips: as many as Cream's own
-        assert load_config(file).SUPERNET.SPACE is not None
-        return
-    with pytest.raises(ConfigError) as error:
-        load_config(file)
-    assert says in str(error.value) and str(file) in str(error.value)
-
-
 def test_all_block_types_are_in_the_description_of_these_tests():
     assert {operation.block for operation in spec_of(ALL).operations} == set(BLOCKS)
 
@@ -389,3 +325,90 @@ def test_a_published_net_is_creams_whatever_the_space():
     cfg = load_config(None, [f"SUPERNET.SPACE={SMALL}", "SUPERNET.HOW_TO_PROB=even", "NET.SELECTION=14"])
     assert child_net(cfg)[1].classifier.weight.shape == [1280, 1000]
     assert Config().SUPERNET.SPACE is None
+
+
+# Draws inside a range
+
+
+SPACE = SearchSpace(((3, 3), (3, 1, 3)), ((False, True), (False, False, True)), draws_skip=True)
+COSTS = CostTable(
+    [[[1.0, 2.5, 4.0], [0.7, 1.9, 3.3]], [[2.2, 2.9, 5.1], [1.0], [0.4, 1.3, 2.6]]], fixed=10.0, space=SPACE
+)
+WEIGHTS = (1, 2, 3, 2)
+DRAWS = 40_000
+
+
+def expected(weights, low, high):
+    """Return the share of every path inside the range, by enumeration of all paths."""
+    shares = {}
+    for path in itertools.product(*(zip(*pair) for pair in zip(SPACE.options, SPACE.distribution(weights)))):
+        arch = SPACE.decode([option for option, _ in path])
+        if low <= COSTS(arch) <= high:
+            shares[arch] = np.prod([share for _, share in path])
+    total = sum(shares.values())
+    return {arch: share / total for arch, share in shares.items()}
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighed"])
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (15.5, 16.25), (0, 14.85), (23.5, 30), (18.2, 18.25)])
+def test_paths_inside_a_range_are_drawn_as_often_as_their_weights_say(weights, low, high):
+    sampler = Sampler(SPACE, COSTS, low, high, "pre_prob" if weights else "even", weights)
+    draws = sampler._bounded(sampler.probabilities(None), low, high)
+    rng, rows = np.random.default_rng(1), []
+    while sum(map(len, rows)) < DRAWS:
+        rows.append(draws(rng, DRAWS))
+    paths, counts = np.unique(np.concatenate(rows)[:DRAWS], axis=0, return_counts=True)
+    wanted = expected(weights, low, high)
+    found = {
+        SPACE.decode([options[i] for options, i in zip(SPACE.options, path)]): n / DRAWS
+        for path, n in zip(paths, counts)
+    }
+    assert found.keys() <= wanted.keys() and len(wanted) > 1
+    for arch, share in wanted.items():  # within five standard deviations
+        assert abs(found.get(arch, 0) - share) < 5 * np.sqrt(share / DRAWS) + 1e-12
+
+
+def test_a_range_that_one_path_in_a_hundred_million_costs_is_drawn_from_at_once():
+    space = SearchSpace(((3,) * 20,), ((False,) * 20,))
+    rng = np.random.default_rng(0)
+    costs = CostTable([rng.uniform(1, 2, (20, 3)).tolist()], fixed=0.0, space=space)
+    high = costs.least + 0.01 * (costs.most - costs.least)
+    sampler = Sampler(space, costs, 0, high)
+    assert sampler._bounded(None, 0, high).chances[0][0] < 1e-8
+    drawn = [sampler(rng) for _ in range(20)]
+    assert max(map(costs, drawn)) <= high and len(set(drawn)) > 1
+
+
+def test_the_grid_lets_no_path_of_the_range_go():
+    """Each range holds the cost of a single path, whose draw must then be possible."""
+    rng, weights = np.random.default_rng(0), SPACE.distribution()
+    costs = Sampler(SPACE, COSTS, 0, 100).costs
+    for path in itertools.islice(itertools.product(*map(range, map(len, SPACE.options))), 0, None, 7):
+        cost = sum(column[i] for column, i in zip(costs, path))
+        draws = BoundedDraws(costs, weights, cost - 1e-9, cost + 1e-9)
+        assert draws.possible
+        found = np.concatenate([draws(rng, 500) for _ in range(4)])
+        assert list(path) in found.tolist()
+
+
+def test_the_ends_of_a_range_belong_to_it():
+    arch = ((0, 0), (0, 0, 1))
+    sampler = Sampler(SPACE, COSTS, COSTS(arch), COSTS(arch))
+    drawn = {sampler(np.random.default_rng(seed)) for seed in range(20)}
+    assert arch in drawn and {COSTS(path) for path in drawn} == {COSTS(arch)}
+
+
+def test_ranges_without_a_path():
+    with pytest.raises(
+        ConfigError, match=r"no path costs between .*=26.1 .*reaches from 14\.2 to 26\.0; move or widen"
+    ):
+        Sampler(SPACE, COSTS, 26.1, 30)
+    with pytest.raises(ConfigError, match="no path costs between"):  # only operations of weight 0 are cheap enough
+        Sampler(SPACE, COSTS, 0, 15, "pre_prob", (0, 0, 1, 0))
+
+
+def test_a_depth_that_is_skipped_counts_among_the_teachers_frequencies():
+    board = PrioritizedBoard(1)
+    assert board.choice_frequency(SPACE) is None
+    board.add(Entry(((0, SKIP), (2, 0, 2)), 50.0, 1.0, paddle.zeros([1]), paddle.zeros([1])))
+    np.testing.assert_allclose(board.choice_frequency(SPACE), [1 / 4, 0, 2 / 4, 1 / 4])
