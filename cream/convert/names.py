@@ -32,6 +32,8 @@ _SETTINGS = (".yaml", ".yml")
 _SEARCHED_STAGES = range(1, 6)
 _UNUSED_BLOCK = (3, 4)  # stage and index of a block that the official supernet has but never runs
 _OFFICIAL_DEPTH = 4  # the largest number of blocks in a stage of the official supernet
+_DEEPEST = 50  # blocks in a stage; names in a file that claim more would take minutes to build
+_PREFIX_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def without_prefix(values: Mapping[str, Value]) -> tuple[dict[str, Value], str]:
     """Remove the prefix that all names share, such as ``model.`` or ``backbone.``, and return it too.
 
     A net that trained as a part of another one is saved with such a prefix. No net that is known here has one in its
-    own names.
+    own names. At most four parts of a name are taken for a prefix.
     """
     stripped, prefix = dict(values), ""
-    while stripped and all("." in name for name in stripped):
+    for _ in range(_PREFIX_PARTS):
         firsts = {name.partition(".")[0] for name in stripped}
-        if len(firsts) > 1:
+        if len(firsts) != 1 or not all("." in name for name in stripped):
             break
         first = f"{firsts.pop()}."
         stripped, prefix = {name[len(first) :]: value for name, value in stripped.items()}, prefix + first
@@ -143,6 +145,8 @@ def _cream_names(shapes: Shapes) -> list[str]:
     if not _has_creams_widths(shapes):
         return []
     blocks = _blocks(shapes)
+    if max(map(len, blocks.values()), default=0) > _DEEPEST:
+        return []
     if any("meta_layer" in name for name in shapes):
         depths = [len(blocks.get(stage, ())) for stage in _SEARCHED_STAGES]
         ours = f"{_SUPERNET}{'-'.join(map(str, depths))}"

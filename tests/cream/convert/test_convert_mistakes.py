@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zipfile
 
 import golden
@@ -15,6 +16,7 @@ from torch_bytes import save_zip
 from cream.convert import from_torch, main, to_torch
 from cream.convert.differences import WeightsDiffer
 from cream.convert.names import without_prefix
+from cream.mobile.space import WIDTHS_AND_STRIDES
 from pimm import create_model
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models.torch_names import torch_names
@@ -271,6 +273,26 @@ def test_names_without_a_point_have_no_prefix():
     assert without_prefix({"a.w": 1, "b": 2}) == ({"a.w": 1, "b": 2}, "")
     assert without_prefix({"a.b.w": 1, "a.b.v": 2}) == ({"w": 1, "v": 2}, "a.b.")
     assert without_prefix({}) == ({}, "")
+    assert without_prefix({"a." * 9 + "w": 1}) == ({"a." * 5 + "w": 1}, "a." * 4)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a." * 300_000 + "w"],
+        [f"blocks.{stage}.{index}.x" for stage in range(1, 6) for index in range(1000)] + ["meta_layer.weight"],
+    ],
+    ids=["a million parts", "a thousand blocks"],
+)
+def test_names_that_claim_much_are_refused_at_once(names, tmp_path, capsys):
+    widths = {
+        f"blocks.{stage}.0.0.conv_pwl.weight": (width, 1) for stage, (width, _) in enumerate(WIDTHS_AND_STRIDES, 1)
+    }
+    shapes = {**dict.fromkeys(names, (1,)), **(widths if len(names) > 1 else {})}
+    save_arrays(tmp_path / "a.pdparams", {name: np.zeros(shape, "float32") for name, shape in shapes.items()})
+    started = time.perf_counter()
+    assert "of no net that is known here" in error_of(capsys, tmp_path / "a.pdparams", "--to-torch")
+    assert time.perf_counter() - started < 10
 
 
 # Images
