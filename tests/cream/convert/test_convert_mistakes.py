@@ -276,6 +276,22 @@ def test_names_without_a_point_have_no_prefix():
     assert without_prefix({"a." * 9 + "w": 1}) == ({"a." * 5 + "w": 1}, "a." * 4)
 
 
+def cream_widths(block):
+    """Return shapes that make the blocks of a file look like those of Cream's own space."""
+    widths = (width for width, _ in WIDTHS_AND_STRIDES)
+    return {f"blocks.{stage}.{block}conv_pwl.weight": (width, 1) for stage, width in enumerate(widths, 1)}
+
+
+def zeros(shapes):
+    return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("block", ["", "0."])
+def test_blocks_without_their_other_weights_are_of_no_net(block, tmp_path, capsys):
+    save_arrays(tmp_path / "a.pdparams", zeros({"w": (1,), **cream_widths(block)}))
+    assert "of no net that is known here" in error_of(capsys, tmp_path / "a.pdparams", "--to-torch")
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -285,11 +301,10 @@ def test_names_without_a_point_have_no_prefix():
     ids=["a million parts", "a thousand blocks"],
 )
 def test_names_that_claim_much_are_refused_at_once(names, tmp_path, capsys):
-    widths = {
-        f"blocks.{stage}.0.0.conv_pwl.weight": (width, 1) for stage, (width, _) in enumerate(WIDTHS_AND_STRIDES, 1)
-    }
-    shapes = {**dict.fromkeys(names, (1,)), **(widths if len(names) > 1 else {})}
-    save_arrays(tmp_path / "a.pdparams", {name: np.zeros(shape, "float32") for name, shape in shapes.items()})
+    shapes = dict.fromkeys(names, (1,))
+    if len(names) > 1:
+        shapes.update(cream_widths("0.0."))
+    save_arrays(tmp_path / "a.pdparams", zeros(shapes))
     started = time.perf_counter()
     assert "of no net that is known here" in error_of(capsys, tmp_path / "a.pdparams", "--to-torch")
     assert time.perf_counter() - started < 10
