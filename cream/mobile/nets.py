@@ -92,9 +92,11 @@ class MobileNet(nn.Layer):
         return make_block(operation, position, **options)
 
     def stem(self, x: Tensor) -> Tensor:
+        """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
     def head(self, x: Tensor) -> Tensor:
+        """Compute the logits from the output of the last block."""
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
@@ -126,6 +128,7 @@ class MobileSuperNet(MobileNet, SuperNet):
         return Choices([make_block(operation, position, **options) for operation in position.operations])
 
     def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
         yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
 
     def counted_layers(self) -> Iterator[nn.Layer]:

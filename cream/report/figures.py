@@ -165,7 +165,7 @@ def curves(panels: Mapping[str, Sequence[Line]], unit: str = "epoch") -> Figure:
 def shares(
     panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], marked: Sequence[int | None]
 ) -> Figure:
-    """Draw tables of shares side by side, the larger a share the darker its cell.
+    """Draw tables of shares side by side; the cells of larger shares are darker.
 
     Args:
         panels: by title, shares [rows, columns] from 0 to 1, or NaN where there is none.
@@ -224,7 +224,7 @@ class _Box(NamedTuple):
 
 @styled
 def architecture(blocks: Sequence[Block], stem: tuple[int, int], image: tuple[int, int], classes: int) -> Figure:
-    """Draw a net from left to right; a block is the wider the more it expands, and the higher the more channels it has.
+    """Draw a net from left to right; blocks with a larger expansion are wider, blocks with more channels are higher.
 
     Args:
         blocks: the blocks in forward order.

@@ -23,7 +23,7 @@ STEM_SIZE = 16
 NUM_FEATURES = 1024
 DEPTHS = (4, 4, 8, 4)  # blocks of each stage; the first block of a stage halves the size of the image
 CHANNELS = (64, 160, 320, 640)
-# Convolutions of a block's main branch in order, pointwise or depthwise, and the kernel of the depthwise ones.
+# The convolutions of a block's main branch in order, pointwise (p) or depthwise (d), and the depthwise kernels.
 OPERATIONS = (("pdp", 3), ("pdp", 5), ("pdp", 7), ("dpdpdp", 3))
 PLAIN = (1.0,)  # ratios of a space that searches operations alone
 CHANNEL_RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # ratios of a space that searches channels too
@@ -252,9 +252,11 @@ class ShuffleNetV2(nn.Layer):
                 nn.initializer.Constant(BN_BIAS)(layer.bias)
 
     def stem(self, x: Tensor) -> Tensor:
+        """Compute the input of the first block from images."""
         return self.first_conv(x)  # [N, 16, H/2, W/2]
 
     def head(self, x: Tensor) -> Tensor:
+        """Compute the logits from the output of the last block."""
         x = self.global_pool(self.conv_last(x)).flatten(1)  # [N, 1024]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
@@ -311,14 +313,17 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
 
     @property
     def blocks(self) -> list[list[Choices]]:
+        """The positions, [stage][position]; the state dict numbers them through, without stages."""
         features = iter(self.features)
         return [list(islice(features, len(stage))) for stage in self.space.choices]
 
     def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
         yield from (self.first_conv, self.conv_last, self.classifier)
 
 
 def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) -> ShuffleChoices:
+    """Build the operations of a position of the supernet."""
     widths = widths_inside(out_chs, ratios)
     blocks = [ShuffleBlock(in_chs, max(widths), out_chs, *operation, stride, False) for operation in OPERATIONS]
     return ShuffleChoices(blocks, widths)
@@ -383,5 +388,6 @@ class ShuffleNet(ShuffleNetV2):
 
 
 def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence[float]) -> ShuffleBlock:
+    """Build the block of one choice, for a net of a single path."""
     operation, ratio = divmod(choice, len(ratios))
     return ShuffleBlock(in_chs, widths_inside(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
