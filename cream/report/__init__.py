@@ -1,4 +1,4 @@
-"""The report of a search."""
+"""The report of a search, as a page with figures."""
 
 from cream.report.after_search import report_search
 

@@ -20,7 +20,7 @@ from pimm.models.torch_names import load_torch_arrays, torch_names
 
 FACTS = golden.facts("supernet")
 ARCHS = [parse_arch(arch) for arch in FACTS["archs"]]
-# The official stage of 80 channels builds a fifth block once it has four, which no path reaches.
+# If the stage of 80 channels has four blocks, the official code builds a fifth one that no path runs.
 DEAD = "blocks.3.4."
 
 
@@ -64,7 +64,7 @@ def test_a_flops_range_gives_the_official_space(wanted):
 
 
 def dead_values():
-    """Number of entries and of trainable values in the official fifth block, with all its operations."""
+    """Count the entries and the trainable values of the official fifth block, with all its operations."""
     dead = [(name, shape) for name, shape in FACTS["names_shapes_0_600_nc1000"] if name.startswith(DEAD)]
     trainable = [int(np.prod(shape)) for name, shape in dead if not name.endswith(("_mean", "_var", "_tracked"))]
     return len(dead), sum(trainable)
@@ -104,7 +104,7 @@ def test_depths_for_a_given_resolution_are_those_of_the_same_range_at_224_pixels
     depths, resolution = fit_to_flops(low / 4, high / 4, 112)
     assert resolution == 112
     assert depths == fit_to_flops(low, high, 224)[0]
-    if high > 40:  # above it images of 224 pixels fit by themselves
+    if high > 40:  # these ranges lead to images of 224 pixels in any case
         assert depths == fit_to_flops(low, high)[0]
 
 
@@ -177,7 +177,8 @@ def test_costs_of_all_choices(supernet):
         np.testing.assert_allclose(table.fixed, facts[f"{kind}_fixed"], rtol=1e-9)
         np.testing.assert_allclose([table(arch) for arch in ARCHS], facts[f"get_{kind}"], rtol=1e-9)
         rows = np.stack([supernet.space.encode(arch) for arch in ARCHS])
-        np.testing.assert_allclose(table.of_rows(rows), facts[f"get_{kind}"], rtol=1e-9)
+        costs = [table(supernet.space.decode(row)) for row in rows]
+        np.testing.assert_allclose(costs, facts[f"get_{kind}"], rtol=1e-9)
 
 
 def test_a_path_and_its_child_net_compute_the_same(supernet):
@@ -199,7 +200,7 @@ def test_a_path_and_its_child_net_compute_the_same(supernet):
 
 
 @pytest.mark.parametrize(
-    "text, complaint",
+    "text, message",
     [
         ("[[0], [3", "not a list of lists"),
         ("[[0], 3, [0]]", "must be a list of stages"),
@@ -212,8 +213,8 @@ def test_a_path_and_its_child_net_compute_the_same(supernet):
         ("[[0], [1, 2], [0], [0], [0], [0], [0]]", "stage 1 has 2 blocks, not 1"),
     ],
 )
-def test_malformed_architectures_are_refused_with_the_reason(text, complaint):
-    with pytest.raises(ConfigError, match=complaint.replace("[", r"\[")):
+def test_malformed_architectures_are_refused_with_the_reason(text, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         mobile_space((1, 1, 1, 1, 1)).check(parse_arch(text))
 
 
