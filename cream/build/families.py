@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 import paddle
@@ -163,17 +162,3 @@ FAMILIES: Mapping[str, Family] = {
     "mobile": Family(_mobile_space, _mobile_supernet, _mobile_spec, _mobile_net),
     "shuffle": Family(_shuffle_space, _shuffle_supernet, _shuffle_spec, _shuffle_net),
 }
-
-
-def net_from_settings(path: str | Path) -> tuple[Callable[[], nn.Layer], ChildSpec]:
-    """Read which net a file of settings names.
-
-    Returns:
-        The function that builds the net with fresh weights, and its architecture and image size.
-
-    Raises:
-        ConfigError, OSError: as ``load_config`` and ``given_spec`` raise them.
-    """
-    cfg = load_config(path)
-    spec = given_spec(cfg)
-    return lambda: named_net(cfg, spec), spec
