@@ -13,7 +13,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 import numpy as np
 
@@ -53,6 +54,7 @@ from pimm.utils import (
     NativeScaler,
     all_reduce_gradients,
     all_reduce_sum,
+    asked_to_end,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -198,7 +200,7 @@ def fit(training, loader_eval, summary, eval_metric):
         results.append(
             {"epoch": epoch, "train": train_metrics, **({"validation": eval_metrics} if eval_metrics else {})}
         )
-        if preemption.asked() and training.epoch < training.epochs:
+        if asked_to_end() and training.epoch < training.epochs:
             raise training.preempted()
     return results, best
 
@@ -378,7 +380,7 @@ class Training:
                 self.report(seen / (time.perf_counter() - began))
             if args.recovery_interval and update % args.recovery_interval == 0 and self.batch < batches:
                 self.save_recovery()
-            if preemption.asked(waiting=logs):
+            if asked_to_end(waiting=logs):
                 self.stop()
         if args.dist_bn:
             for net in self.nets:

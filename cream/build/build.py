@@ -15,7 +15,10 @@ from paddle import nn
 
 from cream.build.families import fresh_supernet, given_spec, named_net, search_space
 from cream.build.held_out import Part, hold_out
-from cream.config.load import check_selectable, dump, load_config, resume_settings
+from cream.config.dump import dump
+from cream.config.keys import resume_settings
+from cream.config.load import load_config
+from cream.config.rules import check_selectable
 from cream.config.schema import Config
 from cream.counting import count_macs, count_parameters
 from cream.flops import CostTable, cost_tables

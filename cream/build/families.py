@@ -7,7 +7,7 @@ from typing import Callable, NamedTuple
 
 from paddle import nn
 
-from cream.config.load import given_space
+from cream.config.rules import given_space
 from cream.config.schema import Config
 from cream.mobile.depths import fit_to_flops
 from cream.mobile.nets import ChildNet, MobileSuperNet

@@ -23,7 +23,7 @@ from cream.build.build import (
     write_config,
     write_text,
 )
-from cream.config.load import check_selectable
+from cream.config.rules import check_selectable
 from cream.config.schema import Config
 from cream.selection.candidates import Candidate, best_inside, complaints, score
 from cream.selection.choose import limits_of, write_choice

@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 
 from cream import jobs
 from cream.build.build import SearchNet, retrain_config_for, selection_loader, trained_search, training_loader
-from cream.config.load import resume_settings
+from cream.config.keys import resume_settings
 from cream.config.schema import Config
 from cream.selection.candidates import score
 from cream.space import Arch, format_arch

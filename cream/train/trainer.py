@@ -23,6 +23,7 @@ from pimm.utils import (
     CheckpointSaver,
     ModelEma,
     all_reduce_sum,
+    asked_to_end,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -205,7 +206,7 @@ class Trainer:
 
     def preempted(self) -> bool:
         """Whether the training was asked to end."""
-        return preemption.asked(waiting=self.batch % self.log_interval == 0 or self.batch == len(self.loader))
+        return asked_to_end(waiting=self.batch % self.log_interval == 0 or self.batch == len(self.loader))
 
     def report(self, bar, images_per_second: float) -> None:
         """Logs the epoch's means so far; raises TrainingError if the loss is not finite."""

@@ -10,7 +10,9 @@ import yaml
 from paths import ROOT
 
 from cream.build.build import PAPER_RECIPE
-from cream.config.load import ALIASES, INERT, KEYS, dump, load_config
+from cream.config.dump import dump
+from cream.config.keys import ALIASES, INERT, KEYS
+from cream.config.load import load_config
 from cream.config.schema import Config
 from pimm.errors import ConfigError
 

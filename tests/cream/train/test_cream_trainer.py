@@ -18,7 +18,8 @@ from PIL import Image
 
 from cream import cli, jobs
 from cream.build import build
-from cream.config.load import CHANGEABLE, KEYS, load_config, resume_settings
+from cream.config.keys import CHANGEABLE, KEYS, resume_settings
+from cream.config.load import load_config
 from cream.mobile.nets import MobileSuperNet
 from cream.train.runlog import LogFile, RunLog
 from pimm import preemption
