@@ -373,7 +373,7 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     """Make a small image set out of a large one (``cream-sub-imagenet``, ``tools/generate_subImageNet.py``)."""
 
     def job() -> None:
-        args = _parse_subset(argv)
+        args = subset_parser().parse_args(argv)
         from cream.studies import subset  # late: imports Paddle
 
         source = subset.Source(Path(args.data_path))
@@ -392,7 +392,8 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     return cli.run(job)
 
 
-def _parse_subset(argv: Sequence[str] | None) -> argparse.Namespace:
+def subset_parser() -> cli.Parser:
+    """Return the parser of ``generate_sub_imagenet``."""
     parser = cli.Parser(
         config_file=False,
         description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
@@ -412,4 +413,4 @@ def _parse_subset(argv: Sequence[str] | None) -> argparse.Namespace:
         "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
     )
     parser.add_argument("--how", choices=("link", "copy"), default="link", help="symbolic links, or copies")
-    return parser.parse_args(argv)
+    return parser

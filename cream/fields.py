@@ -24,7 +24,7 @@ class Rule(NamedTuple):
 
 def at_least(low: float, most: float = math.inf) -> Rule:
     """Return the rule for values from ``low`` up, or to ``most``, both included."""
-    limit = "" if most == math.inf else f" and at most {most}"
+    limit = "" if most == math.inf else f" and at most {most:g}"
     return Rule(f"at least {low}{limit}", lambda value: low <= value <= most)
 
 
@@ -178,7 +178,7 @@ def _is_unreadable(raw: Any) -> bool:
 
 
 def _nested(raw: Any) -> Any:
-    if not isinstance(raw, (dict, str)):
+    if not isinstance(raw, (dict, str)) or _is_unreadable(raw):
         raise ValueError(raw)
     return raw
 

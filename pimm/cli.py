@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """End the program with one line that says what is wrong."""
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+        self.exit(2, f"error: {' '.join(message.split()):.330} (--help lists the options)\n")
 
     def _config_path(self, args):
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

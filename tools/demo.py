@@ -1,4 +1,4 @@
-"""Search, train and test on the embedded images by the commands that a user types (``make demo``, ``make demo-spos``)."""
+"""Search, train and test on the embedded images by the commands that users type (``make demo``, ``make demo-spos``)."""
 
 from __future__ import annotations
 

