@@ -1,4 +1,4 @@
-"""Choose again among the paths of a finished search: ``python tools/select.py SEARCH [KEY=VALUE ...]``.
+"""Select again among the paths of a finished search: ``python tools/select.py SEARCH [KEY=VALUE ...]``.
 
 Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
 """

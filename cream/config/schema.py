@@ -19,6 +19,7 @@ NETS = ("retrain", "spos_scratch")
 TRAININGS = SUPERNETS + NETS
 CHOICES = ("select", "spos_search")
 SPACES = (*SUPERNETS, *CHOICES, "latency")
+FITTED = (*SPACES, "spos_scratch")
 TESTED = (*NETS, "test")
 IMAGES = (*TRAININGS, "test", *CHOICES)
 AUGMENTED = TRAININGS + CHOICES
@@ -219,7 +220,7 @@ class Supernet:
     )
     SHUFFLE: Shuffle = section(Shuffle)
     FLOPS_MINIMUM: float = key(
-        0.0, at_least(0), "Least cost of a path that is drawn or chosen.", unit="MFLOPs", jobs=SPACES
+        0.0, at_least(0), "Least cost of a path that is drawn or chosen.", unit="MFLOPs", jobs=FITTED
     )
     FLOPS_MAXIMUM: float = key(
         600.0,
@@ -227,7 +228,7 @@ class Supernet:
         "Largest cost of a path that is drawn or chosen; with FLOPS_MINIMUM it implies the depth of Cream's space and "
         "the size of its images.",
         unit="MFLOPs",
-        jobs=SPACES,
+        jobs=FITTED,
     )
     FLOPS_BINS: int = key(
         1,
@@ -242,14 +243,14 @@ class Supernet:
         "Width and height of the images in a search, in place of the size that the FLOPs range implies.",
         unit="pixels",
         source=OURS,
-        jobs=SPACES,
+        jobs=FITTED,
     )
     STAGE_DEPTHS: Optional[tuple[int, ...]] = key(
         None,
         DEPTHS,
         "Blocks of the five searched stages, in place of the depths that the FLOPs range implies.",
         source=OURS,
-        jobs=SPACES,
+        jobs=FITTED,
     )
     RESUNIT: bool = key(False, ANYTHING, "Add ResNet's bottleneck to the choices.", jobs=ALL)
     DIL_CONV: bool = key(False, ANYTHING, "Add dilated depthwise convolutions to the choices.", jobs=ALL)
@@ -320,17 +321,22 @@ class Supernet:
         one_of("val", "held_out"),
         "Images that decide the choice: those of validation, or training images that the search did not see.",
         source=OURS,
-        jobs=(*SUPERNETS, *CHOICES),
+        jobs=AUGMENTED,
     )
     HELD_OUT: float = key(
         0.1,
         ABOVE_ZERO,
         "How many training images SELECT_ON: held_out keeps; a share below 1, or else a number.",
         source=OURS,
-        jobs=(*SUPERNETS, *CHOICES),
+        jobs=AUGMENTED,
     )
     PARAMS_MAXIMUM: Optional[float] = key(
-        None, ABOVE_ZERO, "Most parameters of the chosen path.", unit="millions", source=OURS, jobs=("search", *CHOICES)
+        None,
+        ABOVE_ZERO,
+        "Most parameters of the chosen path.",
+        unit="millions",
+        source=OURS,
+        jobs=(*SUPERNETS, *CHOICES),
     )
     LATENCY_MAXIMUM: Optional[float] = key(
         None,
@@ -338,10 +344,10 @@ class Supernet:
         "Largest latency of the chosen path, as LATENCY_TABLE predicts it.",
         unit="ms",
         source=OURS,
-        jobs=("search", *CHOICES),
+        jobs=(*SUPERNETS, *CHOICES),
     )
     LATENCY_TABLE: Optional[str] = key(
-        None, ANYTHING, "File that tools/latency.py wrote.", source=OURS, jobs=("search", *CHOICES)
+        None, ANYTHING, "File that tools/latency.py wrote.", source=OURS, jobs=(*SUPERNETS, *CHOICES)
     )
 
 
