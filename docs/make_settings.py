@@ -11,8 +11,9 @@ from typing import get_type_hints
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from cream.config.bounds import CHOICES, TRAININGS
 from cream.config.keys import ALIASES, CHANGEABLE, INERT, KEYS, SELECTABLE, Key
-from cream.config.schema import CHOICES, TRAININGS, Config
+from cream.config.schema import Config
 from cream.fields import type_words
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -33,7 +34,7 @@ GROUPS = {"trainings": set(TRAININGS), "selections": set(CHOICES)}
 
 HEAD = """# Settings
 
-<!-- made by make_settings.py from cream/config/schema.py -->
+<!-- made by make_settings.py from cream/config/schema.py and search_schema.py -->
 
 A job reads its settings from a YAML file (`--cfg FILE`) and from the command line, as `KEY=VALUE` or
 `SECTION.KEY=VALUE`; the command line comes last. What is not given has its default. Values may be written as in Python
