@@ -23,6 +23,7 @@ from cream.config.bounds import (
     NOT_EMPTY,
     OURS,
     PIXELS,
+    POSITIVE_SHARE,
     STAGES,
     SUPERNETS,
     TESTED,
@@ -62,7 +63,7 @@ class Dataset:
     )
     CROP_PCT: Optional[float] = key(
         None,
-        Rule("above 0 and at most 1", lambda value: 0 < value <= 1),
+        POSITIVE_SHARE,
         "Side of the central crop in evaluation, as a share of the resized image's; None takes 0.875.",
         source=OURS,
         jobs=IMAGES,
