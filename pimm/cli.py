@@ -20,7 +20,10 @@ from pimm.yaml_file import compose_yaml
 # What the user can mend when the file system refuses; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
     getattr(errno, name)
-    for name in ("ENOENT", "EEXIST", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
+    for name in (
+        *("ENOENT", "EEXIST", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS"),
+        *("ENAMETOOLONG", "ELOOP"),
+    )
     if hasattr(errno, name)
 }
 
@@ -221,7 +224,7 @@ def use_cores():
 
 
 def _file_trouble(error):
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    names = [f"{name!s:.300}" for name in (error.filename, error.filename2) if name is not None]
     return ": ".join([*names, os.strerror(error.errno)])
 
 

@@ -52,6 +52,6 @@ WIDENING = Rule(
 )
 ABOVE_ZERO_EACH = Rule("each above 0", lambda value: value and min(value) > 0)
 STAGES = Rule(
-    "no stage of them empty, no number above 999",
-    lambda value: value and all(value) and max(map(max, value)) <= 999,
+    "no stage of them empty, at most 1000 numbers, none above 999",
+    lambda value: value and all(value) and sum(map(len, value)) <= 1000 and max(map(max, value)) <= 999,
 )

@@ -7,6 +7,7 @@ which plain YAML leaves as strings, mean what they look like.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,10 +115,8 @@ def _settings(node: yaml.MappingNode, prefix: str, path: str | Path) -> Iterator
 
 def _beside(path: str | Path, named: str) -> str:
     """Return the path of a named file beside the file ``path``, where it is there alone; else the name."""
-    if not named or "\0" in named:
-        return named
     beside = Path(path).parent / named
-    return str(beside) if beside.is_file() and not Path(named).exists() else named
+    return str(beside) if named and os.path.isfile(beside) and not os.path.exists(named) else named
 
 
 def _raw_of(name: str, node: yaml.Node, place: str) -> Any:

@@ -60,6 +60,7 @@ def test_command_runs_its_job_with_the_settings(name, settings, calls):
         (TrainingError("loss is nan"), 2, "error: loss is nan\n"),
         (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
         (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
+        (OSError(errno.ENAMETOOLONG, "x", "a" * 5000), 2, f"error: {'a' * 300}: File name too long\n"),
         (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted; it goes on\n"),
         (preemption.Preempted("saved", saved=True), 0, "saved; it goes on\n"),

@@ -258,7 +258,8 @@ MISTAKES = {
     "SUPERNET.SHUFFLE.DEPTHS=(1,1,1,1000000000)": ["each at least 1 and at most 100"],
     "SUPERNET.SHUFFLE.CHANNELS=(64,160,320,100000)": ["the last at most 10000"],
     "NET.SELECTION=1e12": ["NET.SELECTION is '1e12'", "at least -1 and at most 1e+06"],
-    "NET.INPUT_ARCH=[[0],[123456789]]": ["no number above 999"],
+    "NET.INPUT_ARCH=[[0],[123456789]]": ["none above 999"],
+    "NET.INPUT_ARCH=[[" + "5," * 1000 + "5]]": ["at most 1000 numbers"],
     "MODEL=a/b": ["MODEL is 'a/b'", "the name of one folder"],
     "MODEL=../b": ["the name of one folder"],
     "MODEL=..": ["the name of one folder"],
@@ -319,6 +320,8 @@ UNFOLDING = f"[&a0 [0, 0], {', '.join(f'&a{n + 1} [*a{n}, *a{n}]' for n in range
         (f"NET: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
         (f"SUPERNET:\n  SPACE:\n    stages: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
         (f"QQQ: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
+        ("RETRAIN_CFG: a\\x00b\nNET: 3", "line 2: NET is a section"),
+        (f"RETRAIN_CFG: {'a' * 5000}\nNET: 3", "line 2: NET is a section"),
         ("LR: 1\nNET: {EMA: &x {USE: *x}}\n", "line 2: NET.EMA.USE holds itself"),
         ("- 1\n", "holds no settings; must be lines of the form KEY: VALUE"),
         (
