@@ -298,10 +298,8 @@ def latency(argv: Sequence[str] | None = None) -> int:
         )
         args = parser.parse_args(argv)
         cfg = load_config(args.cfg, args.overrides)
-        load_jobs()
-        from cream.selection.latency import measure_latency
-
-        measured = measure_latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
+        jobs = load_jobs()
+        measured = jobs.latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
         for net in measured.check:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
         print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
@@ -339,11 +337,9 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         if not args.folders:
             parser.error("at least one SEARCH is needed")
         recipe = load_config(args.cfg, args.overrides)
-        load_jobs()
-        from cream.studies import ranking
-
+        jobs = load_jobs()
         cli.use_cores()
-        found = ranking.rank_correlation(
+        found = jobs.rank_correlation(
             *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
             *(args.paths, args.sample, args.seed, args.trainings),
         )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from paths import ROOT
 
-from cream.build.build import PAPER_RECIPE
+from cream.build.recipe import PAPER_RECIPE
 from cream.config.dump import dump
 from cream.config.keys import ALIASES, INERT, KEYS, SECTIONS, siblings
 from cream.config.load import load_config
