@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cream import build
 from cream.config import Config
-from cream.config.load import resume_settings
+from cream.config.keys import resume_settings
 from cream.report import report_search
 from cream.selection.architecture_file import read_architecture
 from cream.selection.candidates import Candidate

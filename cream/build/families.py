@@ -9,7 +9,8 @@ from typing import Callable, NamedTuple
 import paddle
 from paddle import nn
 
-from cream.config.load import given_space, load_config
+from cream.config.load import load_config
+from cream.config.rules import given_space
 from cream.config.schema import Config
 from cream.counting import count_macs, count_parameters
 from cream.mobile.depths import fit_to_flops

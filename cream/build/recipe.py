@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from cream.config import Config, load_config
-from cream.config.load import resume_settings
+from cream.config.keys import resume_settings
 from cream.space import Arch
 from cream.supernet import SuperNet
 from cream.train.seeding import seed_dropout

@@ -22,7 +22,7 @@ from cream.build.recipe import (
 )
 from cream.build.run import holds_supernet, run_folder
 from cream.config import Config, dump, load_config
-from cream.config.load import check_selectable
+from cream.config.rules import check_selectable
 from cream.counting import count_parameters
 from cream.flops import cost_tables
 from cream.selection.candidates import Constraint

@@ -23,6 +23,7 @@ from pimm.optim import group_lrs
 from pimm.utils import (
     CheckpointSaver,
     all_reduce_sum,
+    asked_to_end,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -284,7 +285,7 @@ class Trainer:
 
     def preempted(self) -> bool:
         """Whether SIGTERM asked the training to end."""
-        return preemption.asked(waiting=self.at_report)
+        return asked_to_end(waiting=self.at_report)
 
     def stop(self) -> NoReturn:
         """Save and raise Preempted."""

@@ -11,6 +11,7 @@ import paddle
 from paddle import distributed as dist
 from paddle.base import core
 
+from pimm import preemption
 from pimm.errors import ConfigError
 from pimm.utils.model import unwrap_model
 
@@ -123,6 +124,20 @@ def _count_meeting(n):
         return core.create_or_get_global_tcp_store().add(_MEETING, n)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def asked_to_end(waiting=True):
+    """Return whether SIGTERM has come to any process: all of them must ask together, and all get the same answer.
+
+    Args:
+        waiting: whether the processes wait for the device here anyway. On several GPUs the question makes them wait;
+            without ``waiting`` the answer there is False.
+    """
+    if world_size() == 1:
+        return preemption.came()
+    if not waiting and not paddle.get_device().startswith("cpu"):
+        return False
+    return bool(all_reduce_sum(paddle.to_tensor([int(preemption.came())], "int64")).item())
 
 
 @paddle.no_grad()

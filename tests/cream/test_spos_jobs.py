@@ -233,7 +233,7 @@ def test_architecture_files_that_are_none(data, tmp_path, capsys, text, says):
         (["SUPERNET.FAMILY=shufle"], "SUPERNET.FAMILY is 'shufle'; must be one of mobile, shuffle"),
         (["SUPERNET.METHOD=cream"], "SUPERNET.METHOD is cream; must be single_path"),
         (["SUPERNET.HOW_TO_PROB=teacher"], "SUPERNET.HOW_TO_PROB is teacher; must be even"),
-        (["SUPERNET.SKIP=True"], "SUPERNET.SKIP says nothing of nets where SUPERNET.FAMILY is shuffle"),
+        (["SUPERNET.SKIP=True"], "SUPERNET.SKIP has no meaning for nets where SUPERNET.FAMILY is shuffle"),
         (["SUPERNET.SHUFFLE.DEPTHS=[1]"], "DEPTHS has 1 stages and CHANNELS 2"),
         (
             ["SUPERNET.SHUFFLE.CHANNELS=[8, 9]"],

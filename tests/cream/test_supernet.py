@@ -1,5 +1,6 @@
 """Cream's space and supernet against the official PyTorch code."""
 
+import functools
 import hashlib
 import json
 
@@ -10,7 +11,7 @@ import pytest
 
 from cream.counting import count_parameters
 from cream.flops import cost_tables
-from cream.mobile.depths import OPERATION_MFLOPS, fit_to_flops
+from cream.mobile.depths import OPERATION_MFLOPS, SHARED_MFLOPS, fit_to_flops
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import CHILD_NETS
 from cream.mobile.space import mobile_space
@@ -51,8 +52,8 @@ def set_state(net, gain=1.0):
     "wanted", [row for row in FACTS["flops_ranges"] if "error" not in row], ids=lambda row: f"{row['min']}-{row['max']}"
 )
 def test_a_flops_range_gives_the_official_space(wanted):
-    depths, resolution = fit_to_flops(wanted["min"], wanted["max"])
-    assert (list(depths), resolution) == (wanted["sta_num"], wanted["resolution"])
+    check_fitted(wanted["min"], wanted["max"], wanted["sta_num"], wanted["resolution"])
+    depths = wanted["sta_num"]
     net = MobileSuperNet(mobile_space(depths))
     ours = [[name, list(shape)] for name, shape in torch_names(net)]
     if depths[2] < 4:
@@ -79,7 +80,7 @@ def test_the_largest_space_differs_from_the_official_one_by_the_dead_block_alone
 
 @pytest.mark.parametrize("low, high, depths, resolution", [r for r in FACTS["search_for_layer"] if r[2] is not None])
 def test_depths_and_resolution(low, high, depths, resolution):
-    assert fit_to_flops(low, high) == (tuple(depths), resolution)
+    check_fitted(low, high, depths, resolution)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,38 @@ def test_depths_and_resolution(low, high, depths, resolution):
 def test_ranges_that_the_official_code_refuses_get_deeper_stages(low, high):
     depths, resolution = fit_to_flops(low, high)
     assert resolution == 224 and max(depths) > 4
+    assert SHARED_MFLOPS + sum(
+        sum(first) / 6 + (depth - 1) * sum(further) / 6 for depth, (first, further) in zip(depths, OPERATION_MFLOPS)
+    ) >= min(low, 2000)
+
+
+@functools.lru_cache
+def cheapest(depths, resolution):
+    """Least cost of a path, by its supernet, in MFLOPs."""
+    return cost_tables(MobileSuperNet(mobile_space(depths)), resolution)[0].least
+
+
+def check_fitted(low, high, depths, resolution):
+    """Compare with the official depths and image size, where these leave a path to search."""
+    found = fit_to_flops(low, high)
+    if sum(depths) < 8 and cheapest(tuple(depths), resolution) > high >= cheapest((1,) * 5, 64):
+        assert found[0] == (1,) * 5
+        assert cheapest(*found) <= high < cheapest((1,) * 5, found[1] + 32)
+    else:
+        assert found == (tuple(depths), resolution)
+
+
+@pytest.mark.parametrize("high, resolution", [(8, 64), (15, 64), (16, 96), (25, 96), (70, 192), (81, 224)])
+def test_images_shrink_until_a_path_fits(high, resolution):
+    assert fit_to_flops(0, high) == ((1,) * 5, resolution)
+
+
+@pytest.mark.parametrize("low, high", [(640, 700), (700, 900)])
+def test_stages_grow_until_the_average_path_reaches_the_range(low, high):
+    depths, _ = fit_to_flops(low, high)
+    table, _ = cost_tables(MobileSuperNet(mobile_space(depths)), 224)
+    mean = table.fixed + sum(sum(costs) / len(costs) for stage in table.choices for costs in stage)
+    assert low <= mean + 1 and mean < low + 45  # one block more costs up to 25
 
 
 def test_the_operation_table_is_the_official_one():
@@ -111,10 +144,10 @@ def test_depths_for_a_given_resolution_are_those_of_the_same_range_at_224_pixels
 def test_unreachable_ranges_say_so():
     with pytest.raises(ConfigError, match="FLOPS_MAXIMUM=1 "):
         fit_to_flops(0, 1)
-    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=2000 .*ends at 8\d\d"):
-        fit_to_flops(2000, 3000)
-    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=500 .*ends at 2\d\d"):
-        fit_to_flops(500, 750, 112)
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=3000 .*ends at 28\d\d"):
+        fit_to_flops(3000, 4000)
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=800 .*ends at 7\d\d"):
+        fit_to_flops(800, 900, 112)
 
 
 @pytest.mark.parametrize("selection", CHILD_NETS)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from cream import cli
 from cream.build.families import child_net, search_space
-from cream.config.load import dump, load_config, resume_settings
+from cream.config.dump import dump
+from cream.config.keys import resume_settings
+from cream.config.load import load_config
 from cream.config.schema import Config
 from cream.convert import main
 from cream.convert.names import find_net

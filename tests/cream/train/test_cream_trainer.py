@@ -20,7 +20,8 @@ from cream import build, cli, jobs
 from cream.build.data import training_images
 from cream.build.families import child_net, fresh_supernet, search_space
 from cream.build.recipe import retrain_config_for, supernet_optimizer, supernet_scheduler, timm_args
-from cream.config.load import CHANGEABLE, KEYS, load_config, resume_settings
+from cream.config.keys import CHANGEABLE, KEYS, resume_settings
+from cream.config.load import load_config
 from cream.mobile.nets import MobileSuperNet
 from pimm import preemption
 from pimm.data import Dataset, create_loader
