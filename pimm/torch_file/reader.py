@@ -6,23 +6,18 @@ are little-endian whatever the machine, its marker notwithstanding; in the zip f
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import mmap
 import pickle
 import struct
 from typing import NamedTuple
 
 from pimm.errors import CheckpointError
-from pimm.torch_file.tensors import FUNCTIONS, NumpyArray, NumpyType, Storage, Tensor, storage_dtype
-from pimm.torch_file.unpickler import Global, Inert, Malformed, Unpickler
+from pimm.safe_pickle import Global, Inert, Malformed, Resolver, Unpickler, map_file, no_garbage_collection
+from pimm.torch_file.tensors import FUNCTIONS, Storage, Tensor, storage_dtype
 from pimm.torch_file.zip_directory import read_directory
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _NO_FORMAT = "it begins as none of PyTorch's formats does"
-_MAX_DEPTH = 100
 _MAX_TENSORS = 50_000
 _COUNT = struct.Struct("<q")
 
@@ -46,11 +41,8 @@ def load_torch(path):
 def read_torch(path):
     """What `load_torch` gives, and in which format it was; errors as there."""
     try:
-        with open(path, "rb") as file:
-            if not file.seek(0, io.SEEK_END):
-                raise Malformed("it is empty")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with _no_garbage_collection():
+        data = map_file(path)
+        with no_garbage_collection():
             content, form = _read(data)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
@@ -62,18 +54,6 @@ def read_torch(path):
         what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
     return TorchFile(content, form)
-
-
-@contextlib.contextmanager
-def _no_garbage_collection():
-    """A million new containers would have the collector look through all of them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(data):
@@ -116,7 +96,7 @@ def _read_zip(data):
             record.check(data)
         return record.start
 
-    return _Resolver(data, locate, swapped=order == b"big")(content)
+    return _TensorResolver(data, locate, swapped=order == b"big")(content)
 
 
 def _read_legacy(data):
@@ -152,7 +132,7 @@ def _read_legacy(data):
     content = machine.load()
     machine = Unpickler(data, machine.position, len(data), FUNCTIONS)
     starts = _storage_starts(data, machine.load(), storages, machine)
-    return _Resolver(data, lambda storage: starts[storage.key] + storage.start * storage.dtype.itemsize)(content)
+    return _TensorResolver(data, lambda storage: starts[storage.key] + storage.start * storage.dtype.itemsize)(content)
 
 
 def _storage_starts(data, keys, storages, machine):
@@ -185,56 +165,16 @@ def _storage(kind, key, numel):
     return Storage(key, dtype, numel)
 
 
-class _Resolver:
-    """Puts arrays where tensors are and inert objects where names are; every shared value once."""
+class _TensorResolver(Resolver):
+    """Puts arrays where tensors are, too: views of ``data``, in which ``locate(storage)`` says where a storage is."""
 
     def __init__(self, data, locate, swapped=False):
+        super().__init__()
         self.data, self.locate, self.swapped = data, locate, swapped
-        self.done, self.tensors, self.copied = {}, 0, 0
-
-    def __call__(self, value, depth=0):
-        if isinstance(value, (str, bytes, int, float, type(None))):
-            return value
-        resolve = self._KINDS.get(type(value))
-        if resolve is None:
-            return value
-        if depth > _MAX_DEPTH:
-            raise Malformed(f"it is nested more than {_MAX_DEPTH} deep")
-        if id(value) not in self.done:
-            self.done[id(value)] = (value, _UNFINISHED)  # with the value, whose id must not be given to another
-            self.done[id(value)] = (value, resolve(self, value, depth + 1))
-        found = self.done[id(value)][1]
-        if found is _UNFINISHED:
-            raise Malformed("something in it contains itself")
-        return found
-
-    def _dict(self, value, depth):
-        return {key: self(item, depth) for key, item in value.items()}
-
-    def _list(self, value, depth):
-        return [self(item, depth) for item in value]
-
-    def _tuple(self, value, depth):
-        return tuple([self(item, depth) for item in value])
-
-    def _inert(self, value, depth):
-        self.done[id(value)] = (value, value)  # an object may refer to itself: nobody goes through it
-        value.args, value.state, value.items = (self(part, depth) for part in (value.args, value.state, value.items))
-        return value
-
-    def _name(self, value, depth):
-        return Inert(value.name)
+        self.tensors, self.copied = 0, 0
 
     def _storage(self, value, depth):
         return Inert("torch storage")
-
-    def _numpy_array(self, value, depth):
-        if value.value is None:
-            raise Malformed("a numpy array without data")
-        return value.value
-
-    def _numpy_type(self, value, depth):
-        return Inert("numpy.dtype", (value.dtype.str,))
 
     def _tensor(self, value, depth):
         self.tensors += 1
@@ -248,17 +188,4 @@ class _Resolver:
             raise Malformed("it has more to convert than it holds")
         return value.copy(view)
 
-    _KINDS = {
-        dict: _dict,
-        list: _list,
-        tuple: _tuple,
-        Inert: _inert,
-        Global: _name,
-        Storage: _storage,
-        Tensor: _tensor,
-        NumpyArray: _numpy_array,
-        NumpyType: _numpy_type,
-    }
-
-
-_UNFINISHED = object()
+    KINDS = {**Resolver.KINDS, Storage: _storage, Tensor: _tensor}

@@ -6,7 +6,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from pimm.torch_file.unpickler import Malformed
+from pimm.safe_pickle import Malformed
 
 _MAX_ENTRIES = 200_000
 _END = struct.Struct("<4s4H2LH")

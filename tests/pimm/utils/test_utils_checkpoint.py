@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 import types
 from collections import OrderedDict
@@ -199,6 +200,97 @@ def test_claims_cost_no_memory(tmp_path):
         load_arrays(tmp_path / "bytes")
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
+
+
+DOUBLED = b"q\x00h\x00\x86" * 60  # a tuple of itself twice, sixty levels deep: 2 ** 60 parts to hash
+EXPENSIVE = {
+    "a key of doubled tuples": b"\x80\x02})" + DOUBLED + b"K\x01s.",
+    "a key of doubled tuples in a list of pairs": b"\x80\x02}()" + DOUBLED + b"K\x01u.",
+    "a set of doubled tuples": b"\x80\x04\x8f()" + DOUBLED + b"\x90.",
+    "a frozen set of doubled tuples": b"\x80\x04()" + DOUBLED + b"\x91.",
+    "an ordered dict of doubled tuples": b"\x80\x02ccollections\nOrderedDict\n])" + DOUBLED + b"K\x01\x86a\x85R.",
+    "encoding the same text again and again": (
+        b"\x80\x02c_codecs\nencode\nq\x00X\x00\x00\x10\x00"
+        + (b"x" * (1 << 20) + b"q\x01U\x06latin1\x86q\x02](")
+        + (b"h\x00h\x02R" * 7000 + b"e.")
+    ),
+    "a tuple of the same list again and again": (
+        b"\x80\x02cbuiltins\ntuple\nq\x00](" + b"N" * 10_000 + b"e\x85q\x02](" + b"h\x00h\x02R" * 20_000 + b"e."
+    ),
+    "an array of the same bytes again and again": (
+        b"\x80\x04cnumpy.core.numeric\n_frombuffer\nq\x00\x96"
+        + (1 << 20).to_bytes(8, "little")
+        + bytes(1 << 20)
+        + (b"cnumpy\ndtype\nX\x02\x00\x00\x00>f\x85RJ\x00\x00\x04\x00\x85X\x01\x00\x00\x00Ctq\x01](")
+        + (b"h\x00h\x01R" * 7000 + b"e.")
+    ),
+    "integers as keys that collide": (
+        b"\x80\x02}(" + b"".join(b"\x8a\x08" + (i << 44).to_bytes(8, "little") + b"N" for i in range(87_381)) + b"u."
+    ),
+    "an integer of a megabyte": b"\x80\x02\x8b\x00\x00\x10\x00" + bytes(1 << 20) + b".",
+    "two million sets": b"\x80\x04" + b"\x8f" * 2_000_000 + b".",
+}
+
+
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_small_files_cost_little_time_and_memory(tmp_path, name):
+    path = tmp_path / "a.pdparams"
+    path.write_bytes(EXPENSIVE[name])
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"a\.pdparams is damaged or not a file of arrays") as caught:
+        load_arrays(path)
+    assert time.process_time() - start < 10  # tracing memory makes it several times as slow
+    assert tracemalloc.get_traced_memory()[1] < 400e6 and "MemoryError" not in str(caught.value)
+    tracemalloc.stop()
+    assert len(str(caught.value)) - len(str(path)) < 300
+
+
+def test_a_huge_place_in_the_memo_costs_nothing(tmp_path):
+    (tmp_path / "map.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f.")
+    tracemalloc.start()
+    assert load_arrays(tmp_path / "map.pkl") == {}
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_keys_that_are_not_text(tmp_path, protocol):
+    """As the optimizer's numbered state, class maps, and the costs of operations by shape have them."""
+    content = {
+        "numbers": dict.fromkeys(range(40_000), 0.5),
+        "shapes": {(16, i, 28, 28, 2): i for i in range(500)},
+        "others": {None: 1, True: 2, 2.5: 3, -7: 4, 2**40: 5, ((1, "a"), 2): 6, b"x": 7, frozenset({1}): 8},
+        "sets": [{("a", 1), 2}, frozenset({"a"})],
+    }
+    (tmp_path / "a").write_bytes(pickle.dumps(content, protocol))
+    assert_same(load_arrays(tmp_path / "a"), content)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_what_numpy_pickles(tmp_path, protocol):
+    arrays = {name: value for name, value in TREE.items() if isinstance(value, np.ndarray)}
+    (tmp_path / "a").write_bytes(pickle.dumps(arrays, protocol))
+    found = load_arrays(tmp_path / "a")
+    assert_same(found, arrays)
+    found["float"] += 1  # what is read can be written to
+    scalars = {np.str_("a"): np.int64(3), "b": np.float32(2.5)}
+    (tmp_path / "a").write_bytes(pickle.dumps(scalars, protocol))
+    assert load_arrays(tmp_path / "a") == {"a": 3, "b": 2.5}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pdparams")
+    with pytest.raises(CheckpointError, match="it is a pipe or a device and not a file"):
+        load_arrays(tmp_path / "a.pdparams")
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    save_arrays(tmp_path / "a", {"numbers": np.zeros(2_000_000)})
+    with pytest.raises(CheckpointError, match="more than 1,000,000 values; keep many numbers in an array"):
+        save_arrays(tmp_path / "a", {"numbers": [0.0] * 1_000_001})
+    assert len(load_arrays(tmp_path / "a")["numbers"]) == 2_000_000
 
 
 def test_nested_beyond_measure(tmp_path):
