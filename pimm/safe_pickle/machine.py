@@ -120,9 +120,9 @@ class Unpickler:
 
     def call(self, target, args):
         """Return the result of a listed function, or an inert object that remembers the call."""
-        if not isinstance(target, Global) or not isinstance(args, tuple):
+        if not isinstance(target, (Global, Inert)) or not isinstance(args, tuple):
             raise Malformed(f"a call of {describe(target)} with {describe(args)}")
-        if target.function is None:
+        if isinstance(target, Inert) or target.function is None:
             return Inert(target.name, args)
         self.charge(args)
         if isinstance(target.function, Keyed):

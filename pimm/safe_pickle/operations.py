@@ -171,7 +171,7 @@ def _reduce(machine):
 
 def _new_object_with_keywords(machine):
     keywords, args, target = machine.stack.pop(), machine.stack.pop(), machine.stack.pop()
-    if not isinstance(target, Global):
+    if not isinstance(target, (Global, Inert)):
         raise Malformed(f"a call of {describe(target)}")
     machine.stack.append(Inert(target.name, (args, keywords)))
 

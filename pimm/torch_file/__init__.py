@@ -1,4 +1,4 @@
-"""PyTorch's files of tensors, read and written without PyTorch."""
+"""Read and write PyTorch's files of tensors without PyTorch."""
 
 from pimm.safe_pickle import Inert
 from pimm.torch_file.reader import TorchFile, load_torch, read_torch

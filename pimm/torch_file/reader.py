@@ -1,7 +1,7 @@
-"""Reading ``.pth`` files without PyTorch: the zip format, and the one before PyTorch 1.6.
+"""Read ``.pth`` files without PyTorch: the zip format, and the format before PyTorch 1.6.
 
-Storages stay in the file, which is mapped into memory: arrays are read-only views of it. In the old format numbers
-are little-endian whatever the machine, its marker notwithstanding; in the zip format a record says what they are.
+Storages stay in the file, which is mapped into memory: arrays are read-only views of the file. In the old format
+numbers are little-endian on every machine, whatever its marker says; in the zip format a record names the byte order.
 """
 
 from __future__ import annotations
@@ -19,27 +19,35 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _NO_FORMAT = "it begins as none of PyTorch's formats does"
 _MAX_TENSORS = 50_000
+_TORCHSCRIPT = (
+    "constants.pkl",
+    "code/",
+    "model.json",
+)  # what archives of torch.jit.save have beside data.pkl, or before it
 _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """The dict in a ``.pth`` file, and in which of PyTorch's formats: ``"zip"`` or ``"legacy"``."""
+    """The dict of a ``.pth`` file, and the name of PyTorch's format that the file has: ``"zip"`` or ``"legacy"``."""
 
     content: dict
     format: str
 
 
 def load_torch(path):
-    """The dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors: read-only views of the file.
+    """Return the dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors.
 
-    bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as `Inert`; nothing in the file is run. Raises
-    `CheckpointError`, naming the file, for damaged and hostile ones and those that hold no dict.
+    The arrays are read-only views of the file; bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as
+    `Inert`; nothing in the file is run.
+
+    Raises:
+        CheckpointError: for damaged and hostile files and for those that hold no dict; the message names the file.
     """
     return read_torch(path).content
 
 
 def read_torch(path):
-    """What `load_torch` gives, and in which format it was; errors as there."""
+    """Return what `load_torch` returns together with the file's format; raise what `load_torch` raises."""
     try:
         data = map_file(path)
         with no_garbage_collection():
@@ -49,9 +57,9 @@ def read_torch(path):
     except Malformed as error:
         raise CheckpointError(f"{path} is no PyTorch file that can be read: {error}") from None
     except Exception as error:  # a damaged file can raise anything
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error!s:.200}") from error
     if not isinstance(content, dict):
-        what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
+        what = f"a whole {content.name:.100}" if isinstance(content, Inert) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
     return TorchFile(content, form)
 
@@ -70,13 +78,14 @@ def _read_zip(data):
     records = read_directory(data)
     folder = next(iter(records)).partition("/")[0]
     pickled = records.get(f"{folder}/data.pkl")
-    if pickled is None or f"{folder}/constants.pkl" in records:
-        what = "a TorchScript archive" if pickled else "a zip archive"
-        raise Malformed(f"it is {what}, but not one that torch.save writes")
-    order = records.get(f"{folder}/byteorder")
-    order = data[order.start : order.end] if order else b"little"
-    if order not in (b"little", b"big"):
-        raise Malformed(f"its byte order is {order[:20]!r}")
+    if any(name.startswith(tuple(f"{folder}/{part}" for part in _TORCHSCRIPT)) for name in records):
+        raise Malformed(
+            "it is a TorchScript archive, a program and not a state dict; in PyTorch, "
+            "torch.save(torch.jit.load(OLD).state_dict(), NEW) writes a file of its weights"
+        )
+    if pickled is None:
+        raise Malformed("it is a zip archive, but not one that torch.save writes")
+    swapped = _byte_order(data, records.get(f"{folder}/byteorder")) == b"big"
 
     def refer(identifier):
         tag, kind, key, _, numel = identifier
@@ -96,7 +105,17 @@ def _read_zip(data):
             record.check(data)
         return record.start
 
-    return _TensorResolver(data, locate, swapped=order == b"big")(content)
+    return _TensorResolver(data, locate, swapped)(content)
+
+
+def _byte_order(data, record):
+    if record is None:
+        return b"little"
+    record.check(data)
+    order = data[record.start : record.end]
+    if order not in (b"little", b"big"):
+        raise Malformed(f"its byte order is {order[:20]!r}")
+    return order
 
 
 def _read_legacy(data):
@@ -117,7 +136,7 @@ def _read_legacy(data):
         _check_tag(tag)
         storage = _storage(kind, key, numel)
         if isinstance(storage, Inert):
-            raise Malformed(f"{storage.name} is a type of numbers that numpy does not have")
+            raise Malformed(f"{storage.name:.60} is a type of numbers that numpy does not have")
         if storages.setdefault(key, storage).nbytes != storage.nbytes:
             raise Malformed(f"storage {key!r:.40} has two sizes")
         if view is None:
@@ -136,7 +155,7 @@ def _read_legacy(data):
 
 
 def _storage_starts(data, keys, storages, machine):
-    """Where each storage's numbers begin: they follow the list of keys, each after its number of elements."""
+    """Return where the numbers of each storage begin: after the list of keys, each after its number of elements."""
     if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
         raise Malformed("the storages that follow are not those that the tensors need")
     starts = {}

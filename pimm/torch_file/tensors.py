@@ -1,4 +1,4 @@
-"""From what a PyTorch pickle calls to numpy arrays: types, storages, tensors, and numpy's own values."""
+"""Make numpy arrays of the types, storages and tensors that a PyTorch pickle describes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pimm import safe_pickle
 from pimm.safe_pickle import Global, Inert, Malformed
 from pimm.safe_pickle.values import are_counts, is_count, sequence
 
-# numpy has no bfloat16: such a tensor is an array of its bits, whose dtype says so. This keeps them through
-# reading and writing, and is what Paddle's files hold.
+# numpy has no bfloat16: such a tensor becomes an array of its bits, whose dtype carries this mark through reading and
+# writing. Paddle's files hold the same bits, without a mark.
 BFLOAT16 = np.dtype(np.uint16, metadata={"torch": "bfloat16"})
 
-# name in torch, numpy's type, class of the storage (None: storages of this type are of raw bytes)
+# PyTorch's name: numpy's type, and the class of the storage (None: storages of this type are of raw bytes)
 DTYPES = {
     "float64": (np.dtype("<f8"), "DoubleStorage"),
     "float32": (np.dtype("<f4"), "FloatStorage"),
@@ -40,26 +40,26 @@ _MAX_STRETCH = 1 << 30  # bytes of an array beyond those of its storage
 
 
 def is_bfloat16(array):
-    """Whether an array holds the bits of bfloat16 values."""
+    """Tell whether an array holds the bits of bfloat16 values."""
     return bool(array.dtype.metadata) and array.dtype.metadata.get("torch") == "bfloat16"
 
 
 def storage_dtype(value):
-    """The numpy type of the elements of a storage class as the pickle names it; None if there is none."""
+    """Return the numpy type of the elements of a storage class that the pickle names; None if there is none."""
     if not isinstance(value, Global) or not value.name.startswith("torch."):
         return None
     return _STORAGES.get(value.name.rpartition(".")[2])
 
 
 class Storage:
-    """``numel`` elements of type ``dtype`` in the file, ``start`` elements into what has ``key``."""
+    """Describes ``numel`` elements of type ``dtype`` in the file, from element ``start`` of the storage ``key`` on."""
 
     __slots__ = ("dtype", "key", "numel", "start")
     is_stand_in = True
 
     def __init__(self, key, dtype, numel, start=0):
         if type(key) is not str or not is_count(numel) or not is_count(start):
-            raise Malformed(f"a storage {key!r} of {numel!r} elements")
+            raise Malformed(f"a storage {key!r:.40} of {numel!r:.40} elements")
         self.key, self.dtype, self.numel, self.start = key, dtype, numel, start
 
     @property
@@ -68,7 +68,7 @@ class Storage:
 
 
 class Tensor:
-    """A view of a storage in PyTorch's terms: offset and strides count elements."""
+    """Describes a view of a storage in PyTorch's terms: offset and strides count elements."""
 
     __slots__ = ("conj", "dtype", "neg", "offset", "size", "storage", "stride")
     is_stand_in = True
@@ -82,9 +82,12 @@ class Tensor:
         self.conj, self.neg = bool(metadata.get("conj")), bool(metadata.get("neg"))
 
     def view(self, buffer, start, swapped):
-        """The numpy array that begins with its storage at byte ``start`` of ``buffer``; ``swapped``: big-endian.
+        """Return the tensor as an array; raise `Malformed` where the tensor would reach beyond its storage.
 
-        Raises Malformed where it would reach beyond its storage.
+        Args:
+            buffer: the bytes of the file.
+            start: where the storage begins in them.
+            swapped: whether the numbers are big-endian.
         """
         itemsize = self.dtype.itemsize
         numel = math.prod(self.size)
@@ -93,20 +96,20 @@ class Tensor:
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.size, self.stride))
         if (last + 1) * itemsize > self.storage.nbytes:
             raise Malformed(
-                f"a tensor of {list(self.size)} reaches beyond its storage of {self.storage.nbytes:,} bytes"
+                f"a tensor of {list(self.size)!s:.100} reaches beyond its storage of {self.storage.nbytes:,} bytes"
             )
         if numel * itemsize > self.storage.nbytes + _MAX_STRETCH:
-            raise Malformed(f"a tensor {list(self.size)} is made of a storage of {self.storage.nbytes:,} bytes")
+            raise Malformed(f"a tensor {list(self.size)!s:.100} is made of a storage of {self.storage.nbytes:,} bytes")
         strides = [stride * itemsize if size > 1 else 0 for size, stride in zip(self.size, self.stride)]
         dtype = self.dtype.newbyteorder(">") if swapped and itemsize > 1 else self.dtype
         return np.ndarray(self.size, dtype, buffer, start + self.offset * itemsize, strides)
 
     def needs_copy(self, swapped):
-        """Whether no view can give its values."""
+        """Tell whether no view of the file can give the values of the tensor."""
         return self.conj or self.neg or (swapped and self.dtype.itemsize > 1)
 
     def copy(self, view):
-        """What `view` gave, as values of this machine."""
+        """Return what `view` returned as values of this machine."""
         array = view.astype(self.dtype)
         # numpy's functions make scalars of 0-d arrays
         array = np.asarray(np.conj(array)) if self.conj else array
@@ -129,7 +132,7 @@ def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, backward_ho
 
 
 def _tensor(storage, *view, **options):
-    """A tensor; an inert one if its storage is of a type that numpy does not have."""
+    """Return a tensor, or an inert object if the storage is of a type that numpy does not have."""
     if isinstance(storage, Inert):
         return Inert(f"tensor of {storage.name}", ())
     if not isinstance(storage, Storage):

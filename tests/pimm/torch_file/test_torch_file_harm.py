@@ -44,10 +44,13 @@ OTHER_FILES = {
     "a plain pickle": (pickle.dumps({"a": 1}, 2), "begins as none of PyTorch's formats does"),
     "tar": (b"\0" * 257 + b"ustar\x0000" + b"\0" * 248, "tar archive, as PyTorch's first releases wrote"),
     "another zip": (zipped([("readme.txt", b"hello")]), "a zip archive, but not one that torch.save writes"),
-    "TorchScript": (
-        zipped([("net/data.pkl", EMPTY_PICKLE), ("net/constants.pkl", EMPTY_PICKLE)]),
-        "a TorchScript archive",
-    ),
+    **{
+        f"TorchScript with {name}": (
+            zipped([("net/data.pkl", EMPTY_PICKLE), (f"net/{name}", b"x" * 99)], zipfile.ZIP_DEFLATED),
+            r"a TorchScript archive.*torch\.save\(torch\.jit\.load\(OLD\)\.state_dict\(\), NEW\)",
+        )
+        for name in ("constants.pkl", "code/__torch__.py", "model.json")
+    },
     "compressed": (zipped([("a/data.pkl", EMPTY_PICKLE * 99)], zipfile.ZIP_DEFLATED), "is compressed or encrypted"),
     "an empty zip": (zipped([]), "PyTorch file"),
     "half a zip": (zipped([("a/data.pkl", EMPTY_PICKLE)])[:40], "a zip archive that breaks off"),
@@ -155,7 +158,6 @@ REFUSED = {
     "state for a name": PROTO + b"}U\x01acos_path\nx\n}U\x01xK\x01sbs" + STOP,
     "an item for a tuple": PROTO + b"}U\x01a)K\x01as" + STOP,
     "a call of a number": PROTO + b"}U\x01aK\x01)Rs" + STOP,
-    "a call of a result": PROTO + b"}U\x01aca\nb\n)R)Rs" + STOP,
     "an unhashable key": PROTO + b"}]K\x01s" + STOP,
     "a tuple as key, nested beyond hashing": PROTO + b"})" + b"q\x00h\x00\x86" * 60 + b"K\x01s" + STOP,
     "integers as keys that collide": colliding(87_381),
@@ -224,6 +226,7 @@ HARMLESS = {
     "a class's own state": {"a": Call(Name("x", "y"), (), state={"__class__": 1, "__reduce__": 2})},
     "functools.partial": run("functools", "partial", Name("builtins", "print"), "x"),
     "state of a dict": {"a": Call(Name("collections", "OrderedDict"), (), state={"__class__": 1, "pop": 2})},
+    "a call of a result": PROTO + b"}U\x01aca\nb\n)R)Rs" + STOP,
     "numpy's loader of files": run("numpy", "load", "PWNED"),
     "a billion laughs": laughs(60),
     "pickles in pickles": {"a": Call(Name("pickle", "loads"), ("cos\nsystem\n",))},
