@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import secrets
 from collections import OrderedDict
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def atomic_file(path):
     CheckpointError if it cannot be written, as when the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "wb") as file:
             yield file

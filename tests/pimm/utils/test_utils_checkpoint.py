@@ -2,7 +2,9 @@
 
 import errno
 import functools
+import hashlib
 import io
+import json
 import logging
 import os
 import pickle
@@ -461,6 +463,106 @@ def test_what_could_not_be_removed_once_does_not_end_a_training(tmp_path, monkey
     assert old.exists() == stays
     CheckpointSaver(checkpoint_dir=tmp_path)
     assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_files_of_the_user_stay_where_they_are(tmp_path, training):
+    """Whatever they are called: folders and files beside checkpoints, and files inside of folders with their names."""
+    users = [
+        *(".old-thesis/chapter.txt", ".tmp-notes/a.txt", ".tmp-mine", ".old-mine", ".tmp-checkpoint-7/notes.txt"),
+        *(".tmp-notes-3/model.pdparams", ".old-notes-3/model.pdparams", ".old-checkpoint-8/model.pdparams"),
+        *(".tmp-checkpoint-9/deep/model.pdparams", "checkpoint-20/photo.jpg", "recovery-0-1/model.pdparams"),
+        *(".old-checkpoint-1/mine.txt", ".tmp-recovery-1-5/mine.txt"),
+    ]
+    for name in users:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "kept").mkdir()
+    os.symlink(tmp_path / "kept", tmp_path / ".tmp-checkpoint-6")
+    before = snapshot(tmp_path)
+    saver = CheckpointSaver(checkpoint_dir=tmp_path, max_history=1, max_recoveries=1)
+    for epoch in range(3):
+        saver.save_checkpoint(*training, ARGS, epoch, metric=float(epoch))
+        saver.save_recovery(*training, ARGS, epoch, batch_idx=5)
+        saver.save_recovery(*training, ARGS, epoch, batch_idx=6)
+    assert before.items() <= snapshot(tmp_path).items()
+    assert (tmp_path / ".tmp-checkpoint-6").is_symlink()
+    assert saver.checkpoint_files == [(tmp_path / "checkpoint-2", 2.0)]
+
+
+def test_a_folder_of_the_user_is_not_replaced_by_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint-0").mkdir()
+    (tmp_path / "checkpoint-0" / "photo.jpg").write_text("photo")
+    with pytest.raises(
+        CheckpointError, match=r"holds 'photo\.jpg', which is no part of a checkpoint; move that folder"
+    ):
+        write_checkpoint(tmp_path / "checkpoint-0", FILES, {})
+    assert snapshot(tmp_path) == {"checkpoint-0/photo.jpg": b"photo"}
+
+
+def test_weights_without_a_manifest_are_set_aside(tmp_path, caplog):
+    write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": 0})
+    (tmp_path / "checkpoint-0" / "manifest.json").unlink()
+    weights = (tmp_path / "checkpoint-0" / "model.pdparams").read_bytes()
+    write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": 1})
+    assert read_checkpoint(tmp_path / "checkpoint-0").manifest["epoch"] == 1
+    assert snapshot(tmp_path)[".old-checkpoint-0/model.pdparams"] == weights and "is kept as" in caplog.text
+
+
+def test_files_of_a_file_system_do_not_matter(tmp_path):
+    for epoch in range(2):
+        write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": epoch})
+        (tmp_path / "checkpoint-0" / ".nfs000000000023").write_text("")
+    assert read_checkpoint(tmp_path / "checkpoint-0").manifest["epoch"] == 1
+    assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
+WRONG_MANIFESTS = {
+    "brackets": b"[" * 100_000,
+    "objects": b'{"a":' * 100_000,
+    "no text": b"\xff\xfe",
+    "a list": b"[1]",
+    "a number of many digits": b'{"checksum": ' + b"9" * 100_000 + b"}",
+    "no format": {"format": None},
+    "no files": {"files": None},
+    "a format of text": {"format": "1"},
+    "a list of files": {"files": ["model.pdparams"]},
+    "no size": {"files": {"model.pdparams": {"sha256": ""}}},
+    "a size of text": {"files": {"model.pdparams": {"bytes": "3", "sha256": ""}}},
+    "no digest": {"files": {"model.pdparams": {"bytes": 3}}},
+    "a file elsewhere": {"files": {"../checkpoint-1/model.pdparams": {"bytes": 3, "sha256": ""}}},
+    "a file of no name": {"files": {"": {"bytes": 3, "sha256": ""}}},
+    "a file name with a surrogate": {"files": {"\udc80": {"bytes": 3, "sha256": ""}}},
+    "a folder for a file": {"files": {"..": {"bytes": 3, "sha256": ""}}},
+    "an epoch of text": {"epoch": "2"},
+    "a negative epoch": {"epoch": -1},
+    "an epoch that is endless": {"epoch": float("inf")},
+    "a metric of text": {"metric": "good"},
+    "arguments of text": {"args": "all"},
+    "a number for a name": {"arch": 3},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MANIFESTS)
+def test_a_wrong_manifest_is_damage(tmp_path, caplog, name):
+    write_three(tmp_path)
+    path, content = tmp_path / "checkpoint-2" / "manifest.json", WRONG_MANIFESTS[name]
+    if isinstance(content, dict):  # with a checksum that is right
+        entries = {**json.loads(path.read_text()), **content}
+        del entries["checksum"]
+        entries = {key: value for key, value in entries.items() if value is not None}
+        checksum = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+        content = json.dumps({**entries, "checksum": checksum}).encode()
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint-2.manifest\.json is damaged") as caught:
+        read_checkpoint(tmp_path / "checkpoint-2")
+    assert len(str(caught.value)) < 400
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert "going back to the checkpoint before it" in caplog.text
+    CheckpointSaver(checkpoint_dir=tmp_path)
 
 
 WRITER = """
