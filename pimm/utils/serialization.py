@@ -1,4 +1,4 @@
-"""Files of arrays that Paddle reads too, written whole or not at all, and read without running what is in them.
+"""Write files of arrays that Paddle reads too, whole or not at all, and read them without running what is in them.
 
 The format is Paddle's own for state dicts, a pickle of ``{name: numpy array}``: ``.pdparams``, ``.pdopt``, ``.pdema``.
 Values may also be plain data (numbers, strings, None, lists, tuples, sets, dicts) with arrays inside. bfloat16 tensors
@@ -30,6 +30,7 @@ from pimm.safe_pickle import (
     map_file,
     no_garbage_collection,
 )
+from pimm.safe_pickle.keys import Keys
 from pimm.safe_pickle.values import NumpyArray, NumpyType
 
 _BLOCK = 1 << 20  # bytes read at a time
@@ -39,7 +40,7 @@ _NAME_TABLE = "StructuredToParameterName@@"  # paddle.save's key for the names o
 
 
 class DigestingFile:
-    """A file being written, and what has gone into it: ``size`` in bytes and the state of ``digest``."""
+    """Wraps a file that is being written: ``size`` counts the bytes so far, and ``digest`` has seen them."""
 
     def __init__(self, file, digest):
         self.file, self.digest, self.size = file, digest, 0
@@ -61,9 +62,10 @@ def sync_folder(folder):
 
 @contextlib.contextmanager
 def atomic_file(path):
-    """A binary file that appears under ``path`` when the block ends well, and leaves what was there when it does not.
+    """Open a binary file that appears under ``path`` when the block ends well; otherwise what was there stays.
 
-    CheckpointError if it cannot be written, as when the disk is full.
+    Raises:
+        CheckpointError: if the file cannot be written, as when the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
@@ -77,18 +79,18 @@ def atomic_file(path):
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
     finally:
-        with contextlib.suppress(OSError):  # it has its name by now, or could not be made
+        with contextlib.suppress(OSError):  # the file has its final name by now, or could not be made
             os.unlink(temporary)
 
 
 def write_text(path, text):
-    """The file holds the text, in UTF-8, or what it held before; CheckpointError as `atomic_file`."""
+    """Write text in UTF-8, whole or not at all; raise `CheckpointError` as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
 def file_sha256(path):
-    """The SHA-256 of a file's bytes, in hexadecimal digits; of any size, as it is read in parts."""
+    """Return the SHA-256 of a file's bytes in hexadecimal digits; the file is read in parts and may have any size."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(_BLOCK), b""):
@@ -97,52 +99,56 @@ def file_sha256(path):
 
 
 def save_arrays(path, arrays):
-    """Write ``{name: tensor or array}``, or other data of the kinds named above, to ``path``: atomically.
+    """Write ``{name: tensor or array}``, or other data of the kinds named above, to ``path``, whole or not at all.
 
-    CheckpointError for data of other kinds and if the disk is full.
+    Raises:
+        CheckpointError: for data of other kinds, for more values than `load_arrays` reads, and if the disk is full.
     """
     with atomic_file(path) as file:
         dump_arrays(arrays, file)
 
 
 def dump_arrays(arrays, file):
-    """Write what `save_arrays` writes into an open binary file; tensors are copied from the device one at a time."""
-    _check_size(arrays)
+    """Write into an open binary file what `save_arrays` writes; tensors are copied from the device one at a time."""
     pickler = _ArrayPickler(file, _PROTOCOL)
     pickler.fast = True  # no memo: it would keep every array's bytes in memory until the end
     try:
+        _check_size(arrays)
         pickler.dump(arrays)
-    except (pickle.PicklingError, RecursionError) as error:
+    except (pickle.PicklingError, Malformed, RecursionError) as error:
         raise CheckpointError(f"cannot be stored in a checkpoint: {error}") from error
 
 
 def _check_size(content):
-    """Refuse content of more values than `load_arrays` would read back."""
-    left, waiting = MAX_OPERATIONS, [content]
+    """Raise `Malformed` for content of more values, or of other keys, than `load_arrays` would read back."""
+    left, waiting, keys = MAX_OPERATIONS, [content], Keys()
     while waiting and left > 0:
         value = waiting.pop()
         left -= _COSTS.get(type(value), 1)
-        if isinstance(value, dict):
+        if isinstance(value, (dict, set, frozenset)):
+            for key in value:
+                keys.check(key)
             waiting.extend(value)
+        if isinstance(value, dict):
             waiting.extend(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset)):
+        elif isinstance(value, (list, tuple)):
             waiting.extend(value)
     if left <= 0:
-        raise CheckpointError(
-            f"cannot be stored in a checkpoint: more than {MAX_OPERATIONS:,} values; keep many numbers in an array"
-        )
+        raise Malformed(f"more than {MAX_OPERATIONS:,} values; keep many numbers in an array")
 
 
 class _ArrayPickler(pickle.Pickler):
+    """Pickles arrays and plain data, and refuses what `load_arrays` would refuse."""
+
     _GLOBALS = (np.ndarray, np.dtype, np.array(0).__reduce__()[0], OrderedDict)  # what arrays and states refer to
 
     def reducer_override(self, value):
         if isinstance(value, paddle.Tensor):
             return value.numpy().__reduce_ex__(_PROTOCOL)
-        if isinstance(value, np.generic):
+        has_data = isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufcSU"
+        if has_data and isinstance(value, np.generic):
             return np.asarray(value).__reduce_ex__(_PROTOCOL)
-        is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
-        if is_array or isinstance(value, (np.dtype, OrderedDict)) or any(value is known for known in self._GLOBALS):
+        if has_data or isinstance(value, (np.dtype, OrderedDict)) or any(value is known for known in self._GLOBALS):
             return NotImplemented  # the usual way
         raise pickle.PicklingError(f"{type(value).__name__} {str(value)[:60]!r}")
 

@@ -1,4 +1,4 @@
-"""Output folders and the table of epochs."""
+"""Make output folders, and write tables of epochs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 def get_outdir(path, *paths, inc=False):
-    """Make the folder ``path/paths...`` and return it; with ``inc`` a name in use gets the first free number."""
+    """Make the folder ``path/paths...`` and return its name; with ``inc`` a name in use gets the first free number."""
     folder = os.path.join(path, *paths)
     if inc and os.path.exists(folder):
         folder = next(name for name in (f"{folder}-{n}" for n in itertools.count(1)) if not os.path.exists(name))
@@ -24,9 +24,15 @@ def get_outdir(path, *paths, inc=False):
 
 
 def update_summary(epoch, train_metrics, eval_metrics, filename, lr=None, write_header=None):
-    """Append an epoch's metrics to a CSV file, in columns ``epoch, train_..., eval_...`` and ``lr`` if it is given.
+    """Append an epoch's metrics to a CSV file, in columns ``epoch, train_..., eval_...`` and ``lr``.
 
-    ``write_header`` puts the columns' names before; None does so in a file that is new or empty.
+    Args:
+        epoch: the number of the epoch.
+        train_metrics: ``{name: value}`` of the training.
+        eval_metrics: ``{name: value}`` of the evaluation, or None.
+        filename: the CSV file.
+        lr: the learning rate; None leaves the column out.
+        write_header: whether to write the names of the columns first; None does so in a file that is new or empty.
     """
     row = {"epoch": epoch}
     row.update({f"train_{name}": value for name, value in train_metrics.items()})
@@ -54,7 +60,7 @@ def write_csv(filename, rows):
 
 
 def trim_summary(filename, start_epoch):
-    """Take the rows from ``start_epoch`` on out of a summary, so that a resumed training does not write them twice."""
+    """Remove the rows from ``start_epoch`` on from a summary, so that a resumed training does not write them twice."""
     if not os.path.exists(filename):
         return
     with open(filename, newline="") as file:

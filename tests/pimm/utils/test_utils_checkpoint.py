@@ -115,7 +115,14 @@ def test_bfloat16_is_kept_as_bits(tmp_path):
     assert reread.dtype == paddle.bfloat16 and reread.astype("float32").tolist() == [1.5, -2.25]
 
 
-@pytest.mark.parametrize("value", [object(), print, np.array([None]), bytearray(2), types.SimpleNamespace(a=1)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(object(), print, np.array([None]), bytearray(2), types.SimpleNamespace(a=1)),
+        *(np.zeros(2, [("a", "f4")]), np.array(["2020-01-01"], "M8[D]"), np.datetime64("2020-01-01")),
+        *({2**100: 1}, {float("nan")}, dict.fromkeys(range(-6000, 0))),
+    ],
+)
 def test_what_cannot_be_stored_is_refused_and_the_old_file_stays(tmp_path, value):
     save_arrays(tmp_path / "a", {"x": 1})
     with pytest.raises(CheckpointError, match="cannot be stored"):

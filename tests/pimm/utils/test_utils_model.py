@@ -52,6 +52,7 @@ HEAD = {f"head.{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias", 
 @pytest.mark.parametrize("norm", [BatchNorm2d, nn.BatchNorm2D])
 @pytest.mark.parametrize("parts", ["stem", ["stem.0", "stem.1"]])
 def test_what_is_frozen_does_not_move(norm, parts):
+    paddle.seed(0)  # a weight may happen not to move
     net = Net(norm)
     names = list(net.state_dict())
     all_learning = learning(net)
