@@ -74,7 +74,8 @@ class NumpyType:
 
     def __init__(self, code, align=False, copy=False):
         self.name = f"{code:.40}" if isinstance(code, str) else "a class of its own"
-        self.dtype = np.dtype(code) if isinstance(code, str) and self._CODE.fullmatch(code) else None
+        dtype = np.dtype(code) if isinstance(code, str) and self._CODE.fullmatch(code) else None
+        self.dtype = dtype if dtype is not None and dtype.itemsize else None  # any number of values fit into no bytes
 
     def set_state(self, state):
         """Take the byte order from the state of a ``numpy.dtype``, or note that its values have fields."""

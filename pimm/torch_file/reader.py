@@ -78,7 +78,8 @@ def _read_zip(data):
     records = read_directory(data)
     folder = next(iter(records)).partition("/")[0]
     pickled = records.get(f"{folder}/data.pkl")
-    if any(name.startswith(tuple(f"{folder}/{part}" for part in _TORCHSCRIPT)) for name in records):
+    of_torchscript = tuple(f"{folder}/{part}" for part in _TORCHSCRIPT)
+    if any(name.startswith(of_torchscript) for name in records):
         raise Malformed(
             "it is a TorchScript archive, a program and not a state dict; in PyTorch, "
             "torch.save(torch.jit.load(OLD).state_dict(), NEW) writes a file of its weights"
