@@ -63,7 +63,7 @@ class Raw:
 
 @dataclass(eq=False)
 class Tensor:
-    """Stands for a tensor on the storage of ``array``, by default with its sizes and strides; ``dtype`` is PyTorch's."""
+    """Stands for a tensor on the storage of ``array``, by default of its size and stride; ``dtype`` is PyTorch's."""
 
     array: np.ndarray
     offset: int = 0

@@ -15,6 +15,7 @@ from pimm.utils.state import load_state_dict_strictly
 _logger = logging.getLogger(__name__)
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar")
+_SHOWN = 10  # names in a warning
 
 
 def load_state_dict(checkpoint_path, use_ema=False):
@@ -110,8 +111,12 @@ def _fitting(own, arrays, source):
     if not fitting:
         raise CheckpointError(f"{source}: not one of its {len(arrays)} arrays fits the model")
     kept, left = sorted(own.keys() - fitting.keys()), sorted(arrays.keys() - fitting.keys())
-    _logger.warning("%s: the model keeps its own %s and leaves %s", source, kept, left)
+    _logger.warning("%s: the model keeps its own %s and leaves %s", source, _first(kept), _first(left))
     return {**own, **fitting}
+
+
+def _first(names):
+    return f"{names[:_SHOWN]} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else f"{names}"
 
 
 def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):

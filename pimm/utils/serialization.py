@@ -164,6 +164,8 @@ def load_arrays(path):
     """
     try:
         with map_file(path) as data, no_garbage_collection():
+            if data[:1] != pickle.PROTO:
+                raise Malformed("it is no pickle of protocols 2 to 5")
             content = _ArrayResolver()(Unpickler(data, 0, len(data), FUNCTIONS, strict=True).load())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error

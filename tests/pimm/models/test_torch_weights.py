@@ -99,6 +99,12 @@ def test_the_culprit_is_named_and_not_the_good_names(name):
         find_weights({"net": {**good, **odd}})
 
 
+def test_a_lenient_load_names_the_first_parts_alone(tmp_path, caplog):
+    stranger = {f"layer.{i:03}": np.ones(2, np.float32) for i in range(300)}
+    load(small_net(), {"state_dict": {**stranger, **STATE}}, tmp_path, strict=False)
+    assert "keeps its own [] and leaves ['layer.000', 'layer.001'" in caplog.text and "290 more" in caplog.text
+
+
 def test_messages_stay_short_and_name_prefix_key_and_net(tmp_path):
     stranger = {f"module.{'layer' * 30}.{i}.weight": np.ones((1,) * 30, np.float32) for i in range(500)}
     with pytest.raises(CheckpointError) as caught:

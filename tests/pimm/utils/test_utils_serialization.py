@@ -216,6 +216,13 @@ def test_small_files_cost_little_time_and_memory(tmp_path, name):
     assert len(str(caught.value)) - len(str(path)) < 300
 
 
+@pytest.mark.parametrize("data", [b"PK\3\4", b"hello", pickle.dumps({"a": 1}, 0), pickle.dumps({"a": 1}, 1)])
+def test_what_is_no_pickle_of_this_kind_is_told(tmp_path, data):
+    (tmp_path / "a.pdparams").write_bytes(data)
+    with pytest.raises(CheckpointError, match="it is no pickle of protocols 2 to 5"):
+        load_arrays(tmp_path / "a.pdparams")
+
+
 def test_a_huge_place_in_the_memo_costs_nothing(tmp_path):
     (tmp_path / "map.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x0f.")
     tracemalloc.start()
