@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pimm.errors import CheckpointError, ConfigError
-from pimm.models.average import average_checkpoints
+from pimm.models import average_checkpoints
 from pimm.utils import save_arrays, write_checkpoint
 
 
