@@ -189,18 +189,21 @@ def pack(files, form):
 
 
 def read_pdparams():
+    """Return the reader of files of arrays."""
     from pimm.utils import load_arrays
 
     return load_arrays
 
 
 def read_pth():
+    """Return the reader of PyTorch's files."""
     from pimm.torch_file import load_torch
 
     return load_torch
 
 
 def read_yaml():
+    """Return a function that reads settings, or a space where the file has stages."""
     from cream.config.load import load_config
     from cream.mobile.space import load_space
 
@@ -212,6 +215,7 @@ def read_yaml():
 
 
 def read_tar():
+    """Return a function that indexes the images of a tar file and decodes the first ones."""
     from pimm.data import ImageDataset
 
     def read(path):
@@ -267,7 +271,7 @@ def watch(event, args):
 
 
 def memory(key):
-    """Return the memory of this process in bytes: ``VmRSS`` is resident now, ``VmHWM`` at most since `forget`."""
+    """Return the memory of this process in bytes: ``VmRSS`` is resident now, ``VmHWM`` the most since the peak was reset."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return 1024 * int(line.split()[1])
 
@@ -283,7 +287,7 @@ def read_files(form):
     started = None
     sys.addaudithook(watch)
     for line in sys.stdin:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         started = memory("VmRSS") if started is None else started
         kind, detail, before = "read", "", time.process_time()
         try:

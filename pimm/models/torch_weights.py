@@ -43,7 +43,7 @@ _BLOCK_PARTS = {
 
 
 class Weights(NamedTuple):
-    """Arrays under PyTorch's names, and how the checkpoint held them.
+    """Holds arrays under PyTorch's names, and says how the checkpoint held them.
 
     ``averaged`` tells whether they are averages over the training, ``key`` is where they were (``""``: the checkpoint
     is a state dict itself), and ``prefix`` is what each name began with and has lost.
@@ -89,7 +89,7 @@ def find_weights(content, use_ema=None):
 
 
 def _only_key(content, keys):
-    """Return the one of ``keys`` under which there are arrays, or None; two keys may name the same arrays."""
+    """Return the only one of ``keys`` that has arrays, or None; several keys may have the same arrays."""
     found = [key for key in keys if isinstance(content.get(key), dict) and _has_arrays(content[key])]
     if any(content[key] is not content[found[0]] for key in found[1:]):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""A pickle machine that runs nothing.
+"""Read pickles with a machine that runs nothing.
 
 A name in a pickle is looked up in the reader's list of functions; a name that is not in the list becomes inert data,
 whatever the pickle then does with it, or is refused. The number of operations bounds the time; what a pickle may have

@@ -1,4 +1,4 @@
-"""What a pickle machine has on its stack beside plain data, and the error for what it cannot read."""
+"""Represent what is not plain data on the stack of a pickle machine, and the error for what cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each operation of a pickle does with the machine's stack."""
+"""Carry out the operations of a pickle on the stack of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every file of arrays may have called: numpy's arrays and Python's own containers."""
+"""Make the arrays of numpy and the containers of Python that any file of arrays may ask for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_DIMENSIONS = 32
 
 
 class Keyed(NamedTuple):
-    """A function whose first argument is the `Keys` of the pickle, because its result has keys."""
+    """Wraps a function whose first argument is the `Keys` of the pickle, because its result has keys."""
 
     make: Callable
 

@@ -28,7 +28,7 @@ _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """The dict of a ``.pth`` file, and the name of PyTorch's format that the file has: ``"zip"`` or ``"legacy"``."""
+    """Holds the dict of a ``.pth`` file, and the name of PyTorch's format that the file has: ``"zip"`` or ``"legacy"``."""
 
     content: dict
     format: str
