@@ -271,7 +271,7 @@ def watch(event, args):
 
 
 def memory(key):
-    """Return the memory of this process in bytes: ``VmRSS`` is resident now, ``VmHWM`` the most since the peak was reset."""
+    """Return the memory of this process in bytes: ``VmRSS`` is that of now, ``VmHWM`` the most since a reset."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return 1024 * int(line.split()[1])
 

@@ -28,7 +28,7 @@ _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """Holds the dict of a ``.pth`` file, and the name of PyTorch's format that the file has: ``"zip"`` or ``"legacy"``."""
+    """Holds the dict of a ``.pth`` file, and which of PyTorch's formats the file has: ``"zip"`` or ``"legacy"``."""
 
     content: dict
     format: str
