@@ -1,4 +1,4 @@
-"""Meters, averages of weights, checkpoints, logs, and several processes."""
+"""Offer meters, averages of weights, checkpoints, logs, and exchange between processes."""
 
 from pimm.utils.agc import adaptive_clip_grad
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint

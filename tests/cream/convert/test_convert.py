@@ -256,12 +256,16 @@ def test_square_linear_weights_are_transposed_by_type(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        ({"epoch": 3}, [], "no weights in it under state_dict_ema, model_ema, state_dict, model; it holds 'epoch'"),
+        (
+            {"epoch": 3},
+            [],
+            "model_ema, params_ema, ema_state_dict, state_dict, model, model_state_dict, net, params; it",
+        ),
         ({"state_dict": {}}, [], "state_dict is no state dict of a net: it is empty"),
         (
             {"state_dict": {"w": np.zeros(3, np.float32)}},
             ["--ema"],
-            "no weights in it under state_dict_ema, model_ema;",
+            "no weights in it under state_dict_ema, model_ema, params_ema, ema_state_dict;",
         ),
         ({"w": np.zeros(3, np.float32)}, ["--ema"], "does not say whether its weights are averaged"),
         ({"w": np.zeros(3, np.float32)}, [], "of no net that is known here; name the net with --model"),
