@@ -158,7 +158,7 @@ def test_tensorflows_preprocessing_scales_too(is_training):
         results.append(transform(image))
     np.testing.assert_array_equal(results[0], results[2])
     np.testing.assert_array_equal(results[1], results[2])
-    assert results[0].std() > 10
+    assert 100 < results[0].mean() < 160  # the middle of the ramp
 
 
 # Channels
@@ -259,8 +259,8 @@ def test_thin_images(size):
     for options in makes:
         result = create_transform(16, use_prefetcher=True, color_jitter=None, **options)(image)
         assert result.shape[-3:] == (3, 16, 16)
-        middle = result[..., :, 8, 8].reshape(-1, 3)[0]
-        np.testing.assert_allclose(middle, (200, 100, 50), atol=1)
+        colors = np.moveaxis(result, -3, -1).reshape(-1, 3).astype(int)
+        assert (abs(colors - (200, 100, 50)) <= 1).all(1).any(), options
     assert ResizeKeepRatio(16, longest=1.0).get_params(Image.new("L", (1, 120)), (16, 16), 1.0) == [16, 1]
 
 
@@ -345,7 +345,7 @@ def test_failing_transforms_are_bounded(folder, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_failing_stages_of_augmix_are_failing_transforms(folder, workers, caplog):
     images = AugMixDataset(Dataset(folder), num_splits=2)
-    loader = create_loader(images, 4, 2, num_workers=workers, num_aug_splits=0)
+    loader = create_loader(images, 4, 2, is_training=True, num_workers=workers, num_aug_splits=2)
     stages = (lambda image: image, lambda image: Fails({1})(image) and image, ToNumpy())
     images.transform = stages
     batches = [pixels.numpy() for pixels, _ in loader]
