@@ -220,7 +220,7 @@ def _assemble(root, files, scanned):
         bare = next(shard for shard in shards if len(shard.labels) < len(shard.paths))
         raise DataError(f"{root}: {bare.name} has no .cls files, which other tar files have; all need them, or none")
     counts = [sum(len(shard.paths) for shard in found) for found in scanned]
-    folders = {folder for shard in shards for folder in shard.folders}
+    folders = {folder for shard in shards if shard.paths for folder in shard.folders}
     filled = {os.path.dirname(path) for shard in shards for path in shard.paths}
     ids = {}
     return TarIndex(
