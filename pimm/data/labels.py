@@ -31,7 +31,9 @@ def stack_labels(labels):
         DataError: for indices that int64 does not hold, and labels that are no numbers.
     """
     labels = np.stack([np.asarray(label) for label in labels])
-    if labels.dtype.kind not in "iubfc" or (labels.dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max):
+    if labels.dtype.kind not in "iubfc" or (
+        labels.dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max
+    ):
         raise DataError("a label is no number, or larger than any class index can be")
     if labels.dtype.kind not in "iub":
         return labels
