@@ -73,7 +73,7 @@ class ImageDataset(paddle.io.Dataset):
 
     @property
     def samples(self):
-        """Sequence of (path, class index)."""
+        """The sequence of (path, class index)."""
         return self.reader.samples
 
     imgs = samples  # torchvision's name
@@ -177,7 +177,7 @@ class ImageDataset(paddle.io.Dataset):
 
 
 class Dataset(ImageDataset):
-    """``ImageDataset`` by the name, and with the arguments, that it has in timm 0.1.20."""
+    """Give ``ImageDataset`` the name and the arguments that it has in timm 0.1.20."""
 
     def __init__(self, root, load_bytes=False, transform=None, class_map=""):
         super().__init__(root, class_map=class_map, load_bytes=load_bytes, transform=transform)
@@ -246,7 +246,7 @@ class _Splits:
 
 
 class _TransformError(Exception):
-    """A failure of the transform on one image."""
+    """Report that the transform failed on one image."""
 
 
 def _reason(error):

@@ -38,7 +38,7 @@ MAX_VISITS = 100  # paths by which links may lead to one folder; where links dou
 
 
 class FolderIndex(NamedTuple):
-    """What lies below a folder."""
+    """List what lies below a folder."""
 
     paths: PathTable  # of the images, relative, in natural order
     empty: list  # relative paths of the folders without images in them or below
@@ -46,7 +46,7 @@ class FolderIndex(NamedTuple):
 
 
 class _Listing(NamedTuple):
-    """One folder, its sub-folders and the names of its images."""
+    """List one folder: its sub-folders and the names of its images."""
 
     folder: str
     subfolders: list

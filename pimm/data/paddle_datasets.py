@@ -25,7 +25,7 @@ from pimm.messages import did_you_mean
 
 
 class _Archive(NamedTuple):
-    """One file that Paddle's class needs: its argument, where it comes from, its checksum."""
+    """Describe a file that Paddle's class needs: the argument for it, its address, its checksum."""
 
     argument: str
     url: str
@@ -37,7 +37,7 @@ class _Archive(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """One of Paddle's data sets."""
+    """Describe one of Paddle's data sets."""
 
     dataset: Callable  # Paddle's class
     home: str  # Paddle's folder for its downloads

@@ -57,7 +57,7 @@ def create_reader(name, root=None, split="train", **kwargs):
 
 
 class Reader:
-    """What all readers share: paths in order, their classes, and names to show.
+    """Hold what all readers share: paths in order, their classes, and names to show.
 
     Args:
         root: what was opened.

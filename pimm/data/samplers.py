@@ -126,7 +126,7 @@ class OrderedDistributedSampler:
 
     @property
     def num_valid_samples(self):
-        """How many of this rank's indices are no repetition."""
+        """The number of this rank's indices that are no repetition."""
         return len(range(self.rank, len(self.dataset), self.num_replicas))
 
 

@@ -41,7 +41,7 @@ _MAX_DEPTH = 8  # tar files inside each other; ImageNet's are two
 
 
 class TarIndex(NamedTuple):
-    """Images in the order in which they lie in their shards."""
+    """List images in the order in which they lie in their shards."""
 
     paths: PathTable  # "shard/inner path"; in a single tar file the inner path alone
     file_ids: np.ndarray  # int32 [images]: which tar file holds it
@@ -56,7 +56,7 @@ class TarIndex(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """What one innermost tar file holds: for each image a path and a span, and a label in webdataset's layout."""
+    """List the images of one innermost tar file: paths, spans, and in webdataset's layout labels."""
 
     name: str
     paths: list

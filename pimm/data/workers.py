@@ -31,7 +31,7 @@ _SLOTS = _AHEAD + 1  # and one more that is being used
 
 
 class Task(NamedTuple):
-    """One batch to make, in any process."""
+    """Describe one batch to make, in any process."""
 
     epoch: int
     indices: np.ndarray
@@ -99,7 +99,7 @@ class _Slots:
 
 
 class _Stored(NamedTuple):
-    """Where images are."""
+    """Say where in the shared memory a batch of images lies."""
 
     number: int
     shape: tuple
@@ -111,7 +111,7 @@ def _plain(values):
 
 
 class _Result(NamedTuple):
-    """What a worker sends: a batch, what it could not read, and what went wrong if there is no batch."""
+    """Hold what a worker sends: a batch, the images it could not read, and the error if there is no batch."""
 
     images: object = None
     labels: object = None
@@ -173,7 +173,7 @@ _WORKER_DIED = (
 
 
 class _Worker(NamedTuple):
-    """A process as the main one sees it."""
+    """Hold what the main process knows of a worker."""
 
     process: multiprocessing.Process
     pipe: connection.Connection
