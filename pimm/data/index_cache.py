@@ -106,10 +106,19 @@ def unpack_texts(name, arrays):
     Raises:
         ValueError: for arrays that make no sense.
     """
-    table = TextTable(arrays[name], arrays[f"{name}_ends"])
+    table = TextTable(arrays[name], check_integers(name, arrays[f"{name}_ends"]))
+    if table.data.dtype != np.uint8 or table.data.ndim != 1:
+        raise ValueError(f"{name} is no text")
     if len(table) and (table.ends[-1] != len(table.data) or np.diff(table.ends, prepend=0).min() < 0):
         raise ValueError(f"{name} does not end where its bytes do")
     return table
+
+
+def check_integers(name, array, ndim=1):
+    """Return the array; ValueError for one that is not of whole numbers, or has other than ``ndim`` dimensions."""
+    if array.dtype.kind not in "iu" or array.ndim != ndim:
+        raise ValueError(f"{name} is no array of whole numbers with {ndim} dimensions")
+    return array
 
 
 def pack_counts(name, counts):
@@ -123,7 +132,7 @@ def unpack_counts(name, arrays):
     Raises:
         ValueError: for arrays that make no sense.
     """
-    texts, counts = list(unpack_texts(name, arrays)), arrays[f"{name}_counts"].tolist()
+    texts, counts = list(unpack_texts(name, arrays)), check_integers(name, arrays[f"{name}_counts"]).tolist()
     if len(texts) != len(counts):
         raise ValueError(f"{name} has {len(counts)} counts for {len(texts)} texts")
     return dict(zip(texts, counts))
@@ -140,7 +149,10 @@ def unpack_paths(arrays):
     Raises:
         ValueError: for arrays that make no sense.
     """
-    folders, names, ids = list(unpack_texts("folders", arrays)), unpack_texts("names", arrays), arrays["folder_ids"]
+    folders, names = list(unpack_texts("folders", arrays)), unpack_texts("names", arrays)
+    ids = check_integers("folder_ids", arrays["folder_ids"])
+    if any(folder.startswith("/") or ".." in folder.split("/") for folder in folders) or (names.data == ord("/")).any():
+        raise ValueError("paths that lead out of the data set")
     if len(ids) != len(names) or (len(ids) and not 0 <= ids.min() <= ids.max() < len(folders)):
         raise ValueError("paths without folders")
     return PathTable(folders, ids, names)

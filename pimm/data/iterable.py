@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
+from pimm.data.bounded import brief
 from pimm.data.dataset import ImageDataset
 from pimm.data.readers import create_reader
 from pimm.data.samplers import BatchPlan
@@ -74,6 +75,10 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
         if reader.partition("/")[0].lower() not in ("wds", "tar"):
             raise ConfigError(f"{reader}: only tar files are read shard by shard; the reader is wds or tar")
         split, _, count = split.partition("|")
+        if count and not (count.isascii() and count.isdigit() and len(count) < 16):
+            raise ConfigError(
+                f"{split}|{brief(count)}: what follows the | is a number of images, such as {split}|50000"
+            )
         options = {"class_map": class_map, "target_key": target_key, "cache_index": cache_index}
         reader = create_reader("tar", root, split=split, in_natural_order=False, **options)
         super().__init__(

@@ -47,13 +47,15 @@ def convert(image, mode="RGB"):
 
 
 def to_8_bits(image):
-    """Scale a grey image of more than 8 bits by its format's range, keeping the upper bits; leave others as they are.
+    """Scale a grey image of 1 bit, or of more than 8, to 8 bits by its format's range; leave others as they are.
 
-    Pillow's own conversion would clip at 255, or take the value modulo 256.
+    Of more than 8 bits the upper ones are kept; Pillow's conversion would clip at 255, or take the value modulo 256.
 
     Raises:
         DataError: for 32-bit and floating-point pixels, of which no format says which value is white.
     """
+    if image.mode == "1":
+        return image.convert("L")
     if image.mode.startswith("I;16"):
         bits = _bits_of_tiff(image) or 16
     elif image.mode == "I" and image.format in _FORMATS_OF_16_BITS:

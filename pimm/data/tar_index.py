@@ -23,6 +23,7 @@ from pimm.data.class_map import natural_order
 from pimm.data.folder_index import THREADS, empty_folders, is_hidden
 from pimm.data.img_extensions import get_img_extensions, is_img_extension, is_other_image
 from pimm.data.index_cache import (
+    check_integers,
     is_worth_keeping,
     load_index,
     pack_counts,
@@ -259,7 +260,7 @@ def _restore(files, stamps, arrays):
         paths=unpack_paths(arrays),
         left_out=unpack_counts("left_out", arrays),
         **{name: list(unpack_texts(name, arrays)) for name in _TEXTS},
-        **{name: arrays[name] for name in _ARRAYS},
+        **{name: check_integers(name, arrays[name], ndim=2 if name == "spans" else 1) for name in _ARRAYS},
     )
     _check_restored(index, stamps[:, 0])
     return index

@@ -130,7 +130,8 @@ def _make(reader, task, slots):
     except Exception as caught:
         error, trace = str(caught), traceback.format_exc()
         if not isinstance(caught, PimmError):
-            error = f"a collate function failed in a data worker: {type(caught).__name__}: {brief(error, 200)}"
+            reason = f"{type(caught).__name__}: {brief(error, 200)}"
+            error = f"a target transform or collate function failed in a data worker: {reason}"
     return _Result(images, labels, tuple((path, broken[path]) for path in broken if path not in known), error, trace)
 
 

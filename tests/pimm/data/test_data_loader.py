@@ -315,6 +315,14 @@ def test_failing_workers_end_in_an_error(folder, transform, says):
         list(loader)
 
 
+def test_a_failing_collate_function_ends_in_an_error(folder):
+    loader = loader_of(folder, num_workers=2, collate_fn=fail)
+    says = "a target transform or collate function failed in a data worker: TypeError: a mistake in a transform"
+    with pytest.raises(DataError, match=says) as caught:
+        list(loader)
+    assert "in fail" in str(caught.value.__cause__)  # the traceback of the worker
+
+
 def test_leaving_a_pass_early_is_harmless(folder):
     loader = loader_of(folder, num_workers=2)
     for _ in loader:

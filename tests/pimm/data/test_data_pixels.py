@@ -144,6 +144,7 @@ def test_wide_modes_that_are_asked_for_are_kept():
 
 def test_arrays_of_wide_images_are_scaled_too():
     np.testing.assert_array_equal(ToNumpy()(Image.fromarray(WIDE)), EIGHT[None])
+    np.testing.assert_array_equal(ToNumpy()(Image.fromarray(WIDE > 999)), (WIDE > 999)[None] * np.uint8(255))
     with pytest.raises(DataError, match="floating-point pixels"):
         ToNumpy()(Image.fromarray(WIDE.astype(np.float32)))
 
