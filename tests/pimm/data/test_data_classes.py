@@ -281,3 +281,11 @@ def test_mixing_refuses_labels_of_other_shapes_and_classes():
     for wrong in (4, -1):
         with pytest.raises(DataError, match=f"mixup has 4 classes, from 0 on, and met the label {wrong}"):
             FastCollateMixup(num_classes=4)(list(zip(images, [0, wrong])))
+
+
+def test_labels_that_are_no_classes_stay_as_they_are():
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    dense = np.float32([[0, 1, 0.5], [1, 0, 0]])
+    np.testing.assert_array_equal(fast_collate(list(zip(images, dense)))[1], dense)
+    splits = [((image, image), label) for image, label in zip(images, dense)]
+    np.testing.assert_array_equal(fast_collate(splits)[1], np.concatenate([dense, dense]))
