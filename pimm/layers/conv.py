@@ -14,6 +14,7 @@ from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
 from pimm.layers.padding import get_padding_value, same_padding
 from pimm.ops import depthwise_conv2d, pointwise_conv2d
+from pimm.ops.geometry import check_geometry, four_sides
 
 
 def _uniform(fan_in):
@@ -22,11 +23,27 @@ def _uniform(fan_in):
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """Convolve ``x`` [N, C, H, W] with ``weight`` [O, C / groups, kh, kw]; padding is an int, a pair or four sides."""
+    """Convolve images by the fastest way that there is for these sizes.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: filters, [O, C / groups, kernel height, kernel width].
+        bias: [O], or None.
+        stride: a number or (height, width).
+        padding: a number, (height, width) or (top, bottom, left, right).
+        dilation: a number or (height, width).
+        groups: groups of channels that do not mix.
+
+    Raises:
+        ConfigError: if these sizes give no output.
+    """
     if groups > 1 and list(weight.shape[:2]) == [groups, 1]:
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     if groups == 1 and list(weight.shape[2:]) == [1, 1] and _nothing_but(1, stride) and _nothing_but(0, padding):
         return pointwise_conv2d(x, weight, bias)
+    if paddle.in_dynamic_mode() and x.ndim == 4:
+        sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
+        check_geometry(*sizes, to_pair(stride), four_sides(padding), to_pair(dilation))
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 

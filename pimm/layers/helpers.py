@@ -3,10 +3,9 @@
 import paddle
 import paddle.nn.functional as F
 
+from pimm.ops.geometry import to_pair
 
-def to_pair(value):
-    """``(value, value)``, or the two values of a pair as a tuple."""
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+__all__ = ["global_avg_pool2d", "make_divisible", "to_pair"]
 
 
 def make_divisible(v, divisor=8, min_value=None):

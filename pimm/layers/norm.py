@@ -8,7 +8,7 @@ from paddle import _C_ops, distributed, nn
 from paddle.autograd import PyLayer
 
 from pimm import ops
-from pimm.errors import TrainingError
+from pimm.errors import ConfigError, TrainingError
 from pimm.layers.activations import Swish, swish
 from pimm.utils.distributed import world_size
 
@@ -42,6 +42,10 @@ class BatchNorm2d(nn.BatchNorm2D):
         self.num_features = num_features
 
     def forward(self, x, channels=None, then_swish=False):
+        self._check_input_dim(x)
+        expected = channels or self.num_features
+        if paddle.in_dynamic_mode() and x.shape[1] != expected:
+            raise ConfigError(f"a batch norm of {expected} channels got an input of shape {list(x.shape)}")
         weight, bias, running_mean, running_variance = self._of_first(channels)
         if not self.training:
             x = F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
@@ -126,9 +130,7 @@ class _SumOverProcesses(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradient = gradient.clone()
-        distributed.all_reduce(gradient)
-        return gradient
+        return _SumOverProcesses.apply(gradient)  # which is differentiable in its turn
 
 
 def _mean_over_processes(x):

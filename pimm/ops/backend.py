@@ -6,7 +6,7 @@ import functools
 import os
 
 import paddle
-from paddle import Tensor
+from paddle import Tensor, _C_ops
 
 from ..errors import ConfigError
 from .build import load_library
@@ -47,6 +47,14 @@ def backend_for(*tensors: Tensor) -> str:
     return "paddle"
 
 
-def recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors to give to an operator that is not Paddle's own, for which `paddle.no_grad` does nothing."""
-    return tensors if paddle.is_grad_enabled() else tuple(tensor.detach() for tensor in tensors)
+def run_operator(name: str, tensors: tuple[Tensor, ...], *attributes: float | str | list[int]) -> list[Tensor]:
+    """Call one of our operators, and record its gradient where Paddle would record one of its own operators.
+
+    Raises ValueError for tensors that the operator cannot take.
+    """
+    if not paddle.is_grad_enabled():  # which Paddle overlooks for operators that are not its own
+        tensors = tuple(tensor.detach() for tensor in tensors)
+    try:
+        return _C_ops._run_custom_op(name, *tensors, *attributes)
+    except OSError as error:  # how Paddle passes on what an operator throws, followed by a line of C++
+        raise ValueError(str(error).splitlines()[0]) from None

@@ -61,7 +61,8 @@ struct Sums {
 // The two sums of every channel that add(offset, columns, first, second) makes by column, for each group of images.
 class NormSums {
  public:
-  explicit NormSums(const NormLayout& layout) : layout_(layout), sums_(layout.groups * layout.channels) {}
+  explicit NormSums(const NormLayout& layout)
+      : layout_(layout), sums_(zeros<Sums>("pimm_batch_norm", layout.groups * layout.channels)) {}
 
   template <class Add>
   void make(const NormTask& task, Add add) {
@@ -177,11 +178,16 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
 
 Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& bias, double eps,
                       bool then_swish, const std::string& isa) {
-  const paddle::Tensor x = contiguous(input);
-  paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(weight), variance = paddle::empty_like(weight);
+  const char* const op = "pimm_batch_norm";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  check_like(op, "Weight", weight, {input.shape()[1]}, input);
+  check_like(op, "Bias", bias, {input.shape()[1]}, input);
+  const paddle::Tensor x = contiguous(input), scale = contiguous(weight), shift = contiguous(bias);
+  paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(scale), variance = paddle::empty_like(scale);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    batch_norm<T>(NormLayout(x.shape()), isa, eps, then_swish, x.data<T>(), weight.data<T>(), bias.data<T>(),
+    batch_norm<T>(NormLayout(x.shape()), isa, eps, then_swish, x.data<T>(), scale.data<T>(), shift.data<T>(),
                   out.data<T>(), mean.data<T>(), variance.data<T>());
   });
   return {out, mean, variance};
@@ -190,13 +196,63 @@ Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight,
 Tensors batch_norm_grad_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& mean,
                            const paddle::Tensor& variance, const paddle::Tensor& grad, double eps,
                            const std::string& isa) {
-  const paddle::Tensor x = contiguous(input), out_grad = contiguous(grad);
-  paddle::Tensor x_grad = paddle::empty_like(x), weight_grad = paddle::empty_like(weight), bias_grad = paddle::empty_like(weight);
+  const char* const op = "pimm_batch_norm_grad";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  check_like(op, "Weight", weight, {input.shape()[1]}, input);
+  check_like(op, "Mean", mean, {input.shape()[1]}, input);
+  check_like(op, "Variance", variance, {input.shape()[1]}, input);
+  check_like(op, "OutGradient", grad, input.shape(), input);
+  const paddle::Tensor x = contiguous(input), scale = contiguous(weight), out_grad = contiguous(grad);
+  const paddle::Tensor batch_mean = contiguous(mean), batch_variance = contiguous(variance);
+  paddle::Tensor x_grad = paddle::empty_like(x);
+  paddle::Tensor weight_grad = paddle::empty_like(scale), bias_grad = paddle::empty_like(scale);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    batch_norm_backward<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), weight.data<T>(), mean.data<T>(),
-                           variance.data<T>(), out_grad.data<T>(), x_grad.data<T>(), weight_grad.data<T>(),
-                           bias_grad.data<T>());
+    batch_norm_backward<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), scale.data<T>(),
+                           batch_mean.data<T>(), batch_variance.data<T>(), out_grad.data<T>(), x_grad.data<T>(),
+                           weight_grad.data<T>(), bias_grad.data<T>());
   });
   return {x_grad, weight_grad, bias_grad};
+}
+
+// The backward operator's own gradients. Second derivatives are rare: Paddle's operators compute them.
+Tensors batch_norm_second_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& grad,
+                             const paddle::Tensor& x_second, const paddle::Tensor& weight_second,
+                             const paddle::Tensor& bias_second, double eps) {
+  const char* const op = "pimm_batch_norm_grad_grad";
+  check_images(op, input);
+  const std::vector<int64_t> shape = input.shape(), wide = {1, shape[1], 1, 1};
+  check_like(op, "OutGradient", grad, shape, input);
+  const auto or_zeros = [](const paddle::Tensor& tensor, const paddle::Tensor& like) {
+    return tensor.initialized() ? tensor : paddle::experimental::zeros_like(like);  // of a gradient that was not used
+  };
+  const auto per_channel = [&](const char* name, const paddle::Tensor& tensor) {
+    check_like(op, name, tensor, {shape[1]}, input);
+    return paddle::experimental::reshape(contiguous(tensor), wide);
+  };
+  const auto mean = [](const paddle::Tensor& tensor) { return paddle::experimental::mean(tensor, {0, 2, 3}, true); };
+
+  const paddle::Tensor w = per_channel("Weight", weight);
+  const paddle::Tensor x = contiguous(input), g = contiguous(grad), a = contiguous(or_zeros(x_second, input));
+  check_like(op, "XSecond", a, shape, input);
+  const paddle::Tensor a_weight = per_channel("WeightSecond", or_zeros(weight_second, weight));
+  const paddle::Tensor a_bias = per_channel("BiasSecond", or_zeros(bias_second, weight));
+  const paddle::Tensor centred = x - mean(x);
+  const paddle::Tensor inverse = paddle::experimental::rsqrt(mean(centred * centred) + paddle::Scalar(eps));
+  const paddle::Tensor normal = centred * inverse;  // out = w * normal + bias
+  const paddle::Tensor g_normal = mean(g * normal), a_normal = mean(a * normal);
+
+  // By g: x_gradient = w * inverse * (g - mean(g) - normal * g_normal), and the sums of g * normal and of g.
+  const paddle::Tensor g_grad = w * inverse * (a - mean(a) - normal * a_normal) + a_weight * normal + a_bias;
+  // By w, and by x through the inverse deviation: sum(a * x_gradient) = w * inverse * count * product.
+  const paddle::Tensor product = mean(a * g) - mean(a) * mean(g) - a_normal * g_normal;
+  const double count = double(shape[0] * shape[2] * shape[3]);
+  const paddle::Tensor w_grad = paddle::experimental::reshape(inverse * product * paddle::Scalar(count), {shape[1]});
+  // By x through `normal`, whose own gradient is that of a batch norm without weight and bias.
+  const paddle::Tensor n_grad = a_weight * g - w * inverse * (a * g_normal + g * a_normal);
+  const paddle::Tensor through_normal = inverse * (n_grad - mean(n_grad) - normal * mean(n_grad * normal));
+  // The mean and the variance are counted as functions of x here. Paddle waits for gradients of theirs all the same.
+  const paddle::Tensor none = paddle::experimental::zeros_like(w_grad);
+  return {through_normal - w * product * inverse * inverse * normal, w_grad, none, none, g_grad};
 }

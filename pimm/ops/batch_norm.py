@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import paddle
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from .backend import backend_for, recorded
+from .backend import backend_for, run_operator
 from .swish import swish
 
 
@@ -20,16 +20,14 @@ def batch_norm(
     does it, which sums in float64; everything else goes to Paddle's. ``then_swish`` returns the swish of the result,
     which without gradients our operator makes in the same pass over the data.
     """
-    if weight is None:
-        weight = _constant(1.0, x)
-    if bias is None:
-        bias = _constant(0.0, x)
+    weight = _constant(1.0, x) if weight is None else weight
+    bias = _constant(0.0, x) if bias is None else bias
     backend = backend_for(x, weight, bias)
-    ours = backend != "paddle" and x.ndim == 4 and 0 not in x.shape
+    fits = x.ndim == 4 and 0 not in x.shape and weight.shape == bias.shape == [x.shape[1]]
+    ours = backend != "paddle" and fits
     fused = then_swish and ours and not paddle.is_grad_enabled()
     if ours:
-        inputs = recorded(x, weight, bias)
-        out, mean, variance = _C_ops._run_custom_op("pimm_batch_norm", *inputs, eps, fused, backend)
+        out, mean, variance = run_operator("pimm_batch_norm", (x, weight, bias), eps, fused, backend)
     else:
         out, mean, variance = _paddle_batch_norm(x, weight, bias, eps)
     if then_swish and not fused:

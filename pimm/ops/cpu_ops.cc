@@ -5,6 +5,9 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <exception>
+#include <limits>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -15,11 +18,24 @@
 #endif
 #include <pthread.h>
 
+#include "paddle/phi/api/all.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
 #include "paddle/phi/api/ext/tensor_compat.h"
 
 namespace {
 
+bool supports(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+  }
+  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == "portable";
+}
+
+#include "checks.h"
 #include "depthwise_geometry.h"
 
 #ifdef __clang__
@@ -97,17 +113,6 @@ struct Kernels {
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>            \
   }
 
-bool supports(const std::string& isa) {
-#ifdef __x86_64__
-  if (isa == "avx512") {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
-  }
-  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return isa == "portable";
-}
-
 template <class T>
 Kernels<T> kernels(const std::string& isa) {
 #ifdef __x86_64__
@@ -137,7 +142,11 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 
 #include "batch_norm.h"
 #include "depthwise.h"
+#include "pointwise.h"
 #include "swish.h"
+
+// The gradient for a gradient: of a tensor that the backward operator takes or gives.
+std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
 
 }  // namespace
 
@@ -157,6 +166,31 @@ PD_BUILD_GRAD_OP(pimm_depthwise_conv2d)
             "want_weight: bool"})
     .SetKernelFn(PD_KERNEL(depthwise_grad_op));
 
+PD_BUILD_DOUBLE_GRAD_OP(pimm_depthwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
+    .Attrs({"stride: int", "padding: std::vector<int>", "dilation: int", "isa: std::string", "want_x: bool",
+            "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(depthwise_second_op));
+
+PD_BUILD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight"})
+    .Outputs({"Out"})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_op));
+
+PD_BUILD_GRAD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight")})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_second_op));
+
 PD_BUILD_OP(pimm_batch_norm)
     .Inputs({"X", "Weight", "Bias"})
     .Outputs({"Out", "Mean", "Variance"})
@@ -169,6 +203,13 @@ PD_BUILD_GRAD_OP(pimm_batch_norm)
     .Attrs({"eps: double", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(batch_norm_grad_op));
 
+PD_BUILD_DOUBLE_GRAD_OP(pimm_batch_norm)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Mean")),
+              paddle::New(paddle::Grad("Variance")), second("Out")})
+    .Attrs({"eps: double"})
+    .SetKernelFn(PD_KERNEL(batch_norm_second_op));
+
 PD_BUILD_OP(pimm_swish)
     .Inputs({"X"})
     .Outputs({"Out"})
@@ -180,3 +221,8 @@ PD_BUILD_GRAD_OP(pimm_swish)
     .Outputs({paddle::Grad("X")})
     .Attrs({"isa: std::string"})
     .SetKernelFn(PD_KERNEL(swish_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_swish)
+    .Inputs({"X", paddle::Grad("Out"), second("X")})
+    .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
+    .SetKernelFn(PD_KERNEL(swish_second_op));

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from .backend import backend_for, recorded
+from .backend import backend_for, run_operator
 
 
 def swish(x: Tensor) -> Tensor:
@@ -16,4 +16,4 @@ def swish(x: Tensor) -> Tensor:
     backend = backend_for(x)
     if backend == "paddle" or 0 in x.shape:
         return F.silu(x)
-    return _C_ops._run_custom_op("pimm_swish", *recorded(x), backend)[0]
+    return run_operator("pimm_swish", (x,), backend)[0]
