@@ -30,9 +30,11 @@ from pimm.layers.norm import (
 )
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from pimm.layers.quantize import QUANTED_LAYERS
 from pimm.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    "QUANTED_LAYERS",
     "AvgPool2dSame",
     "BatchNorm2d",
     "CondConv2d",

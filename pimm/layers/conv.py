@@ -47,6 +47,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
+def conv2d_same(x, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1):
+    """Convolve as `conv2d` does, with TensorFlow's 'same' padding for this size; stride and dilation are pairs."""
+    if not paddle.in_dynamic_mode() and dilation == (1, 1):  # an exported model takes images of any size
+        return F.conv2d(x, weight, bias, stride, "SAME", groups=groups)
+    padding = same_padding(x.shape[2:], weight.shape[2:], stride, dilation)
+    return conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
 def _nothing_but(value, sizes):
     return sizes == value if isinstance(sizes, int) else all(size == value for size in sizes)
 
@@ -86,10 +94,7 @@ class Conv2dSame(Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
 
     def forward(self, x):
-        if not paddle.in_dynamic_mode() and self.dilation == (1, 1):  # an exported model takes images of any size
-            return F.conv2d(x, self.weight, self.bias, self.stride, "SAME", groups=self.groups)
-        padding = same_padding(x.shape[2:], self.kernel_size, self.stride, self.dilation)
-        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d_same(x, self.weight, self.bias, self.stride, self.dilation, self.groups)
 
 
 def _create_conv2d_pad(in_channels, out_channels, kernel_size, padding="", bias=False, **kwargs):
@@ -166,9 +171,13 @@ class CondConv2d(nn.Layer):
         self.bias = self.create_parameter([num_experts, out_channels], default_initializer=init) if bias else None
 
     def forward(self, x, routing_weights):
+        return self.convolve(x, routing_weights, self.weight)
+
+    def convolve(self, x, routing_weights, weight):
+        """Convolve each image with its mixture of the experts' kernels ``weight``, which has the layer's own shape."""
         batch, channels, height, width = x.shape
         outs, *kernel_shape = self.weight_shape
-        weight = paddle.matmul(routing_weights, self.weight).reshape([batch * outs, *kernel_shape])
+        weight = paddle.matmul(routing_weights, weight).reshape([batch * outs, *kernel_shape])
         bias = None if self.bias is None else paddle.matmul(routing_weights, self.bias).flatten()
         padding = self.padding
         if self.dynamic_padding:
