@@ -9,6 +9,23 @@ from paddle import nn
 
 from pimm import ops
 
+__all__ = [
+    "HardMish",
+    "HardSigmoid",
+    "HardSwish",
+    "Mish",
+    "Sigmoid",
+    "Swish",
+    "Tanh",
+    "hard_mish",
+    "hard_sigmoid",
+    "hard_swish",
+    "mish",
+    "sigmoid",
+    "swish",
+    "tanh",
+]
+
 
 def swish(x, inplace=False):
     """``x * sigmoid(x)`` (https://arxiv.org/abs/1710.05941)."""

@@ -1,5 +1,7 @@
 """Layers against timm's values, closed forms and each other."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -370,3 +372,27 @@ def test_synchronised_batch_norm_of_one_process():
     alone = layers.BatchNorm2d(3, eps=1e-2, momentum=0.3)
     for ours, expected in zip(forward_and_backward(sync, slice(4)), forward_and_backward(alone, slice(4))):
         np.testing.assert_array_equal(ours, expected)
+
+
+COPIES = {  # a module under one of timm's old paths, or of the earlier port's: the home of its names
+    "pimm.models.layers": "pimm.layers",
+    "pimm.models.layers.activations": "pimm.layers.activations",
+    "pimm.models.activations": "pimm.layers.activations",
+}
+
+
+@pytest.mark.parametrize(("path", "home"), COPIES.items())
+def test_old_paths_have_every_name_of_the_home_and_the_same_things(path, home):
+    copy, original = importlib.import_module(path), importlib.import_module(home)
+    assert copy.__all__ is original.__all__ and len(set(original.__all__)) == len(original.__all__)
+    for name in original.__all__:
+        assert getattr(copy, name) is getattr(original, name)
+    public = {name for name in dir(copy) if not name.startswith("_") and not inspect.ismodule(getattr(copy, name))}
+    assert public == set(original.__all__)
+
+
+@pytest.mark.parametrize("name", [5, None, "", ["relu"], "x" * 1000])
+def test_an_activation_that_is_no_name_is_one_line(name):
+    with pytest.raises(ConfigError, match="unknown activation") as caught:
+        layers.get_act_fn(name)
+    assert len(str(caught.value)) < 400
