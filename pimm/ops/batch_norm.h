@@ -1,10 +1,10 @@
 // Training-mode batch normalisation on the CPU (NCHW): forward and backward.
 //
-// An image of [N, C, H, W] is a row of C * H * W columns. A task takes whole channels of up to COLUMNS columns together
-// and keeps a sum for each column while it goes through the images, so all vectors are full even for 2x2 maps; larger
-// maps are folded to COLUMNS. What it has just read lies in the cache when it normalises. Only where a task would be too
-// large for that are the images split too, and all sums made before anything is normalised. The split depends on the
-// shape alone and sums are added in one order, so the number of threads changes no bit.
+// An image of [N, C, H, W] is treated as a row of C * H * W columns. A task takes whole channels of up to COLUMNS
+// columns together, and keeps a sum for each column while it reads the images, so that all vectors are full even for
+// 2x2 maps; larger maps are folded to COLUMNS. The task then normalises what it has just read, which lies in the cache.
+// If a task would be too large for that, the images are split too, and all sums are made before anything is normalised.
+// The split depends on the shape alone, and sums are added in one order, so the number of threads changes no bit.
 
 constexpr int COLUMNS = 256;
 constexpr int64_t TASK_ELEMENTS = 1 << 18;  // a mebibyte of float32, about a level-2 cache
@@ -12,14 +12,14 @@ constexpr int64_t TASK_ELEMENTS = 1 << 18;  // a mebibyte of float32, about a le
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct NormTask {
-  int64_t channel, channels, image, images, group;  // group: which of the splits of the images
+  int64_t channel, channels, image, images, group;  // group: index among the splits of the images
 };
 
 struct NormLayout {
   int64_t images, channels, plane;
   int64_t width;           // columns of one channel
   int64_t task_channels, task_images;
-  int64_t blocks, groups;  // tasks side by side, and one below another
+  int64_t blocks, groups;  // number of tasks side by side, and of splits of the images
 
   explicit NormLayout(const std::vector<int64_t>& shape)
       : images(shape[0]), channels(shape[1]), plane(shape[2] * shape[3]) {
@@ -47,7 +47,7 @@ struct NormLayout {
     }
   }
 
-  // Gives all columns of each channel of a task its value(channel).
+  // Sets all columns of each channel of a task to value(channel).
   template <class T, class Value>
   void spread(const NormTask& task, T* columns, Value value) const {
     for (int64_t c = 0; c < task.channels; ++c) std::fill_n(columns + c * width, width, T(value(task.channel + c)));
@@ -58,7 +58,7 @@ struct Sums {
   double first = 0, second = 0;
 };
 
-// The two sums of every channel that add(offset, columns, first, second) makes by column, for each group of images.
+// The two sums of every channel for each group of images, of what add(offset, columns, first, second) adds by column.
 class NormSums {
  public:
   explicit NormSums(const NormLayout& layout)
@@ -110,7 +110,7 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bo
   const Kernels<T> kernel = kernels<T>(isa);
   const double count = double(layout.count());
   NormSums sums(layout);
-  // Measured from each channel's first value, since the squares of a large mean would hide the variance.
+  // Values are measured from each channel's first one, since the squares of a large mean would hide the variance.
   const auto origin = [&](int64_t channel) { return double(x[channel * layout.plane]); };
   const auto reduce = [&](const NormTask& task) {
     double origins[COLUMNS];
@@ -131,7 +131,7 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bo
       if (task.group == 0) mean[channel] = rounded, variance[channel] = T(exact_variance);
       std::fill_n(means + c * layout.width, layout.width, rounded);
       std::fill_n(scales + c * layout.width, layout.width, T(scale));
-      // what the mean loses by rounding is made up for here
+      // The shift corrects the rounding of the mean.
       std::fill_n(shifts + c * layout.width, layout.width, T(bias[channel] - (exact_mean - rounded) * scale));
     }
     layout.for_each_row(task, [&](int64_t offset, int columns) {
@@ -243,16 +243,16 @@ Tensors batch_norm_second_op(const paddle::Tensor& input, const paddle::Tensor& 
   const paddle::Tensor normal = centred * inverse;  // out = w * normal + bias
   const paddle::Tensor g_normal = mean(g * normal), a_normal = mean(a * normal);
 
-  // By g: x_gradient = w * inverse * (g - mean(g) - normal * g_normal), and the sums of g * normal and of g.
+  // Gradient for g: x_gradient = w * inverse * (g - mean(g) - normal * g_normal), and the sums of g * normal and of g.
   const paddle::Tensor g_grad = w * inverse * (a - mean(a) - normal * a_normal) + a_weight * normal + a_bias;
-  // By w, and by x through the inverse deviation: sum(a * x_gradient) = w * inverse * count * product.
+  // Gradient for w, and for x through the inverse deviation: sum(a * x_gradient) = w * inverse * count * product.
   const paddle::Tensor product = mean(a * g) - mean(a) * mean(g) - a_normal * g_normal;
   const double count = double(shape[0] * shape[2] * shape[3]);
   const paddle::Tensor w_grad = paddle::experimental::reshape(inverse * product * paddle::Scalar(count), {shape[1]});
-  // By x through `normal`, whose own gradient is that of a batch norm without weight and bias.
+  // Gradient for x through `normal`, which is a batch norm without weight and bias.
   const paddle::Tensor n_grad = a_weight * g - w * inverse * (a * g_normal + g * a_normal);
   const paddle::Tensor through_normal = inverse * (n_grad - mean(n_grad) - normal * mean(n_grad * normal));
-  // The mean and the variance are counted as functions of x here. Paddle waits for gradients of theirs all the same.
+  // Here, mean and variance are functions of x. Paddle waits for gradients of both all the same.
   const paddle::Tensor none = paddle::experimental::zeros_like(w_grad);
   return {through_normal - w * product * inverse * inverse * normal, w_grad, none, none, g_grad};
 }

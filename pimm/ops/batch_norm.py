@@ -15,10 +15,22 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise every channel by its mean and variance over the batch (https://arxiv.org/abs/1502.03167).
 
-    x is [N, C, H, W], weight and bias are [C] or one and zero. Returns the result, the means [C] and the biased
-    variances [C]; gradients flow through the result alone. On the CPU, in float32 and float64, an operator of our own
-    does it, which sums in float64; everything else goes to Paddle's. ``then_swish`` returns the swish of the result,
-    which without gradients our operator makes in the same pass over the data.
+    An operator of ours, which sums in float64, computes float32 and float64 on the CPU; Paddle's operator computes
+    everything else, and refuses what makes no sense.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: factor of each channel, [C]; None for one.
+        bias: term of each channel, [C]; None for zero.
+        eps: added to the variance.
+        then_swish: whether to return the swish of the result. While no gradients are recorded, our operator computes
+            swish in the same pass over the data.
+
+    Returns:
+        The result [N, C, H, W], the means [C] and the biased variances [C]. Gradients flow through the result alone.
+
+    Raises:
+        ValueError: from Paddle, if the shapes or types do not fit together.
     """
     weight = _constant(1.0, x) if weight is None else weight
     bias = _constant(0.0, x) if bias is None else bias
@@ -40,9 +52,9 @@ def _constant(value, x):
 
 
 def _paddle_batch_norm(x, weight, bias, eps):
-    mean, variance = paddle.zeros_like(weight), paddle.zeros_like(weight)  # moved by all of the way to the batch's
+    mean, variance = paddle.zeros_like(weight), paddle.zeros_like(weight)  # momentum 0: they become the batch's
     out = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=0.0, epsilon=eps)
-    if x.place.is_gpu_place():  # cuDNN's running variance is the unbiased one; Paddle's CPU and sync kernels' is biased
+    if x.place.is_gpu_place():  # cuDNN gives the unbiased variance, Paddle's other kernels the biased one
         values = x.size // x.shape[1]
         variance = variance * ((values - 1) / values)
     return out, mean, variance

@@ -33,7 +33,8 @@ void check_like(const char* op, const char* name, const paddle::Tensor& tensor, 
                 const paddle::Tensor& x) {
   check_tensor(op, name, tensor);
   if (tensor.dtype() != x.dtype()) fail(op, name, " must have the type of X");
-  if (tensor.shape() != shape) fail(op, name, " has shape ", text_of(tensor.shape()), " and must have ", text_of(shape));
+  const std::vector<int64_t> actual = tensor.shape();
+  if (actual != shape) fail(op, name, " has shape ", text_of(actual), " and must have ", text_of(shape));
 }
 
 // As check_tensor, for a batch of images.

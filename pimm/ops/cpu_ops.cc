@@ -1,5 +1,5 @@
-// Operators of pimm for Paddle on the CPU, compiled as one file: the arithmetic once for every instruction set (simd.h,
-// *_kernels.h), of which the caller names one, and around it what is the same for all.
+// Operators of pimm for Paddle on the CPU, compiled as one file. The arithmetic (simd.h, *_kernels.h) is compiled once
+// for every instruction set, and the caller names the one to use. All else is the same for every instruction set.
 
 #include <algorithm>
 #include <atomic>
@@ -44,7 +44,7 @@ bool supports(const std::string& isa) {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{__VA_ARGS__})
 #endif
 
-#define VECTOR_BYTES 16  // SSE2 on x86-64, NEON on ARM: what every processor of the kind has
+#define VECTOR_BYTES 16  // SSE2 on x86-64 and NEON on ARM, which every such processor has
 namespace portable {
 #include "simd.h"
 #include "depthwise_kernels.h"
@@ -122,7 +122,7 @@ Kernels<T> kernels(const std::string& isa) {
   return KERNELS(portable, T);
 }
 
-// float64 is for checking gradients by finite differences: portable code is enough.
+// float64 serves to check gradients by finite differences, for which portable code is fast enough.
 template <>
 Kernels<double> kernels<double>(const std::string&) {
   return KERNELS(portable, double);
@@ -132,7 +132,7 @@ using Tensors = std::vector<paddle::Tensor>;
 
 paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
 
-// Calls run with a value of the tensor's element type.
+// Calls `run` with a value of the type of the tensor's elements.
 template <class Run>
 void with_type(const paddle::Tensor& tensor, Run run) {
   tensor.dtype() == paddle::DataType::FLOAT32 ? run(float()) : run(double());
@@ -145,7 +145,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "pointwise.h"
 #include "swish.h"
 
-// The gradient for a gradient: of a tensor that the backward operator takes or gives.
+// Names the second gradient of a tensor, which the double-backward operators take or return.
 std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
 
 }  // namespace

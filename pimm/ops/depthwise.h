@@ -1,23 +1,23 @@
-// Depthwise convolution on the CPU: its tasks, and the operator. How it works is told in depthwise_geometry.h.
+// Tasks and operators of the depthwise convolution on the CPU, which depthwise_geometry.h explains.
 
-// Calls run(task, scratch) for every task; the scratch begins as zeros.
+// Calls run(task, scratch) for every task; each thread's scratch is zero at first.
 template <class T, class Run>
 void for_each_task_with_scratch(const Geometry& g, int tasks, Run run) {
   const int64_t scratch = g.scratch();
   const int threads = worthwhile_threads(tasks, g.multiply_adds(), 200000);
-  std::vector<T> memory = zeros<T>("pimm_depthwise_conv2d", size_t(threads) * scratch + 64 / sizeof(T));
+  std::vector<T> memory = zeros<T>("depthwise convolution", size_t(threads) * scratch + 64 / sizeof(T));
   T* const aligned = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
   for_each_task(tasks, threads, [&](int task, int thread) { run(task, aligned + size_t(thread) * scratch); });
 }
 
-// Channels of a task: enough tasks to keep all threads busy to the end, yet neighbours in memory stay together.
+// Returns the channels of a task: few enough to keep all threads busy, but neighbours in memory stay together.
 int channels_per_task(const Geometry& g, int groups) {
   return std::max(1, std::min(16, g.channels * groups / (4 * max_threads())));
 }
 
 template <class T>
 void depthwise(const Geometry& g, const std::string& isa, const paddle::Tensor& x, const paddle::Tensor& weight,
-                 paddle::Tensor& out) {
+               paddle::Tensor& out) {
   const auto run = kernels<T>(isa).depthwise;
   const T *x_data = x.data<T>(), *weight_data = weight.data<T>();
   T* out_data = out.data<T>();
@@ -30,8 +30,9 @@ void depthwise(const Geometry& g, const std::string& isa, const paddle::Tensor& 
 }
 
 template <class T>
-void depthwise_backward(const Geometry& g, const std::string& isa, const paddle::Tensor& x, const paddle::Tensor& weight,
-                  const paddle::Tensor& out_grad, paddle::Tensor* x_grad, paddle::Tensor* weight_grad) {
+void depthwise_backward(const Geometry& g, const std::string& isa, const paddle::Tensor& x,
+                        const paddle::Tensor& weight, const paddle::Tensor& out_grad, paddle::Tensor* x_grad,
+                        paddle::Tensor* weight_grad) {
   const auto run = kernels<T>(isa).depthwise_backward;
   const T *x_data = x.data<T>(), *weight_data = weight.data<T>(), *out_grad_data = out_grad.data<T>();
   T* x_grad_data = x_grad ? x_grad->data<T>() : nullptr;
@@ -52,7 +53,7 @@ Geometry check_depthwise(const char* op, const paddle::Tensor& x, const paddle::
   check_tensor(op, "Weight", weight);
   const std::vector<int64_t> shape = x.shape(), kernel = weight.shape();
   if (kernel.size() != 4 || weight.numel() == 0) {
-    fail(op, "Weight has shape ", text_of(kernel), " and must have [C, 1, kernel height, kernel width], none of them 0");
+    fail(op, "Weight has shape ", text_of(kernel), " and must have [C, 1, kernel height, kernel width]");
   }
   check_like(op, "Weight", weight, {shape[1], 1, kernel[2], kernel[3]}, x);
   return make_geometry(op, shape, kernel, conv, int64_t(phi::SizeOf(x.dtype())));
@@ -74,7 +75,7 @@ Tensors depthwise_grad_op(const paddle::Tensor& input, const paddle::Tensor& ker
   const Geometry g = check_depthwise(op, input, kernel, {stride, dilation, padding}, isa);
   check_like(op, "OutGradient", grad, g.output_shape(), input);
   const paddle::Tensor x = contiguous(input), weight = contiguous(kernel), out_grad = contiguous(grad);
-  // Paddle insists on memory for each output, also where nobody wants the gradient.
+  // Paddle requires memory for every output, wanted or not.
   const std::vector<int64_t> unwanted = {1};
   paddle::Tensor x_grad = paddle::empty(want_x ? x.shape() : unwanted, x.dtype(), x.place());
   paddle::Tensor weight_grad = paddle::empty(want_weight ? weight.shape() : unwanted, x.dtype(), x.place());
@@ -85,8 +86,8 @@ Tensors depthwise_grad_op(const paddle::Tensor& input, const paddle::Tensor& ker
   return {x_grad, weight_grad};
 }
 
-// The backward operator's own gradients: each gradient is linear in two of the three tensors. Paddle gives an empty tensor
-// for a gradient that was not used.
+// The backward operator's own gradients: each gradient is linear in two of the three tensors. Paddle gives an empty
+// tensor for a gradient that was not used.
 Tensors depthwise_second_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& grad,
                             const paddle::Tensor& x_second, const paddle::Tensor& weight_second, int stride,
                             const std::vector<int>& padding, int dilation, const std::string& isa, bool want_x,

@@ -24,7 +24,7 @@ def depthwise_conv2d(
 ) -> Tensor:
     """Convolve every channel with a filter of its own: `F.conv2d` with as many groups as channels.
 
-    On the CPU, an operator of ours computes float32 and float64 with stride 1 or 2, if `cpu_backend` can build it;
+    An operator of ours computes float32 and float64 on the CPU, for equal strides of 1 or 2 and equal dilations.
     Paddle's operator computes everything else.
 
     Args:

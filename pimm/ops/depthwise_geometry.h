@@ -1,12 +1,12 @@
 // Depthwise 2-D convolution on the CPU (NCHW, one filter a channel): forward and both gradients.
 //
-// Every channel's plane is copied into scratch memory with its zero padding, and from there on is one long row: output
-// i is the sum over the taps of weight[t] * plane[i + offset[t]], whatever the kernel, the dilation and the map's size,
-// so all vectors are full even for 2x2 maps. Neighbouring rows share one gap of zeros, and several images lie one below
-// another in the same way, which makes small maps as fast as large ones. With stride 2 the plane is first split into
-// its four phases (even or odd row, even or odd column); a tap then is an offset into one of them and nothing else
-// changes. The gradient of the input is the same sum with the offsets turned round, that of the weight one dot product
-// for each tap.
+// Every channel's plane is copied into scratch memory with its zero padding, where the plane is treated as one long
+// row. A tap is one value of the kernel. Output i is the sum over the taps t of weight[t] * plane[i + offset[t]],
+// whatever the kernel, the dilation and the size of the map, so that all vectors are full even for 2x2 maps.
+// Neighbouring rows share one gap of zeros. Several images lie one below another in the same way, which makes small
+// maps as fast as large ones. For stride 2, the plane is first split into four phases (even or odd row, even or odd
+// column); a tap then is an offset into one of the phases, and nothing else changes. The gradient of the input is the
+// same sum with negated offsets; the gradient of the weight is one dot product for each tap.
 
 
 constexpr int BLOCK = 128;                // no kernel touches more elements than this past its count
@@ -14,7 +14,7 @@ constexpr int SCRATCH_BYTES = 32 * 1024;  // images are grouped until their plan
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
 
-// How the planes of a tensor lie in scratch: pixel (y, x) is at ((y + top) / stride, (x + left) / stride) of its phase.
+// Places of a tensor's planes in scratch: pixel (y, x) is at ((y + top) / stride, (x + left) / stride) of its phase.
 struct Map {
   int height, width, stride, top, left;
 };
@@ -22,17 +22,17 @@ struct Map {
 struct Geometry {
   int images, channels;
   Map input, output;
-  int rows, pitch;  // of one padded image, of one phase
-  int group;        // images that lie one below another
+  int rows, pitch;  // rows of one padded image and distance between the rows, within one phase
+  int group;        // number of images that lie one below another
   int plane;        // elements of one phase of a group
-  int margin;       // the furthest that a tap looks ahead within its phase
-  std::vector<int> tap, offset, back_offset;  // the taps sorted by phase: index in the kernel, where they look and back
-  std::vector<int> phase_begin;               // the first tap of each phase
+  int margin;       // largest offset of a tap within its phase
+  std::vector<int> tap, offset, back_offset;  // of the taps, sorted by phase: index in the kernel, offset, and back
+  std::vector<int> phase_begin;               // index of the first tap of each phase
 
   int phases() const { return input.stride * input.stride; }
   int taps() const { return int(tap.size()); }
 
-  // Where the pixels x, x + stride, x + 2 * stride... of a row begin.
+  // Returns the index in scratch of pixel x of a row; pixels x + stride, x + 2 * stride and so on follow.
   int place(const Map& map, int image, int y, int x) const {
     y += map.top, x += map.left;
     const int phase = y % map.stride * map.stride + x % map.stride;
@@ -45,11 +45,11 @@ struct Geometry {
 
   std::vector<int64_t> output_shape() const { return {images, channels, output.height, output.width}; }
 
-  // Scratch elements of a task: planes of the input and of the result, those of the output's gradient, the taps.
+  // Returns the elements of a task's scratch: planes of the input, the result and the output's gradient, and the taps.
   int64_t scratch() const { return int64_t(2 * phases() + 1) * plane + margin + round_up(taps()); }
 };
 
-// The distance between rows (or images) so that what looks beyond one finds the zeros at the start of the next.
+// Returns the distance between rows (or images) at which a tap that looks beyond one finds the next one's first zeros.
 int64_t spacing(int64_t size, int64_t before, int64_t out_size, int64_t stride, int64_t reach) {
   const int64_t first = before / stride, last = (before + size - 1) / stride;
   return std::max({out_size, last + 1, out_size + reach - first});

@@ -1,14 +1,12 @@
-// 1x1 convolution on the CPU as one product of matrices for each image, by Paddle's own product. It is an operator since
-// Paddle dies of the second derivatives of a product of one matrix with many.
+// 1x1 convolution on the CPU as one product of matrices for each image, which Paddle's own product computes. It is an
+// operator since the second derivatives of Paddle's product of one matrix with many end the process.
 
 paddle::Tensor product(const paddle::Tensor& a, const paddle::Tensor& b, bool transpose_a, bool transpose_b) {
   return paddle::experimental::matmul(a, b, transpose_a, transpose_b);
 }
 
 struct Pointwise {
-  std::vector<int64_t> shape;     // of X
-  std::vector<int64_t> kernel;    // of Weight
-  std::vector<int64_t> out;
+  std::vector<int64_t> shape, kernel, out;  // shapes of X, of Weight and of Out
 
   Pointwise(const char* op, const paddle::Tensor& x, const paddle::Tensor& weight) {
     check_images(op, x);
@@ -46,12 +44,12 @@ Tensors pointwise_op(const paddle::Tensor& x, const paddle::Tensor& weight, bool
   return {Pointwise("pimm_pointwise_conv2d", x, weight).convolve(x, weight)};
 }
 
-Tensors pointwise_grad_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& grad, bool want_x,
-                          bool want_weight) {
+Tensors pointwise_grad_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& grad,
+                          bool want_x, bool want_weight) {
   const char* const op = "pimm_pointwise_conv2d_grad";
   const Pointwise conv(op, x, weight);
   check_like(op, "OutGradient", grad, conv.out, x);
-  const paddle::Tensor unwanted = paddle::empty({1}, x.dtype(), x.place());  // Paddle insists on memory
+  const paddle::Tensor unwanted = paddle::empty({1}, x.dtype(), x.place());  // Paddle requires memory for every output
   return {want_x ? conv.x_gradient(weight, grad) : unwanted, want_weight ? conv.weight_gradient(x, grad) : unwanted};
 }
 

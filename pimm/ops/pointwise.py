@@ -9,16 +9,17 @@ from paddle.nn import functional as F
 from .backend import backend_for, run_operator
 from .geometry import check_bias
 
-# Pixels of a map, measured: up to here one product for each image is faster than Paddle's convolution, ...
+# Limits in pixels of a map, as measured. Up to FEW_PIXELS, one matrix product for each image is faster than Paddle's
+# convolution. Below FEWER_PIXELS, one product for all images is faster still: it reads the weights only once, at the
+# price of two transpositions.
 FEW_PIXELS = 24 * 24
-# ... and below, a single product for all images, which costs two transpositions but reads the weights once.
 FEWER_PIXELS = 4 * 4
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Mix the channels of every pixel: `F.conv2d` with a kernel of one pixel, stride 1 and no padding.
 
-    Small maps on the CPU go through matrix products, everything else to Paddle's convolution.
+    Matrix products compute small maps on the CPU, and Paddle's convolution everything else.
 
     Args:
         x: images, [N, C, H, W].

@@ -1,4 +1,4 @@
-// swish on the CPU, x * sigmoid(x): forward, and backward from x alone.
+// Swish on the CPU, x * sigmoid(x), and its gradient, which needs x alone.
 
 constexpr int64_t SWISH_CHUNK = 8192;
 
@@ -53,8 +53,9 @@ Tensors swish_second_op(const paddle::Tensor& input, const paddle::Tensor& grad,
   check_like(op, "OutGradient", grad, input.shape(), input);
   check_like(op, "XSecond", x_second, input.shape(), input);
   const paddle::Tensor x = contiguous(input), second = contiguous(x_second);
-  const paddle::Tensor one = paddle::experimental::full_like(x, 1), larger = paddle::experimental::sigmoid(x), smaller = one - larger;
-  const paddle::Tensor slope = larger * (one + x * smaller);
-  const paddle::Tensor curve = larger * smaller * (one + one + x * (smaller - larger));
+  const paddle::Tensor one = paddle::experimental::full_like(x, 1), sigmoid = paddle::experimental::sigmoid(x);
+  const paddle::Tensor rest = one - sigmoid;  // sigmoid of -x
+  const paddle::Tensor slope = sigmoid * (one + x * rest);
+  const paddle::Tensor curve = sigmoid * rest * (one + one + x * (rest - sigmoid));
   return {second * contiguous(grad) * curve, second * slope};
 }

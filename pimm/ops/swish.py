@@ -9,9 +9,9 @@ from .backend import backend_for, run_operator
 
 
 def swish(x: Tensor) -> Tensor:
-    """``x * sigmoid(x)`` of any shape (https://arxiv.org/abs/1710.05941); only x is kept for the gradient.
+    """Return ``x * sigmoid(x)`` for x of any shape (https://arxiv.org/abs/1710.05941), keeping only x for the gradient.
 
-    On the CPU, in float32 and float64, an operator of our own computes it; everything else goes to Paddle's.
+    An operator of ours computes float32 and float64 on the CPU, and Paddle's operator everything else.
     """
     backend = backend_for(x)
     if backend == "paddle" or 0 in x.shape:
