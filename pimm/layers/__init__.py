@@ -1,21 +1,7 @@
 """Layers that image networks are made of, with timm's names and arguments."""
 
-from pimm.layers.activations import (
-    HardMish,
-    HardSigmoid,
-    HardSwish,
-    Mish,
-    Sigmoid,
-    Swish,
-    Tanh,
-    hard_mish,
-    hard_sigmoid,
-    hard_swish,
-    mish,
-    sigmoid,
-    swish,
-    tanh,
-)
+from pimm.layers import activations
+from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
 from pimm.layers.create_act import get_act_fn, get_act_layer
 from pimm.layers.drop import DropPath, drop_path
@@ -30,29 +16,25 @@ from pimm.layers.norm import (
 )
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from pimm.layers.quantize import QUANTED_LAYERS
 from pimm.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    *activations.__all__,
+    "QUANTED_LAYERS",
     "AvgPool2dSame",
     "BatchNorm2d",
     "CondConv2d",
     "Conv2d",
     "Conv2dSame",
     "DropPath",
-    "HardMish",
-    "HardSigmoid",
-    "HardSwish",
     "Linear",
     "MaxPool2dSame",
-    "Mish",
     "MixedConv2d",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
-    "Sigmoid",
     "SqueezeExcite",
-    "Swish",
     "SyncBatchNorm2d",
-    "Tanh",
     "convert_sync_batchnorm",
     "create_conv2d",
     "create_pool2d",
@@ -63,15 +45,8 @@ __all__ = [
     "get_padding",
     "get_padding_value",
     "get_same_padding",
-    "hard_mish",
-    "hard_sigmoid",
-    "hard_swish",
     "is_static_pad",
     "make_divisible",
-    "mish",
     "norm_act",
     "pad_same",
-    "sigmoid",
-    "swish",
-    "tanh",
 ]

@@ -1,6 +1,7 @@
 """Activation functions, and the layers made of them.
 
-Every layer takes ``inplace`` as timm's do, and ignores it: Paddle's fused kernels need their input in backward.
+Every function and layer takes ``inplace``, as timm's do, and ignores it: Paddle's kernels need their input for the
+gradient.
 """
 
 import paddle
@@ -9,41 +10,58 @@ from paddle import nn
 
 from pimm import ops
 
+__all__ = [
+    "HardMish",
+    "HardSigmoid",
+    "HardSwish",
+    "Mish",
+    "Sigmoid",
+    "Swish",
+    "Tanh",
+    "hard_mish",
+    "hard_sigmoid",
+    "hard_swish",
+    "mish",
+    "sigmoid",
+    "swish",
+    "tanh",
+]
+
 
 def swish(x, inplace=False):
-    """``x * sigmoid(x)`` (https://arxiv.org/abs/1710.05941)."""
-    # Inference engines fuse swish, and neither silu nor an operator of ours
+    """Return ``x * sigmoid(x)`` (https://arxiv.org/abs/1710.05941)."""
+    # Inference engines fuse Paddle's swish, but not silu and not an operator of ours
     return ops.swish(x) if paddle.in_dynamic_mode() else F.swish(x)
 
 
 def mish(x, inplace=False):
-    """``x * tanh(softplus(x))`` (https://arxiv.org/abs/1908.08681)."""
+    """Return ``x * tanh(softplus(x))`` (https://arxiv.org/abs/1908.08681)."""
     return F.mish(x)
 
 
 def sigmoid(x, inplace=False):
-    """``1 / (1 + exp(-x))``."""
+    """Return ``1 / (1 + exp(-x))``."""
     return F.sigmoid(x)
 
 
 def tanh(x, inplace=False):
-    """Hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return paddle.tanh(x)
 
 
 def hard_swish(x, inplace=False):
-    """``x * relu6(x + 3) / 6`` (https://arxiv.org/abs/1905.02244)."""
+    """Return ``x * relu6(x + 3) / 6`` (https://arxiv.org/abs/1905.02244)."""
     return F.hardswish(x)
 
 
 def hard_sigmoid(x, inplace=False):
-    """``relu6(x + 3) / 6``."""
+    """Return ``relu6(x + 3) / 6``."""
     # Paddle's default slope is 0.1666667, which is not one sixth
     return F.hardsigmoid(x, slope=1 / 6, offset=0.5)
 
 
 def hard_mish(x, inplace=False):
-    """``x / 2 * min(relu(x + 2), 2)``."""
+    """Return ``x / 2 * min(relu(x + 2), 2)``."""
     return 0.5 * x * paddle.clip(F.relu(x + 2), max=2.0)
 
 

@@ -1,7 +1,7 @@
-"""Two-dimensional convolutions: plain, TensorFlow's 'same' padding, mixed kernels, conditional experts.
+"""Two-dimensional convolutions: plain, with TensorFlow's 'same' padding, of mixed kernels, of conditional experts.
 
-Arguments and state names are PyTorch's and timm's; so are the initial values, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-Convolutions of one channel a group, and those of one pixel, go through `pimm.ops`, which is fast on a CPU.
+Arguments, names in the state and initial values, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), are PyTorch's and timm's.
+`pimm.ops` computes convolutions of one channel a group and those with a kernel of one pixel, which is fast on a CPU.
 """
 
 import math
@@ -14,6 +14,7 @@ from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
 from pimm.layers.padding import get_padding_value, same_padding
 from pimm.ops import depthwise_conv2d, pointwise_conv2d
+from pimm.ops.geometry import check_geometry, four_sides
 
 
 def _uniform(fan_in):
@@ -22,12 +23,36 @@ def _uniform(fan_in):
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """Convolve ``x`` [N, C, H, W] with ``weight`` [O, C / groups, kh, kw]; padding is an int, a pair or four sides."""
+    """Convolve images in the way that is fastest for these sizes.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: filters, [O, C / groups, kernel height, kernel width].
+        bias: [O], or None.
+        stride: a number or (height, width).
+        padding: a number, (height, width) or (top, bottom, left, right).
+        dilation: a number or (height, width).
+        groups: groups of channels that do not mix.
+
+    Raises:
+        ConfigError: if these sizes give no output.
+    """
     if groups > 1 and list(weight.shape[:2]) == [groups, 1]:
         return depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     if groups == 1 and list(weight.shape[2:]) == [1, 1] and _nothing_but(1, stride) and _nothing_but(0, padding):
         return pointwise_conv2d(x, weight, bias)
+    if paddle.in_dynamic_mode() and x.ndim == 4:
+        sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
+        check_geometry(*sizes, to_pair(stride), four_sides(padding), to_pair(dilation))
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_same(x, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1):
+    """Convolve as `conv2d` does, with TensorFlow's 'same' padding for this size; stride and dilation are pairs."""
+    if not paddle.in_dynamic_mode() and dilation == (1, 1):  # an exported model takes images of any size
+        return F.conv2d(x, weight, bias, stride, "SAME", groups=groups)
+    padding = same_padding(x.shape[2:], weight.shape[2:], stride, dilation)
+    return conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def _nothing_but(value, sizes):
@@ -63,16 +88,13 @@ class Conv2d(nn.Conv2D):
 
 
 class Conv2dSame(Conv2d):
-    """`Conv2d` with TensorFlow's 'same' padding, worked out from each input's size."""
+    """`Conv2d` with TensorFlow's 'same' padding, computed from the size of each input; ``padding`` is ignored."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
 
     def forward(self, x):
-        if not paddle.in_dynamic_mode() and self.dilation == (1, 1):  # an exported model takes images of any size
-            return F.conv2d(x, self.weight, self.bias, self.stride, "SAME", groups=self.groups)
-        padding = same_padding(x.shape[2:], self.kernel_size, self.stride, self.dilation)
-        return conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d_same(x, self.weight, self.bias, self.stride, self.dilation, self.groups)
 
 
 def _create_conv2d_pad(in_channels, out_channels, kernel_size, padding="", bias=False, **kwargs):
@@ -86,7 +108,7 @@ def _create_conv2d_pad(in_channels, out_channels, kernel_size, padding="", bias=
 class MixedConv2d(nn.LayerList):
     """Convolution whose channel groups have kernels of different sizes (MixConv, https://arxiv.org/abs/1907.09595).
 
-    ``kernel_size`` is a list; channels are split evenly, the first group takes the rest.
+    ``kernel_size`` lists the kernel of each group. Channels are split evenly, and the first group takes the remainder.
     """
 
     def __init__(
@@ -116,10 +138,10 @@ def _split_channels(channels, groups):
 
 
 class CondConv2d(nn.Layer):
-    """Convolution whose kernel is a mixture of experts, another one for each image (https://arxiv.org/abs/1904.04971).
+    """Convolution whose kernel is a mixture of experts, another for each image (https://arxiv.org/abs/1904.04971).
 
-    ``forward(x, routing_weights)``: ``x`` [N, C, H, W], ``routing_weights`` [N, num_experts].
-    The state holds one flattened kernel a row, [num_experts, O * C / groups * kh * kw].
+    ``forward(x, routing_weights)`` takes images [N, C, H, W] and the experts' shares [N, num_experts]. The state holds
+    the flattened kernel of one expert a row, [num_experts, O * C / groups * kernel height * kernel width].
     """
 
     def __init__(
@@ -149,28 +171,38 @@ class CondConv2d(nn.Layer):
         self.bias = self.create_parameter([num_experts, out_channels], default_initializer=init) if bias else None
 
     def forward(self, x, routing_weights):
+        return self.convolve(x, routing_weights, self.weight)
+
+    def convolve(self, x, routing_weights, weight):
+        """Convolve each image with its mixture of the experts' kernels ``weight``, which has the layer's own shape."""
         batch, channels, height, width = x.shape
         outs, *kernel_shape = self.weight_shape
-        weight = paddle.matmul(routing_weights, self.weight).reshape([batch * outs, *kernel_shape])
+        weight = paddle.matmul(routing_weights, weight).reshape([batch * outs, *kernel_shape])
         bias = None if self.bias is None else paddle.matmul(routing_weights, self.bias).flatten()
         padding = self.padding
         if self.dynamic_padding:
             padding = same_padding((height, width), self.kernel_size, self.stride, self.dilation)
-        # the images of a batch become channel groups of one image, so that each meets its own kernel
+        # The images of a batch become groups of channels of one image, so that each image meets its own kernel
         x = x.reshape([1, batch * channels, height, width])
         x = conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups * batch)
         return x.reshape([batch, outs, *x.shape[2:]])
 
 
 def create_conv2d(in_chs, out_chs, kernel_size, **kwargs):
-    """Convolution for these arguments, without bias unless ``bias=True``.
+    """Create the convolution that fits the arguments, as timm does; without a bias unless ``bias=True``.
 
-    A list of kernel sizes gives `MixedConv2d`, ``num_experts > 0`` `CondConv2d`, else `Conv2d` or `Conv2dSame` as
-    ``padding`` asks. ``depthwise=True`` makes every channel its own group. Raises `ConfigError` on ``groups``, and on
-    mixed kernels with experts.
+    Args:
+        in_chs: channels of the input.
+        out_chs: channels of the output.
+        kernel_size: a number, (height, width), or a list of numbers for `MixedConv2d`.
+        kwargs: ``depthwise=True`` makes every channel a group of its own. ``num_experts`` above 0 makes a `CondConv2d`.
+            ``padding`` chooses between `Conv2d` and `Conv2dSame` (see `get_padding_value`). The layer takes the rest.
+
+    Raises:
+        ConfigError: if ``groups`` is given, or mixed kernels together with experts.
     """
     if "groups" in kwargs:
-        raise ConfigError("create_conv2d knows no groups; say depthwise=True for one group a channel")
+        raise ConfigError("create_conv2d takes no groups; depthwise=True makes every channel a group of its own")
     num_experts = kwargs.pop("num_experts", 0)
     if isinstance(kernel_size, list):
         if num_experts:

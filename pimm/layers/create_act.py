@@ -1,54 +1,38 @@
 """Activations by name."""
 
-import difflib
-
 import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers.activations import (
-    HardMish,
-    HardSigmoid,
-    HardSwish,
-    Mish,
-    Sigmoid,
-    Swish,
-    Tanh,
-    hard_mish,
-    hard_sigmoid,
-    hard_swish,
-    mish,
-    sigmoid,
-    swish,
-    tanh,
-)
+from pimm.layers import activations as ours
+from pimm.messages import did_you_mean
 
 _ACTIVATIONS = {  # name: (function, layer)
     "relu": (F.relu, nn.ReLU),
     "relu6": (F.relu6, nn.ReLU6),
-    "swish": (swish, Swish),
-    "silu": (swish, Swish),
-    "mish": (mish, Mish),
-    "sigmoid": (sigmoid, Sigmoid),
-    "tanh": (tanh, Tanh),
-    "hard_swish": (hard_swish, HardSwish),
-    "hard_sigmoid": (hard_sigmoid, HardSigmoid),
-    "hard_mish": (hard_mish, HardMish),
+    "swish": (ours.swish, ours.Swish),
+    "silu": (ours.swish, ours.Swish),
+    "mish": (ours.mish, ours.Mish),
+    "sigmoid": (ours.sigmoid, ours.Sigmoid),
+    "tanh": (ours.tanh, ours.Tanh),
+    "hard_swish": (ours.hard_swish, ours.HardSwish),
+    "hard_sigmoid": (ours.hard_sigmoid, ours.HardSigmoid),
+    "hard_mish": (ours.hard_mish, ours.HardMish),
 }
 
 
 def get_act_fn(name="relu"):
-    """Activation function called ``name``; raises `ConfigError` if there is none."""
+    """Return the activation function of this name. Raises `ConfigError`, which lists near names, if there is none."""
     return _find(name)[0]
 
 
 def get_act_layer(name="relu"):
-    """Activation layer class called ``name``; raises `ConfigError` if there is none."""
+    """Return the class of activation layers of this name. Raises `ConfigError` as `get_act_fn` does."""
     return _find(name)[1]
 
 
 def _find(name):
-    if name not in _ACTIVATIONS:
-        near = difflib.get_close_matches(name, _ACTIVATIONS) or sorted(_ACTIVATIONS)
-        raise ConfigError(f"unknown activation {name!r}; did you mean {', '.join(near)}?")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        hint = did_you_mean(name, _ACTIVATIONS, count=3) or f"; valid are {', '.join(_ACTIVATIONS)}"
+        raise ConfigError(f"unknown activation {str(name)[:60]!r}{hint}")
     return _ACTIVATIONS[name]

@@ -5,10 +5,15 @@ from paddle import nn
 
 
 def drop_path(x, drop_prob=0.0, training=False):
-    """Zero ``x`` [N, ...] for whole images with probability ``drop_prob``, and scale the others to keep the mean.
+    """Set whole images to zero at random, and scale the others so that the mean is kept.
 
-    Stochastic depth (https://arxiv.org/abs/1603.09382), for the branch beside a shortcut. Draws from Paddle's
-    generator.
+    This is stochastic depth (https://arxiv.org/abs/1603.09382), for the branch beside a shortcut. The numbers are drawn
+    from Paddle's generator.
+
+    Args:
+        x: images, [N, ...].
+        drop_prob: probability of an image to become zero.
+        training: without it, ``x`` is returned as it is.
     """
     if drop_prob == 0.0 or not training:
         return x

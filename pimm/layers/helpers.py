@@ -3,23 +3,22 @@
 import paddle
 import paddle.nn.functional as F
 
+from pimm.ops.geometry import to_pair
 
-def to_pair(value):
-    """``(value, value)``, or the two values of a pair as a tuple."""
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+__all__ = ["global_avg_pool2d", "make_divisible", "to_pair"]
 
 
 def make_divisible(v, divisor=8, min_value=None):
-    """Round ``v`` to the nearest multiple of ``divisor``, at least ``min_value`` and never below 90 % of ``v``."""
+    """Round ``v`` to the nearest multiple of ``divisor`` that is at least ``min_value`` and at least 90 % of ``v``."""
     rounded = max(min_value or divisor, int(v + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * v else rounded
 
 
 def global_avg_pool2d(x):
-    """Mean over all pixels, [N, C, H, W] to [N, C, 1, 1]."""
+    """Return the mean of all pixels of each channel: [N, C, H, W] becomes [N, C, 1, 1]."""
     if not (paddle.in_dynamic_mode() and x.place.is_cpu_place()):
         return F.adaptive_avg_pool2d(x, 1)
-    # A product with 1 / (H * W) in every place: the CPU's pooling takes eight times as long
+    # A matrix product with 1 / (H * W) in every place takes an eighth of the time of Paddle's pooling on a CPU
     pixels = x.shape[2] * x.shape[3]
     mean = paddle.matmul(x.reshape([-1, pixels]), paddle.full([pixels, 1], 1 / pixels, x.dtype))
     return mean.reshape([x.shape[0], x.shape[1], 1, 1])

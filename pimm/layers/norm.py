@@ -8,7 +8,7 @@ from paddle import _C_ops, distributed, nn
 from paddle.autograd import PyLayer
 
 from pimm import ops
-from pimm.errors import TrainingError
+from pimm.errors import ConfigError, TrainingError
 from pimm.layers.activations import Swish, swish
 from pimm.utils.distributed import world_size
 
@@ -17,7 +17,7 @@ _frozen = False
 
 @contextlib.contextmanager
 def frozen_batch_norm_statistics():
-    """Inside, layers in training mode normalise by their batch as ever, but no running statistic changes by one bit."""
+    """Keep all running statistics as they are, while layers in training mode still normalise by their batch."""
     global _frozen
     before, _frozen = _frozen, True
     try:
@@ -29,11 +29,14 @@ def frozen_batch_norm_statistics():
 class BatchNorm2d(nn.BatchNorm2D):
     """`paddle.nn.BatchNorm2D` with PyTorch's arguments and running statistics.
 
-    ``momentum`` is PyTorch's, the weight of the *new* batch (Paddle's is one minus it), and the running variance takes
-    the batch's unbiased variance. The state is Paddle's: ``weight``, ``bias``, ``_mean``, ``_variance``.
-    ``forward(x, channels)`` is that of a layer of the first so many channels alone, as slimmable networks have them
-    (https://arxiv.org/abs/1812.08928); ``then_swish`` adds that activation, for `norm_act`. Raises `TrainingError` in
-    training mode on one value a channel, whose variance means nothing.
+    The running variance takes the batch's unbiased variance. The state has Paddle's names: ``weight``, ``bias``,
+    ``_mean``, ``_variance``.
+
+    Args:
+        num_features: number of channels.
+        eps: added to the variance.
+        momentum: weight of the *new* batch in the running statistics, as in PyTorch; Paddle's is one minus that.
+        affine: whether there are a weight and a bias.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True):
@@ -42,6 +45,22 @@ class BatchNorm2d(nn.BatchNorm2D):
         self.num_features = num_features
 
     def forward(self, x, channels=None, then_swish=False):
+        """Normalise images [N, C, H, W].
+
+        Args:
+            x: images.
+            channels: if given, act as a layer of the first ``channels`` channels alone, as slimmable networks do
+                (https://arxiv.org/abs/1812.08928).
+            then_swish: whether to apply swish to the result, for `norm_act`.
+
+        Raises:
+            ConfigError: if the images have another number of channels.
+            TrainingError: in training mode, if there is only one value a channel, whose variance means nothing.
+        """
+        self._check_input_dim(x)
+        expected = channels or self.num_features
+        if paddle.in_dynamic_mode() and x.shape[1] != expected:
+            raise ConfigError(f"a batch norm of {expected} channels got an input of shape {list(x.shape)}")
         weight, bias, running_mean, running_variance = self._of_first(channels)
         if not self.training:
             x = F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
@@ -82,7 +101,7 @@ class BatchNorm2d(nn.BatchNorm2D):
 class SyncBatchNorm2d(BatchNorm2d):
     """`BatchNorm2d` that normalises by the batches of all processes together, which must be of equal size.
 
-    On a GPU by Paddle's kernel; Paddle has none for the CPU, where the statistics are reduced here.
+    Paddle's kernel does so on a GPU. There is none for the CPU, where this class reduces the statistics itself.
     """
 
     def _values_per_channel(self, x):
@@ -97,7 +116,7 @@ class SyncBatchNorm2d(BatchNorm2d):
     def _normalise_together(self, x, weight, bias):
         if x.place.is_gpu_place():
             mean, variance = (paddle.zeros_like(running) for running in self._of_first(x.shape[1])[2:])
-            arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # 0.0: moved by all of the way to the batch's
+            arguments = (False, 0.0, self._epsilon, "NCHW", False, False)  # momentum 0.0: they become the batch's
             weight = paddle.ones_like(mean) if weight is None else weight  # the kernel needs one
             bias = paddle.zeros_like(mean) if bias is None else bias
             out = _C_ops.sync_batch_norm_(x, mean, variance, weight, bias, *arguments)[0]
@@ -112,11 +131,11 @@ class SyncBatchNorm2d(BatchNorm2d):
 
 
 def _processes():
-    return world_size() if distributed.is_initialized() else 1  # one process inside `alone`
+    return world_size() if distributed.is_initialized() else 1
 
 
 class _SumOverProcesses(PyLayer):
-    """Each process's input is in every output, so its gradient is the sum of all the outputs' gradients."""
+    """Sum over the processes. Every output contains every input, so that the gradients are summed in the same way."""
 
     @staticmethod
     def forward(ctx, x):
@@ -126,9 +145,7 @@ class _SumOverProcesses(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradient = gradient.clone()
-        distributed.all_reduce(gradient)
-        return gradient
+        return _SumOverProcesses.apply(gradient)  # rather than a plain reduction, for the sake of second derivatives
 
 
 def _mean_over_processes(x):
@@ -137,7 +154,7 @@ def _mean_over_processes(x):
 
 
 def norm_act(x, norm, act):
-    """``act(norm(x))``, of a batch norm and a swish in one pass over the data where no gradient is wanted."""
+    """Return ``act(norm(x))``. While no gradients are recorded, batch norm and swish take one pass over the data."""
     fusible = isinstance(norm, BatchNorm2d) and type(act) is Swish and not paddle.is_grad_enabled()
     if not fusible or any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in (norm, act)):
         return act(norm(x))

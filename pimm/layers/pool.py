@@ -26,9 +26,14 @@ _ADAPTIVE_POOLS = {  # name: (function, output channels per input channel)
 
 
 class SelectAdaptivePool2d(nn.Layer):
-    """Pool [N, C, H, W] to ``output_size``: by ``'avg'``, ``'max'``, the mean of both or both side by side.
+    """Pooling of images [N, C, H, W] to a given size.
 
-    ``pool_type`` is one of ``avg``, ``max``, ``avgmax``, ``catavgmax``; `ConfigError` otherwise.
+    Args:
+        output_size: a number or (height, width).
+        pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, or ``catavgmax`` for both side by side.
+
+    Raises:
+        ConfigError: if ``pool_type`` is another word.
     """
 
     def __init__(self, output_size=1, pool_type="avg"):
@@ -42,18 +47,18 @@ class SelectAdaptivePool2d(nn.Layer):
         return _ADAPTIVE_POOLS[self.pool_type][0](x, self.output_size)
 
     def feat_mult(self):
-        """How many channels come out for each that goes in."""
+        """Return the number of output channels for each input channel."""
         return _ADAPTIVE_POOLS[self.pool_type][1]
 
     def extra_repr(self):
         return f"output_size={self.output_size}, pool_type={self.pool_type}"
 
 
-SelectAdaptivePool2D = SelectAdaptivePool2d  # how Paddle spells its layers
+SelectAdaptivePool2D = SelectAdaptivePool2d  # in Paddle's spelling
 
 
 class AvgPool2dSame(nn.Layer):
-    """Average pooling with 'same' padding; padded zeros count."""
+    """Average pooling with 'same' padding, whose zeros count in the average."""
 
     def __init__(self, kernel_size, stride=None):
         super().__init__()
@@ -88,9 +93,17 @@ _POOLS = {  # name: (with fixed padding, with 'same' padding)
 
 
 def create_pool2d(pool_type, kernel_size, stride=None, padding="", **kwargs):
-    """Pooling layer ``'avg'`` or ``'max'``; ``padding`` as in `get_padding_value`, ``stride`` the kernel by default.
+    """Create a pooling layer.
 
-    ``count_include_pad`` (default true) is for average pooling with fixed padding. `ConfigError` on another type.
+    Args:
+        pool_type: ``avg`` or ``max``.
+        kernel_size: a number or (height, width).
+        stride: a number or (height, width); None for the size of the kernel.
+        padding: as in `get_padding_value`.
+        kwargs: ``count_include_pad``, by default true, for average pooling with fixed padding.
+
+    Raises:
+        ConfigError: if ``pool_type`` is another word.
     """
     if pool_type not in _POOLS:
         raise ConfigError(f"unknown pooling {pool_type!r}; valid are {', '.join(_POOLS)}")

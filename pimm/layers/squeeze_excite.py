@@ -1,4 +1,4 @@
-"""Channel attention."""
+"""Squeeze-and-excitation."""
 
 from paddle import nn
 
@@ -8,9 +8,15 @@ from pimm.layers.helpers import global_avg_pool2d, make_divisible
 
 
 class SqueezeExcite(nn.Layer):
-    """Scale each channel by a gate computed from all channels' means (https://arxiv.org/abs/1709.01507).
+    """Scaling of each channel by a gate, computed from the means of all channels (https://arxiv.org/abs/1709.01507).
 
-    The gate has ``(reduced_base_chs or in_chs) * se_ratio`` hidden channels, rounded to multiples of ``divisor``.
+    Args:
+        in_chs: channels of the input.
+        se_ratio: hidden channels of the gate, as a share of ``reduced_base_chs``.
+        reduced_base_chs: None for ``in_chs``.
+        act_layer: class of the activation between the gate's two convolutions.
+        gate_fn: function that makes the gate of the second convolution's output.
+        divisor: of which the number of hidden channels is a multiple.
     """
 
     def __init__(

@@ -1,35 +1,4 @@
-"""Activations, where scripts that came from the earlier Paddle port of Cream look for them."""
+"""The activations of `pimm.layers.activations`, where scripts of the earlier Paddle port of Cream look for them."""
 
-from pimm.layers.activations import (
-    HardMish,
-    HardSigmoid,
-    HardSwish,
-    Mish,
-    Sigmoid,
-    Swish,
-    Tanh,
-    hard_mish,
-    hard_sigmoid,
-    hard_swish,
-    mish,
-    sigmoid,
-    swish,
-    tanh,
-)
-
-__all__ = [
-    "HardMish",
-    "HardSigmoid",
-    "HardSwish",
-    "Mish",
-    "Sigmoid",
-    "Swish",
-    "Tanh",
-    "hard_mish",
-    "hard_sigmoid",
-    "hard_swish",
-    "mish",
-    "sigmoid",
-    "swish",
-    "tanh",
-]
+from pimm.layers.activations import *  # noqa: F403
+from pimm.layers.activations import __all__ as __all__

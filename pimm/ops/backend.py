@@ -1,4 +1,4 @@
-"""What computes on the CPU: our operators for one of its instruction sets, or Paddle."""
+"""Choice of what computes on the CPU: our operators for one of its instruction sets, or Paddle's own operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import os
 
 import paddle
-from paddle import Tensor
+from paddle import Tensor, _C_ops
 
 from ..errors import ConfigError
 from .build import load_library
@@ -16,10 +16,10 @@ DTYPES = (paddle.float32, paddle.float64)
 
 
 def cpu_backend() -> str:
-    """Name what computes on the CPU: one of INSTRUCTION_SETS for our operators, or "paddle".
+    """Return the name of what computes on the CPU: one of INSTRUCTION_SETS for our operators, or "paddle".
 
-    The first call builds or loads the operators. The environment variable PIMM_CPU_OPS chooses among the names;
-    ConfigError if it is none of them or not for this machine.
+    The first call builds or loads the operators. The environment variable PIMM_CPU_OPS chooses among the names. Raises
+    ConfigError if its value is no such name, or names an instruction set that this machine does not have.
     """
     return _choose_backend(os.environ.get("PIMM_CPU_OPS", ""))
 
@@ -38,8 +38,8 @@ def _choose_backend(wanted: str) -> str:
 
 
 def backend_for(*tensors: Tensor) -> str:
-    """Name what computes on these tensors: `cpu_backend()` if they are on the CPU and all of one type of DTYPES."""
-    # In a static graph it is Paddle: an exported model must run where our operators are not.
+    """Return `cpu_backend()` for tensors on the CPU that are all of the same type of DTYPES, else "paddle"."""
+    # Static graphs take Paddle's operators, since an exported model must run where ours are missing.
     dtype = tensors[0].dtype
     ours = paddle.in_dynamic_mode() and dtype in DTYPES
     if ours and all(tensor.place.is_cpu_place() and tensor.dtype == dtype for tensor in tensors):
@@ -47,6 +47,20 @@ def backend_for(*tensors: Tensor) -> str:
     return "paddle"
 
 
-def recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors to give to an operator that is not Paddle's own, for which `paddle.no_grad` does nothing."""
-    return tensors if paddle.is_grad_enabled() else tuple(tensor.detach() for tensor in tensors)
+def run_operator(name: str, tensors: tuple[Tensor, ...], *attributes: float | str | list[int]) -> list[Tensor]:
+    """Call one of our operators, and record its gradient where Paddle would record that of its own operators.
+
+    Args:
+        name: of the operator, as in cpu_ops.cc.
+        tensors: the operator's inputs.
+        attributes: the operator's attributes, in their order.
+
+    Raises:
+        ValueError: if the operator refuses the tensors or attributes, in one line.
+    """
+    if not paddle.is_grad_enabled():  # Paddle records the gradients of foreign operators all the same
+        tensors = tuple(tensor.detach() for tensor in tensors)
+    try:
+        return _C_ops._run_custom_op(name, *tensors, *attributes)
+    except OSError as error:  # the type that Paddle gives to an operator's exception; its second line names a C++ file
+        raise ValueError(str(error).splitlines()[0]) from None

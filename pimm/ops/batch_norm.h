@@ -1,10 +1,10 @@
 // Training-mode batch normalisation on the CPU (NCHW): forward and backward.
 //
-// An image of [N, C, H, W] is a row of C * H * W columns. A task takes whole channels of up to COLUMNS columns together
-// and keeps a sum for each column while it goes through the images, so all vectors are full even for 2x2 maps; larger
-// maps are folded to COLUMNS. What it has just read lies in the cache when it normalises. Only where a task would be too
-// large for that are the images split too, and all sums made before anything is normalised. The split depends on the
-// shape alone and sums are added in one order, so the number of threads changes no bit.
+// An image of [N, C, H, W] is treated as a row of C * H * W columns. A task takes whole channels of up to COLUMNS
+// columns together, and keeps a sum for each column while it reads the images, so that all vectors are full even for
+// 2x2 maps; larger maps are folded to COLUMNS. The task then normalises what it has just read, which lies in the cache.
+// If a task would be too large for that, the images are split too, and all sums are made before anything is normalised.
+// The split depends on the shape alone, and sums are added in one order, so the number of threads changes no bit.
 
 constexpr int COLUMNS = 256;
 constexpr int64_t TASK_ELEMENTS = 1 << 18;  // a mebibyte of float32, about a level-2 cache
@@ -12,14 +12,14 @@ constexpr int64_t TASK_ELEMENTS = 1 << 18;  // a mebibyte of float32, about a le
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct NormTask {
-  int64_t channel, channels, image, images, group;  // group: which of the splits of the images
+  int64_t channel, channels, image, images, group;  // group: index among the splits of the images
 };
 
 struct NormLayout {
   int64_t images, channels, plane;
   int64_t width;           // columns of one channel
   int64_t task_channels, task_images;
-  int64_t blocks, groups;  // tasks side by side, and one below another
+  int64_t blocks, groups;  // number of tasks side by side, and of splits of the images
 
   explicit NormLayout(const std::vector<int64_t>& shape)
       : images(shape[0]), channels(shape[1]), plane(shape[2] * shape[3]) {
@@ -47,7 +47,7 @@ struct NormLayout {
     }
   }
 
-  // Gives all columns of each channel of a task its value(channel).
+  // Sets all columns of each channel of a task to value(channel).
   template <class T, class Value>
   void spread(const NormTask& task, T* columns, Value value) const {
     for (int64_t c = 0; c < task.channels; ++c) std::fill_n(columns + c * width, width, T(value(task.channel + c)));
@@ -58,10 +58,11 @@ struct Sums {
   double first = 0, second = 0;
 };
 
-// The two sums of every channel that add(offset, columns, first, second) makes by column, for each group of images.
+// The two sums of every channel for each group of images, of what add(offset, columns, first, second) adds by column.
 class NormSums {
  public:
-  explicit NormSums(const NormLayout& layout) : layout_(layout), sums_(layout.groups * layout.channels) {}
+  explicit NormSums(const NormLayout& layout)
+      : layout_(layout), sums_(zeros<Sums>("pimm_batch_norm", layout.groups * layout.channels)) {}
 
   template <class Add>
   void make(const NormTask& task, Add add) {
@@ -109,7 +110,7 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bo
   const Kernels<T> kernel = kernels<T>(isa);
   const double count = double(layout.count());
   NormSums sums(layout);
-  // Measured from each channel's first value, since the squares of a large mean would hide the variance.
+  // Values are measured from each channel's first one, since the squares of a large mean would hide the variance.
   const auto origin = [&](int64_t channel) { return double(x[channel * layout.plane]); };
   const auto reduce = [&](const NormTask& task) {
     double origins[COLUMNS];
@@ -130,7 +131,7 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bo
       if (task.group == 0) mean[channel] = rounded, variance[channel] = T(exact_variance);
       std::fill_n(means + c * layout.width, layout.width, rounded);
       std::fill_n(scales + c * layout.width, layout.width, T(scale));
-      // what the mean loses by rounding is made up for here
+      // The shift corrects the rounding of the mean.
       std::fill_n(shifts + c * layout.width, layout.width, T(bias[channel] - (exact_mean - rounded) * scale));
     }
     layout.for_each_row(task, [&](int64_t offset, int columns) {
@@ -177,11 +178,16 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
 
 Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& bias, double eps,
                       bool then_swish, const std::string& isa) {
-  const paddle::Tensor x = contiguous(input);
-  paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(weight), variance = paddle::empty_like(weight);
+  const char* const op = "pimm_batch_norm";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  check_like(op, "Weight", weight, {input.shape()[1]}, input);
+  check_like(op, "Bias", bias, {input.shape()[1]}, input);
+  const paddle::Tensor x = contiguous(input), scale = contiguous(weight), shift = contiguous(bias);
+  paddle::Tensor out = paddle::empty_like(x), mean = paddle::empty_like(scale), variance = paddle::empty_like(scale);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    batch_norm<T>(NormLayout(x.shape()), isa, eps, then_swish, x.data<T>(), weight.data<T>(), bias.data<T>(),
+    batch_norm<T>(NormLayout(x.shape()), isa, eps, then_swish, x.data<T>(), scale.data<T>(), shift.data<T>(),
                   out.data<T>(), mean.data<T>(), variance.data<T>());
   });
   return {out, mean, variance};
@@ -190,13 +196,63 @@ Tensors batch_norm_op(const paddle::Tensor& input, const paddle::Tensor& weight,
 Tensors batch_norm_grad_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& mean,
                            const paddle::Tensor& variance, const paddle::Tensor& grad, double eps,
                            const std::string& isa) {
-  const paddle::Tensor x = contiguous(input), out_grad = contiguous(grad);
-  paddle::Tensor x_grad = paddle::empty_like(x), weight_grad = paddle::empty_like(weight), bias_grad = paddle::empty_like(weight);
+  const char* const op = "pimm_batch_norm_grad";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  check_like(op, "Weight", weight, {input.shape()[1]}, input);
+  check_like(op, "Mean", mean, {input.shape()[1]}, input);
+  check_like(op, "Variance", variance, {input.shape()[1]}, input);
+  check_like(op, "OutGradient", grad, input.shape(), input);
+  const paddle::Tensor x = contiguous(input), scale = contiguous(weight), out_grad = contiguous(grad);
+  const paddle::Tensor batch_mean = contiguous(mean), batch_variance = contiguous(variance);
+  paddle::Tensor x_grad = paddle::empty_like(x);
+  paddle::Tensor weight_grad = paddle::empty_like(scale), bias_grad = paddle::empty_like(scale);
   with_type(x, [&](auto type) {
     using T = decltype(type);
-    batch_norm_backward<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), weight.data<T>(), mean.data<T>(),
-                           variance.data<T>(), out_grad.data<T>(), x_grad.data<T>(), weight_grad.data<T>(),
-                           bias_grad.data<T>());
+    batch_norm_backward<T>(NormLayout(x.shape()), isa, eps, x.data<T>(), scale.data<T>(),
+                           batch_mean.data<T>(), batch_variance.data<T>(), out_grad.data<T>(), x_grad.data<T>(),
+                           weight_grad.data<T>(), bias_grad.data<T>());
   });
   return {x_grad, weight_grad, bias_grad};
+}
+
+// The backward operator's own gradients. Second derivatives are rare: Paddle's operators compute them.
+Tensors batch_norm_second_op(const paddle::Tensor& input, const paddle::Tensor& weight, const paddle::Tensor& grad,
+                             const paddle::Tensor& x_second, const paddle::Tensor& weight_second,
+                             const paddle::Tensor& bias_second, double eps) {
+  const char* const op = "pimm_batch_norm_grad_grad";
+  check_images(op, input);
+  const std::vector<int64_t> shape = input.shape(), wide = {1, shape[1], 1, 1};
+  check_like(op, "OutGradient", grad, shape, input);
+  const auto or_zeros = [](const paddle::Tensor& tensor, const paddle::Tensor& like) {
+    return tensor.initialized() ? tensor : paddle::experimental::zeros_like(like);  // of a gradient that was not used
+  };
+  const auto per_channel = [&](const char* name, const paddle::Tensor& tensor) {
+    check_like(op, name, tensor, {shape[1]}, input);
+    return paddle::experimental::reshape(contiguous(tensor), wide);
+  };
+  const auto mean = [](const paddle::Tensor& tensor) { return paddle::experimental::mean(tensor, {0, 2, 3}, true); };
+
+  const paddle::Tensor w = per_channel("Weight", weight);
+  const paddle::Tensor x = contiguous(input), g = contiguous(grad), a = contiguous(or_zeros(x_second, input));
+  check_like(op, "XSecond", a, shape, input);
+  const paddle::Tensor a_weight = per_channel("WeightSecond", or_zeros(weight_second, weight));
+  const paddle::Tensor a_bias = per_channel("BiasSecond", or_zeros(bias_second, weight));
+  const paddle::Tensor centred = x - mean(x);
+  const paddle::Tensor inverse = paddle::experimental::rsqrt(mean(centred * centred) + paddle::Scalar(eps));
+  const paddle::Tensor normal = centred * inverse;  // out = w * normal + bias
+  const paddle::Tensor g_normal = mean(g * normal), a_normal = mean(a * normal);
+
+  // Gradient for g: x_gradient = w * inverse * (g - mean(g) - normal * g_normal), and the sums of g * normal and of g.
+  const paddle::Tensor g_grad = w * inverse * (a - mean(a) - normal * a_normal) + a_weight * normal + a_bias;
+  // Gradient for w, and for x through the inverse deviation: sum(a * x_gradient) = w * inverse * count * product.
+  const paddle::Tensor product = mean(a * g) - mean(a) * mean(g) - a_normal * g_normal;
+  const double count = double(shape[0] * shape[2] * shape[3]);
+  const paddle::Tensor w_grad = paddle::experimental::reshape(inverse * product * paddle::Scalar(count), {shape[1]});
+  // Gradient for x through `normal`, which is a batch norm without weight and bias.
+  const paddle::Tensor n_grad = a_weight * g - w * inverse * (a * g_normal + g * a_normal);
+  const paddle::Tensor through_normal = inverse * (n_grad - mean(n_grad) - normal * mean(n_grad * normal));
+  // Here, mean and variance are functions of x. Paddle waits for gradients of both all the same.
+  const paddle::Tensor none = paddle::experimental::zeros_like(w_grad);
+  return {through_normal - w * product * inverse * inverse * normal, w_grad, none, none, g_grad};
 }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import paddle
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from .backend import backend_for, recorded
+from .backend import backend_for, run_operator
 from .swish import swish
 
 
@@ -15,21 +15,31 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise every channel by its mean and variance over the batch (https://arxiv.org/abs/1502.03167).
 
-    x is [N, C, H, W], weight and bias are [C] or one and zero. Returns the result, the means [C] and the biased
-    variances [C]; gradients flow through the result alone. On the CPU, in float32 and float64, an operator of our own
-    does it, which sums in float64; everything else goes to Paddle's. ``then_swish`` returns the swish of the result,
-    which without gradients our operator makes in the same pass over the data.
+    An operator of ours, which sums in float64, computes float32 and float64 on the CPU; Paddle's operator computes
+    everything else, and refuses what makes no sense.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: factor of each channel, [C]; None for one.
+        bias: term of each channel, [C]; None for zero.
+        eps: added to the variance.
+        then_swish: whether to return the swish of the result. While no gradients are recorded, our operator computes
+            swish in the same pass over the data.
+
+    Returns:
+        The result [N, C, H, W], the means [C] and the biased variances [C]. Gradients flow through the result alone.
+
+    Raises:
+        ValueError: from Paddle, if the shapes or types do not fit together.
     """
-    if weight is None:
-        weight = _constant(1.0, x)
-    if bias is None:
-        bias = _constant(0.0, x)
+    weight = _constant(1.0, x) if weight is None else weight
+    bias = _constant(0.0, x) if bias is None else bias
     backend = backend_for(x, weight, bias)
-    ours = backend != "paddle" and x.ndim == 4 and 0 not in x.shape
+    fits = x.ndim == 4 and 0 not in x.shape and weight.shape == bias.shape == [x.shape[1]]
+    ours = backend != "paddle" and fits
     fused = then_swish and ours and not paddle.is_grad_enabled()
     if ours:
-        inputs = recorded(x, weight, bias)
-        out, mean, variance = _C_ops._run_custom_op("pimm_batch_norm", *inputs, eps, fused, backend)
+        out, mean, variance = run_operator("pimm_batch_norm", (x, weight, bias), eps, fused, backend)
     else:
         out, mean, variance = _paddle_batch_norm(x, weight, bias, eps)
     if then_swish and not fused:
@@ -42,9 +52,9 @@ def _constant(value, x):
 
 
 def _paddle_batch_norm(x, weight, bias, eps):
-    mean, variance = paddle.zeros_like(weight), paddle.zeros_like(weight)  # moved by all of the way to the batch's
+    mean, variance = paddle.zeros_like(weight), paddle.zeros_like(weight)  # momentum 0: they become the batch's
     out = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=0.0, epsilon=eps)
-    if x.place.is_gpu_place():  # cuDNN's running variance is the unbiased one; Paddle's CPU and sync kernels' is biased
+    if x.place.is_gpu_place():  # cuDNN gives the unbiased variance, Paddle's other kernels the biased one
         values = x.size // x.shape[1]
         variance = variance * ((values - 1) / values)
     return out, mean, variance

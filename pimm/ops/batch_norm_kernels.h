@@ -1,5 +1,5 @@
-// The arithmetic of batch normalisation, for every instruction set: see simd.h. Here compilers find the vectors
-// themselves, as fast as if they were spelt out. The sums are doubles: in memory-bound loops that costs little.
+// The arithmetic of batch normalisation, for every instruction set (see simd.h). Compilers vectorise these loops as
+// well as explicit vectors would. The sums are doubles, which costs little in loops that wait for memory.
 
 // sum[i] += x[i] - origin[i], square[i] += (x[i] - origin[i])^2
 template <class T>

@@ -1,10 +1,13 @@
-// Operators of pimm for Paddle on the CPU, compiled as one file: the arithmetic once for every instruction set (simd.h,
-// *_kernels.h), of which the caller names one, and around it what is the same for all.
+// Operators of pimm for Paddle on the CPU, compiled as one file. The arithmetic (simd.h, *_kernels.h) is compiled once
+// for every instruction set, and the caller names the one to use. All else is the same for every instruction set.
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <exception>
+#include <limits>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -15,11 +18,24 @@
 #endif
 #include <pthread.h>
 
+#include "paddle/phi/api/all.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
 #include "paddle/phi/api/ext/tensor_compat.h"
 
 namespace {
 
+bool supports(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+  }
+  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == "portable";
+}
+
+#include "checks.h"
 #include "depthwise_geometry.h"
 
 #ifdef __clang__
@@ -28,7 +44,7 @@ namespace {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Mask{__VA_ARGS__})
 #endif
 
-#define VECTOR_BYTES 16  // SSE2 on x86-64, NEON on ARM: what every processor of the kind has
+#define VECTOR_BYTES 16  // SSE2 on x86-64 and NEON on ARM, which every such processor has
 namespace portable {
 #include "simd.h"
 #include "depthwise_kernels.h"
@@ -97,17 +113,6 @@ struct Kernels {
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>            \
   }
 
-bool supports(const std::string& isa) {
-#ifdef __x86_64__
-  if (isa == "avx512") {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
-  }
-  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return isa == "portable";
-}
-
 template <class T>
 Kernels<T> kernels(const std::string& isa) {
 #ifdef __x86_64__
@@ -117,7 +122,7 @@ Kernels<T> kernels(const std::string& isa) {
   return KERNELS(portable, T);
 }
 
-// float64 is for checking gradients by finite differences: portable code is enough.
+// float64 serves to check gradients by finite differences, for which portable code is fast enough.
 template <>
 Kernels<double> kernels<double>(const std::string&) {
   return KERNELS(portable, double);
@@ -127,7 +132,7 @@ using Tensors = std::vector<paddle::Tensor>;
 
 paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
 
-// Calls run with a value of the tensor's element type.
+// Calls `run` with a value of the type of the tensor's elements.
 template <class Run>
 void with_type(const paddle::Tensor& tensor, Run run) {
   tensor.dtype() == paddle::DataType::FLOAT32 ? run(float()) : run(double());
@@ -137,7 +142,11 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 
 #include "batch_norm.h"
 #include "depthwise.h"
+#include "pointwise.h"
 #include "swish.h"
+
+// Names the second gradient of a tensor, which the double-backward operators take or return.
+std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
 
 }  // namespace
 
@@ -157,6 +166,31 @@ PD_BUILD_GRAD_OP(pimm_depthwise_conv2d)
             "want_weight: bool"})
     .SetKernelFn(PD_KERNEL(depthwise_grad_op));
 
+PD_BUILD_DOUBLE_GRAD_OP(pimm_depthwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
+    .Attrs({"stride: int", "padding: std::vector<int>", "dilation: int", "isa: std::string", "want_x: bool",
+            "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(depthwise_second_op));
+
+PD_BUILD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight"})
+    .Outputs({"Out"})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_op));
+
+PD_BUILD_GRAD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight")})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_pointwise_conv2d)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
+    .Attrs({"want_x: bool", "want_weight: bool"})
+    .SetKernelFn(PD_KERNEL(pointwise_second_op));
+
 PD_BUILD_OP(pimm_batch_norm)
     .Inputs({"X", "Weight", "Bias"})
     .Outputs({"Out", "Mean", "Variance"})
@@ -169,6 +203,13 @@ PD_BUILD_GRAD_OP(pimm_batch_norm)
     .Attrs({"eps: double", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(batch_norm_grad_op));
 
+PD_BUILD_DOUBLE_GRAD_OP(pimm_batch_norm)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Mean")),
+              paddle::New(paddle::Grad("Variance")), second("Out")})
+    .Attrs({"eps: double"})
+    .SetKernelFn(PD_KERNEL(batch_norm_second_op));
+
 PD_BUILD_OP(pimm_swish)
     .Inputs({"X"})
     .Outputs({"Out"})
@@ -180,3 +221,8 @@ PD_BUILD_GRAD_OP(pimm_swish)
     .Outputs({paddle::Grad("X")})
     .Attrs({"isa: std::string"})
     .SetKernelFn(PD_KERNEL(swish_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_swish)
+    .Inputs({"X", paddle::Grad("Out"), second("X")})
+    .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
+    .SetKernelFn(PD_KERNEL(swish_second_op));

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 
-from paddle import Tensor, _C_ops
+import paddle
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from .backend import backend_for, recorded
+from .backend import backend_for, run_operator
+from .geometry import check_bias, check_geometry, four_sides, to_pair
+
+MOST_PIXELS = 2**26  # of a padded image: beyond, the operator's copies of whole channels cost too much memory
 
 
 def depthwise_conv2d(
@@ -20,36 +24,39 @@ def depthwise_conv2d(
 ) -> Tensor:
     """Convolve every channel with a filter of its own: `F.conv2d` with as many groups as channels.
 
-    x is [N, C, H, W], weight [C, 1, kernel height, kernel width], bias [C]; padding is a number, a pair
-    (height, width) or [top, bottom, left, right]. On the CPU, in float32 and float64 and with stride 1 or 2, an
-    operator of our own does it, if `cpu_backend` can build it; everything else goes to Paddle's.
+    An operator of ours computes float32 and float64 on the CPU, for equal strides of 1 or 2 and equal dilations.
+    Paddle's operator computes everything else.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: filters, [C, 1, kernel height, kernel width].
+        bias: [C], or None.
+        stride: a number or (height, width).
+        padding: a number, (height, width) or (top, bottom, left, right).
+        dilation: a number or (height, width).
+
+    Raises:
+        ConfigError: if these sizes give no output (see `check_geometry`), or the bias is of another length.
+        ValueError: from Paddle, for other shapes and types than these.
     """
-    stride, dilation, padding = _pair(stride), _pair(dilation), _four_sides(padding)
+    stride, padding, dilation = to_pair(stride), four_sides(padding), to_pair(dilation)
+    x_shape, weight_shape = tuple(x.shape), tuple(weight.shape)
+    if paddle.in_dynamic_mode() and len(x_shape) == len(weight_shape) == 4:
+        check_geometry(x_shape[2:], weight_shape[2:], stride, padding, dilation)
+    check_bias(weight, bias)
     backend = backend_for(x, weight)
-    if backend == "paddle" or not _operator_can(tuple(x.shape), tuple(weight.shape), stride, padding, dilation):
-        return F.conv2d(x, weight, bias, list(stride), list(padding), list(dilation), groups=x.shape[1])
-    x, weight = recorded(x, weight)
-    wanted = (not x.stop_gradient, not weight.stop_gradient)
+    if backend == "paddle" or not _operator_can(x_shape, weight_shape, stride, padding, dilation):
+        return F.conv2d(x, weight, bias, list(stride), list(padding), list(dilation), groups=x_shape[1])
+    wanted = not x.stop_gradient, not weight.stop_gradient
     attributes = (stride[0], list(padding), dilation[0], backend, *wanted)
-    (out,) = _C_ops._run_custom_op("pimm_depthwise_conv2d", x, weight, *attributes)
+    (out,) = run_operator("pimm_depthwise_conv2d", (x, weight), *attributes)
     return out if bias is None else out + bias.reshape([1, -1, 1, 1])
 
 
 @functools.lru_cache(maxsize=4096)
 def _operator_can(x, weight, stride, padding, dilation) -> bool:
-    """Whether it takes tensors of these shapes; remembered, since asking takes as long as a small convolution."""
-    if len(x) != 4 or 0 in x or weight[:2] != (x[1], 1):
+    """Return whether the operator takes tensors of these shapes; cached, as the answer is slow to compute."""
+    if len(x) != 4 or len(weight) != 4 or 0 in x or weight[:2] != (x[1], 1):
         return False
-    sides = (padding[0] + padding[1], padding[2] + padding[3])
-    spans = (size + pad - rate * (kernel - 1) for size, pad, rate, kernel in zip(x[2:], sides, dilation, weight[2:]))
-    square = stride[0] == stride[1] and dilation[0] == dilation[1]
-    return square and stride[0] in (1, 2) and dilation[0] > 0 and min(padding) >= 0 and min(spans) > 0
-
-
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _four_sides(padding) -> tuple[int, int, int, int]:
-    padding = _pair(padding)
-    return (padding[0], padding[0], padding[1], padding[1]) if len(padding) == 2 else padding
+    pixels = (x[2] + padding[0] + padding[1]) * (x[3] + padding[2] + padding[3])
+    return stride in ((1, 1), (2, 2)) and dilation[0] == dilation[1] and pixels <= MOST_PIXELS

@@ -1,6 +1,7 @@
-// The arithmetic of the depthwise convolution, for every instruction set: see simd.h.
+// The arithmetic of the depthwise convolution, for every instruction set (see simd.h).
 
-// Copies a row by whole vectors: zeros follow the copy; what follows the row is read too, though not from `limit` on.
+// Copies a row by whole vectors and lets zeros follow the copy. Elements behind the row are read too, but none from
+// `limit` on.
 template <class T>
 static inline void read_row(const T* from, T* to, int count, const T* limit) {
   using S = Simd<T>;
@@ -13,7 +14,7 @@ static inline void read_row(const T* from, T* to, int count, const T* limit) {
   }
 }
 
-// As read_row, with the even and the odd elements going to two rows.
+// Copies as read_row does, with the even and the odd elements into separate rows.
 template <class T>
 static inline void read_row_by_pairs(const T* from, T* even, T* odd, int count, const T* limit) {
   using S = Simd<T>;
@@ -32,7 +33,7 @@ static inline void read_row_by_pairs(const T* from, T* even, T* odd, int count, 
   for (; i < count; ++i) (i % 2 ? odd : even)[i / 2] = from[i];
 }
 
-// Copies a row; past its end, but never from `limit` on, it may write what will be overwritten later.
+// Copies a row. Elements behind the row, but none from `limit` on, may be written too, and are overwritten later.
 template <class T>
 static inline void write_row(const T* from, T* to, int count, const T* limit) {
   using S = Simd<T>;
@@ -55,8 +56,8 @@ static inline void write_row_by_pairs(const T* even, const T* odd, T* to, int co
 }
 
 // out[i] = sum over the taps of weight[t] * in[i + offset[t]], for i in [0, count) and up to BLOCK - 1 further.
-// Eight sums in flight hide the latency of multiply-add. (The loop over the taps is not where the time goes: measured,
-// a version for each number of taps known at compile time is no faster.)
+// Eight sums at a time hide the latency of multiply-add. (A version for each number of taps, known at compile time, was
+// measured and is no faster.)
 template <class T>
 static void correlate(const T* in, T* out, int count, const int* offset, const T* weight, int taps) {
   using S = Simd<T>;
@@ -79,7 +80,7 @@ static void correlate(const T* in, T* out, int count, const int* offset, const T
 }
 
 // sum[t] += sum over i in [0, count) of in[i + offset[t]] * grad[i], where grad is zero from count to count + BLOCK.
-// Five taps at a time, each in two halves: ten sums in flight, and 9, 25 and 49 taps waste almost nothing.
+// Five taps at a time, each with two sums, hide the latency, and 9, 25 and 49 taps waste almost nothing.
 template <class T>
 static void dot_products(const T* in, const T* grad, int count, const int* offset, int taps, T* sum) {
   using S = Simd<T>;
@@ -106,7 +107,7 @@ static void dot_products(const T* in, const T* grad, int count, const int* offse
   }
 }
 
-// One channel of `images` images from a tensor into scratch planes; their margins are zero and stay so.
+// Copies one channel of `images` images from a tensor into scratch planes, whose margins are zero and stay zero.
 template <class T>
 static void read_planes(const Geometry& g, const Map& map, const T* tensor, int channel, int image, int images,
                         T* planes) {
@@ -123,7 +124,7 @@ static void read_planes(const Geometry& g, const Map& map, const T* tensor, int 
   }
 }
 
-// The reverse, where the same caller goes on to write all channels up to `last_channel`.
+// Copies scratch planes into a tensor, for a caller that goes on to write all channels up to `last_channel`.
 template <class T>
 static void write_planes(const Geometry& g, const Map& map, const T* planes, int channel, int last_channel, int image,
                          int images, T* tensor) {
@@ -143,8 +144,8 @@ static void write_planes(const Geometry& g, const Map& map, const T* planes, int
 }
 
 template <class T>
-static void depthwise_forward(const Geometry& g, const T* x, const T* weight, T* out, int group, int channel, int last_channel,
-                    T* scratch) {
+static void depthwise_forward(const Geometry& g, const T* x, const T* weight, T* out, int group, int channel,
+                              int last_channel, T* scratch) {
   const int image = group * g.group, images = std::min(g.group, g.images - image);
   const int taps = g.taps();
   T* const planes = scratch;
@@ -158,10 +159,10 @@ static void depthwise_forward(const Geometry& g, const T* x, const T* weight, T*
   }
 }
 
-// Both gradients of the channels [channel, last_channel) of all images; either may be null where nobody wants it.
+// Computes both gradients of the channels [first_channel, last_channel) for all images; an unwanted one is null.
 template <class T>
-static void depthwise_backward(const Geometry& g, const T* x, const T* weight, const T* out_grad, T* x_grad, T* weight_grad,
-                     int first_channel, int last_channel, T* scratch) {
+static void depthwise_backward(const Geometry& g, const T* x, const T* weight, const T* out_grad, T* x_grad,
+                               T* weight_grad, int first_channel, int last_channel, T* scratch) {
   const int taps = g.taps();
   T* const planes = scratch;
   T* const result = planes + g.phases() * g.plane;
@@ -170,7 +171,7 @@ static void depthwise_backward(const Geometry& g, const T* x, const T* weight, c
   if (weight_grad) std::fill(weight_grad + first_channel * taps, weight_grad + last_channel * taps, T(0));
   for (int image = 0; image < g.images; image += g.group) {
     const int images = std::min(g.group, g.images - image), count = images * g.rows * g.pitch;
-    if (images < g.group) std::fill(scratch, sorted, T(0));  // else the images of the group before would still be there
+    if (images < g.group) std::fill(scratch, sorted, T(0));  // removes the images of the group before
     for (int channel = first_channel; channel < last_channel; ++channel) {
       read_planes(g, g.output, out_grad, channel, image, images, grad);
       if (weight_grad) {

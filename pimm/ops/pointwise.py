@@ -6,28 +6,49 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-# Pixels of a map, measured: up to here one product for each image is faster than Paddle's convolution, ...
+from .backend import backend_for, run_operator
+from .geometry import check_bias
+
+# Limits in pixels of a map, as measured. Up to FEW_PIXELS, one matrix product for each image is faster than Paddle's
+# convolution. Below FEWER_PIXELS, one product for all images is faster still: it reads the weights only once, at the
+# price of two transpositions.
 FEW_PIXELS = 24 * 24
-# ... and below, a single product for all images, which costs two transpositions but reads the weights once.
 FEWER_PIXELS = 4 * 4
 
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Mix the channels of every pixel: `F.conv2d` with a kernel of one pixel, stride 1 and no padding.
 
-    x is [N, C, H, W], weight [O, C, 1, 1], bias [O]; returns [N, O, H, W]. Small maps on the CPU go through matrix
-    products, everything else to Paddle's convolution.
+    Matrix products compute small maps on the CPU, and Paddle's convolution everything else.
+
+    Args:
+        x: images, [N, C, H, W].
+        weight: filters, [O, C, 1, 1].
+        bias: [O], or None.
+
+    Returns:
+        Images, [N, O, H, W].
+
+    Raises:
+        ConfigError: if the bias is of another length.
+        ValueError: from Paddle, for other shapes and types than these.
     """
+    check_bias(weight, bias)
+    if not paddle.in_dynamic_mode() or not x.place.is_cpu_place() or x.ndim != 4 or 0 in x.shape:
+        return F.conv2d(x, weight, bias)
     n, channels, height, width = x.shape
     pixels = height * width
-    if not (paddle.in_dynamic_mode() and x.place.is_cpu_place() and 0 not in x.shape and pixels <= FEW_PIXELS):
+    if pixels > FEW_PIXELS or list(weight.shape[1:]) != [channels, 1, 1]:
         return F.conv2d(x, weight, bias)
-    matrix = weight.reshape([-1, channels])
     if pixels == 1:
-        return F.linear(x.reshape([n, channels]), matrix.t(), bias).reshape([n, -1, 1, 1])
+        return F.linear(x.reshape([n, channels]), weight.reshape([-1, channels]).t(), bias).reshape([n, -1, 1, 1])
     if pixels < FEWER_PIXELS:
         columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])
-        out = paddle.matmul(matrix, columns).reshape([-1, n, height, width]).transpose([1, 0, 2, 3])
+        out = paddle.matmul(weight.reshape([-1, channels]), columns)
+        out = out.reshape([-1, n, height, width]).transpose([1, 0, 2, 3])
+    elif backend_for(x, weight) == "paddle":
+        return F.conv2d(x, weight, bias)
     else:
-        out = paddle.matmul(matrix, x.reshape([n, channels, pixels])).reshape([n, -1, height, width])
+        wanted = not x.stop_gradient, not weight.stop_gradient
+        (out,) = run_operator("pimm_pointwise_conv2d", (x, weight), *wanted)
     return out if bias is None else out + bias.reshape([1, -1, 1, 1])

@@ -1,7 +1,7 @@
-// Vectors of one instruction set's width. This and the *_kernels.h are included once for every instruction set: each time
-// within a namespace of its own, under that instruction set's target pragma, with VECTOR_BYTES set to its register width.
-// Hence no include guard, no headers and no lambdas in them. The vectors are those of GCC and clang, so the same lines
-// serve x86 and ARM.
+// Vectors of the width of one instruction set. This file and the *_kernels.h are included once for every instruction
+// set, each time within another namespace, under that set's target pragma, with VECTOR_BYTES set to the width of that
+// set's registers. They have no include guard, no headers and no lambdas for that reason. The vectors are extensions of
+// GCC and clang, so that the same lines serve x86 and ARM.
 
 template <class T>
 struct Simd {
@@ -26,7 +26,8 @@ struct Simd {
     return (Vector)((Mask)v & (Mask{I...} < (Integer)count));
   }
 
-  // {a, b} as one row of pairs: the first and the second of each pair, and back again.
+  // split_pairs takes {a, b} as one row of pairs, and separates the first from the second of each pair; join_pairs is
+  // its inverse.
   template <Integer... I>
   static inline void split_pairs(Vector a, Vector b, Vector& first, Vector& second,
                                  std::integer_sequence<Integer, I...>) {

@@ -1,4 +1,4 @@
-// swish on the CPU, x * sigmoid(x): forward, and backward from x alone.
+// Swish on the CPU, x * sigmoid(x), and its gradient, which needs x alone.
 
 constexpr int64_t SWISH_CHUNK = 8192;
 
@@ -13,6 +13,8 @@ void for_each_chunk(int64_t size, Run run) {
 }
 
 Tensors swish_op(const paddle::Tensor& input, const std::string& isa) {
+  check_instruction_set("pimm_swish", isa);
+  check_tensor("pimm_swish", "X", input);
   const paddle::Tensor x = contiguous(input);
   paddle::Tensor out = paddle::empty_like(x);
   with_type(x, [&](auto type) {
@@ -26,6 +28,10 @@ Tensors swish_op(const paddle::Tensor& input, const std::string& isa) {
 }
 
 Tensors swish_grad_op(const paddle::Tensor& input, const paddle::Tensor& grad, const std::string& isa) {
+  const char* const op = "pimm_swish_grad";
+  check_instruction_set(op, isa);
+  check_tensor(op, "X", input);
+  check_like(op, "OutGradient", grad, input.shape(), input);
   const paddle::Tensor x = contiguous(input), out_grad = contiguous(grad);
   paddle::Tensor x_grad = paddle::empty_like(x);
   with_type(x, [&](auto type) {
@@ -38,4 +44,18 @@ Tensors swish_grad_op(const paddle::Tensor& input, const paddle::Tensor& grad, c
     });
   });
   return {x_grad};
+}
+
+// The backward operator's own gradients. Second derivatives are rare: Paddle's operators compute them.
+Tensors swish_second_op(const paddle::Tensor& input, const paddle::Tensor& grad, const paddle::Tensor& x_second) {
+  const char* const op = "pimm_swish_grad_grad";
+  check_tensor(op, "X", input);
+  check_like(op, "OutGradient", grad, input.shape(), input);
+  check_like(op, "XSecond", x_second, input.shape(), input);
+  const paddle::Tensor x = contiguous(input), second = contiguous(x_second);
+  const paddle::Tensor one = paddle::experimental::full_like(x, 1), sigmoid = paddle::experimental::sigmoid(x);
+  const paddle::Tensor rest = one - sigmoid;  // sigmoid of -x
+  const paddle::Tensor slope = sigmoid * (one + x * rest);
+  const paddle::Tensor curve = sigmoid * rest * (one + one + x * (rest - sigmoid));
+  return {second * contiguous(grad) * curve, second * slope};
 }

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from .backend import backend_for, recorded
+from .backend import backend_for, run_operator
 
 
 def swish(x: Tensor) -> Tensor:
-    """``x * sigmoid(x)`` of any shape (https://arxiv.org/abs/1710.05941); only x is kept for the gradient.
+    """Return ``x * sigmoid(x)`` for x of any shape (https://arxiv.org/abs/1710.05941), keeping only x for the gradient.
 
-    On the CPU, in float32 and float64, an operator of our own computes it; everything else goes to Paddle's.
+    An operator of ours computes float32 and float64 on the CPU, and Paddle's operator everything else.
     """
     backend = backend_for(x)
     if backend == "paddle" or 0 in x.shape:
         return F.silu(x)
-    return _C_ops._run_custom_op("pimm_swish", *recorded(x), backend)[0]
+    return run_operator("pimm_swish", (x,), backend)[0]

@@ -1,15 +1,15 @@
-// The arithmetic of swish, x * sigmoid(x), for every instruction set: see simd.h.
+// The arithmetic of swish, x * sigmoid(x), for every instruction set (see simd.h).
 
 template <class T>
 struct Exp {
   using S = Simd<T>;
   using V = typename S::Vector;
   static constexpr bool is_float = sizeof(T) == 4;
-  static constexpr int terms = is_float ? 7 : 13;           // of exp's series, enough for half of log(2)
+  static constexpr int terms = is_float ? 7 : 13;           // terms of the series of exp that suffice up to log(2) / 2
   static constexpr int mantissa = is_float ? 23 : 52;       // bits
   static constexpr int bias = is_float ? 127 : 1023;        // of the exponent
-  static constexpr T lowest = is_float ? -104 : -746;       // from where on exp is zero
-  static constexpr T magic = is_float ? 0x1.8p23 : 0x1.8p52;  // added, it rounds to an integer, which the low bits hold
+  static constexpr T lowest = is_float ? -104 : -746;       // below this, exp is zero
+  static constexpr T magic = is_float ? 0x1.8p23 : 0x1.8p52;  // adding this rounds to an integer, in the low bits
 
   static inline V power_of_two(typename S::Mask n) { return (V)((n + bias) << mantissa); }
 
@@ -20,10 +20,11 @@ struct Exp {
     const V rounded = x * T(1.4426950408889634) + magic;
     const typename S::Mask n = (typename S::Mask)rounded - (typename S::Mask)(zero + magic);
     const V whole = rounded - magic;
-    const V r = x - whole * T(0.693359375) + whole * T(2.1219444005469058e-4);  // log(2) in two parts; the first is exact
+    // log(2) is split into a part whose products are exact, and the rest.
+    const V r = x - whole * T(0.693359375) + whole * T(2.1219444005469058e-4);
     V sum = zero + 1;
     for (int k = terms; k > 0; --k) sum = sum * r * T(1.0 / k) + 1;
-    const typename S::Mask half = n >> 1;  // in two steps, since 2^n may be too small for a power of its own
+    const typename S::Mask half = n >> 1;  // two factors, since 2^n may be too small for one number
     return sum * power_of_two(half) * power_of_two(n - half);
   }
 };
@@ -32,7 +33,7 @@ template <class T>
 static inline typename Simd<T>::Vector swish_vector(typename Simd<T>::Vector x) {
   using V = typename Simd<T>::Vector;
   const V e = Exp<T>::of_negative(x > 0 ? -x : x);
-  const V bounded = x < Exp<T>::lowest ? V{} + Exp<T>::lowest : x;  // for -inf * 0
+  const V bounded = x < Exp<T>::lowest ? V{} + Exp<T>::lowest : x;  // since -inf * 0 is NaN
   return (x > 0 ? x : bounded * e) / (1 + e);
 }
 

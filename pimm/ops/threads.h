@@ -1,6 +1,6 @@
-// How tasks are shared among Paddle's threads.
+// Distribution of tasks among Paddle's threads.
 
-// GNU's OpenMP hangs in a child forked after its threads were used, so such a child works alone.
+// GNU's OpenMP hangs in a process that was forked after its threads were used, so such a process uses one thread.
 std::atomic<bool> used_threads{false}, work_alone{false};
 const int fork_handler = pthread_atfork(nullptr, nullptr, [] { work_alone = used_threads.load(); });
 
@@ -12,12 +12,12 @@ int max_threads() {
 #endif
 }
 
-// One thread for each `worth` of the work, as far as there are tasks and threads: waking one takes microseconds.
+// Returns one thread for each `worth` of the work, at most one a task: waking a thread takes microseconds.
 int worthwhile_threads(int64_t tasks, int64_t work, int64_t worth) {
   return int(std::max<int64_t>(1, std::min({1 + work / worth, tasks, int64_t(max_threads())})));
 }
 
-// Calls run(task, thread) for every task, on so many threads, numbered from 0.
+// Calls run(task, thread) for every task on this number of threads, which are numbered from 0.
 template <class Run>
 void for_each_task(int64_t tasks, int threads, Run run) {
   std::atomic<int64_t> next_task{0};

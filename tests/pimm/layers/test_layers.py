@@ -1,5 +1,7 @@
 """Layers against timm's values, closed forms and each other."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -323,6 +325,13 @@ def forward_and_backward(norm, rows):
     return [tensor.numpy() for tensor in tensors]
 
 
+def second_derivative(norm, rows):
+    """Gradient of a gradient penalty; both gradients meet the batches of all processes."""
+    x = paddle.to_tensor(3 * golden.inputs((4, 3, 2, 2))[rows] + 1, stop_gradient=False)
+    (gradient,) = paddle.grad((norm(x) ** 3).sum(), [x], create_graph=True)
+    return paddle.grad((gradient**3).sum(), [x])[0].numpy()
+
+
 SYNCHRONISED = """
 import sys
 from pathlib import Path
@@ -330,7 +339,7 @@ import numpy as np
 import paddle
 from paddle import distributed, nn
 from pimm import layers
-from test_layers import forward_and_backward
+from test_layers import forward_and_backward, second_derivative
 
 distributed.init_parallel_env()
 rank = distributed.get_rank()
@@ -341,7 +350,7 @@ with layers.frozen_batch_norm_statistics():
     with paddle.no_grad():
         x = paddle.randn([2, 3, 2, 2])
         np.testing.assert_array_equal(layers.norm_act(x, net[0], layers.Swish()), layers.swish(net[0](x)))
-results += [net[0]._mean.numpy(), net[0]._variance.numpy()]
+results += [net[0]._mean.numpy(), net[0]._variance.numpy(), second_derivative(net[0], slice(2 * rank, 2 * rank + 2))]
 np.savez(f"{sys.argv[1]}/{rank}.npz", *results)
 """
 
@@ -360,7 +369,11 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
         np.testing.assert_allclose(synchronised, expected, rtol=1e-4, atol=1e-5)
     for part in parts:
         np.testing.assert_allclose(part[4:6], whole[4:], rtol=1e-5)
-        np.testing.assert_array_equal(part[6:], part[4:6])
+        np.testing.assert_array_equal(part[6:8], part[4:6])
+    second = second_derivative(layers.BatchNorm2d(3, momentum=0.3), slice(4))
+    np.testing.assert_allclose(
+        np.concatenate([part[8] for part in parts]), second, rtol=1e-3, atol=1e-3 * np.abs(second).max()
+    )
 
 
 def test_synchronised_batch_norm_of_one_process():
@@ -370,3 +383,27 @@ def test_synchronised_batch_norm_of_one_process():
     alone = layers.BatchNorm2d(3, eps=1e-2, momentum=0.3)
     for ours, expected in zip(forward_and_backward(sync, slice(4)), forward_and_backward(alone, slice(4))):
         np.testing.assert_array_equal(ours, expected)
+
+
+COPIES = {  # a module under one of timm's old paths, or of the earlier port's: the home of its names
+    "pimm.models.layers": "pimm.layers",
+    "pimm.models.layers.activations": "pimm.layers.activations",
+    "pimm.models.activations": "pimm.layers.activations",
+}
+
+
+@pytest.mark.parametrize(("path", "home"), COPIES.items())
+def test_old_paths_have_every_name_of_the_home_and_the_same_things(path, home):
+    copy, original = importlib.import_module(path), importlib.import_module(home)
+    assert copy.__all__ is original.__all__ and len(set(original.__all__)) == len(original.__all__)
+    for name in original.__all__:
+        assert getattr(copy, name) is getattr(original, name)
+    public = {name for name in dir(copy) if not name.startswith("_") and not inspect.ismodule(getattr(copy, name))}
+    assert public == set(original.__all__)
+
+
+@pytest.mark.parametrize("name", [5, None, "", ["relu"], "x" * 1000])
+def test_an_activation_that_is_no_name_is_one_line(name):
+    with pytest.raises(ConfigError, match="unknown activation") as caught:
+        layers.get_act_fn(name)
+    assert len(str(caught.value)) < 400

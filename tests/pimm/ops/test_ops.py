@@ -1,21 +1,27 @@
-"""The CPU operators against Paddle's own and finite differences, and the ways in which they are built."""
+"""The CPU operators against Paddle's own and finite differences."""
 
 import concurrent.futures
 import itertools
 import os
-import subprocess
-import sys
-import time
 
 import numpy as np
 import paddle
 import pytest
+from ops_cases import (
+    assert_equal_to_paddle,
+    assert_gradients_equal_finite_differences,
+    assert_near,
+    draw,
+    exact_batch_norm,
+    normalise_and_differentiate,
+    outputs_and_gradients,
+    paddle_conv2d,
+    swish_and_differentiate,
+)
 from paddle.nn import functional as F
-from paths import ROOT
 
-from pimm.errors import ConfigError, PimmError
-from pimm.ops import batch_norm, build, cpu_backend, depthwise_conv2d, swish
-from pimm.ops.backend import INSTRUCTION_SETS
+from pimm.errors import ConfigError
+from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, swish
 
 SIZES = [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (14, 13), (33, 18)]
 LAYERS = [  # images, channels, kernel, stride, of nets for small and for large images
@@ -26,34 +32,6 @@ LAYERS = [  # images, channels, kernel, stride, of nets for small and for large 
     ((2, 16, 56, 56), 3, 2),
     ((1, 3, 112, 112), 3, 1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def default_backend(monkeypatch):
-    monkeypatch.delenv("PIMM_CPU_OPS", raising=False)
-
-
-def paddle_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
-
-
-def draw(*shape, seed=0, dtype="float32"):
-    values = np.random.default_rng([seed, *shape]).standard_normal(shape)
-    return paddle.to_tensor(values.astype(dtype), stop_gradient=False)
-
-
-def outputs_and_gradients(conv, x, weight, **options):
-    out = conv(x, weight, **options)
-    gradients = paddle.grad(out, [x, weight], draw(*out.shape, seed=1, dtype=x.numpy().dtype))
-    return [tensor.numpy() for tensor in (out, *gradients)]
-
-
-def assert_equal_to_paddle(x, weight, **options):
-    ours = outputs_and_gradients(depthwise_conv2d, x, weight, **options)
-    theirs = outputs_and_gradients(paddle_conv2d, x, weight, **options)
-    for name, a, b in zip(("output", "input gradient", "weight gradient"), ours, theirs):
-        error, size = np.abs(a - b).max(), np.abs(b).max()
-        assert error <= 1e-5 * size, f"{name} of {x.shape}, {weight.shape}, {options}: {error} of {size}"
 
 
 def fits(size, kernel, padding, dilation):
@@ -78,30 +56,10 @@ def test_equals_paddle_on_a_grid(kernel, stride, dilation):
     assert checked >= 14
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request, monkeypatch):
-    monkeypatch.setenv("PIMM_CPU_OPS", request.param)
-    if not build.load_library().pimm_cpu_ops_support(request.param.encode()):
-        with pytest.raises(ConfigError, match="this machine has only"):
-            cpu_backend()
-        pytest.skip(f"no {request.param} here")
-    assert cpu_backend() == request.param
-
-
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize(("shape", "kernel", "stride"), LAYERS)
 def test_every_instruction_set_equals_paddle(shape, kernel, stride):
     assert_equal_to_paddle(draw(*shape), draw(shape[1], 1, kernel, kernel), stride=stride, padding=kernel // 2)
-
-
-def assert_gradients_equal_finite_differences(loss, tensors):
-    gradients = paddle.grad(loss(*tensors), tensors)
-    for which, (tensor, gradient) in enumerate(zip(tensors, gradients)):
-        step = 1e-5 * draw(*tensor.shape, seed=2, dtype="float64")
-        there, back = list(tensors), list(tensors)
-        there[which], back[which] = tensor + step, tensor - step
-        difference = (loss(*there) - loss(*back)).item() / 2
-        assert difference == pytest.approx((gradient * step).sum().item(), rel=1e-7)
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, [0, 1, 0, 1], 1), (1, [2, 1, 3, 0], 2)])
@@ -181,16 +139,6 @@ def test_tensors_that_are_not_contiguous():
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
-def normalise_and_differentiate(x, weight, bias):
-    out, mean, variance = batch_norm(x, weight, bias)
-    gradients = paddle.grad(out, [x, weight, bias], draw(*out.shape, seed=1))
-    return [tensor.numpy() for tensor in (out, mean, variance, *gradients)]
-
-
-def swish_and_differentiate(x):
-    return [tensor.numpy() for tensor in (swish(x), *paddle.grad(swish(x), [x], draw(*x.shape, seed=1)))]
-
-
 @pytest.mark.parametrize(
     ("results", "shapes"),
     [
@@ -229,26 +177,6 @@ def test_several_threads_of_python_at_once():
 
 NORM_SHAPES = [(2, 1, 1, 1), (1, 3, 1, 2), (33, 7, 2, 2), (4, 17, 7, 7), (16, 70, 4, 4), (3, 5, 17, 19)]
 SPLIT_SHAPES = [(9, 2, 200, 200), (1, 1, 700, 700)]  # too large for one task
-
-
-def exact_batch_norm(x, weight, bias, eps=1e-5):
-    """Output, mean, variance, and the gradients for that of `draw(seed=1)`, in float64."""
-    gradient = draw(*x.shape, seed=1).numpy().astype("float64")
-    x, weight, bias = (tensor.numpy().astype("float64") for tensor in (x, weight, bias))
-    wide, axes = (1, -1, 1, 1), (0, 2, 3)
-    mean, variance = x.mean(axes), x.var(axes)
-    deviation = np.sqrt(variance + eps).reshape(wide)
-    normal = (x - mean.reshape(wide)) / deviation
-    weight_gradient, bias_gradient = (gradient * normal).sum(axes), gradient.sum(axes)
-    shared = (bias_gradient.reshape(wide) + normal * weight_gradient.reshape(wide)) * x.shape[1] / x.size
-    x_gradient = weight.reshape(wide) / deviation * (gradient - shared)
-    out = normal * weight.reshape(wide) + bias.reshape(wide)
-    return out, mean, variance, x_gradient, weight_gradient, bias_gradient
-
-
-def assert_near(actual, expected, tolerances):
-    for a, b, tolerance in zip(actual, expected, tolerances):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -401,128 +329,3 @@ def test_an_exported_net_needs_no_operator_of_ours(tmp_path):
     (program,) = tmp_path.glob("*.json")
     assert "depthwise_conv2d" in program.read_text() and "pimm_" not in program.read_text()
     np.testing.assert_allclose(paddle.jit.load(str(tmp_path / "net"))(x).numpy(), net(x).numpy(), atol=1e-5)
-
-
-# Building. A script that copies the library of the user's cache stands for the compiler, so that nothing is compiled.
-
-CONVOLVE = """
-import sys, numpy as np, paddle
-from paddle.nn import functional as F
-from pimm.ops import depthwise_conv2d
-print("imported", file=sys.stderr)
-x, weight = paddle.randn([4, 32, 14, 14]), paddle.randn([32, 1, 3, 3])
-for _ in range(2):
-    a, b = depthwise_conv2d(x, weight, padding=1), F.conv2d(x, weight, padding=1, groups=32)
-    assert np.abs((a - b).numpy()).max() < 1e-5
-"""
-BUILD = "import sys; from pimm.ops.build import main; sys.argv = ['pimm-build-ops']; sys.exit(main())"
-
-
-def fake_compiler(folder, seconds=0.0, status=0):
-    library = build.build_library()
-    script = folder / "fake-c++"
-    script.write_text(
-        f"#!{sys.executable} -S\nimport shutil, sys, time\n"
-        "if '--version' in sys.argv: sys.exit(print('fake 1.0'))\n"
-        f"open({str(folder / 'runs')!r}, 'a').write('run\\n')\n"
-        f"time.sleep({seconds})\n"
-        f"shutil.copy({str(library)!r}, sys.argv[sys.argv.index('-o') + 1])\n"
-        f"sys.exit({status})\n"
-    )
-    script.chmod(0o755)
-    return script
-
-
-def start(code, folder, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PIMM_CACHE_DIR": str(folder / "cache"), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_without_a_compiler_one_line_says_so_and_paddle_convolves(tmp_path):
-    process = start(CONVOLVE, tmp_path, PATH="", CXX=str(tmp_path / "nowhere"))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    (line,) = [line for line in errors.partition("imported\n")[2].splitlines() if line]
-    assert line.startswith("pimm: found no C++ compiler (CXX=") and "as long, until you install g++" in line
-
-
-def test_processes_that_build_at_once_build_once(tmp_path):
-    compiler = fake_compiler(tmp_path, seconds=1)
-    processes = [start(BUILD, tmp_path, CXX=str(compiler)) for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    (library,) = (tmp_path / "cache").glob("*.so")
-    assert [out for out, _ in outputs] == [f"{library}\n"] * 2
-    assert (tmp_path / "runs").read_text() == "run\n"
-    assert sum(errors.count("pimm: building") for _, errors in outputs) == 1
-    assert list((tmp_path / "cache").glob("build-*")) == []
-
-
-def test_a_lock_whose_owner_was_killed_is_free(tmp_path, monkeypatch):
-    process = start(BUILD, tmp_path, CXX=str(fake_compiler(tmp_path, seconds=3)))
-    wait_until((tmp_path / "runs").exists)
-    process.kill()
-    process.communicate()
-    compiler = fake_compiler(tmp_path)
-    monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setenv("PIMM_CACHE_DIR", str(tmp_path / "cache"))
-    assert (tmp_path / "cache" / "lock").exists()
-    begin = time.monotonic()
-    assert build.build_library().exists()
-    assert time.monotonic() - begin < 2
-
-
-def test_a_library_is_found_again_also_without_the_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path)))
-    monkeypatch.setenv("PIMM_CACHE_DIR", str(tmp_path / "cache"))
-    library = build.build_library()
-    assert build.build_library() == library
-    monkeypatch.setenv("CXX", "nowhere")
-    assert build.build_library() == library
-    assert (tmp_path / "runs").read_text() == "run\n"
-
-
-def test_a_compiler_that_fails_leaves_its_words_in_a_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path, status=1)))
-    monkeypatch.setenv("PIMM_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(PimmError, match=r"failed, see .*\.log; on the CPU nets take Paddle's own"):
-        build.build_library()
-    assert len(list((tmp_path / "cache").glob("*.log"))) == 1
-    assert list((tmp_path / "cache").glob("*.so")) == []
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_a_user_without_a_home_is_told_to_set_the_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path)))
-    for name in ("PIMM_CACHE_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a user whom the system ignores
-    assert build._load_library_once.__wrapped__() is None
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pimm: found no home folder") and line.endswith("until you set PIMM_CACHE_DIR")
-
-
-def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CXX", str(fake_compiler(tmp_path)))
-    monkeypatch.setenv("PIMM_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.raises(PimmError, match="until you set PIMM_CACHE_DIR"):
-        build.build_library()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_convolves_too(tmp_path):
-    forking = CONVOLVE + "import os; child = os.fork()\n" + CONVOLVE
-    forking += "if child == 0: os._exit(0)\nassert os.waitpid(child, 0)[1] == 0"
-    process = start(forking, tmp_path, OMP_NUM_THREADS="2", CXX=str(fake_compiler(tmp_path)))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
