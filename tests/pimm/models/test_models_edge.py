@@ -20,7 +20,7 @@ def logits_of(name, **options):
     model.eval()
     models.load_torch_arrays(model, golden.state(models.torch_names(model), gain=VERSIONS["gain"]))
     with paddle.no_grad():
-        images = paddle.to_tensor(golden.inputs((1, 3, VERSIONS["size"], VERSIONS["size"])))
+        images = paddle.to_tensor(golden.inputs((2, 3, VERSIONS["size"], VERSIONS["size"])))
         return model(images)[0].numpy()
 
 
