@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pimm.utils.labels import class_indices
+
 
 class AverageMeter:
     """The last value and the running mean of values that each stand for ``n`` samples; tensors stay where they are."""
@@ -25,8 +27,8 @@ class AverageMeter:
 def accuracy(output, target, topk=(1,)):
     """Percentage of samples whose class is among the ``k`` likeliest, for each ``k`` of ``topk``.
 
-    Logits [N, C], class indices [N]; 0-d tensors, so nothing waits for the device. A ``k`` above C counts as C.
+    Logits [N, C], class indices [N] or [N, 1]; 0-d tensors, so nothing waits for the device. A ``k`` above C means C.
     """
     predicted = output.topk(min(max(topk), output.shape[1]), axis=1)[1]
-    correct = (predicted == target.reshape([-1, 1])).astype("float32")
+    correct = (predicted == class_indices(target, output).unsqueeze(1)).astype("float32")
     return [correct[:, :k].sum() * (100.0 / target.shape[0]) for k in topk]
