@@ -11,6 +11,8 @@ from pathlib import Path
 import paddle
 import yaml
 
+from pimm.class_names import check_classes, recorded_classes
+from pimm.class_names import class_list as class_list  # tools/pimm_train.py takes it from here
 from pimm.cli import at_least, use_cores
 from pimm.data import create_dataset, create_loader
 from pimm.data.readers import READERS
@@ -166,10 +168,17 @@ def build_model(args, **options):
 
 
 def open_dataset(args, split, labelled=True, **options):
-    """The images of a split, with the model's number of channels.
+    """Return the images of a split, with the model's number of channels.
 
-    ConfigError for more classes than the model has, and for a class with another number than in the training, unless
-    it does not matter what folders are called: not ``labelled``.
+    Args:
+        args: the options of a script, with ``num_classes`` of the model; ``classes`` are the names that it was trained
+            on, if known, or else those of the checkpoint ``resume``.
+        split: name of the split.
+        labelled: whether images have classes; False ignores the names of their folders.
+        options: further arguments of ``create_dataset``.
+
+    Raises:
+        ConfigError: for classes that are not those of the model.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
     if mode is None:
@@ -189,31 +198,9 @@ def open_dataset(args, split, labelled=True, **options):
         **options,
     )
     if labelled:
-        _check_classes(args, dataset)
+        trained = getattr(args, "classes", None) or recorded_classes(getattr(args, "resume", ""))
+        check_classes(dataset, args.num_classes, trained, evaluating=not options.get("is_training"))
     return dataset
-
-
-def _check_classes(args, dataset):
-    classes = dataset.class_to_idx
-    if max(classes.values()) >= args.num_classes:
-        raise ConfigError(
-            f"{args.data_dir} has classes up to number {max(classes.values())}, the model only {args.num_classes}: "
-            "--num-classes must be larger"
-        )
-    trained = getattr(args, "classes", None) or ()
-    for name, index in classes.items():
-        there = trained[index] if index < len(trained) else name
-        if name != there and str(index) not in (name, there):  # a number alone is no name
-            raise ConfigError(
-                f"{dataset.root}: class {name} has number {index}, which in the training was {there}, as where a class "
-                "is missing from one of them: --class-map FILE numbers both alike"
-            )
-
-
-def class_list(dataset):
-    """Names of a data set's classes by their indices; an index that no class has is its own name."""
-    names = {index: name for name, index in dataset.class_to_idx.items()}
-    return [names.get(index, str(index)) for index in range(max(names) + 1)]
 
 
 def same_images(dataset, other):

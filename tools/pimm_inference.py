@@ -19,6 +19,7 @@ import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
 import paddle
 from paddle.nn import functional as F
 
+from pimm.class_names import other_numbers
 from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
@@ -155,11 +156,20 @@ def gather(batches, places, rows):
 
 
 def class_names(args):
-    """Names of the classes by index: of the class map, of the training that the checkpoint is of, or ImageNet's."""
+    """Return the names of the classes by index: those of the class map, of the checkpoint's training, or ImageNet's.
+
+    Raises:
+        ConfigError: if the class map gives a class of the training another number.
+    """
     if args.label_type == "none":
         return None
     if args.class_map:
-        return {index: name for name, index in load_class_map(args.class_map, args.data_dir).items()}
+        classes = load_class_map(args.class_map, args.data_dir)
+        trained = args.classes or ()
+        moved = other_numbers({name: index for name, index in classes.items() if name in trained}, trained)
+        if moved:
+            raise ConfigError(f"{args.class_map}: {moved[0]}")
+        return {index: name for name, index in classes.items()}
     lines = {line.partition(" ")[0]: line for line in imagenet_classes()}  # by synset
     if args.classes and not lines.keys() >= set(args.classes):
         return dict(enumerate(args.classes))

@@ -80,7 +80,7 @@ def weights_of(net, gain):
     """Draw the weights of a model; those of conditional convolutions are stored flat, [experts, out * in * k * k]."""
     state = golden.state([[key, list(value.shape)] for key, value in net.state_dict().items()], gain=gain)
     for name, layer in net.named_modules():
-        if hasattr(layer, "num_experts"):
+        if hasattr(layer, "weight_shape"):
             state[f"{name}.weight"] *= np.float32(layer.weight_shape[0] ** 0.5)
     return state
 
