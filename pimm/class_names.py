@@ -62,7 +62,7 @@ def check_classes(dataset, num_classes, trained=None, evaluating=True):
 
 
 def class_differences(classes, trained):
-    """Return what distinguishes ``{name: index}`` from the names of a training, as phrases; empty if nothing does."""
+    """Return what distinguishes ``{name: index}`` from the names of a training, as phrases."""
     missing = [name for name in trained if name not in classes]
     added = [name for name in classes if name not in trained]
     lists = {"missing here": missing, "unknown to the training": added}

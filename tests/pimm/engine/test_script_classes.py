@@ -105,8 +105,8 @@ def test_a_folder_without_class_folders(trained, tmp_path, checkpoint):
     (tmp_path / "flat").rename(tmp_path / "val")
     with pytest.raises(ConfigError, match=r"images without class folders, expected .*val/CLASS/NAME"):
         validate(tmp_path, trained / checkpoint)
-    with pytest.raises(ConfigError, match=r"1 classes \(val\) and the model 3|class val has number 0"):
-        validate(Path(write_images(tmp_path / "other", ("val",))), trained / checkpoint, "--split", "none")
+    with pytest.raises(ConfigError, match=r"1 classes \(pile\) and the model 3|class pile has number 0"):
+        validate(write_images(tmp_path / "other", ("pile",)), trained / checkpoint)
 
 
 @pytest.mark.parametrize("checkpoint", ["net", "weights.pdparams"])
