@@ -1,10 +1,11 @@
-"""Write timm-parity.md: what of timm's data, loss, optim, scheduler and utils exists in pimm, with the same arguments.
+"""Write timm-parity.md: which names of timm's packages pimm has with the same arguments, its models, and its scripts.
 
     pip download --no-deps timm==0.1.20 timm==1.0.31
     python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
 
-The wheels are read as text, not imported. Why a name is missing or differs is in timm_parity_reasons.yaml; nothing is
-written while one has no reason, or a reason has no name.
+The wheels are read as text, not imported. The reasons for what is missing or differs are in timm_parity_reasons.yaml,
+the options of timm's scripts, which the wheels do not carry, in timm_script_options.yaml. Nothing is written while a
+name or an option has no reason, or a reason has no name.
 """
 
 from __future__ import annotations
@@ -23,24 +24,29 @@ from pathlib import Path
 import yaml
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))
+sys.path[:0] = [str(FOLDER.parent), str(FOLDER)]
+
+from timm_models_and_scripts import model_section, script_problems, script_section  # noqa: E402
 
 INTRO = """# What of timm is here
 
-The public functions, classes and constants of timm's `data`, `loss`, `optim`, `scheduler` and `utils`, in version
-0.1.20 (which Cream was written for; its names have a star) and in 1.0.31, and what pimm has of each. A name is *as in
-timm* if it takes all of timm's arguments under their names, at their positions and with their defaults; it may take
-more. Where the two versions differ the newer one counts. In the table, 0.1.20's names are as in timm if they take all
-arguments that it had, by keyword; what its defaults were is then to be said.
+This page lists the public functions, classes and constants of timm's `data`, `layers`, `loss`, `optim`, `scheduler`
+and `utils`, in version 0.1.20 (for which Cream was written; its names have a star) and in 1.0.31, and what pimm has of
+each. A name is *as in timm* if it takes all of timm's arguments under their names, at their positions and with their
+defaults; it may take more. Where the two versions differ, the newer one counts. In the table, a name of 0.1.20 is as in
+timm if it takes all arguments of that version by keyword, whatever their defaults. Of timm's `models` the page counts
+the models by family; the classes and functions inside its model files are not compared. At the end are the options of
+timm's scripts.
 
-This page is made, and `tests/test_timm_parity.py` holds it to the code:
+The page is generated, and `tests/pimm/test_timm_parity.py` and `tests/pimm/test_timm_scripts.py` hold it to the code:
 
     pip download --no-deps timm==0.1.20 timm==1.0.31
     python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
 
-The reasons are in `docs/timm_parity_reasons.yaml`; the page is not written while one is wanting.
+The reasons are in `docs/timm_parity_reasons.yaml` and `docs/timm_script_options.yaml`; without a reason for each name
+the page is not written.
 """
-PACKAGES = ("data", "loss", "optim", "scheduler", "utils")
+PACKAGES = ("data", "layers", "loss", "optim", "scheduler", "utils")
 OLD, TODAY = "0.1.20", "1.0.31"
 UNKNOWN = object()  # a default that is not a literal
 NEEDED = inspect.Parameter.empty
@@ -91,11 +97,18 @@ class Finding:
 
 
 def read_wheel(path):
-    """The syntax trees ``{module: tree}`` of the five packages, with module names below timm: ``utils.metrics``."""
+    """Return the syntax trees ``{module: tree}`` of the packages, with module names below timm: ``utils.metrics``.
+
+    The layers of 0.1.20 are in ``models.layers``.
+    """
     trees = {}
     with zipfile.ZipFile(path) as wheel:
-        for entry in wheel.namelist():
+        entries = wheel.namelist()
+        has_layers = "timm/layers/__init__.py" in entries
+        for entry in entries:
             parts = entry[: -len(".py")].split("/")
+            if parts[1:3] == ["models", "layers"] and not has_layers:
+                del parts[1]
             if entry.endswith(".py") and parts[0] == "timm" and len(parts) > 1 and parts[1] in PACKAGES:
                 if parts[-1] == "__init__":
                     parts.pop()
@@ -319,15 +332,15 @@ def give_reasons(findings, reasons):
     return problems + [f"a reason without a name: {status}: {pattern}" for status, pattern in sorted(given - used)]
 
 
-def page(findings, versions):
-    """The whole document."""
+def page(findings, versions, more):
+    """Return the whole page; ``more`` are the lines of its last sections."""
     text = [INTRO, *count_table(findings, versions), "", exported_by_old(findings, versions)]
     for package in PACKAGES:
         own = [finding for finding in findings if finding.theirs.package == package]
         text += ["", f"## {package}"]
         for exported, title in ((True, f"From `pimm.{package}`"), (False, "From its modules")):
             text += section(title, [finding for finding in own if finding.theirs.exported is exported], versions)
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *more]) + "\n"
 
 
 def count_table(findings, versions):
@@ -395,9 +408,11 @@ def main():
     old, today = (public_names(read_wheel(path)) for path in (args.old, args.today))
     findings = [compare(today.get(key), old.get(key)) for key in sorted({*old, *today})]
     problems = give_reasons(findings, yaml.safe_load((FOLDER / "timm_parity_reasons.yaml").read_text()))
+    problems += script_problems()
     if problems:
         sys.exit("\n".join([*problems, f"timm-parity.md is not written: {len(problems)} problems"]))
-    (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}))
+    more = [*model_section({OLD: args.old, TODAY: args.today}), *script_section()]
+    (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}, more))
 
 
 if __name__ == "__main__":

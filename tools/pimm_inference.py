@@ -82,7 +82,12 @@ def make_parser():
     group.add_argument("--label-type", default="description", choices=("none", *IMAGENET_LABELS), help="of ImageNet's")
     group.add_argument("--include-index", action="store_true", help="of the class, beside its label")
     group.add_argument("--exclude-output", action="store_true", help="leave out the probabilities")
-    group.add_argument("--no-console-output", action="store_true", help="do not print the results")
+    group.add_argument(
+        *("--no-console-results", "--no-console-output"),
+        action="store_true",
+        dest="no_console_output",
+        help="do not print the results",
+    )
     return parser
 
 
