@@ -1,4 +1,31 @@
-"""Create schedules by timm's names."""
+"""Create schedules by timm's names.
+
+Arguments of `create_scheduler_v2`:
+    optimizer: the optimizer whose rates are set.
+    sched: ``cosine``, ``tanh``, ``poly``, ``step``, ``multistep``, ``plateau``, ``wsd``, ``rsqrt``, ``constant``,
+        ``linear``, or ``none``.
+    num_epochs: epochs of the schedule, or of its first cycle.
+    decay_epochs: interval of ``step`` (None: 90); or length of the decay of ``wsd`` and ``rsqrt``, below 1 as a
+        share of all epochs (None: 0.2).
+    decay_milestones: epochs at which ``multistep`` lowers the rate.
+    cooldown_epochs: epochs at the last rate after a cyclic schedule.
+    patience_epochs: epochs without an improvement that ``plateau`` accepts.
+    decay_rate: factor of ``step``, ``multistep`` and ``plateau``; power of ``poly``.
+    min_lr: last rate.
+    warmup_lr: first rate of the warm-up.
+    warmup_epochs: epochs of the warm-up.
+    warmup_prefix: whether the warm-up comes before the schedule's epochs.
+    noise: share of all epochs at which noise begins, or shares at which it begins and ends.
+    noise_pct, noise_std, noise_seed: see `Scheduler`.
+    cycle_mul, cycle_decay, cycle_limit: see `CycleScheduler`.
+    k_decay: see `CosineLRScheduler` and `PolyLRScheduler`.
+    decay_fn: decay of ``wsd`` and ``rsqrt``, see `WSDLRScheduler`.
+    stable_timescale: the same, in epochs.
+    plateau_mode: ``max`` if a higher metric is better, else ``min``.
+    step_on_epochs: whether the rate changes with epochs, or with updates.
+    updates_per_epoch: optimizer updates of an epoch.
+    options: further arguments of the schedule's class, which override those that are derived from the others.
+"""
 
 from __future__ import annotations
 
@@ -129,31 +156,7 @@ def create_scheduler_v2(
 ):
     """Return a schedule, or None for a constant rate, and the number of epochs to train.
 
-    Args:
-        optimizer: the optimizer whose rates are set.
-        sched: ``cosine``, ``tanh``, ``poly``, ``step``, ``multistep``, ``plateau``, ``wsd``, ``rsqrt``, ``constant``,
-            ``linear``, or ``none``.
-        num_epochs: epochs of the schedule, or of its first cycle.
-        decay_epochs: interval of ``step`` (None: 90); or length of the decay of ``wsd`` and ``rsqrt``, below 1 as a
-            share of all epochs (None: 0.2).
-        decay_milestones: epochs at which ``multistep`` lowers the rate.
-        cooldown_epochs: epochs at the last rate after a cyclic schedule.
-        patience_epochs: epochs without an improvement that ``plateau`` accepts.
-        decay_rate: factor of ``step``, ``multistep`` and ``plateau``; power of ``poly``.
-        min_lr: last rate.
-        warmup_lr: first rate of the warm-up.
-        warmup_epochs: epochs of the warm-up.
-        warmup_prefix: whether the warm-up comes before the schedule's epochs.
-        noise: share of all epochs at which noise begins, or shares at which it begins and ends.
-        noise_pct, noise_std, noise_seed: see `Scheduler`.
-        cycle_mul, cycle_decay, cycle_limit: see `CycleScheduler`.
-        k_decay: see `CosineLRScheduler` and `PolyLRScheduler`.
-        decay_fn: decay of ``wsd`` and ``rsqrt``, see `WSDLRScheduler`.
-        stable_timescale: the same, in epochs.
-        plateau_mode: ``max`` if a higher metric is better, else ``min``.
-        step_on_epochs: whether the rate changes with epochs, or with updates.
-        updates_per_epoch: optimizer updates of an epoch.
-        options: further arguments of the schedule's class, which override those that are derived from the others.
+    The text at the top of this module explains each argument.
 
     Raises:
         ConfigError: for an unknown name or impossible settings.
