@@ -227,4 +227,4 @@ def _coefficients(value):
 
 def _check_choice(name, value, valid):
     if value not in valid:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+        raise ConfigError(f"{name} is one of {', '.join(map(repr, valid))}, not {value!r}")
