@@ -55,30 +55,30 @@ STATUSES = ("same", "differs", "missing")
 
 @dataclasses.dataclass
 class Name:
-    """A public name of one version of timm: where it is defined, and its arguments or its value."""
+    """Describe a public name of one version of timm: where it is defined, and its arguments or its value."""
 
     package: str
     name: str
     module: str  # inside the package, "" for its __init__
     exported: bool = False
-    arguments: dict = None  # name: default, NEEDED without one; None if it takes none that are known
-    by_keyword: frozenset = frozenset()  # those of them that cannot be given by position
+    arguments: dict = None  # name: default, or NEEDED; None if they are unknown
+    by_keyword: frozenset = frozenset()  # arguments that are keyword-only
     value: object = UNKNOWN
 
     @property
     def keys(self):
-        """What patterns in the table of reasons may match."""
+        """Return the texts that patterns in the table of reasons may match."""
         return {f"{self.package}.{self.name}", f"{self.package}.{self.module}.{self.name}"}
 
 
 @dataclasses.dataclass
 class Finding:
-    """What pimm has of a name: its module there, the differences in words, and the reason for them."""
+    """Describe what pimm has of a name: its module, the differences in words, and their reason."""
 
     theirs: Name
     module: str = ""
     differences: list = dataclasses.field(default_factory=list)
-    gone: list = dataclasses.field(default_factory=list)  # arguments of 0.1.20 that are not taken
+    gone: list = dataclasses.field(default_factory=list)  # arguments of 0.1.20 that pimm does not take
     reason: str = ""
 
     @property
@@ -89,7 +89,7 @@ class Finding:
 
     @property
     def status_of_old(self):
-        """For a script of 0.1.20's time: whether all that it may pass is taken."""
+        """Return the status for callers of 0.1.20: ``same`` if all arguments of that version are taken."""
         return "same" if self.status == "differs" and not self.gone else self.status
 
 
@@ -117,7 +117,7 @@ def read_wheel(path):
 
 
 def public_names(trees):
-    """Every public function, class and constant ``{(package, name): Name}``, and which of them the packages export."""
+    """Return every public function, class and constant as ``{(package, name): Name}``, and note which are exported."""
     names = {}
     for module, tree in trees.items():
         package, _, inner = module.partition(".")
@@ -137,13 +137,13 @@ def public_names(trees):
 
 
 def torch_exports(tree):
-    """The names that a package takes over from PyTorch, whose arguments the wheel does not tell."""
+    """Return the names that a package imports from PyTorch, whose arguments the wheel does not contain."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "torch.optim"]
     return [alias.name for node in nodes for alias in node.names]
 
 
 def defined(node):
-    """The public names that a statement defines; of variables, those that are written as constants."""
+    """Return the public names that a statement defines: functions, classes and constants."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         found = [node.name]
     else:
@@ -153,7 +153,7 @@ def defined(node):
 
 
 def exports(module, trees):
-    """The names that can be imported from a package: its own, and those it imports from its modules."""
+    """Return the names that a package exports: its own, and those that it imports from its modules."""
     found = []
     for node in trees[module].body:
         found += defined(node)
@@ -165,7 +165,7 @@ def exports(module, trees):
 
 
 def describe(node, module, trees):
-    """The arguments and the value of what a statement defines."""
+    """Return the arguments and the value of what a statement defines."""
     if isinstance(node, ast.FunctionDef):
         return arguments_of(node), UNKNOWN
     if isinstance(node, ast.ClassDef):
@@ -174,7 +174,7 @@ def describe(node, module, trees):
 
 
 def constructor(node, module, trees):
-    """The arguments of a class, which may be those of a base class in the wheel; None if it is from elsewhere."""
+    """Return the arguments of a class or of its base class in the wheel; None if the base class is from elsewhere."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return dict(list(arguments_of(child).items())[1:])
@@ -189,7 +189,7 @@ def constructor(node, module, trees):
 
 
 def class_named(name, module, trees):
-    """The class that ``name`` means in a module, and the module that defines it."""
+    """Return the class that ``name`` means in a module, and the module that defines the class."""
     package = module.rpartition(".")[0] or module
     for node in trees[module].body:
         if isinstance(node, ast.ClassDef) and node.name == name:
@@ -201,7 +201,7 @@ def class_named(name, module, trees):
 
 
 def arguments_of(node):
-    """``{name: default}`` of a function, ``*args`` and ``**kwargs`` left out."""
+    """Return ``{name: default}`` of a function, without ``*args`` and ``**kwargs``."""
     spec = node.args
     positional = [*spec.posonlyargs, *spec.args]
     defaults = [NEEDED] * (len(positional) - len(spec.defaults)) + [literal(d) for d in spec.defaults]
@@ -224,14 +224,14 @@ def literal(node):
 
 
 def pimm_modules(package):
-    """All modules of a package of pimm, the package itself first."""
+    """Return all modules of a package of pimm, with the package itself first."""
     root = importlib.import_module(f"pimm.{package}")
     inner = sorted(info.name for info in pkgutil.walk_packages(root.__path__, f"{root.__name__}."))
     return [root, *map(importlib.import_module, inner)]
 
 
 def find(theirs):
-    """The module of pimm that has a name: the package if timm exports it, else one called as timm's, else any."""
+    """Return the module of pimm that has a name: the package if timm exports the name, or a module, best timm's."""
     modules = pimm_modules(theirs.package)
     wanted = f"pimm.{theirs.package}.{theirs.module}"
     if theirs.exported:
@@ -242,7 +242,7 @@ def find(theirs):
 
 
 def compare(today, old):
-    """What pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
+    """Return what pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
     theirs = old if old and old.arguments and not (today and today.arguments) else today or old
     theirs = dataclasses.replace(theirs, exported=any(version and version.exported for version in (today, old)))
     module = find(theirs)
@@ -264,7 +264,7 @@ def compare(today, old):
 
 
 def accepted_arguments(ours):
-    """``{name: default}`` of all that a callable takes, base classes' arguments included, and the positional ones."""
+    """Return ``{name: default}`` of all arguments, those of base classes included, and the names of positional ones."""
     chain = [vars(cls).get("__init__") for cls in ours.__mro__] if inspect.isclass(ours) else [ours]
     accepted, positions, kinds = {}, [], {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     for function in filter(None, chain):
@@ -279,7 +279,7 @@ def accepted_arguments(ours):
 
 
 def argument_differences(theirs, accepted, positions):
-    """In words: arguments that are missing, cannot be given at timm's position, or have another default."""
+    """Describe arguments that are missing, cannot be given at timm's position, or have another default."""
     shared = {name: default for name, default in theirs.arguments.items() if name in accepted}
     renamed = {
         name: ours
@@ -305,7 +305,7 @@ def shown(default):
 
 
 def plain(value):
-    """A value by which a list equals a tuple, and containers compare by what they hold."""
+    """Return a value for comparisons in which lists equal tuples."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
@@ -315,7 +315,7 @@ def plain(value):
 
 
 def give_reasons(findings, reasons):
-    """Note the reason of each finding that needs one; return what is wrong with the table, in lines."""
+    """Set the reason of each finding that needs one; return what is wrong with the table, in lines."""
     problems, used = [], set()
     for finding in findings:
         if finding.status == "same":
@@ -355,7 +355,7 @@ def count_table(findings, versions):
 
 
 def exported_by_old(findings, versions):
-    """How much is here of what can be imported from the packages of 0.1.20 themselves, in a sentence."""
+    """Return a sentence on how many of the names that the packages of 0.1.20 export are in pimm."""
     keys = {key for key, name in versions[OLD].items() if name.exported}
     own = [finding for finding in findings if (finding.theirs.package, finding.theirs.name) in keys]
     lacking = [
@@ -372,7 +372,7 @@ def exported_by_old(findings, versions):
 
 
 def section(title, findings, versions):
-    """Names that are as in timm, by module; those with other arguments; and what is missing, by its reason."""
+    """Return lines with the names that are as in timm, those with other arguments, and those that are missing."""
     if not findings:
         return []
     groups = {status: [f for f in findings if f.status == status] for status in STATUSES}
@@ -396,7 +396,7 @@ def section(title, findings, versions):
 
 
 def marked(finding, versions):
-    """A name, with a star if 0.1.20 has it."""
+    """Return a name, with a star if 0.1.20 has it."""
     return f"`{finding.theirs.name}`" + "\\*" * ((finding.theirs.package, finding.theirs.name) in versions[OLD])
 
 

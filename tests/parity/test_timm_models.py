@@ -1,7 +1,7 @@
-"""Every registered model beside timm's of the same name, in timm 1.x and in timm 0.1.20.
+"""Compare every registered model with timm's model of the same name, in timm 1.x and in timm 0.1.20.
 
-Needs torch, and a folder with each version (``pip install --no-deps --target DIR timm==1.0.31``, and 0.1.20), which the
-environment variables TIMM_TODAY and TIMM_0_1_20 name. Skipped without them.
+The tests need torch, and a folder with each version (``pip install --no-deps --target DIR timm==1.0.31``, and 0.1.20),
+which the environment variables TIMM_TODAY and TIMM_0_1_20 name. They are skipped without these.
 ``python tests/parity/test_timm_models.py`` writes the logits of the models that differ between the versions to
 tests/data/golden/timm_versions.json.
 """
