@@ -18,6 +18,13 @@ SCRIPTS = {  # timm's: ours
     "inference.py": "tools/pimm_inference.py",
 }
 
+EDGE_NOTE = (
+    "With the same weights the two versions compute the same logits, but for `tf_efficientnet_es`, `em` and `el`: 1.x has "
+    "the stride in the 3x3 convolution, and 0.1.20 in the 1x1 convolution behind it. pimm follows 1.x; "
+    "`create_model(name, stride_in_expansion=False)`, or `--model-kwargs stride_in_expansion=False` of the scripts, "
+    "follows 0.1.20. `tests/parity/test_timm_models.py` compares every model with both versions."
+)
+
 
 # Models
 
@@ -56,7 +63,8 @@ def model_section(wheels):
         lines.append(f"| {len(rest)} other families | {version} | {count} | 0 | all: pimm has the mobile families |")
     only = ours - set().union(*(names for wheel in wheels.values() for names in registered_models(wheel).values()))
     own = ", ".join(f"`{name}`" for name in sorted(only)) or "none"
-    return [*lines, "", f"Models of pimm that neither version has under the same name: {own}."]
+    lines += ["", f"Models of pimm that neither version has under the same name: {own}."]
+    return [*lines, "", EDGE_NOTE]
 
 
 # Scripts
