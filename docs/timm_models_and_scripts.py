@@ -19,8 +19,8 @@ SCRIPTS = {  # timm's: ours
 }
 
 EDGE_NOTE = (
-    "With the same weights the two versions compute the same logits, but for `tf_efficientnet_es`, `em` and `el`: 1.x has "
-    "the stride in the 3x3 convolution, and 0.1.20 in the 1x1 convolution behind it. pimm follows 1.x; "
+    "With the same weights both versions compute the same logits, except for `tf_efficientnet_es`, `em` and `el`: 1.x "
+    "has the stride in the 3x3 convolution, and 0.1.20 in the 1x1 convolution behind it. pimm follows 1.x; "
     "`create_model(name, stride_in_expansion=False)`, or `--model-kwargs stride_in_expansion=False` of the scripts, "
     "follows 0.1.20. `tests/parity/test_timm_models.py` compares every model with both versions."
 )

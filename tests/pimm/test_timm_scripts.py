@@ -40,5 +40,5 @@ def test_models_that_are_said_to_be_missing_are_missing():
         missing = re.findall(r"`(\w+)`", text)
         assert not set(missing) & set(pimm.list_models())
         assert int(count) == int(here) + (len(missing) if int(here) else int(count))
-    own = re.findall(r"`(\w+)`", section.rpartition("under the same name: ")[2])
+    own = re.findall(r"`(\w+)`", section.rpartition("under the same name: ")[2].partition("\n")[0])
     assert set(own) <= set(pimm.list_models())
