@@ -12,6 +12,7 @@ from paddle.nn import functional as F
 from pimm.data.tta import reduce_tta
 from pimm.errors import DataError
 from pimm.utils.distributed import all_reduce_sum, barrier
+from pimm.utils.labels import class_indices
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
     totals = paddle.zeros([4], "float64")  # loss, first, first five, images
     for images, labels in loader:
         logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
+        labels = class_indices(labels, logits)
         loss = loss_fn(logits, labels) * len(labels)
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
         counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.full([], len(labels), "float64")]

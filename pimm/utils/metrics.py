@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pimm.utils.labels import class_indices
+
 
 class AverageMeter:
     """Keeps the last value and the running mean of values of ``n`` samples each; tensors stay on the device."""
@@ -31,9 +33,9 @@ def accuracy(output, target, topk=(1,)):
 
     Args:
         output: logits [N, C].
-        target: class indices [N].
+        target: class indices [N] or [N, 1].
         topk: numbers of classes; a number above C counts as C.
     """
     predicted = output.topk(min(max(topk), output.shape[1]), axis=1)[1]
-    correct = (predicted == target.reshape([-1, 1])).astype("float32")
+    correct = (predicted == class_indices(target, output).unsqueeze(1)).astype("float32")
     return [correct[:, :k].sum() * (100.0 / target.shape[0]) for k in topk]

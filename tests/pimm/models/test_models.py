@@ -149,8 +149,10 @@ def tiny(model_class=EfficientNet, seed=0, **kwargs):
 def test_classifier(model_class):
     model = tiny(model_class)
     x = paddle.to_tensor(golden.inputs((2, 3, 32, 32)))
-    features = model.forward_features(x).mean([2, 3])
-    assert features.shape == [2, 16] and model.num_features == 16
+    maps = model.forward_features(x)
+    assert maps.shape == [2, model.num_features, *maps.shape[2:]]
+    features = model.forward_head(maps, pre_logits=True)
+    assert features.shape == [2, 16] and model.head_hidden_size == 16
     np.testing.assert_allclose(model(x).numpy(), model.get_classifier()(features).numpy(), rtol=1e-4, atol=1e-6)
     model.reset_classifier(3)
     assert model.get_classifier().weight.shape == [16, 3]

@@ -257,7 +257,7 @@ def test_groups_have_their_own_hyperparameters(opt):
 @pytest.mark.parametrize(
     "group, message",
     [
-        ({"weight_dacay": 0.1}, "no 'weight_dacay'; did you mean 'weight_decay'? It has params, lr"),
+        ({"weight_dacay": 0.1}, r"no 'weight_dacay'; did you mean weight_decay? It has params, lr"),
         ({"momentum": 0.9}, "no 'momentum'"),
         ({"betas": (0.9, 1.0)}, r"betas must be at least 0 and below 1, got \(0.9, 1.0\)"),
         ({"lr": -0.1}, "lr must be at least 0, got -0.1"),

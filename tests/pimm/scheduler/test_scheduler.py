@@ -214,7 +214,7 @@ def test_names_of_the_constant_rate(name):
 
 
 def test_unknown_name():
-    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+    with pytest.raises(ConfigError, match=r"did you mean cosine\?"):
         create_scheduler(types.SimpleNamespace(sched="cosin", epochs=7), make_optimizer([0.3]))
 
 
