@@ -79,6 +79,15 @@ class Problem(paddle.nn.Layer):
             found["big.weight"] = b * (value["big.weight"] - big) / 36
         return found
 
+    def loss(self):
+        """Compute what ``forward()`` returns with numpy, in float64."""
+        x, y, a, conv, b, big = constants("float64")
+        value = {name: param.numpy().astype(np.float64) for name, param in self.named.items()}
+        hidden = np.tanh(x @ value["fc1.weight"].T + value["fc1.bias"]) * value["norm.weight"]
+        loss = np.square(hidden @ value["fc2.weight"].T + value["fc2.bias"] - y).sum() / 32
+        loss += (a * np.square(value["conv.weight"] - conv)).sum() / 8
+        return loss + (b * np.square(value["big.weight"] - big)).sum() / 72
+
     def row(self):
         """The columns of the golden files."""
         value = {name: param.numpy().ravel() for name, param in self.named.items()}
