@@ -220,6 +220,7 @@ FACTORY = [
         LABELS,
         binary(LOGITS, LABELS * 0.9 + 0.05, pos_weight=3.0).mean(),
     ),
+    ({**MANY, "soft_targets": True, "smoothing": 0.2}, "BinaryCrossEntropy", SOFT, binary(LOGITS, SOFT).mean()),
     (
         {"loss_type": "bce", "bce_sum": True, "class_weight": [1, 2, 3, 4.0], "smoothing": 0.2},
         "BinaryCrossEntropy",
@@ -315,6 +316,15 @@ def test_factory(options, name, targets, expected):
 def test_every_argument_of_the_factory_is_tested():
     used = set().union(*(options for options, *_ in FACTORY))
     assert used == set(inspect.signature(create_classification_loss).parameters)
+
+
+def test_unlikely_classes_are_clipped_at_the_references_limits():
+    """A hundred millionth of a positive of the asymmetric loss; a ten millionth of a mixture, too little to show."""
+    loss = create_classification_loss("asl", multi_label=True)(paddle.to_tensor([[-40.0]]), paddle.to_tensor([[1.0]]))
+    assert loss.item() == pytest.approx(-np.log(1e-8), rel=1e-6)
+    logits, classes = np.array([[8.0, 0.0, -2.0, -9.0], [0.0, 8.0, -2.0, -9.0]]), np.array([0, 1])
+    loss = create_classification_loss("jsd", jsd_splits=2)(tensor(logits), tensor(classes))
+    assert loss.item() == pytest.approx(jensen_shannon(logits, classes, 2), rel=1e-6)
 
 
 def test_weights_reach_the_loss():
