@@ -78,7 +78,8 @@ class SinglePathStep:
                 loss = (teacher.rho * kd_loss + (2 - teacher.rho) * loss) / 2
         self.update(loss, self.net.active_parameters(arch))
         prec1, prec5 = accuracy(logits.detach(), labels, topk=(1, 5))
-        values = all_reduce_mean([paddle.stack([v.detach() for v in (loss, kd_loss, prec1, prec5)])])[0]
+        metrics = paddle.stack([value.detach().astype("float32") for value in (loss, kd_loss, prec1, prec5)])
+        values = all_reduce_mean([metrics])[0]
         return values, logits.detach()
 
     @paddle.no_grad()

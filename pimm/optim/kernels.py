@@ -71,6 +71,9 @@ class AdamW(_AdamLike, paddle.optimizer.AdamW):
 class Adamax(_AdamLike, paddle.optimizer.Adamax):
     """Update by Adam with the infinity norm (arXiv 1412.6980)."""
 
+    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
 
 class NAdam(KernelOptimizer, paddle.optimizer.NAdam):
     """Update by Adam with Nesterov momentum and its momentum schedule (Dozat, 2016)."""

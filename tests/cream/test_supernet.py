@@ -23,6 +23,7 @@ FACTS = golden.facts("supernet")
 ARCHS = [parse_arch(arch) for arch in FACTS["archs"]]
 # If the stage of 80 channels has four blocks, the official code builds a fifth one that no path runs.
 DEAD = "blocks.3.4."
+TEN_CLASSES = {"classifier.weight": [10, 1280], "classifier.bias": [10], "meta_layer.weight": [1, 40]}
 
 
 def relative_error(actual, expected):
@@ -42,10 +43,22 @@ def supernet():
     return MobileSuperNet(mobile_space(fit_to_flops(0, 600)[0]), num_classes=10)
 
 
+@functools.cache
+def reference_state(gain):
+    """Draw the weights and buffers of the supernet of 600 MFLOPs, which takes seconds."""
+    net = FACTS["names_shapes_0_600_nc1000"]
+    shapes = dict(alive(net)) | TEN_CLASSES
+    return golden.state(shapes.items(), gain=gain)
+
+
 def set_state(net, gain=1.0):
-    names = [[name, shape] for name, shape in torch_names(net) if not name.startswith(DEAD)]
-    load_torch_arrays(net, golden.state(names, gain=gain))
+    load_torch_arrays(net, reference_state(gain))
     return net
+
+
+def test_the_supernet_of_the_reference_logits_has_the_official_names():
+    shapes = dict(FACTS["names_shapes_0_600_nc1000"]) | TEN_CLASSES
+    assert names_hash([[name, shape] for name, shape in shapes.items()]) == FACTS["names_shapes_nc10_sha256"]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +186,32 @@ def test_logits_in_evaluation(supernet, resolution, index):
         with paddle.no_grad():
             logits = net(images, ARCHS[index]).numpy()
         assert relative_error(logits, arrays[f"{prefix}/{resolution}/{index}"]) < 1e-4
+
+
+@pytest.fixture
+def double(supernet):
+    """Lend the supernet in float64, with the gain by which its logits depend on every layer."""
+    supernet.to(dtype="float64")
+    yield set_state(supernet, FACTS["gain"])
+    supernet.to(dtype="float32")
+
+
+@pytest.mark.parametrize("resolution", [64, 96])
+def test_logits_in_evaluation_and_double_precision(double, resolution):
+    arrays = golden.arrays("supernet")
+    double.eval()
+    images = paddle.to_tensor(golden.inputs((2, 3, resolution, resolution)).astype("float64"))
+    for index, arch in enumerate(ARCHS):
+        with paddle.no_grad():
+            logits = double(images, arch).numpy()
+        expected = arrays[f"eval_gain_f64/{resolution}/{index}"]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_scores_of_the_matching_network(supernet):
+    difference = paddle.to_tensor(golden.inputs((1, 4, 10), stream=12346))
+    score = set_state(supernet).meta_layer(difference)
+    assert score.item() == pytest.approx(golden.arrays("supernet")["forward_meta"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("index", FACTS["train_archs"])

@@ -335,6 +335,15 @@ def test_uniform_noise():
     assert optimizer.get_lr() == pytest.approx(0.2 * (1 + uniform(0, 1.0, 0.5)))
 
 
+def test_noise_without_a_seed_is_that_of_seed_42():
+    def rates(seed):
+        optimizer = make_optimizer([0.2])
+        scheduler = PlateauLRScheduler(optimizer, noise_range_t=0, noise_seed=seed)
+        return [scheduler.step(epoch) or optimizer.get_lr() for epoch in range(1, 5)]
+
+    assert rates(None) == rates(42) != rates(41)
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [
