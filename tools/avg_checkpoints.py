@@ -17,6 +17,7 @@ _logger = logging.getLogger("average")
 
 
 def make_parser():
+    """Return the parser of all options."""
     parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
     parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
     parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
@@ -30,6 +31,7 @@ def make_parser():
 
 
 def main(argv=None):
+    """Average checkpoints as the options say."""
     args = make_parser().parse_args(argv)
     setup_default_logging()
     if Path(args.output).exists():

@@ -57,6 +57,7 @@ IMAGENET_LABELS = {
 
 
 def make_parser():
+    """Return the parser of all options."""
     parser = Parser(description="Classify images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
@@ -106,6 +107,7 @@ def make_parser():
 
 
 def main(argv=None):
+    """Classify images as the options say."""
     args = make_parser().parse_args(argv)
     start(args)
     if not args.checkpoint and not args.pretrained:

@@ -40,6 +40,7 @@ _logger = logging.getLogger("validate")
 
 
 def make_parser():
+    """Return the parser of all options."""
     parser = Parser(description="Evaluate models on images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
@@ -68,6 +69,7 @@ def make_parser():
 
 
 def main(argv=None):
+    """Validate models as the options say."""
     args = make_parser().parse_args(argv)
     start(args)
     if not args.checkpoint and not args.pretrained:

@@ -1,4 +1,4 @@
-"""Evolution: better paths from the best ones by mutation and crossover, for any space and any way to score.
+"""Evolution: better paths from the best ones by mutation and crossover, for any space and any score.
 
 Algorithm 1 of Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling
 (https://arxiv.org/abs/1904.00420).
@@ -39,16 +39,15 @@ def evolve(
 ) -> dict:
     """Evolve generations of ``population`` new legal paths each, and return the final state with all scores.
 
-    Every generation after the first has ``mutation`` mutants and ``crossover`` crosses of the ``top`` best paths of all
-    generations before it, and sampled paths to fill up; it is smaller where few legal paths are left.
-
-    The state is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ...}``.
+    Every generation after the first has ``mutation`` mutants and ``crossover`` crosses of the ``top`` best paths of
+    all generations before it, and sampled paths to fill up; it is smaller where few legal paths are left. The state
+    is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ...}``.
 
     Args:
         space: the search space.
         score: yields the metrics of the paths of a generation in turn.
         legal: whether a path satisfies the constraints.
-        rng: generator of all draws.
+        rng: of all draws.
         population, top, crossover, mutation, generations: numbers of paths and generations.
         mutation_probability: probability that a mutation draws a choice anew.
         sample: draws a path of the first generation, by default evenly.
@@ -65,13 +64,7 @@ def evolve(
 
     def next_generation() -> list[Arch]:
         generation = Generation(legal, state["scores"])
-        parents = best_paths(state)[:top]
-        if parents:
-            mutate = functools.partial(space.mutate, rng=rng, probability=mutation_probability)
-            generation.add(lambda: mutate(_pick(parents, rng)), mutation, CHILD_ATTEMPTS)
-            generation.add(
-                lambda: space.crossover(_pick(parents, rng), _pick(parents, rng), rng), crossover, CHILD_ATTEMPTS
-            )
+        _add_children(generation, best_paths(state)[:top], space, rng, mutation, mutation_probability, crossover)
         generation.add(draw, population - len(generation.archs), RANDOM_ATTEMPTS)
         return generation.archs
 
@@ -81,13 +74,30 @@ def evolve(
             state["scores"][format_arch(arch)] = dict(metrics)
             save(state)
         archs = next_generation() if len(state["generations"]) < generations else []
-        if not archs:  # or no other path is found
+        if not archs:  # also where no further legal path is found
             break
         state["generations"].append([[list(stage) for stage in arch] for arch in archs])
         state["rng"] = rng.bit_generator.state
-    if not state["scores"]:
-        raise ConfigError("no path that keeps all limits was found: widen them")
-    return state
+    if state["scores"]:
+        return state
+    raise ConfigError("no path that keeps all limits was found: widen them")
+
+
+def _add_children(
+    generation: Generation,
+    parents: Sequence[Arch],
+    space: SearchSpace,
+    rng: np.random.Generator,
+    mutation: int,
+    mutation_probability: float,
+    crossover: int,
+) -> None:
+    """Add mutants and then crosses of the parents, none without parents."""
+    if not parents:
+        return
+    mutate = functools.partial(space.mutate, rng=rng, probability=mutation_probability)
+    generation.add(lambda: mutate(_pick(parents, rng)), mutation, CHILD_ATTEMPTS)
+    generation.add(lambda: space.crossover(_pick(parents, rng), _pick(parents, rng), rng), crossover, CHILD_ATTEMPTS)
 
 
 def check_numbers(population: int, top: int, crossover: int, mutation: int) -> None:

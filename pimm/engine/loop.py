@@ -284,7 +284,7 @@ class Trainer:
         return self.saver is not None or not is_main_process()
 
     def preempted(self) -> bool:
-        """Whether SIGTERM asked the training to end."""
+        """Return whether SIGTERM asked the training to end."""
         return asked_to_end(waiting=self.at_report)
 
     def stop(self) -> NoReturn:
