@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 RESAMPLES = 2000
+PAIRWISE = 128  # pairs of lists up to this length are compared in one go
+MOST_VALUES = 4_000_000  # in an array of resampled values
 CONFIDENCE = 0.95
 
 
@@ -51,17 +54,24 @@ def compare(
 def resample(predicted: Sequence[float], true: Sequence[float], seed: int) -> dict[str, np.ndarray]:
     """Return each coefficient of two lists, followed by those of RESAMPLES draws of their pairs by ``seed``."""
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
-    draws = np.random.default_rng(seed).integers(len(true), size=(RESAMPLES, len(true)))
-    parts = [np.arange(len(true))[None], *np.array_split(draws, 50)]  # in parts, because tau compares all pairs
-    with np.errstate(invalid="ignore"):  # 0 / 0 of what is constant
-        return {
-            name: np.concatenate([function(predicted[part], true[part]) for part in parts])
-            for name, function in COEFFICIENTS.items()
-        }
+    rng, n = np.random.default_rng(seed), len(true)
+    rows = max(1, MOST_VALUES // (n * n if n <= PAIRWISE else n))  # of resamples at a time, to bound the memory
+    found: dict[str, list[np.ndarray]] = {name: [] for name in COEFFICIENTS}
+    sizes = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    with np.errstate(invalid="ignore"):  # 0 / 0 of a constant list
+        for draw in itertools.chain([np.arange(n)[None]], (rng.integers(n, size=(size, n)) for size in sizes)):
+            for name, function in COEFFICIENTS.items():
+                found[name].append(function(predicted[draw], true[draw]))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return tau-b of pairs [..., n]: concordant less discordant pairs, by the pairs without a tie in x and in y."""
+    """Return tau-b of pairs [m, n]: concordant less discordant pairs, by the pairs without a tie in x and in y.
+
+    Short lists are compared pair by pair in one go; longer ones one after the other, in n log n.
+    """
+    if x.shape[-1] > PAIRWISE:
+        return np.array([kendalltau(*pair, method="asymptotic").statistic for pair in zip(x, y)])
     x, y = (np.sign(side[..., :, None] - side[..., None, :]) for side in (x, y))
     return (x * y).sum((-2, -1)) / np.sqrt(np.abs(x).sum((-2, -1)) * np.abs(y).sum((-2, -1)))
 

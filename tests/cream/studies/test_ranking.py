@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import paddle
@@ -60,6 +61,20 @@ def test_coefficients_are_scipys_with_and_without_ties():
         found = correlate(predicted, true)
         for name, reference in (("kendall", kendalltau), ("spearman", spearmanr), ("pearson", pearsonr)):
             assert found[name].value == pytest.approx(reference(predicted, true)[0])
+
+
+def test_four_thousand_nets_take_bounded_memory(monkeypatch):
+    monkeypatch.setattr(correlation, "RESAMPLES", 5)
+    rng = np.random.default_rng(3)
+    true = rng.integers(1000, size=4000)
+    predicted = true + rng.integers(-400, 400, size=4000)
+    tracemalloc.start()
+    found = correlate(predicted, true)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["kendall"].value == pytest.approx(kendalltau(predicted, true)[0])
+    assert found["kendall"].low < found["kendall"].value < found["kendall"].high
+    assert peak < 50e6  # all pairs of 4,000 nets are 128 MB in each array
 
 
 def test_intervals_are_the_percentiles_of_resampled_pairs():
