@@ -257,7 +257,7 @@ def mutate(data, words, rng):
             place = int(rng.integers(len(data)))
             data[place : place + stop - start] = data[start:stop]
         elif rng.random() < 0.2 and len(data) > 100:
-            del data[start:]
+            del data[start + 1 :]
     return bytes(data)
 
 
