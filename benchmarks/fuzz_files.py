@@ -3,9 +3,9 @@
 OMP_NUM_THREADS=1 python benchmarks/fuzz_files.py pdparams --files 20000
 
 A process of its own reads the files and is replaced when it must be ended. Prints how many files were read and refused
-with one line of fewer than 400 characters, and how many led to another message, to a traceback, to more than two seconds of processor time,
-or to more than a gibibyte over what the process had at the start. Keeps the files of these last kinds, and exits with 1
-if there are any.
+with one line of fewer than 400 characters, and how many led to another message, to a traceback, to more than two
+seconds of processor time, or to more than a gibibyte over what the process had at the start. Keeps the files of these
+last kinds, and exits with 1 if there are any.
 """
 
 import argparse
