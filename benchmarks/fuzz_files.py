@@ -3,9 +3,9 @@
 OMP_NUM_THREADS=1 python benchmarks/fuzz_files.py pdparams --files 20000
 
 A process of its own reads the files and is replaced when it must be ended. Prints how many files were read and refused
-with one line of fewer than 400 characters, and how many led to a traceback, to more than two seconds of processor time,
-or to more than a gibibyte over what the process had at the start. Keeps the files of these last kinds, and exits with 1
-if there are any.
+with one line of fewer than 400 characters, and how many led to another message, to a traceback, to more than two
+seconds of processor time, or to more than a gibibyte over what the process had at the start. Keeps the files of these
+last kinds, and exits with 1 if there are any.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from torch_bytes import FORMATS, Call, Name, Tensor, ordered_dict  # noqa: E402
 
 SECONDS, MEMORY, CHARACTERS = 2.0, 1 << 30, 400
 _STUCK = 30.0  # seconds without an answer, whether the processor worked or not
-KINDS = ("read", "refused", "traceback", "timeout", "memory")
+KINDS = ("read", "refused", "message", "traceback", "timeout", "memory")
 
 # Pieces of pickles that do something, and numbers at the edges of their types.
 PICKLE_WORDS = [
@@ -257,7 +257,7 @@ def mutate(data, words, rng):
             place = int(rng.integers(len(data)))
             data[place : place + stop - start] = data[start:stop]
         elif rng.random() < 0.2 and len(data) > 100:
-            del data[start:]
+            del data[start + 1 :]
     return bytes(data)
 
 
@@ -367,8 +367,10 @@ class Reader:
             kind, detail = "memory", f"{answer['memory'] >> 20} MiB {detail}"
         elif seconds > SECONDS:
             kind = "timeout"
-        elif "AssertionError" in detail or (kind == "refused" and ("\n" in detail or length >= CHARACTERS)):
+        elif "AssertionError" in detail:
             kind = "traceback"
+        elif kind == "refused" and ("\n" in detail or length >= CHARACTERS):
+            kind = "message"
         return kind, detail, seconds
 
 
