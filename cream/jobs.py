@@ -54,7 +54,7 @@ def train_supernet(plan: build.SearchPlan, run: RunLog) -> None:
     The step does so (`CreamStep`); after every epoch fixed paths and the board's best are evaluated, and everything
     that the next batch depends on is saved.
     """
-    checkpoint = build.open_run(plan.cfg, run)
+    checkpoint = build.open_run(plan.cfg, run, plan.train_loader.dataset)
     history = History(run)
 
     def record(epoch: int, trained: Mapping, evaluated: Mapping) -> None:
@@ -83,7 +83,7 @@ def retrain(cfg: Config) -> dict[str, float]:
     """
     with build.running(cfg) as run:
         plan = build.plan_retraining(cfg)
-        checkpoint = build.open_run(cfg, run)
+        checkpoint = build.open_run(cfg, run, plan.train_loader.dataset)
         net, ema = plan.step.net, plan.step.ema
         evaluators = [NetEvaluator(net, plan.val_loader)]
         if ema is not None:
@@ -117,7 +117,9 @@ def test(cfg: Config) -> dict[str, float]:
     """
     with build.running(cfg):
         net, loader = build.net_to_test(cfg)
-        load_checkpoint(net, *build.weights_to_test(cfg))
+        weights, use_ema = build.weights_to_test(cfg)
+        build.check_trained_classes(weights, loader.dataset)
+        load_checkpoint(net, weights, use_ema)
         with train_mode(net, training=False):
             metrics = evaluate(net, loader)
     if is_main_process():

@@ -175,7 +175,7 @@ def create_trainer(args, step, loader, loader_eval, run, results):
         saver=saver,
         run=run,
         seed_batch=partial(seed_streams, args),
-        settings={},
+        settings={"eval_metric": args.eval_metric},  # one ranking of the checkpoints in a folder
         layout={
             "processes": args.world_size,
             "batch size": args.batch_size,

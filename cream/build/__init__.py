@@ -3,7 +3,15 @@
 from cream.build.families import child_net, search_space
 from cream.build.recipe import retrain_config_for
 from cream.build.retraining import net_to_test, plan_retraining
-from cream.build.run import open_output, open_run, run_folder, running, weights_to_test, write_config
+from cream.build.run import (
+    check_trained_classes,
+    open_output,
+    open_run,
+    run_folder,
+    running,
+    weights_to_test,
+    write_config,
+)
 from cream.build.search import (
     SearchPlan,
     check_search,
@@ -20,6 +28,7 @@ from cream.build.search import (
 __all__ = [
     "SearchPlan",
     "check_search",
+    "check_trained_classes",
     "child_net",
     "evolution_settings",
     "net_to_test",

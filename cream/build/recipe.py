@@ -14,6 +14,8 @@ from cream.config.keys import resume_settings
 from cream.space import Arch
 from cream.supernet import SuperNet
 from cream.train.seeding import seed_dropout
+from pimm.data import class_names
+from pimm.data.loader import Loader
 from pimm.engine import ClassifyStep, RunLog, Update
 from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from pimm.optim import create_optimizer, param_groups_weight_decay
@@ -63,8 +65,10 @@ def classify_step(cfg: Config, net: nn.Layer) -> ClassifyStep:
     return ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
 
 
-def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, batches: int) -> dict:
-    """Return the options of the training loop that searches and retrainings share; ``batches`` is an epoch's number."""
+def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, loader: Loader) -> dict:
+    """Return the options of the training loop that searches and retrainings share."""
+    # A checkpoint inside an epoch counts batches, which other processes would share out otherwise.
+    settings = {**resume_settings(cfg), "number of processes": world_size()}
     return {
         "epochs": epochs,
         "scheduler": scheduler,
@@ -76,9 +80,9 @@ def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, batches: int)
             max_recoveries=cfg.RECOVERY_HISTORY,
         ),
         "run": run,
-        "seed_batch": partial(seed_dropout, cfg.SEED, batches),
-        # A checkpoint inside an epoch counts batches, which other processes would share out otherwise.
-        "settings": {**resume_settings(cfg), "number of processes": world_size()},
+        "seed_batch": partial(seed_dropout, cfg.SEED, len(loader)),
+        "settings": settings,
+        "recorded": {**settings, "classes": class_names(loader.dataset)},
         "metric": cfg.EVAL_METRICS,
         "log_interval": cfg.LOG_INTERVAL,
         "recovery_interval": cfg.RECOVERY_INTERVAL,

@@ -34,7 +34,7 @@ class RetrainPlan:
 
     def loop_options(self, run: RunLog) -> dict:
         """Return the options of the training loop."""
-        return loop_options(self.cfg, run, self.epochs, self.scheduler, len(self.train_loader))
+        return loop_options(self.cfg, run, self.epochs, self.scheduler, self.train_loader)
 
     def switch_mixup(self, epoch: int) -> None:
         """Mix images in the epochs before MIXUP_OFF_EPOCH; 0 means in all of them."""

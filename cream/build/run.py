@@ -12,6 +12,8 @@ import paddle
 
 from cream.config import Config, dump
 from cream.supernet import SuperNet
+from pimm.class_names import recorded_classes
+from pimm.data import Dataset, check_class_names
 from pimm.engine import RunLog
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models.helpers import is_torch_file
@@ -65,13 +67,19 @@ def run_folder(cfg: Config) -> Path:
     return Path(cfg.SAVE_PATH) / cfg.MODEL
 
 
-def open_run(cfg: Config, run: RunLog) -> Path | None:
+def open_run(cfg: Config, run: RunLog, images: Dataset) -> Path | None:
     """Open the run's folder ``SAVE_PATH/MODEL`` for this run alone, and return the checkpoint to resume from, or None.
+
+    Args:
+        cfg: the settings.
+        run: the log of the run.
+        images: the training images, whose classes must be those of the checkpoint.
 
     Raises:
         ConfigError: the folder cannot be written, another run is going on in it, or it holds a run already and
             AUTO_RESUME does not allow to resume it.
         CheckpointError: RESUME_PATH names no checkpoint, or the processes see different ones.
+        DataError: the checkpoint was trained on other classes, or on the same ones in another order.
     """
     folder = run_folder(cfg)
     if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
@@ -86,7 +94,16 @@ def open_run(cfg: Config, run: RunLog) -> Path | None:
     if is_main_process():
         clear_leftovers(folder)
     barrier()
-    return check_same_checkpoint(checkpoint_to_resume(cfg, folder), folder)
+    checkpoint = check_same_checkpoint(checkpoint_to_resume(cfg, folder), folder)
+    check_trained_classes(checkpoint, images)
+    return checkpoint
+
+
+def check_trained_classes(checkpoint: Path | None, images: Dataset) -> None:
+    """Raise DataError if the images have other classes than a checkpoint was trained on, or another order of them."""
+    classes = recorded_classes(checkpoint) if checkpoint is not None and checkpoint.is_dir() else None
+    if classes:
+        check_class_names(classes, images)
 
 
 def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:

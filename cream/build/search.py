@@ -62,7 +62,7 @@ class SearchPlan:
 
     def loop_options(self, run: RunLog) -> dict:
         """Return the options of the training loop."""
-        return loop_options(self.cfg, run, self.epochs, self.scheduler, len(self.train_loader))
+        return loop_options(self.cfg, run, self.epochs, self.scheduler, self.train_loader)
 
 
 def plan_search(cfg: Config) -> SearchPlan:

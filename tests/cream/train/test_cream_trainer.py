@@ -6,6 +6,7 @@ import importlib
 import itertools
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from pimm import preemption
 from pimm.data import Dataset, create_loader
 from pimm.engine import RunLog
 from pimm.engine.run_log import LogFile
-from pimm.errors import CheckpointError, ConfigError
+from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
 from pimm.optim.param_groups import group_list
@@ -276,7 +277,7 @@ def test_sigterm_while_an_image_is_read_is_not_taken_for_a_broken_image(data, mo
 
 def start(cfg):
     with build.running(cfg) as run:
-        build.open_run(cfg, run)
+        build.open_run(cfg, run, training_images(cfg)[0])
 
 
 def test_a_folder_is_for_one_run_at_a_time(data, tmp_path):
@@ -365,9 +366,22 @@ def test_a_checkpoint_records_the_settings_that_it_needs(data, tmp_path):
     jobs.retrain(cfg)
     recorded = read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["args"]
     assert recorded.pop("number of processes") == 1
+    assert recorded.pop("classes") == ["apple", "pear"]
     assert recorded == resume_settings(cfg)
     assert recorded["NET.INPUT_ARCH"] == [[0]] * 7
     assert recorded.keys() == KEYS.keys() - CHANGEABLE
+
+
+def test_a_renamed_class_is_told_in_a_resume_and_in_a_test(data, tmp_path):
+    cfg = settings(data, tmp_path, "SCHED=sgd", "EPOCHS=1")
+    jobs.retrain(cfg)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(data, renamed)
+    for split in ("train", "val"):
+        (renamed / split / "apple").rename(renamed / split / "zebra")
+    for job in (jobs.retrain, jobs.test):
+        with pytest.raises(DataError, match="classes are not those of the training: apple is missing; zebra is new"):
+            job(settings(renamed, tmp_path, "SCHED=sgd", "EPOCHS=2", f"RESUME_PATH={tmp_path / 'run'}"))
 
 
 def test_changeable_settings_exist():
