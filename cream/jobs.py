@@ -63,7 +63,7 @@ def train_supernet(plan: build.SearchPlan, run: RunLog) -> None:
     trainer = Trainer(plan.step, plan.train_loader, [plan.probes], after_epoch=[record], **plan.loop_options(run))
     trainer.resume_or_start(checkpoint)
     history.rewind(trainer.epoch)
-    build.write_config(plan.cfg, run.folder)
+    build.write_config(plan.cfg, run.folder, f"# The search takes images of {plan.searched.resolution} pixels.\n")
     trainer.fit()
 
 
@@ -100,13 +100,15 @@ def retrain(cfg: Config) -> dict[str, float]:
 
 def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
     """Log the command that tests a retrained net, and which of net and moving average is better."""
-    if evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0):
+    lags = evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0)
+    if lags:
         _logger.info(
             "the moving average, %.2f%%, lags behind the net itself, %.2f%%, which NET.EMA.USE=False tests",
             *(evaluated["prec1"], evaluated["prec1_without_ema"]),
         )
     quoted = shlex.quote(str(folder))
-    _logger.info("the net is tested by: python tools/test.py --cfg %s/config.yaml RESUME_PATH=%s", quoted, quoted)
+    command = f"python tools/test.py --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
+    _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
 
 
 def test(cfg: Config) -> dict[str, float]:

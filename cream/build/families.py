@@ -51,8 +51,8 @@ def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
     Raises:
         ConfigError: there is no net of that name.
     """
-    spec, net = net_of_settings(cfg)
-    net = _with_sync_bn(cfg, net())
+    spec, build = net_of_settings(cfg)
+    net = build()
     macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]), net.cost_rules)
     _logger.info(
         "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters, with its classifier",
@@ -65,7 +65,7 @@ def net_of_settings(cfg: Config) -> tuple[ChildSpec, Callable[[], nn.Layer]]:
     """Return the architecture and image size of the net that ``cfg.NET`` names, and what builds the net."""
     family = FAMILIES[cfg.SUPERNET.FAMILY]
     spec = family.spec(cfg)
-    return spec, lambda: family.net(cfg, spec)
+    return spec, lambda: _with_sync_bn(cfg, family.net(cfg, spec))
 
 
 def net_from_settings(path: str) -> tuple[Callable[[], nn.Layer], ChildSpec]:

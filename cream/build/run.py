@@ -154,10 +154,10 @@ def open_output(output: Path) -> Path:
     return output
 
 
-def write_config(cfg: Config, folder: Path) -> None:
-    """Write ``config.yaml``: the settings of the run that differ from the defaults, and the essential ones."""
+def write_config(cfg: Config, folder: Path, note: str = "") -> None:
+    """Write ``config.yaml``: a note, the settings of the run that differ from the defaults, and the essential ones."""
     if is_main_process():
-        write_text(folder / "config.yaml", dump(cfg))
+        write_text(folder / "config.yaml", note + dump(cfg))
 
 
 def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from cream.build.data import Images, evaluation_loader, open_images, selection_loader, training_loader
-from cream.build.families import child_net, fresh_supernet, search_space
+from cream.build.families import fresh_supernet, net_of_settings, search_space
 from cream.build.recipe import (
     loop_options,
     retrain_config_for,
@@ -200,8 +201,8 @@ def plan_selection(
     )
 
 
-def _child_of(cfg: Config, resolution: int, arch: Arch):
-    return child_net(retrain_config_for(cfg, cfg, arch, resolution))[1]
+def _child_of(cfg: Config, resolution: int, arch: Arch) -> nn.Layer:
+    return net_of_settings(retrain_config_for(cfg, cfg, arch, resolution))[1]()
 
 
 def _retrain_yaml(recipe: Config, cfg: Config, resolution: int, arch: Arch) -> str:

@@ -102,8 +102,8 @@ def score(
         batches: number of training batches for recalibration.
     """
     mflops, mparams = tables
-    candidates = []
-    for arch in archs:
+    archs, candidates = list(archs), []
+    for number, arch in enumerate(archs, start=1):
 
         def predict(images, arch=arch):
             return net(images, arch)
@@ -112,7 +112,10 @@ def score(
         with recalibrated_bn(net, predict, train, batches), train_mode(net, training=False):
             found = evaluate(predict, val)
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))
-        _logger.info("candidate %s: top-1 %.2f%%, %.1f MFLOPs", format_arch(arch), found["prec1"], mflops(arch))
+        _logger.info(
+            "path %d/%d %s: top-1 %.2f%%, %.1f MFLOPs",
+            *(number, len(archs), format_arch(arch), found["prec1"], mflops(arch)),
+        )
     return sorted(candidates, key=lambda candidate: (-candidate.prec1, candidate.mflops))
 
 

@@ -21,7 +21,7 @@ from cream.selection.candidates import (
     write_architecture,
     write_candidates,
 )
-from cream.space import Arch
+from cream.space import Arch, format_arch
 from cream.train.board import PrioritizedBoard
 from cream.train.evaluation import Batches, recalibrated_bn
 from cream.train.sampler import Sampler
@@ -77,7 +77,13 @@ class Selection:
         """
         archs = self.paths_to_score(board)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
-        return self.write_selected(self.score(archs), folder)
+        candidates = self.score(archs)
+        for place, candidate in enumerate(candidates, start=1):
+            _logger.info(
+                "candidate %d/%d %s: top-1 %.2f%%, %.1f MFLOPs",
+                *(place, len(candidates), format_arch(candidate.arch), candidate.prec1, candidate.mflops),
+            )
+        return self.write_selected(candidates, folder)
 
     def paths_to_score(self, board: PrioritizedBoard | None) -> list[Arch]:
         """Return the board's paths, and ``random_paths`` drawn ones that satisfy the constraints.

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Callable, NoReturn
@@ -180,6 +181,7 @@ class Trainer:
 
     def fit(self) -> dict[str, float]:
         """Train the epochs that are left, and return the last evaluation."""
+        self.started, self.first_epoch = time.perf_counter(), self.epoch
         with preemption.deferred():
             while self.epoch < self.epochs:
                 self.train_epoch()
@@ -191,11 +193,19 @@ class Trainer:
                 rates = group_lrs(self.step.update.optimizer)
                 self.run.epoch(self.epoch, trained, self.evaluated, lr=sum(rates) / len(rates))
                 if self.evaluated:
-                    _logger.info("epoch %d: %s", self.epoch, _text(self.evaluated))
+                    _logger.info(
+                        "epoch %d evaluated (%d/%d, %s left): %s",
+                        *(self.epoch, self.epoch + 1, self.epochs, self.time_left(), _text(self.evaluated)),
+                    )
                 self.finish_epoch({**trained, **self.evaluated}[self.metric])
             if self.preempted():
                 raise preemption.Preempted("ended by SIGTERM after the last epoch", saved=self.saves)
         return self.evaluated
+
+    def time_left(self) -> str:
+        """Return the time that the epochs left will take, by the epochs that this process has trained."""
+        taken = (time.perf_counter() - self.started) / (self.epoch + 1 - self.first_epoch)
+        return str(timedelta(seconds=round(taken * (self.epochs - self.epoch - 1))))
 
     def train_epoch(self) -> None:
         """Train the batches of the epoch that are left."""
