@@ -74,13 +74,13 @@ def test_loss_and_gradient(key, cls, precision):
 @pytest.mark.parametrize(
     "build, says",
     [
-        (lambda: LabelSmoothingCrossEntropy(1.0), "label smoothing is a share from 0 to below 1, got 1.0"),
-        (lambda: BinaryCrossEntropy(smoothing=-0.1), "label smoothing is a share from 0 to below 1, got -0.1"),
+        (lambda: LabelSmoothingCrossEntropy(1.0), "label smoothing must be at least 0 and below 1, got 1.0"),
+        (lambda: BinaryCrossEntropy(smoothing=-0.1), "label smoothing must be at least 0 and below 1, got -0.1"),
         (lambda: AsymmetricLossMultiLabel(reduction="average"), "'average'; valid are mean, batchmean, sum, none"),
         (lambda: AsymmetricLossSingleLabel(reduction="sum"), "'sum'; valid are mean, none"),
         (
             lambda: JsdCrossEntropy(num_splits=3)(paddle.zeros([4, 2]), paddle.zeros([4], "int64")),
-            "a batch of 4 images does not split into 3 equal parts",
+            "a batch of 4 images cannot be split into 3 equal parts",
         ),
     ],
 )

@@ -223,9 +223,9 @@ def test_unknown_name():
     [
         (
             lambda optimizer: CosineLRScheduler(optimizer, 0),
-            "t_initial > 0, lr_min >= 0 and cycle_limit >= 0, got 0, 0.0 and 1",
+            "t_initial > 0, lr_min >= 0, cycle_limit >= 0 and cycle_mul > 0, got 0, 0.0, 1 and 1.0",
         ),
-        (lambda optimizer: CosineLRScheduler(optimizer, 5, lr_min=-1.0), "cycle_limit >= 0, got 5, -1.0 and 1"),
+        (lambda optimizer: CosineLRScheduler(optimizer, 5, lr_min=-1.0), "cycle_mul > 0, got 5, -1.0, 1 and 1.0"),
         (
             lambda optimizer: CosineLRScheduler(optimizer, 5, warmup_t=-1),
             "warm-up needs a length and a rate >= 0, got -1 and 0.0",
@@ -244,7 +244,7 @@ def test_unknown_name():
         (lambda optimizer: MultiStepLRScheduler(optimizer, [8, 4]), "milestones in ascending order, got [8, 4]"),
         (
             lambda optimizer: PolyLRScheduler(optimizer, -1),
-            "PolyLRScheduler needs t_initial > 0, lr_min >= 0 and cycle_limit >= 0, got -1",
+            "cycle_mul > 0, got -1, 0.0, 1 and 1.0",
         ),
         (lambda optimizer: WSDLRScheduler(optimizer, 5, 6), "0 < decay_t <= t_initial, got 6 and 5"),
         (
