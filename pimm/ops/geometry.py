@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from numbers import Integral
 
 from paddle import Tensor
 
@@ -49,7 +48,7 @@ def check_geometry(
     for name, values in named.items():
         low, high = (0, MOST_PADDING) if name == "padding" else (1, _LARGEST)
         count = 4 if name == "padding" else 2
-        if len(values) != count or not all(isinstance(value, Integral) and low <= value <= high for value in values):
+        if len(values) != count or not all(isinstance(value, int) and low <= value <= high for value in values):
             raise ConfigError(f"{name} of a convolution is {values}; it must be whole numbers from {low} to {high}")
     padded = tuple(pixels + before + after for pixels, before, after in zip(size, padding[::2], padding[1::2]))
     spans = tuple(rate * (length - 1) + 1 for length, rate in zip(kernel, dilation))

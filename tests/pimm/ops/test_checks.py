@@ -195,10 +195,3 @@ def test_a_pointwise_convolution_refuses_other_channels(size, weight):
 def test_a_depthwise_convolution_takes_four_dimensions(shapes):
     with pytest.raises(ConfigError, match=r"takes \[N, C, H, W\] and \[C, 1, height, width\], not"):
         depthwise_conv2d(*(draw(*shape) for shape in shapes))
-
-
-def test_numbers_of_numpy_are_numbers():
-    x, weight = draw(2, 4, 6, 6), draw(3, 4, 3, 3)
-    sizes = {"stride": (np.int64(2), np.int64(1)), "padding": (np.int32(1), np.int64(0))}
-    plain = {"stride": (2, 1), "padding": (1, 0)}
-    np.testing.assert_array_equal(conv2d(x, weight, **sizes).numpy(), conv2d(x, weight, **plain).numpy())
