@@ -1,11 +1,11 @@
 """Convert weights that PyTorch saved: ``python convert_weights.py IN [OUT] [--model NAME|auto] [--verify IMAGE]``.
 
-Runs from a clone that is not installed; needs no PyTorch.
+It runs from a clone that is not installed, and needs no PyTorch.
 """
 
 import sys
 
-from cream.convert.convert import main
+from cream.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

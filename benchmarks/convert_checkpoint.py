@@ -1,4 +1,4 @@
-"""Time the conversion of a training checkpoint of Cream-604, with its optimizer's state, and its memory.
+"""Measure time and memory of the conversion of a training checkpoint of Cream-604 with the optimizer's state.
 
 OMP_NUM_THREADS=1 python benchmarks/convert_checkpoint.py
 """
@@ -24,7 +24,7 @@ from pimm.models.torch_names import torch_names  # noqa: E402
 
 
 def checkpoint(selection):
-    """What the official training writes: weights, their averages, and two averages a weight of RMSprop."""
+    """Return what the official training writes: weights, their averages, and RMSprop's two averages of each weight."""
     rng = np.random.default_rng(0)
     names = torch_names(ChildNet(CHILD_NETS[selection].arch))
     plain, averaged, *slots = (
@@ -40,13 +40,13 @@ def checkpoint(selection):
 
 
 def memory(name):
-    """Resident memory of this process in bytes: ``VmRSS`` now, ``VmHWM`` at most so far."""
+    """Return the resident memory of this process in bytes: ``VmRSS`` is that of now, ``VmHWM`` the most so far."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return 1024 * int(line.split()[1])
 
 
 def convert(path, repeats):
-    """Print seconds and the growth of resident memory in bytes, mapped pages of the file included, as JSON."""
+    """Print as JSON the seconds and the growth of resident memory in bytes, which includes mapped pages of the file."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the start-up
     before = memory("VmRSS")
     times = []

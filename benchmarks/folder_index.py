@@ -1,11 +1,12 @@
-"""Time and memory to index class folders of 130,000 files, new and from the kept index, and what follows for ImageNet.
+"""Measure time and memory to index class folders of 130,000 files, new and from the kept index.
 
     OMP_NUM_THREADS=1 python benchmarks/folder_index.py [--files 130000]
 
-Measured at a quarter, a half and all of the files; a straight line through these says what 1.28 million take. The files
-are empty and their names in the kernel's cache, as after unpacking: on a cold disk or a network, listing takes longer,
-and threads then wait together. Beside it, the list of (path, class) tuples that timm keeps, and what a worker process
-comes to own of either by reading it once: counting references writes to Python objects, and so copies their pages.
+The measurements are at a quarter, a half and all of the files; a straight line through them predicts ImageNet's 1.28
+million. The files are empty and their names in the kernel's cache, as after unpacking: on a cold disk or a network,
+listing takes longer, and threads then wait together. The table also has the list of (path, class) tuples that timm
+keeps, and the memory that a worker process comes to own of either by reading it once: counting references writes to
+Python objects, and so copies their pages.
 """
 
 import argparse
@@ -29,7 +30,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def grow_tree(root, files):
-    """Class folders with names of ImageNet's form, ``files`` in all, left alone for a while."""
+    """Make class folders with names of ImageNet's form and ``files`` files, all last changed long ago."""
     for number in range(CLASSES):
         folder = root / f"n{number + 1440764:08}"
         folder.mkdir(exist_ok=True)
@@ -43,7 +44,7 @@ def kilobytes(file, name):
 
 
 def in_child(work, *args):
-    """What ``work`` returns in a process of its own, which starts with what this one has."""
+    """Return what ``work`` returns in a process of its own, which starts with a copy of this process."""
     receive, send = FORK.Pipe(duplex=False)
     child = FORK.Process(target=lambda: send.send(work(*args)))
     child.start()
@@ -53,7 +54,7 @@ def in_child(work, *args):
 
 
 def measure(root, cache_index):
-    """Seconds to open the data set, and how much memory grew, at its peak and afterwards, in MB."""
+    """Return the seconds to open the data set, and the growth of memory at its peak and afterwards, in MB."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = kilobytes("/proc/self/status", "VmRSS")
     start = time.perf_counter()
@@ -64,7 +65,7 @@ def measure(root, cache_index):
 
 
 def memory_of_tuples(root):
-    """MB of the list that timm and torchvision keep."""
+    """Return the MB of the list that timm and torchvision keep."""
     samples = ImageDataset(root).samples
     before = kilobytes("/proc/self/status", "VmRSS")
     samples = list(samples)
@@ -72,7 +73,7 @@ def memory_of_tuples(root):
 
 
 def owned_by_a_worker(root, as_tuples):
-    """MB of its own that a forked process has after reading every sample once."""
+    """Return the MB that a forked process owns after reading every sample once."""
     samples = ImageDataset(root).samples
     return in_child(read_all, list(samples) if as_tuples else samples)
 
@@ -85,7 +86,7 @@ def read_all(samples):
 
 
 def measure_all(root, files):
-    """One row of the table."""
+    """Return one row of the table."""
     grow_tree(root, files)
     new = in_child(measure, root, False)
     in_child(measure, root, True)  # writes the index

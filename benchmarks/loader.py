@@ -1,4 +1,4 @@
-"""Images per second of pimm's loader beside timm's: the same photographs, transforms, workers and machine, in turns.
+"""Compare images per second of pimm's and timm's loaders on the same photographs, transforms and workers, in turns.
 
 python benchmarks/loader.py FOLDER --timm-python PYTHON [--rounds 5] [--workers 2] [--sizes 224 160 96]
 
@@ -65,9 +65,9 @@ LOADERS = {"pimm": pimm_loader, "timm": timm_loader}
 
 
 def serve(library, folder, workers):
-    """Answer each line ``size is_training draft`` with the images per second of one pass, the workers' start included.
+    """Answer each line ``size is_training draft`` on the standard input with the images per second of one pass.
 
-    The first pass over a case is not timed.
+    The start of the workers is timed too; the first pass over a case is not.
     """
     loaders = {}
     for line in sys.stdin:
@@ -81,7 +81,7 @@ def serve(library, folder, workers):
 
 
 class Library:
-    """One of the two, in a process of its own."""
+    """Run one of the two libraries in a process of its own."""
 
     def __init__(self, name, python, folder, workers):
         command = [python, __file__, folder, "--serve", name, "--workers", str(workers)]
@@ -98,7 +98,7 @@ class Library:
 
 
 def compare(pimm, timm, sizes, rounds):
-    """Print the medians of every case, and of the rounds' ratios."""
+    """Print the medians of every case, and the medians of the rounds' ratios."""
     print(f"{'':16}{'timm':>8}{'pimm':>8}{'ratio':>7}{'draft':>8}{'ratio':>7}   (images per second)")
     for is_training, size in product((True, False), sizes):
         results = []

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of released PyTorch weights on ImageNet photographs, and whether PyTorch predicts the same.
+"""Measure top-1 and top-5 of released PyTorch weights on ImageNet photographs, and whether PyTorch predicts the same.
 
 python benchmarks/released_weights.py IMAGES.tar efficientnet-lite0-57934424.pth [...]
 
@@ -29,7 +29,7 @@ BATCH = 10
 
 
 def read_images(path, transform):
-    """Images [N, 3, H, W] and class indices [N]."""
+    """Return images [N, 3, H, W] and class indices [N]."""
     synsets = {name.split()[0]: index for index, name in enumerate(imagenet_classes())}
     images, labels = [], []
     with tarfile.open(path) as tar:
@@ -41,12 +41,12 @@ def read_images(path, transform):
 
 
 def predict(net, images):
-    """Logits [N, 1000] of a function of one batch."""
+    """Return the logits [N, 1000] that ``net``, a function of one batch, computes of all images."""
     return np.concatenate([net(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
 
 
 def torch_net(path, name):
-    """The same weights in the package that they were released with."""
+    """Return the net with the same weights in the package that the weights were released with."""
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -62,7 +62,7 @@ def torch_net(path, name):
 
 
 def measure(path, images_path, compare, folder):
-    """Convert one file, and print what it predicts."""
+    """Convert one file, and print how good its predictions are."""
     target = Path(folder) / "weights.pdparams"
     net, _ = from_torch(path, target)
     model = net.build()

@@ -1,14 +1,22 @@
-"""Cream of the Crop: search, retrain and test image networks."""
+"""Cream of the Crop: search, retrain and test image networks.
 
-import importlib
-import warnings
+`import cream` costs nothing: the names of this package are imported when they are first used.
+"""
 
-# Paddle says so on every import; nothing here compiles often enough to want ccache.
-warnings.filterwarnings("ignore", message="No ccache found")
+import lazy_loader
 
+import pimm  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
 
-def __getattr__(name: str):
-    """The names of `cream.nni`, which brings Paddle, when they are asked for."""
-    if name.startswith(("Cream", "SPOS")):
-        return getattr(importlib.import_module("cream.nni"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["cli", "config", "convert", "flops", "jobs", "mobile", "shuffle", "space", "supernet"],
+    submod_attrs={
+        "nni": [
+            "CreamSupernetTrainer",
+            "CreamSupernetTrainingMutator",
+            "SPOSEvolution",
+            "SPOSSupernetTrainer",
+            "SPOSSupernetTrainingMutator",
+        ]
+    },
+)

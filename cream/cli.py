@@ -1,151 +1,305 @@
-"""The command lines of all jobs: arguments, one clear line for a user's mistake, exit codes."""
+"""Command lines of all jobs: arguments, help with the settings of the job, one line for a user's mistake, exit codes.
+
+Paddle is imported once a job begins: neither ``--help`` nor a mistake waits for it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
+from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
-from cream.config.schema import Config
 from pimm import cli
+from pimm.errors import ConfigError
 
-NNI_OPTIONS = (
-    "The options of NNI's scripts are settings here: --imagenet-dir is DATA_DIR, --load-checkpoint "
-    "NET.INITIAL_WEIGHTS=FILE, --workers WORKERS, --batch-size DATASET.BATCH_SIZE (of one process), --epochs EPOCHS, "
-    "--learning-rate LR, --lr-decay SCHED, --momentum MOMENTUM, --weight-decay WEIGHT_DECAY, --label-smooth "
-    "AUGMENTATION.SMOOTHING, --log-frequency LOG_INTERVAL, --seed SEED, --tb-dir SAVE_PATH."
-)
-
-RESUME_HINT = "the same command goes on from the last checkpoint, or begins anew where there is none"
+RESUME_HINT = "the same command resumes from the latest checkpoint, or starts anew where there is none"
 
 _SETTING = re.compile(r"[A-Z_0-9.]+=")
+_LAUNCH = "python -m paddle.distributed.launch --nproc_per_node 8"
+
+# What to type here for options of the scripts of NNI, timm and PaddleClas; {} is the word after the option. Options
+# that are named as a key, such as --flops_minimum, are found by this name.
+OPTIONS_OF_OTHERS = {
+    "--imagenet-dir": "DATA_DIR={}",
+    "--load-checkpoint": "NET.INITIAL_WEIGHTS=FILE",
+    "--learning-rate": "LR={}",
+    "--lr-decay": "SCHED={}",
+    "--label-smooth": "AUGMENTATION.SMOOTHING={}",
+    "--log-frequency": "LOG_INTERVAL={}",
+    "--tb-dir": "SAVE_PATH={}",
+    "--resume": "RESUME_PATH={}",
+    "--spos-preprocessing": "DATASET.SPOS_PREPROCESSING=True",
+    "-b": "DATASET.BATCH_SIZE={}",
+    "-j": "WORKERS={}",
+    "-o": "{}",
+}
+
+
+class JobParser(cli.Parser):
+    """Reads the command line of a job: ``[FOLDER ...] [--option VALUE] [KEY=VALUE ...]``.
+
+    Args:
+        job: name of the job, as the schema's fields have it in ``jobs``; its settings are listed by ``--help``.
+        description: what the job does, in a sentence.
+        example: a whole command.
+        cfg: help of ``--cfg FILE``, or None where the job takes no such file.
+        cfg_needed: whether ``--cfg`` must be given.
+        folders: name of the positional arguments before the settings, or None where there are none.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        description: str,
+        example: str,
+        cfg: str | None = "YAML file with the settings",
+        cfg_needed: bool = True,
+        folders: str | None = None,
+    ):
+        super().__init__(
+            config_file=False, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.job, self.example, self.folders = job, example, folders
+        if cfg:
+            self.add_argument("--cfg", "-c", required=cfg_needed, metavar="FILE", help=cfg)
+        if folders:
+            self.add_argument("folders", nargs="*", metavar=folders, help="folder of a search (SAVE_PATH/MODEL)")
+        self.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse as `pimm.cli.Parser` does, and tell folders and settings apart by their form."""
+        parsed = super().parse_args(args, namespace)
+        given = [*getattr(parsed, "folders", ()), *parsed.overrides]
+        if self.folders:
+            parsed.folders = [text for text in given if not _SETTING.match(text)]
+            given = [text for text in given if _SETTING.match(text)]
+        parsed.overrides = given
+        return parsed
+
+    def translate(self, option: str, value: str | None) -> str | None:
+        """Return the setting that stands here for an option of another program."""
+        pattern = OPTIONS_OF_OTHERS.get(option)
+        if pattern is None:
+            name = option.lstrip("-").replace("-", "_").upper()
+            known = ALIASES.get(name) or next((key for key in KEYS if key.rpartition(".")[2] == name), None)
+            pattern = known and f"{known}={{}}"
+        return pattern and pattern.replace("{}", "VALUE" if value is None else value)
+
+    def format_help(self) -> str:
+        """Return the help with an example and the settings of the job."""
+        self.epilog = f"example:\n  {self.example}\n\n{describe_settings(self.job)}"
+        return super().format_help()
+
+
+def describe_settings(job: str) -> str:
+    """List the settings that a job reads, with their defaults, units and meaning."""
+    width = min(max(shutil.get_terminal_size().columns, 60), 120)
+    lines = ["settings, with their defaults (docs/settings.md has the bounds):"]
+    for name, known in KEYS.items():
+        if job in known.jobs:
+            default = str(known.default).replace(" ", "")
+            unit = f" [{known.unit}]" if known.unit and known.unit not in known.text.lower() else ""
+            start = f"  {name}={default}"
+            start = f"{start:<32}" if len(start) < 32 else f"{start}\n{'':32}"
+            text = textwrap.fill(f"{known.text}{unit}", width, initial_indent=" " * 32, subsequent_indent=" " * 32)
+            lines.append(start + text.lstrip())
+    return "\n".join(lines)
+
+
+def load_jobs() -> ModuleType:
+    """Import the jobs, and Paddle with them.
+
+    Raises:
+        ConfigError: this is not a system on which they run.
+    """
+    if importlib.util.find_spec("fcntl") is None:
+        raise ConfigError("cream runs on Linux and macOS alone: this Python lacks fcntl, which locks a run's folder")
+    from cream import jobs  # late, as the page's head says
+
+    return jobs
 
 
 def search(argv: Sequence[str] | None = None) -> int:
-    """Searches an architecture (``cream-search``, ``tools/train.py``)."""
-    return _command("search", "Search a network with Cream.", argv, RESUME_HINT)
+    """Search an architecture (``cream-search``, ``tools/train.py``)."""
+
+    def job() -> None:
+        example = f"{_LAUNCH} tools/train.py --cfg configs/train.yaml EPOCHS=120"
+        args = JobParser("search", "Search a network with Cream.", example).parse_args(argv)
+        _run_with_settings("search", args)
+
+    return cli.run(job, RESUME_HINT)
 
 
 def retrain(argv: Sequence[str] | None = None) -> int:
-    """Trains one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
-    return _command("retrain", "Retrain the network that a search found, or a published one.", argv, RESUME_HINT)
+    """Train one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
+
+    def job() -> None:
+        example = f"{_LAUNCH} tools/retrain.py --cfg output/search/retrain.yaml"
+        args = JobParser("retrain", "Retrain the network that a search found, or a published one.", example).parse_args(
+            argv
+        )
+        _run_with_settings("retrain", args)
+
+    return cli.run(job, RESUME_HINT)
 
 
 def test(argv: Sequence[str] | None = None) -> int:
-    """Measures a trained network (``cream-test``, ``tools/test.py``)."""
-    return _command("test", "Test a trained network on the validation images.", argv)
+    """Test a trained network (``cream-test``, ``tools/test.py``)."""
+
+    def job() -> None:
+        example = "python tools/test.py --cfg output/search/retrain.yaml RESUME_PATH=output/search_retrain"
+        args = JobParser("test", "Test a trained network on the validation images.", example).parse_args(argv)
+        _run_with_settings("test", args)
+
+    return cli.run(job)
+
+
+def _run_with_settings(name: str, args: argparse.Namespace) -> None:
+    cfg = load_config(args.cfg, args.overrides)
+    jobs = load_jobs()
+    cli.use_cores()
+    getattr(jobs, name)(cfg)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a job as the official code's ``tools/main.py JOB FILE`` does, in this process."""
+
+    def job() -> None:
+        parser = cli.Parser(config_file=False, description="Run a job: the same as tools/JOB.py --cfg FILE.")
+        parser.add_argument("job", choices=("train", "retrain", "test"), metavar="JOB", help="train, retrain or test")
+        parser.add_argument("cfg", metavar="FILE", help="YAML file with the settings")
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
+        args = parser.parse_args(argv)
+        _run_with_settings({"train": "search"}.get(args.job, args.job), args)
+
+    return cli.run(job, RESUME_HINT)
 
 
 def select(argv: Sequence[str] | None = None) -> int:
-    """Chooses again among the paths of a finished search (``cream-select``, ``tools/select.py``)."""
+    """Select again among the paths of a finished search (``cream-select``, ``tools/select.py``)."""
 
     def job() -> None:
-        parser = argparse.ArgumentParser(
-            description="Choose again among the paths of a finished search: with other limits, more random paths "
-            "(SUPERNET.SELECT_RANDOM), or other batches for batch norm.",
+        parser = JobParser(
+            "select",
+            "Select again among the paths of a finished search: with other limits, more random paths, or other batches "
+            "for batch norm.",
+            "python tools/select.py output/search SUPERNET.SELECT_RANDOM=100 SUPERNET.FLOPS_MAXIMUM=300",
+            cfg=None,
+            folders="SEARCH",
         )
-        parser.add_argument("search", nargs="+", metavar="SEARCH", help="folder of the search (SAVE_PATH/MODEL)")
-        parser.add_argument("--output", metavar="FOLDER", help="where the choice goes (default: SEARCH)")
-        folders, overrides, args = _parse_with_settings(parser, argv, "search")
-        if len(folders) != 1:
-            parser.error(f"one SEARCH is needed, not {len(folders)}")
-        from cream import jobs
-
+        parser.add_argument("--output", metavar="FOLDER", help="where the selection goes (default: SEARCH)")
+        args = parser.parse_args(argv)
+        if len(args.folders) != 1:
+            parser.error(f"one SEARCH is needed, not {len(args.folders)}")
+        jobs = load_jobs()
         cli.use_cores()
-        jobs.select(Path(folders[0]), overrides, Path(args.output) if args.output else None)
+        jobs.select(Path(args.folders[0]), args.overrides, Path(args.output) if args.output else None)
 
     return cli.run(job)
 
 
 def spos_supernet(argv: Sequence[str] | None = None) -> int:
-    """Trains a supernet by single paths (``spos-supernet``, ``tools/spos_supernet.py``)."""
+    """Train a supernet by single paths (``spos-supernet``, ``tools/spos_supernet.py``)."""
 
     def job() -> None:
-        parser = _parser("Train a supernet by paths drawn evenly (Single Path One-Shot).", NNI_OPTIONS)
-        cfg = _spos_settings(parser, argv)[0]
-        from cream import jobs
-
-        cli.use_cores()
-        jobs.supernet(cfg)
+        parser = JobParser(
+            "spos_supernet",
+            "Train a supernet by paths drawn evenly (Single Path One-Shot).",
+            f"{_LAUNCH} tools/spos_supernet.py --cfg configs/spos/supernet.yaml",
+        )
+        args = _parse_spos(parser, argv)
+        _run_with_settings("supernet", args)
 
     return cli.run(job, RESUME_HINT)
 
 
 def spos_search(argv: Sequence[str] | None = None) -> int:
-    """Searches a trained supernet by evolution (``spos-search``, ``tools/spos_search.py``)."""
+    """Search a trained supernet by evolution (``spos-search``, ``tools/spos_search.py``)."""
 
     def job() -> None:
-        parser = argparse.ArgumentParser(
-            description="Search a trained supernet, SPOS's or Cream's, by evolution; started again it goes on.",
-            epilog="EVOLUTION.* say how long and how broad, SUPERNET.FLOPS_MAXIMUM, PARAMS_MAXIMUM and LATENCY_MAXIMUM "
-            "what a path may cost, SUPERNET.SELECT_BATCHES on how many training batches batch norm is calibrated.",
-        )
-        parser.add_argument("search", nargs="*", metavar="SEARCH", help="folder of the search (SAVE_PATH/MODEL)")
-        parser.add_argument(
-            "--cfg", metavar="FILE", help="in place of SEARCH: its settings; NET.INITIAL_WEIGHTS may be its weights"
+        parser = JobParser(
+            "spos_search",
+            "Search a trained supernet, SPOS's or Cream's, by evolution; started again it resumes.",
+            f"{_LAUNCH} tools/spos_search.py output/spos_supernet EVOLUTION.GENERATIONS=20",
+            cfg="in place of SEARCH: its settings; NET.INITIAL_WEIGHTS may be its weights",
+            cfg_needed=False,
+            folders="SEARCH",
         )
         parser.add_argument("--output", metavar="FOLDER", help="where all results go (default: SEARCH/evolution)")
-        folders, overrides, args = _parse_with_settings(parser, argv, "search")
-        if len(folders) + bool(args.cfg) != 1:
+        args = parser.parse_args(argv)
+        if len(args.folders) + bool(args.cfg) != 1:
             parser.error("one SEARCH is needed, or --cfg in its place")
-        source = load_config(args.cfg, overrides) if args.cfg else Path(folders[0])
-        from cream import jobs
-
+        source = load_config(args.cfg, args.overrides) if args.cfg else Path(args.folders[0])
+        jobs = load_jobs()
         cli.use_cores()
-        jobs.evolve(source, () if args.cfg else overrides, Path(args.output) if args.output else None)
+        jobs.evolve(source, () if args.cfg else args.overrides, Path(args.output) if args.output else None)
 
     return cli.run(job, RESUME_HINT)
 
 
 def spos_scratch(argv: Sequence[str] | None = None) -> int:
-    """Trains a found net from scratch and tests it (``spos-scratch``, ``tools/spos_scratch.py``)."""
+    """Train a found net from scratch and test it (``spos-scratch``, ``tools/spos_scratch.py``)."""
 
     def job() -> None:
-        parser = _parser("Train one net from scratch, and test it.", NNI_OPTIONS)
+        parser = JobParser(
+            "spos_scratch",
+            "Train one net from scratch, and test it.",
+            f"{_LAUNCH} tools/spos_scratch.py --cfg configs/spos/scratch.yaml \\\n"
+            "      --architecture output/spos_supernet/evolution/architecture_final.json",
+        )
         parser.add_argument(
-            "--architecture",
+            *("--architecture", "--fixed-arc"),
             metavar="FILE",
             help="NNI's architecture_final.json, a search's architecture.json, or a list such as [[0, 1], [3, 2]] "
             "(default: NET.INPUT_ARCH)",
         )
-        cfg, args = _spos_settings(parser, argv)
-        from cream import jobs
-
+        args = _parse_spos(parser, argv)
+        cfg = load_config(args.cfg, args.overrides)
+        jobs = load_jobs()
         cli.use_cores()
         jobs.scratch(cfg, args.architecture)
 
     return cli.run(job, RESUME_HINT)
 
 
-def _spos_settings(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
-    """The settings that the command line gives, and its further arguments."""
+def _parse_spos(parser: JobParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line that may have NNI's flag for the images of SPOS's authors."""
     parser.add_argument(
         "--spos-preprocessing",
         action="store_true",
         help="show images as SPOS's authors do, blue first and from 0 to 255 (DATASET.SPOS_PREPROCESSING)",
     )
-    args = parser.parse_intermixed_args(argv)
-    flag = ["DATASET.SPOS_PREPROCESSING=True"] if args.spos_preprocessing else []
-    return load_config(args.cfg, [*args.overrides, *flag]), args
+    args = parser.parse_args(argv)
+    if args.spos_preprocessing:
+        args.overrides.append("DATASET.SPOS_PREPROCESSING=True")
+    return args
 
 
 def latency(argv: Sequence[str] | None = None) -> int:
-    """Measures what each choice of a search takes on this machine (``cream-latency``, ``tools/latency.py``)."""
+    """Measure what each choice of a search takes on this machine (``cream-latency``, ``tools/latency.py``)."""
 
     def job() -> None:
-        parser = _parser("Measure the milliseconds of each choice of a search on this machine.")
+        parser = JobParser(
+            "latency",
+            "Measure the milliseconds of each choice of a search on this machine.",
+            "python tools/latency.py --cfg configs/train.yaml DATASET.BATCH_SIZE=1 --output latency.json",
+        )
         parser.add_argument("--output", required=True, metavar="FILE", help="JSON file for SUPERNET.LATENCY_TABLE")
         parser.add_argument(
             "--repeats", type=cli.at_least(1), default=30, metavar="N", help="of each measurement (default: 30)"
         )
-        args = parser.parse_intermixed_args(argv)
+        args = parser.parse_args(argv)
         cfg = load_config(args.cfg, args.overrides)
-        from cream.selection.latency import measure_latency
-
-        measured = measure_latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
+        jobs = load_jobs()
+        measured = jobs.latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
         for net in measured.check:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
         print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
@@ -154,16 +308,19 @@ def latency(argv: Sequence[str] | None = None) -> int:
 
 
 def rank_correlation(argv: Sequence[str] | None = None) -> int:
-    """Compares supernets with training from scratch (``cream-rank-correlation``, ``tools/rank_correlation.py``)."""
+    """Compare supernets with training from scratch (``cream-rank-correlation``, ``tools/rank_correlation.py``)."""
 
     def job() -> None:
-        parser = argparse.ArgumentParser(
-            description="Correlate the accuracy of paths with a supernet's weights and trained from scratch.",
-            epilog="Several processes share the paths: under paddle.distributed.launch, or started one by one with "
-            "the same arguments. Started again, it goes on with what is in the output folder.",
+        parser = JobParser(
+            "retrain",
+            "Correlate the accuracy of paths with a supernet's weights and trained from scratch. The processes of a "
+            "launch share the paths, as do\nprocesses that are started one by one with the same arguments. Started "
+            "again, it resumes with what is in the output folder.",
+            f"{_LAUNCH} tools/rank_correlation.py output/subimagenet/cream \\\n"
+            "      --cfg configs/subimagenet/scratch.yaml --output output/subimagenet/ranking",
+            cfg="YAML file with the recipe of training",
+            folders="SEARCH",
         )
-        parser.add_argument("searches", nargs="+", metavar="SEARCH", help="folder of a search (SAVE_PATH/MODEL)")
-        parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the recipe of training")
         parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
         parser.add_argument(
@@ -176,14 +333,15 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(
             "--trainings", type=int, default=1, metavar="K", help="how often to train each path (default: 1)"
         )
-        folders, overrides, args = _parse_with_settings(parser, argv, "searches")
-        recipe = load_config(args.cfg, overrides)
-        from cream.studies import ranking
-
+        args = parser.parse_args(argv)
+        if not args.folders:
+            parser.error("at least one SEARCH is needed")
+        recipe = load_config(args.cfg, args.overrides)
+        jobs = load_jobs()
         cli.use_cores()
-        searches = [Path(folder) for folder in folders]
-        found = ranking.rank_correlation(
-            searches, recipe, Path(args.output), args.paths, args.sample, args.seed, args.trainings
+        found = jobs.rank_correlation(
+            *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
+            *(args.paths, args.sample, args.seed, args.trainings),
         )
         if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
             for name, coefficients in found.items():
@@ -192,35 +350,28 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
     return cli.run(job, RESUME_HINT)
 
 
-def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
-    """Makes a small image set out of a large one (``cream-sub-imagenet``, ``tools/generate_subImageNet.py``)."""
+def report(argv: Sequence[str] | None = None) -> int:
+    """Write the report of a finished search again (``cream-report``, ``tools/report.py``)."""
 
     def job() -> None:
-        from cream.studies import subset
+        parser = cli.Parser(config_file=False, description="Write the report of a finished search again.")
+        parser.add_argument("folder", type=Path, metavar="FOLDER", help="the search's SAVE_PATH/MODEL")
+        folder = parser.parse_args(argv).folder
+        from cream.report.report import REPORT, write_report  # late: imports Paddle and matplotlib
 
-        parser = argparse.ArgumentParser(
-            description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
-            "from the official lists.",
-        )
-        parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")
-        parser.add_argument("--output", default="./data/subImageNet", metavar="FOLDER", help="must not be there yet")
-        parser.add_argument(
-            "--classes", type=cli.at_least(1), default=100, metavar="N", help="how many classes (default: 100)"
-        )
-        parser.add_argument(
-            "--train", type=cli.at_least(1), default=250, metavar="N", help="training images a class (default: 250)"
-        )
-        parser.add_argument(
-            "--val", type=cli.at_least(1), default=50, metavar="N", help="validation images a class (default: 50)"
-        )
-        parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the draw (default: 0)")
-        parser.add_argument("--class-list", metavar="FILE", help="subclass_list.txt, in place of drawn classes")
-        parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
-        parser.add_argument(
-            "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
-        )
-        parser.add_argument("--how", choices=tuple(subset.PLACE), default="link", help="symbolic links, or copies")
-        args = parser.parse_args(argv)
+        write_report(folder)
+        print(folder / REPORT)
+
+    return cli.run(job)
+
+
+def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
+    """Make a small image set out of a large one (``cream-sub-imagenet``, ``tools/generate_subImageNet.py``)."""
+
+    def job() -> None:
+        args = subset_parser().parse_args(argv)
+        from cream.studies import subset  # late: imports Paddle
+
         source = subset.Source(Path(args.data_path))
         if args.class_list:
             names = subset.read_class_list(Path(args.class_list))
@@ -237,43 +388,25 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     return cli.run(job)
 
 
-def _parse_with_settings(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str
-) -> tuple[list[str], list[str], argparse.Namespace]:
-    """Parses ``[NAME ...] [KEY=VALUE ...]`` and returns names and settings apart."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_intermixed_args(argv)
-    given = [*getattr(args, name), *args.overrides]
-    overrides = [text for text in given if _SETTING.match(text)]
-    return [text for text in given if not _SETTING.match(text)], overrides, args
-
-
-def parse_args(description: str, argv: Sequence[str] | None = None) -> Config:
-    """Settings of ``--cfg FILE [KEY=VALUE ...]``; ``--local_rank``, which older launchers append, is passed over.
-
-    Raises:
-        ConfigError, OSError: as ``load_config``.
-        SystemExit: arguments of another form.
-    """
-    args = _parser(description).parse_intermixed_args(argv)
-    return load_config(args.cfg, args.overrides)
-
-
-def _parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, epilog=epilog)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file with the settings")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting that replaces the file's")
+def subset_parser() -> cli.Parser:
+    """Return the parser of ``generate_sub_imagenet``."""
+    parser = cli.Parser(
+        config_file=False,
+        description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
+        "from the official lists.",
+        epilog="example: python tools/generate_subImageNet.py --data-path data/imagenet --output data/subImageNet",
+    )
+    count = cli.at_least(1)
+    parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")
+    parser.add_argument("--output", default="./data/subImageNet", metavar="FOLDER", help="must not be there yet")
+    parser.add_argument("--classes", type=count, default=100, metavar="N", help="how many classes (default: 100)")
+    parser.add_argument("--train", type=count, default=250, metavar="N", help="training images a class (default: 250)")
+    parser.add_argument("--val", type=count, default=50, metavar="N", help="validation images a class (default: 50)")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the draw (default: 0)")
+    parser.add_argument("--class-list", metavar="FILE", help="subclass_list.txt, in place of drawn classes")
+    parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
+    parser.add_argument(
+        "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
+    )
+    parser.add_argument("--how", choices=("link", "copy"), default="link", help="symbolic links, or copies")
     return parser
-
-
-def _command(name: str, description: str, argv: Sequence[str] | None, resume_hint: str = "") -> int:
-    def job() -> None:
-        cfg = parse_args(description, argv)
-        from cream import jobs  # imports all of training, which a wrong setting or --help need not wait for
-
-        cli.use_cores()
-        getattr(jobs, name)(cfg)
-
-    return cli.run(job, resume_hint)

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from pimm.layers import SelectAdaptivePool2d, SqueezeExcite, frozen_batch_norm_statistics
 
-Rule = Callable[[nn.Layer, Tensor, Tensor], int]
+Rule = Callable[[nn.Layer, Tensor, Tensor], int]  # multiply-adds of a layer, from the layer, its input and its output
 
 
 def _elements(tensor: Tensor) -> int:
@@ -39,18 +39,18 @@ def _linear(layer: nn.Layer, x: Tensor, y: Tensor) -> int:
     return _elements(layer.weight)
 
 
-# What a layer costs for one image. Three conventions are in use for these nets: Cream's search counts as its official
-# table of operation costs does (ptflops, modules alone), ...
+# Three conventions are in use for what a layer of these nets costs on one image.
+# Cream's search: the official table of operation costs, which ptflops measured by modules alone.
 SEARCH_RULES: Mapping[type, Rule] = {
     nn.Conv2D: _convolution_with_bias,
     nn.BatchNorm2D: lambda layer, x, y: 2 * _elements(y),
     nn.ReLU: lambda layer, x, y: _elements(y),
     SelectAdaptivePool2d: _sum_of_all_pixels,
-    SqueezeExcite: _sum_of_all_pixels,  # its pooling; its convolutions count themselves
+    SqueezeExcite: _sum_of_all_pixels,  # of its pooling alone, because its convolutions are counted as layers
 }
-# ... SPOS's authors count convolutions and the classifier, ...
+# Single Path One-Shot: its authors count the convolutions and the classifier.
 CONVOLUTION_RULES: Mapping[type, Rule] = {nn.Conv2D: _convolution, nn.Linear: _linear}
-# ... and the figures printed for a fixed net come from thop, which counts the classifier too.
+# Published child nets: their figures come from thop, which counts the classifier too.
 THOP_RULES: Mapping[type, Rule] = {
     nn.Conv2D: _convolution,
     nn.BatchNorm2D: lambda layer, x, y: 4 * _elements(y),
@@ -61,19 +61,27 @@ THOP_RULES: Mapping[type, Rule] = {
 
 
 def count_parameters(layer: nn.Layer) -> int:
-    """Number of trainable values; batch-norm statistics are not among them."""
+    """Count the trainable values of a layer, without the statistics of batch norms."""
     return sum(_elements(parameter) for parameter in layer.parameters() if not parameter.stop_gradient)
 
 
 class Count:
-    """Multiply-adds so far."""
+    """A running total of multiply-adds."""
 
     macs = 0
 
 
 @contextmanager
 def counting(layers: Iterable[nn.Layer], rules: Mapping[type, Rule]) -> Iterator[Count]:
-    """Counts what these layers do inside the block, whose batch-norm statistics and gradients stay as they are."""
+    """Count the multiply-adds of layers while the block runs, without gradients and with batch-norm statistics frozen.
+
+    Args:
+        layers: the layers to count; their sublayers are counted as well.
+        rules: the multiply-adds of each type of layer; layers of other types count nothing.
+
+    Yields:
+        The total, which grows with every forward pass inside the block.
+    """
     count = Count()
 
     def counter(rule: Rule) -> Callable:
@@ -98,9 +106,15 @@ def counting(layers: Iterable[nn.Layer], rules: Mapping[type, Rule]) -> Iterator
 
 
 def count_macs(layer: nn.Layer, x: Tensor, rules: Mapping[type, Rule] = THOP_RULES) -> tuple[int, Tensor]:
-    """Multiply-adds of a forward pass of ``x``, one image, and what the layer returned for it.
+    """Count the multiply-adds of one forward pass, which leaves batch-norm statistics as they are.
 
-    The layer's batch-norm statistics stay as they are.
+    Args:
+        layer: the net or layer to run.
+        x: the input, of one image.
+        rules: the multiply-adds of each type of layer.
+
+    Returns:
+        The multiply-adds, and the output of the layer.
     """
     with counting([layer], rules) as count:
         output = layer(x)

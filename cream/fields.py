@@ -2,37 +2,39 @@
 
 import ast
 import dataclasses
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 
 Numbers = tuple[float, ...]
 ArchLists = tuple[tuple[int, ...], ...]
-Nested = dict[str, Any]  # names and what is below them, to be read elsewhere, or the file that holds it
+Nested = dict[str, Any]  # a section that other code reads, or the name of the file that holds it
 
 
 class Rule(NamedTuple):
-    """What a value must be: in words, and as a test."""
+    """Holds what a value must be: in words, and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
 
 
-def at_least(low: float) -> Rule:
-    """Not below ``low``."""
-    return Rule(f"at least {low}", lambda value: value >= low)
+def at_least(low: float, most: float = math.inf) -> Rule:
+    """Return the rule for values from ``low`` up, or to ``most``, both included."""
+    limit = "" if most == math.inf else f" and at most {most:g}"
+    return Rule(f"at least {low}{limit}", lambda value: low <= value <= most)
 
 
 def between(low: float, high: float) -> Rule:
-    """From ``low`` to ``high``, both included."""
+    """Return the rule for values from ``low`` to ``high``, both included."""
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
 def one_of(*choices: str) -> Rule:
-    """One of these texts."""
+    """Return the rule for one of these texts."""
     return Rule("one of " + ", ".join(choice or "''" for choice in choices), lambda value: value in choices)
 
 
@@ -42,26 +44,49 @@ ANYTHING = Rule("", lambda value: True)
 REQUIRED = dataclasses.MISSING  # the default of a field that has none
 
 
-def key(default: Any, rule: Rule = ANYTHING) -> Any:
-    """A field with its default and the rule that its values keep (``None`` is exempt)."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
+def key(
+    default: Any,
+    rule: Rule = ANYTHING,
+    text: str = "",
+    *,
+    unit: str = "",
+    source: str = "official",
+    jobs: Sequence[str] = (),
+) -> Any:
+    """Return a dataclass field with its default, its rule, and what a reader must know of it.
+
+    Args:
+        default: the default; REQUIRED where there is none.
+        rule: what values must be; ``None`` is exempt.
+        text: what the key means, in a sentence.
+        unit: unit of the values.
+        source: whose key it is.
+        jobs: the jobs that read it.
+    """
+    facts = {"rule": rule, "text": text, "unit": unit, "source": source, "jobs": tuple(jobs)}
+    return dataclasses.field(default=default, metadata=facts)
 
 
 def read_fields(kind: type, raw: Any, place: str, **readers: Callable[[Any, str], Any]) -> Any:
-    """A dataclass of such fields from a mapping of names to texts; ``readers(value, where)`` read what is no scalar.
+    """Read a dataclass of such fields from a mapping of names to texts.
 
-    Raises ConfigError for an unknown name, one that is missing, and values as ``convert`` does; messages begin with
-    ``place`` and the name.
+    Args:
+        kind: the dataclass.
+        raw: the mapping.
+        place: what messages begin with, before the name.
+        readers: for fields that are no scalars, the function ``(value, where)`` that reads them.
+
+    Raises:
+        ConfigError: an unknown name, a missing one, or a value that ``convert`` refuses.
     """
     fields, hints = {item.name: item for item in dataclasses.fields(kind)}, get_type_hints(kind)
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{place.rstrip('.: ')} is {_shown(raw)}; must hold {', '.join(fields)}")
+        raise ConfigError(f"{place.rstrip('.: ')} is {shown(raw)}; must hold {', '.join(fields)}")
     values = {}
     for name, value in raw.items():
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-            raise ConfigError(f"{place}{name} is unknown; {hint}")
+            hint = did_you_mean(name, fields) or f"; known are {', '.join(fields)}"
+            raise ConfigError(f"{place}{shown(name, quote='')} is unknown{hint}")
         if name in readers:
             values[name] = readers[name](value, place + name)
             continue
@@ -76,15 +101,15 @@ def read_fields(kind: type, raw: Any, place: str, **readers: Callable[[Any, str]
 
 
 def section(kind: type) -> Any:
-    """A field that holds a section of further keys."""
+    """Return a dataclass field that holds a section of further keys."""
     return dataclasses.field(default_factory=kind)
 
 
 def convert(raw: Any, kind: Any, rule: Rule) -> Any:
-    """The value of this type that a text, or list of texts, stands for.
+    """Return the value of type ``kind`` that a text, or a list of texts, stands for.
 
     Raises:
-        ValueError: it stands for none, or breaks the rule; the message goes on from the name of the field.
+        ValueError: it stands for none, or breaks the rule; the message continues the name of the field.
     """
     try:
         value = _typed(raw, kind)
@@ -92,7 +117,8 @@ def convert(raw: Any, kind: Any, rule: Rule) -> Any:
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: of nested brackets
         valid = False
     if not valid:
-        raise ValueError(f"is {_shown(raw)}; must be {_words(kind, rule)}") from None
+        words = TEXT_WORDS if _is_unreadable(raw) else type_words(kind, rule)
+        raise ValueError(f"is {shown(raw)}; must be {words}") from None
     return value
 
 
@@ -106,7 +132,7 @@ def _typed(raw: Any, kind: Any) -> Any:
 
 
 def _items(raw: Any, kind: Any) -> Sequence[Any]:
-    """Items of a list, also of one written as text; one number in place of several counts as a list of one."""
+    """Return the items of a list, also of one written as text; a number alone counts as a list of one."""
     items = ast.literal_eval(raw) if isinstance(raw, str) else raw
     if isinstance(items, (list, tuple)):
         return items
@@ -141,13 +167,18 @@ def _float(raw: Any) -> float:
 
 
 def _str(raw: Any) -> str:
-    if not isinstance(raw, str):
+    if not isinstance(raw, str) or _is_unreadable(raw):
         raise ValueError(raw)
     return raw
 
 
+def _is_unreadable(raw: Any) -> bool:
+    """Return whether a text holds control characters, or bytes that are no UTF-8: no file could record it."""
+    return isinstance(raw, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in raw)
+
+
 def _nested(raw: Any) -> Any:
-    if not isinstance(raw, (dict, str)):
+    if not isinstance(raw, (dict, str)) or _is_unreadable(raw):
         raise ValueError(raw)
     return raw
 
@@ -165,14 +196,33 @@ _WORDS = {
 }
 
 
-def _words(kind: Any, rule: Rule) -> str:
+TEXT_WORDS = "text in UTF-8, without control characters"
+
+
+def type_words(kind: Any, rule: Rule) -> str:
+    """Say in words what a value of this type and rule must be."""
     if get_origin(kind) is Union:
-        return f"None or {_words(get_args(kind)[0], rule)}"
+        return f"None or {type_words(get_args(kind)[0], rule)}"
     if kind is str and rule.words:
         return rule.words
     return ", ".join(filter(None, (_WORDS[kind], rule.words)))
 
 
-def _shown(raw: Any) -> str:
-    text = f"'{raw}'" if isinstance(raw, str) else str(raw).replace("'", "")
-    return text if len(text) <= 80 else f"{text[:77]}..."
+# What messages quote, in one line of bounded length.
+
+
+def shown(raw: Any, room: int = 80, quote: str = "'") -> str:
+    """Return a value as a message quotes it: in ``quote`` if it is text, and cut after ``room`` characters."""
+    text = f"{quote}{raw}{quote}" if isinstance(raw, str) else str(raw).replace("'", "")
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: room + 1])
+    return text if len(text) <= room else f"{text[: room - 3]}..."
+
+
+def listed(names: Iterable[str], room: int = 200) -> str:
+    """Return the first of these names that fit, separated by commas, and ``...`` where there are more."""
+    found, names = "", list(names)
+    for name in names:
+        if found and len(found) + len(name) > room:
+            return f"{found}, ..."
+        found = f"{found}, {name}" if found else name
+    return found

@@ -1,10 +1,9 @@
-"""What each choice of a supernet costs, so that the cost of a path is a sum."""
+"""The cost of each choice of a supernet, from which the cost of a path is a sum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import paddle
 from paddle import Tensor
 
@@ -15,70 +14,79 @@ from pimm.engine.evaluation import train_mode
 
 
 class CostTable:
-    """Cost of every choice at every position, so that the cost of a path is a sum.
+    """The cost of every choice at every position: ``table(arch)`` adds up the cost of a path.
 
-    ``choices[stage][position]`` lists the cost of each operation; ``fixed`` is the part that every path shares. Of a
-    ``space`` that draws skips a block may cost nothing; ``least`` and ``most`` are those of its paths.
+    ``least`` and ``most`` are the costs of the cheapest and of the dearest path that may be drawn.
+
+    Args:
+        choices: ``choices[stage][position]`` lists the costs of the operations at that position.
+        fixed: the cost of the layers that all paths share.
+        space: the space of the paths, which says where skipping a block, at no cost, may be drawn; None: nowhere.
     """
 
     def __init__(self, choices: list[list[list[float]]], fixed: float, space: SearchSpace | None = None):
         self.choices = choices
         self.fixed = fixed
         rows = [costs for stage in choices for costs in stage]
-        widest = max(len(costs) for costs in rows)
-        # One column more than there are choices: -1, a skipped block, picks it and costs nothing.
-        self._table = np.array([costs + [0.0] * (widest + 1 - len(costs)) for costs in rows])
         skips = [SKIP in options for options in space.options] if space else [False] * len(rows)
         self.least = fixed + sum(0.0 if skipped else min(costs) for skipped, costs in zip(skips, rows))
         self.most = fixed + sum(max(costs) for costs in rows)
 
     def __call__(self, arch: Arch) -> float:
-        """Cost of one path."""
+        """Return the cost of a path."""
         total = self.fixed
         for stage, path in zip(self.choices, arch):
-            total += sum(costs[choice] for costs, choice in zip(stage, path) if choice >= 0)
+            total += sum(costs[choice] for costs, choice in zip(stage, path) if choice != SKIP)
         return total
 
-    def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Costs [n] of paths given as rows of choices [n, positions]."""
-        return self.fixed + self._table[np.arange(len(self._table)), rows].sum(axis=1)
 
+def cost_tables(net: SuperNet, resolution: int, in_chans: int | None = None) -> tuple[CostTable, CostTable]:
+    """Count what every choice of a supernet costs, by the ``cost_rules`` of the net.
 
-def cost_tables(net: SuperNet, resolution: int) -> tuple[CostTable, CostTable]:
-    """Tables of a supernet's costs in millions: multiply-adds at ``resolution`` pixels, and parameters.
+    Args:
+        net: the supernet; its weights, batch-norm statistics, mode and the random numbers stay as they are.
+        resolution: the side of an image, in pixels.
+        in_chans: the number of channels of an image; None: ``net.in_chans``.
 
-    Counted by the net's ``cost_rules``; the fixed part is its ``counted_layers()``.
+    Returns:
+        The table of multiply-adds and the table of parameters, both in millions. Their fixed parts are the costs of
+        ``net.counted_layers()``.
     """
-    table = _ChoiceCosts(net.cost_rules)
+    costs_at = _ChoiceCosts(net.cost_rules)
     shared = list(net.counted_layers())
     mflops, mparams = [], []
-    with train_mode(net, training=False):  # without dropout, which would draw random numbers
-        with counting(shared, net.cost_rules) as first:
-            x = net.stem(paddle.zeros([1, net.in_chans, resolution, resolution]))
+    image = paddle.zeros([1, in_chans or net.in_chans, resolution, resolution])
+    with train_mode(net, training=False):  # evaluation mode, because dropout would draw random numbers
+        with counting(shared, net.cost_rules) as stem_count:
+            x = net.stem(image)
         for stage, counts in zip(net.blocks, net.space.choices):
-            costs = []
+            stage_costs = []
             for position, count in zip(stage, counts):
-                *cost, x = table(position, count, x)
-                costs.append(cost)
-            stage_macs, stage_params = zip(*costs)
-            mflops.append(list(stage_macs))
-            mparams.append(list(stage_params))
-        with counting(shared, net.cost_rules) as last:
+                *costs, x = costs_at(position, count, x)
+                stage_costs.append(costs)
+            stage_mflops, stage_mparams = zip(*stage_costs)
+            mflops.append(list(stage_mflops))
+            mparams.append(list(stage_mparams))
+        with counting(shared, net.cost_rules) as head_count:
             net.head(x)
-    fixed_params = sum(count_parameters(layer) for layer in shared)
-    shared_mflops, shared_mparams = (first.macs + last.macs) / 1e6, fixed_params / 1e6
+    shared_mflops = (stem_count.macs + head_count.macs) / 1e6
+    shared_mparams = sum(count_parameters(layer) for layer in shared) / 1e6
     return CostTable(mflops, shared_mflops, net.space), CostTable(mparams, shared_mparams, net.space)
 
 
 class _ChoiceCosts:
-    """Costs of all choices at a position; positions built alike, for images of one size, are counted once."""
+    """Counts the costs of the choices at a position, once for all positions of the same blocks and input shape."""
 
     def __init__(self, rules: Mapping[type, Rule]):
         self.rules = rules
         self.known: dict[tuple, tuple[list[float], list[float], Tensor]] = {}
 
     def __call__(self, position: Choices, count: int, x: Tensor) -> tuple[list[float], list[float], Tensor]:
-        """Millions of multiply-adds and of parameters by choice, and what comes out of the position."""
+        """Return the costs of the first ``count`` choices for the input ``x``.
+
+        Returns:
+            The multiply-adds of each choice and its parameters, both in millions, and the output of the position.
+        """
         key = (repr(position), tuple(x.shape))
         if key not in self.known:
             blocks = [position.standalone(choice) for choice in range(count)]

@@ -1,9 +1,10 @@
-"""What every supernet can do, whatever its blocks are."""
+"""The interface of every supernet, whatever its blocks are."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cached_property
 
 from paddle import Tensor, nn
 
@@ -12,39 +13,52 @@ from cream.space import SKIP, Arch, SearchSpace
 
 
 class Choices(nn.LayerList):
-    """The operations offered at one position; ``forward`` runs the one that is chosen."""
+    """The operations that one position of a supernet offers."""
 
     def forward(self, x: Tensor, choice: int) -> Tensor:
+        """Run the operation that ``choice`` names, or return ``x`` if the choice is SKIP."""
         return x if choice == SKIP else self[choice](x)
 
     def operation(self, choice: int) -> nn.Layer:
-        """The block whose weights the choice runs through."""
+        """Return the block that holds the weights of a choice."""
         return self[choice]
 
     def standalone(self, choice: int) -> nn.Layer:
-        """A block that computes what the choice does and has no more weights than it takes."""
+        """Return a block that computes the same as a choice and holds no weight that the choice does not use."""
         return self[choice]
 
 
 class SuperNet(nn.Layer):
-    """A net whose architecture is an argument: ``net(x, arch)`` runs one path and keeps no trace of it.
+    """A net that takes the architecture as an argument: ``net(x, arch)`` runs one path and stores nothing of it.
 
-    A subclass brings ``space``, ``blocks`` (stages of positions of ``Choices``) and what every path shares: ``stem(x)``
-    leads to the blocks, ``head(x)`` from the blocks to the logits.
+    A subclass sets ``space`` and ``blocks`` (stages of positions, each a ``Choices``), and defines the layers that all
+    paths share: ``stem(x)`` computes the input of the first block, ``head(x)`` the logits from the output of the last.
     """
 
     space: SearchSpace
-    in_chans = 3
     cost_rules = CONVOLUTION_RULES
 
+    @cached_property
+    def in_chans(self) -> int:
+        """The number of channels of an image: the input channels of the first convolution among the shared layers.
+
+        It is 3 if no shared layer is a convolution. A subclass may set ``in_chans`` itself, and must do so if its
+        stem declares another convolution first, or changes the number of channels before its first convolution.
+        """
+        for layer in self.shared_layers():
+            for sublayer in layer.sublayers(include_self=True):
+                if isinstance(sublayer, nn.Conv2D):
+                    return sublayer._in_channels
+        return 3
+
     def shared_layers(self) -> Iterator[nn.Layer]:
-        """The layers of stem and head: all but the blocks and the matching network."""
+        """Yield the layers of stem and head, in the order in which they were declared."""
         for name, layer in self.named_children():
             if name not in ("blocks", "meta_layer"):
                 yield layer
 
     def counted_layers(self) -> Iterator[nn.Layer]:
-        """Those of the shared layers whose cost, by ``cost_rules``, belongs to a path: all of them."""
+        """Yield the shared layers that ``cost_rules`` count as a part of every path's cost: here all of them."""
         return self.shared_layers()
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -55,13 +69,13 @@ class SuperNet(nn.Layer):
         return self.head(x)
 
     def active_blocks(self, arch: Arch) -> Iterator[nn.Layer]:
-        """The blocks that a path runs through, in forward order."""
+        """Yield the blocks that a path runs, in forward order."""
         for stage, path in zip(self.blocks, arch):
             for position, choice in zip(stage, path):
                 if choice != SKIP:
                     yield position.operation(choice)
 
     def active_parameters(self, arch: Arch) -> list[Tensor]:
-        """The trainable parameters on a path: all that a step with this path may move."""
+        """List the trainable parameters of a path, which are all that a training step of this path may change."""
         layers = itertools.chain(self.shared_layers(), self.active_blocks(arch))
         return [p for layer in layers for p in layer.parameters() if not p.stop_gradient]

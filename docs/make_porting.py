@@ -1,6 +1,6 @@
-"""Write the two scripts of ``porting/`` side by side into ``porting.md``; ``--check`` only says whether they are there.
+"""Write the two scripts of ``porting/`` side by side into ``porting.md``; with ``--check``, only compare.
 
-Lines that differ are marked with ``-`` and ``+``.
+The page marks lines that differ with ``-`` and ``+``. ``--check`` exits with 1 if the page is out of date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- made by make_porting.py -->", "<!-- end -->"
 
 
 def read_pair():
-    """The lines of both scripts, of which there are equally many."""
+    """Return the lines of timm's script and of pimm's, which must be equally many; SystemExit otherwise."""
     timm, pimm = ((DOCS / "porting" / f"train_{name}.py").read_text().splitlines() for name in ("timm", "pimm"))
     if len(timm) != len(pimm):
         raise SystemExit(f"the scripts have {len(timm)} and {len(pimm)} lines; a port changes lines and adds none")
@@ -21,12 +21,12 @@ def read_pair():
 
 
 def differing_lines():
-    """Pairs of lines that differ."""
+    """List the pairs of lines that differ."""
     return [(old, new) for old, new in zip(*read_pair()) if old != new]
 
 
 def render():
-    """The table of both, for the document."""
+    """Return both scripts as a table with two columns."""
     timm, pimm = read_pair()
     columns = [
         "\n".join(f"{mark if old != new else ' '} {line}".rstrip() for line, old, new in zip(lines, timm, pimm))
@@ -37,12 +37,13 @@ def render():
 
 
 def with_table(text):
-    """The document with the table as it should be now."""
+    """Return the page's text with the table made from the current scripts."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n\n{render()}\n\n{END}{rest.split(END)[1]}"
 
 
 def main(argv):
+    """Write the page, or compare the page with the scripts; return the exit code."""
     path = DOCS / "porting.md"
     text = path.read_text()
     if "--check" in argv:

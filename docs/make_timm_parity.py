@@ -1,10 +1,11 @@
-"""Write timm-parity.md: what of timm's data, loss, optim, scheduler and utils exists in pimm, with the same arguments.
+"""Write timm-parity.md: which names of timm's packages pimm has with the same arguments, its models, and its scripts.
 
     pip download --no-deps timm==0.1.20 timm==1.0.31
     python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
 
-The wheels are read as text, not imported. Why a name is missing or differs is in timm_parity_reasons.yaml; nothing is
-written while one has no reason, or a reason has no name.
+The wheels are read as text, not imported. The reasons for what is missing or differs are in timm_parity_reasons.yaml,
+the options of timm's scripts, which the wheels do not carry, in timm_script_options.yaml. Nothing is written while a
+name or an option has no reason, or a reason has no name.
 """
 
 from __future__ import annotations
@@ -23,24 +24,29 @@ from pathlib import Path
 import yaml
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))
+sys.path[:0] = [str(FOLDER.parent), str(FOLDER)]
+
+from timm_models_and_scripts import model_section, script_problems, script_section  # noqa: E402
 
 INTRO = """# What of timm is here
 
-The public functions, classes and constants of timm's `data`, `loss`, `optim`, `scheduler` and `utils`, in version
-0.1.20 (which Cream was written for; its names have a star) and in 1.0.31, and what pimm has of each. A name is *as in
-timm* if it takes all of timm's arguments under their names, at their positions and with their defaults; it may take
-more. Where the two versions differ the newer one counts. In the table, 0.1.20's names are as in timm if they take all
-arguments that it had, by keyword; what its defaults were is then to be said.
+This page lists the public functions, classes and constants of timm's `data`, `layers`, `loss`, `optim`, `scheduler`
+and `utils`, in version 0.1.20 (for which Cream was written; its names have a star) and in 1.0.31, and what pimm has of
+each. A name is *as in timm* if it takes all of timm's arguments under their names, at their positions and with their
+defaults; it may take more. Where the two versions differ, the newer one counts. In the table, a name of 0.1.20 is as in
+timm if it takes all arguments of that version by keyword, whatever their defaults. Of timm's `models` the page counts
+the models by family; the classes and functions inside its model files are not compared. At the end are the options of
+timm's scripts.
 
-This page is made, and `tests/test_timm_parity.py` holds it to the code:
+The page is generated, and `tests/pimm/test_timm_parity.py` and `tests/pimm/test_timm_scripts.py` hold it to the code:
 
     pip download --no-deps timm==0.1.20 timm==1.0.31
     python docs/make_timm_parity.py timm-0.1.20-py3-none-any.whl timm-1.0.31-py3-none-any.whl
 
-The reasons are in `docs/timm_parity_reasons.yaml`; the page is not written while one is wanting.
+The reasons are in `docs/timm_parity_reasons.yaml` and `docs/timm_script_options.yaml`; without a reason for each name
+the page is not written.
 """
-PACKAGES = ("data", "loss", "optim", "scheduler", "utils")
+PACKAGES = ("data", "layers", "loss", "optim", "scheduler", "utils")
 OLD, TODAY = "0.1.20", "1.0.31"
 UNKNOWN = object()  # a default that is not a literal
 NEEDED = inspect.Parameter.empty
@@ -49,30 +55,30 @@ STATUSES = ("same", "differs", "missing")
 
 @dataclasses.dataclass
 class Name:
-    """A public name of one version of timm: where it is defined, and its arguments or its value."""
+    """Describe a public name of one version of timm: where it is defined, and its arguments or its value."""
 
     package: str
     name: str
     module: str  # inside the package, "" for its __init__
     exported: bool = False
-    arguments: dict = None  # name: default, NEEDED without one; None if it takes none that are known
-    by_keyword: frozenset = frozenset()  # those of them that cannot be given by position
+    arguments: dict = None  # name: default, or NEEDED; None if they are unknown
+    by_keyword: frozenset = frozenset()  # arguments that are keyword-only
     value: object = UNKNOWN
 
     @property
     def keys(self):
-        """What patterns in the table of reasons may match."""
+        """Return the texts that patterns in the table of reasons may match."""
         return {f"{self.package}.{self.name}", f"{self.package}.{self.module}.{self.name}"}
 
 
 @dataclasses.dataclass
 class Finding:
-    """What pimm has of a name: its module there, the differences in words, and the reason for them."""
+    """Describe what pimm has of a name: its module, the differences in words, and their reason."""
 
     theirs: Name
     module: str = ""
     differences: list = dataclasses.field(default_factory=list)
-    gone: list = dataclasses.field(default_factory=list)  # arguments of 0.1.20 that are not taken
+    gone: list = dataclasses.field(default_factory=list)  # arguments of 0.1.20 that pimm does not take
     reason: str = ""
 
     @property
@@ -83,7 +89,7 @@ class Finding:
 
     @property
     def status_of_old(self):
-        """For a script of 0.1.20's time: whether all that it may pass is taken."""
+        """Return the status for callers of 0.1.20: ``same`` if all arguments of that version are taken."""
         return "same" if self.status == "differs" and not self.gone else self.status
 
 
@@ -91,11 +97,18 @@ class Finding:
 
 
 def read_wheel(path):
-    """The syntax trees ``{module: tree}`` of the five packages, with module names below timm: ``utils.metrics``."""
+    """Return the syntax trees ``{module: tree}`` of the packages, with module names below timm: ``utils.metrics``.
+
+    The layers of 0.1.20 are in ``models.layers``.
+    """
     trees = {}
     with zipfile.ZipFile(path) as wheel:
-        for entry in wheel.namelist():
+        entries = wheel.namelist()
+        has_layers = "timm/layers/__init__.py" in entries
+        for entry in entries:
             parts = entry[: -len(".py")].split("/")
+            if parts[1:3] == ["models", "layers"] and not has_layers:
+                del parts[1]
             if entry.endswith(".py") and parts[0] == "timm" and len(parts) > 1 and parts[1] in PACKAGES:
                 if parts[-1] == "__init__":
                     parts.pop()
@@ -104,7 +117,7 @@ def read_wheel(path):
 
 
 def public_names(trees):
-    """Every public function, class and constant ``{(package, name): Name}``, and which of them the packages export."""
+    """Return every public function, class and constant as ``{(package, name): Name}``, and note which are exported."""
     names = {}
     for module, tree in trees.items():
         package, _, inner = module.partition(".")
@@ -124,13 +137,13 @@ def public_names(trees):
 
 
 def torch_exports(tree):
-    """The names that a package takes over from PyTorch, whose arguments the wheel does not tell."""
+    """Return the names that a package imports from PyTorch, whose arguments the wheel does not contain."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "torch.optim"]
     return [alias.name for node in nodes for alias in node.names]
 
 
 def defined(node):
-    """The public names that a statement defines; of variables, those that are written as constants."""
+    """Return the public names that a statement defines: functions, classes and constants."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         found = [node.name]
     else:
@@ -140,7 +153,7 @@ def defined(node):
 
 
 def exports(module, trees):
-    """The names that can be imported from a package: its own, and those it imports from its modules."""
+    """Return the names that a package exports: its own, and those that it imports from its modules."""
     found = []
     for node in trees[module].body:
         found += defined(node)
@@ -152,7 +165,7 @@ def exports(module, trees):
 
 
 def describe(node, module, trees):
-    """The arguments and the value of what a statement defines."""
+    """Return the arguments and the value of what a statement defines."""
     if isinstance(node, ast.FunctionDef):
         return arguments_of(node), UNKNOWN
     if isinstance(node, ast.ClassDef):
@@ -161,7 +174,7 @@ def describe(node, module, trees):
 
 
 def constructor(node, module, trees):
-    """The arguments of a class, which may be those of a base class in the wheel; None if it is from elsewhere."""
+    """Return the arguments of a class or of its base class in the wheel; None if the base class is from elsewhere."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return dict(list(arguments_of(child).items())[1:])
@@ -176,7 +189,7 @@ def constructor(node, module, trees):
 
 
 def class_named(name, module, trees):
-    """The class that ``name`` means in a module, and the module that defines it."""
+    """Return the class that ``name`` means in a module, and the module that defines the class."""
     package = module.rpartition(".")[0] or module
     for node in trees[module].body:
         if isinstance(node, ast.ClassDef) and node.name == name:
@@ -188,7 +201,7 @@ def class_named(name, module, trees):
 
 
 def arguments_of(node):
-    """``{name: default}`` of a function, ``*args`` and ``**kwargs`` left out."""
+    """Return ``{name: default}`` of a function, without ``*args`` and ``**kwargs``."""
     spec = node.args
     positional = [*spec.posonlyargs, *spec.args]
     defaults = [NEEDED] * (len(positional) - len(spec.defaults)) + [literal(d) for d in spec.defaults]
@@ -211,14 +224,14 @@ def literal(node):
 
 
 def pimm_modules(package):
-    """All modules of a package of pimm, the package itself first."""
+    """Return all modules of a package of pimm, with the package itself first."""
     root = importlib.import_module(f"pimm.{package}")
     inner = sorted(info.name for info in pkgutil.walk_packages(root.__path__, f"{root.__name__}."))
     return [root, *map(importlib.import_module, inner)]
 
 
 def find(theirs):
-    """The module of pimm that has a name: the package if timm exports it, else one called as timm's, else any."""
+    """Return the module of pimm that has a name: the package if timm exports the name, or a module, best timm's."""
     modules = pimm_modules(theirs.package)
     wanted = f"pimm.{theirs.package}.{theirs.module}"
     if theirs.exported:
@@ -229,7 +242,7 @@ def find(theirs):
 
 
 def compare(today, old):
-    """What pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
+    """Return what pimm has of a name of today's timm, of 0.1.20, or of both; where these differ, today's counts."""
     theirs = old if old and old.arguments and not (today and today.arguments) else today or old
     theirs = dataclasses.replace(theirs, exported=any(version and version.exported for version in (today, old)))
     module = find(theirs)
@@ -251,7 +264,7 @@ def compare(today, old):
 
 
 def accepted_arguments(ours):
-    """``{name: default}`` of all that a callable takes, base classes' arguments included, and the positional ones."""
+    """Return ``{name: default}`` of all arguments, those of base classes included, and the names of positional ones."""
     chain = [vars(cls).get("__init__") for cls in ours.__mro__] if inspect.isclass(ours) else [ours]
     accepted, positions, kinds = {}, [], {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     for function in filter(None, chain):
@@ -266,7 +279,7 @@ def accepted_arguments(ours):
 
 
 def argument_differences(theirs, accepted, positions):
-    """In words: arguments that are missing, cannot be given at timm's position, or have another default."""
+    """Describe arguments that are missing, cannot be given at timm's position, or have another default."""
     shared = {name: default for name, default in theirs.arguments.items() if name in accepted}
     renamed = {
         name: ours
@@ -292,7 +305,7 @@ def shown(default):
 
 
 def plain(value):
-    """A value by which a list equals a tuple, and containers compare by what they hold."""
+    """Return a value for comparisons in which lists equal tuples."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
@@ -302,7 +315,7 @@ def plain(value):
 
 
 def give_reasons(findings, reasons):
-    """Note the reason of each finding that needs one; return what is wrong with the table, in lines."""
+    """Set the reason of each finding that needs one; return what is wrong with the table, in lines."""
     problems, used = [], set()
     for finding in findings:
         if finding.status == "same":
@@ -319,15 +332,15 @@ def give_reasons(findings, reasons):
     return problems + [f"a reason without a name: {status}: {pattern}" for status, pattern in sorted(given - used)]
 
 
-def page(findings, versions):
-    """The whole document."""
+def page(findings, versions, more):
+    """Return the whole page; ``more`` are the lines of its last sections."""
     text = [INTRO, *count_table(findings, versions), "", exported_by_old(findings, versions)]
     for package in PACKAGES:
         own = [finding for finding in findings if finding.theirs.package == package]
         text += ["", f"## {package}"]
         for exported, title in ((True, f"From `pimm.{package}`"), (False, "From its modules")):
             text += section(title, [finding for finding in own if finding.theirs.exported is exported], versions)
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *more]) + "\n"
 
 
 def count_table(findings, versions):
@@ -342,7 +355,7 @@ def count_table(findings, versions):
 
 
 def exported_by_old(findings, versions):
-    """How much is here of what can be imported from the packages of 0.1.20 themselves, in a sentence."""
+    """Return a sentence on how many of the names that the packages of 0.1.20 export are in pimm."""
     keys = {key for key, name in versions[OLD].items() if name.exported}
     own = [finding for finding in findings if (finding.theirs.package, finding.theirs.name) in keys]
     lacking = [
@@ -359,7 +372,7 @@ def exported_by_old(findings, versions):
 
 
 def section(title, findings, versions):
-    """Names that are as in timm, by module; those with other arguments; and what is missing, by its reason."""
+    """Return lines with the names that are as in timm, those with other arguments, and those that are missing."""
     if not findings:
         return []
     groups = {status: [f for f in findings if f.status == status] for status in STATUSES}
@@ -383,7 +396,7 @@ def section(title, findings, versions):
 
 
 def marked(finding, versions):
-    """A name, with a star if 0.1.20 has it."""
+    """Return a name, with a star if 0.1.20 has it."""
     return f"`{finding.theirs.name}`" + "\\*" * ((finding.theirs.package, finding.theirs.name) in versions[OLD])
 
 
@@ -395,9 +408,11 @@ def main():
     old, today = (public_names(read_wheel(path)) for path in (args.old, args.today))
     findings = [compare(today.get(key), old.get(key)) for key in sorted({*old, *today})]
     problems = give_reasons(findings, yaml.safe_load((FOLDER / "timm_parity_reasons.yaml").read_text()))
+    problems += script_problems()
     if problems:
         sys.exit("\n".join([*problems, f"timm-parity.md is not written: {len(problems)} problems"]))
-    (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}))
+    more = [*model_section({OLD: args.old, TODAY: args.today}), *script_section()]
+    (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}, more))
 
 
 if __name__ == "__main__":

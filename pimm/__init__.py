@@ -1,12 +1,19 @@
-"""Image models, and what it takes to train them, on PaddlePaddle: timm's names, arguments and numbers."""
+"""Image models, and what it takes to train them, on PaddlePaddle: timm's names, arguments and numbers.
+
+`import pimm` costs nothing: the names of this package are imported when they are first used.
+"""
 
 import warnings
 
-import pimm.threads  # noqa: F401  (before Paddle, which changes what it reads)
+import lazy_loader
 
-# Paddle looks for a compiler cache on import and warns of its absence, which is no concern of anybody's here.
+import pimm.threads  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
+
+# Paddle looks for a compiler cache on import and warns of its absence, which does not matter here.
 warnings.filterwarnings("ignore", message="No ccache found")
 
-from pimm.models import create_model, is_model, list_models, model_entrypoint, register_model  # noqa: E402
-
-__all__ = ["create_model", "is_model", "list_models", "model_entrypoint", "register_model"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["data", "engine", "errors", "layers", "loss", "models", "ops", "optim", "scheduler", "utils"],
+    submod_attrs={"models": ["create_model", "is_model", "list_models", "model_entrypoint", "register_model"]},
+)

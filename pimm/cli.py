@@ -1,9 +1,8 @@
-"""Command lines: options that are told near names, defaults in a file, one clear line for a mistake, exit codes."""
+"""Command lines: options with hints for wrong ones, defaults in a file, one line for a mistake, exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import sys
@@ -14,12 +13,17 @@ import yaml
 
 from pimm import preemption
 from pimm.errors import ConfigError, PimmError
+from pimm.messages import did_you_mean
 from pimm.threads import THREADS
+from pimm.yaml_file import compose_yaml
 
-# What the file system refuses is the user's to mend; any other OSError is a fault of the program.
+# What the user can mend when the file system refuses; any other OSError is a fault of the program.
 _FILE_TROUBLE = {
     getattr(errno, name)
-    for name in ("ENOENT", "EEXIST", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS")
+    for name in (
+        *("ENOENT", "EEXIST", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENOSPC", "EDQUOT", "EFBIG", "EROFS"),
+        *("ENAMETOOLONG", "ELOOP"),
+    )
     if hasattr(errno, name)
 }
 
@@ -28,59 +32,132 @@ _LAUNCHER_PATIENCE = 10
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells a mistake in one line, and takes defaults from the YAML file that ``-c`` names.
+    """Reads a command line, and answers a mistake in one line.
 
-    The file holds option names with ``_`` for ``-``, as in the ``args.yaml`` of a training. ``--local_rank``, which
-    older launchers append, is passed over.
+    ``--local_rank``, which older launchers append, is passed over.
+
+    Args:
+        config_file: let ``-c`` name a YAML file with defaults of the options, under their names with ``_`` for ``-``,
+            as in the ``args.yaml`` of a training.
+        kwargs: as of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, config_file=True, **kwargs):
         super().__init__(**kwargs)
-        self.add_argument("-c", "--config", metavar="FILE", default="", help="YAML file with defaults of the options")
+        self.config_file = config_file
+        if config_file:
+            self.add_argument("-c", "--config", metavar="FILE", default="", help="YAML file with defaults")
         self.add_argument("--local_rank", "--local-rank", type=int, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
     def parse_args(self, args=None, namespace=None):
-        """Parse; ConfigError for an option in the file that there is not, SystemExit(2) for any other mistake."""
-        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        first.add_argument("-c", "--config", default="")
-        path = first.parse_known_args(args)[0].config
+        """Parse the arguments, options and others in any order.
+
+        Raises:
+            ConfigError: the file holds an unknown option, or a value that the option does not take.
+            SystemExit: any other mistake; its code is 2.
+        """
+        args = sys.argv[1:] if args is None else list(args)
+        path = self._config_path(args) if self.config_file else ""
         if path:
             self.set_defaults(**self._read_defaults(path))
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if parsed.config != path:
+        self._refuse_options_of_others(args)
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        if path != getattr(parsed, "config", path):
             self.error("--config is written out, or -c")
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-            self.error(f"there is no option {word}{_near(word, self._option_string_actions)}")
+            self.error(f"there is no option {word:.80}{did_you_mean(word, self._option_string_actions, count=3)}")
         return parsed
 
+    def translate(self, option, value):
+        """Return what to type here in place of another program's option, or None for an option that nobody has.
+
+        Args:
+            option: the option, such as ``--learning-rate``.
+            value: the word after it, or None where another option follows.
+        """
+        return None
+
     def error(self, message):
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+        """End the program with one line that says what is wrong."""
+        self.exit(2, f"error: {' '.join(message.split()):.330} (--help lists the options)\n")
+
+    def _config_path(self, args):
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("-c", "--config", default="")
+        return first.parse_known_args(args)[0].config
+
+    def _refuse_options_of_others(self, args):
+        for word, following in zip(args, [*args[1:], "-"]):
+            option, equals, value = word.partition("=")
+            if option.startswith("-") and option not in self._option_string_actions:
+                typed = self.translate(option, value if equals else None if following.startswith("-") else following)
+                if typed is not None:
+                    self.error(f"there is no option {option:.80} here; type {typed:.200}")
 
     def _read_defaults(self, path):
-        with open(path, encoding="utf-8") as file:
-            try:
-                defaults = yaml.safe_load(file)
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(defaults, dict):
+        root = compose_yaml(path)
+        if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path} does not hold options and their values")
         known = {action.dest: action for action in self._actions}
-        for name, value in defaults.items():
+        defaults = {}
+        for name_node, node in root.value:
+            name = str(name_node.value)
             if name not in known:
-                raise ConfigError(f"{path}: there is no option {name}{_near(str(name), known)}")
-            choices = known[name].choices
-            if choices and value is not None and not set(value if isinstance(value, list) else [value]) <= set(choices):
-                raise ConfigError(f"{path}: {name} is {value!r}; it can be {', '.join(map(repr, choices))}")
-            if known[name].nargs == 0 and not isinstance(value, (bool, type(None))):
-                raise ConfigError(f"{path}: {name} is {value!r}; it can be true and false")
-            if known[name].type and value is not None:
-                defaults[name] = _converted(known[name], value, f"{path}: {name}")
+                raise ConfigError(f"{path}: there is no option {name:.80}{did_you_mean(name, known, count=3)}")
+            defaults[name] = _default(known[name], node, f"{path}: {name}")
         return defaults
 
 
+def _default(action, node, where):
+    """Return a value from a file as the command line would have it; options of text take the text of the file."""
+    value = _plain(node, where)
+    if value is None:
+        return None
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where} is {_quoted(value)}; it can be true and false")
+        return value
+    if type(action) is not argparse._StoreAction:  # it takes what it makes of words, such as a dictionary
+        return value
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    texts = [_text(part, where) if action.type is None else str(_plain(part, where)) for part in parts]
+    one = action.nargs in (None, "?")
+    count = action.nargs if isinstance(action.nargs, int) else 1 if one else len(texts)
+    if len(texts) != count or (one and isinstance(node, yaml.SequenceNode)):
+        takes = f"{count} values" if count > 1 else "1 value, and no list"
+        raise ConfigError(f"{where} is {_quoted(value)}; it takes {takes}")
+    try:
+        converted = [text if action.type is None else action.type(text) for text in texts]
+    except (ValueError, OverflowError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{where} is {_quoted(value)}: {error!s:.200}") from None
+    if action.choices and not set(converted) <= set(action.choices):
+        raise ConfigError(f"{where} is {_quoted(value)}; it can be {', '.join(map(repr, action.choices))}")
+    return converted[0] if one else converted
+
+
+def _plain(node, where):
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split()):.200}") from None
+    finally:
+        loader.dispose()
+
+
+def _text(node, where):
+    if not isinstance(node, yaml.ScalarNode):
+        raise ConfigError(f"{where} holds a list or a section where a value must be")
+    return node.value
+
+
+def _quoted(value):
+    return f"{value!r:.80}"
+
+
 def at_least(lowest):
-    """The type of an option that is a whole number, ``lowest`` or more."""
+    """Return the type of an option that is a whole number, ``lowest`` or more."""
 
     def whole_number(text):
         if int(text) < lowest:
@@ -91,65 +168,54 @@ def at_least(lowest):
 
 
 def share(text):
-    """The type of an option that is a probability or another number from 0 to 1."""
+    """Read the value of an option that is a number from 0 to 1, such as a probability."""
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"it is from 0 to 1, not {text}")
     return float(text)
 
 
-def _converted(action, value, where):
-    """A value from a file, such as the text that YAML makes of 1e-3, as the command line would have it."""
-    values = value if isinstance(value, list) else [value]
-    count = 1 if action.nargs is None else action.nargs  # a number, or "+" for any
-    if (isinstance(count, int) and len(values) != count) or (action.nargs is None and isinstance(value, list)):
-        raise ConfigError(f"{where} is {value!r}; it takes {count} value{'s' if count > 1 else ', and no list'}")
-    try:
-        converted = [action.type(str(each)) for each in values]
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise ConfigError(f"{where} is {value!r}: {error}") from None
-    return converted[0] if action.nargs is None else converted
-
-
-def _near(word, known):
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"; near ones are {', '.join(near)}" if near else ""
-
-
 def run(job, resume_hint=""):
-    """Run the job and return the exit code: 0; 2 after a user's mistake, told in one line; 130 after Ctrl-C.
+    """Run a job and return the exit code of the program.
 
-    After SIGTERM it is 143, or 0 if the job has saved its work; ``resume_hint`` says how it is taken up again. Among
-    several processes a failure ends this one at once, because ordinary shutdown waits for the others, and so that
+    The code is 0 after success, 2 after a user's mistake, which is printed in one line, 1 after a fault of the
+    program, and 130 after Ctrl-C. After SIGTERM it is 143, or 0 if the job has saved its work. Among several processes
+    a failure ends this one at once, because an ordinary shutdown waits for the others, and so that
     ``paddle.distributed.launch`` ends them.
+
+    Args:
+        job: function without arguments.
+        resume_hint: says how an interrupted job is resumed.
     """
     hint = f"; {resume_hint}" if resume_hint else ""
     try:
         with preemption.raising():
             job()
     except preemption.Preempted as ended:
-        return _told(f"{ended}{hint}", 0) if ended.saved else _failed(f"{ended}{hint}", 143)
+        if not ended.saved:
+            return _fail(f"{ended}{hint}", 143)
+        _print_line(f"{ended}{hint}")
     except KeyboardInterrupt:
-        return _failed(f"interrupted{hint}", 130)
+        return _fail(f"interrupted{hint}", 130)
     except PimmError as error:
-        return _failed(f"error: {error}", 2)
+        return _fail(f"error: {error}", 2)
     except OSError as error:
         if error.errno in _FILE_TROUBLE:
-            return _failed(f"error: {_file_trouble(error)}", 2)
-        return _crashed()
+            return _fail(f"error: {_file_trouble(error)}", 2)
+        return _crash()
     except Exception as error:
-        return _bereft() if _lost_peer(error) else _crashed()
+        return _fail_after_others() if _lost_peer(error) else _crash()
     return 0
 
 
 def use_cores():
     """Let operators on a CPU use as many threads as OMP_NUM_THREADS says, and return how many.
 
-    Without it they take all cores that this process may run on, shared evenly with the others of a launch on this
-    machine; Paddle would take one.
+    Without OMP_NUM_THREADS they take all cores that this process may run on, shared evenly with the other processes of
+    a launch on this machine; Paddle alone would take one.
     """
     if THREADS:
         return int(THREADS.partition(",")[0])
-    from paddle.base import core
+    from paddle.base import core  # late: takes a second, which --help need not wait for
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
@@ -158,38 +224,40 @@ def use_cores():
 
 
 def _file_trouble(error):
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    names = [f"{name!s:.300}" for name in (error.filename, error.filename2) if name is not None]
     return ": ".join([*names, os.strerror(error.errno)])
 
 
-def _told(message, code):
+def _print_line(message):
+    """Print a message to stderr, with the rank of the process unless it is the first."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
-    return code
 
 
-def _failed(message, code):
-    return _leave(_told(message, code))
+def _fail(message, code):
+    _print_line(message)
+    return _end_process(code)
 
 
-def _crashed():
+def _crash():
     traceback.print_exc()
-    return _leave(1)
+    return _end_process(1)
 
 
 def _lost_peer(error):
-    """Whether processes could not exchange something because another one ended, or never came."""
+    """Return whether processes could not exchange something because another one ended, or never came."""
     places = ("/gloo/transport/", "/distributed/store/")
     return isinstance(error, (RuntimeError, ValueError)) and any(place in str(error) for place in places)
 
 
-def _bereft():
-    """Leave the word to the process that failed first: the launcher shows that one's log, and ends this one."""
+def _fail_after_others():
+    """Fail later than the process that failed first: the launcher shows the log of that one, and ends this one."""
     time.sleep(_LAUNCHER_PATIENCE)
-    return _failed("error: another process of this run ended, or was half a minute late; its log says more", 1)
+    return _fail("error: another process of this run ended, or was half a minute late; its log says more", 1)
 
 
-def _leave(code):
+def _end_process(code):
+    """Return the exit code, or end a process of several at once."""
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import paddle
 
-from pimm.utils.distributed import all_reduce_sum, world_size
+class Preempted(BaseException):  # no `except Exception` takes it for a broken image
+    """Ends a run that SIGTERM asked to end.
 
-
-class Preempted(BaseException):  # which no `except Exception` takes for a broken image
-    """The run ended because it was asked to; the message says where, ``saved`` whether its work is safe."""
+    Args:
+        message: where the run ended.
+        saved: whether its work is saved.
+    """
 
     def __init__(self, message: str = "ended by SIGTERM", saved: bool = False):
         super().__init__(message)
@@ -27,13 +28,13 @@ _asked = False
 def _handle(signum: int, frame: object) -> None:
     global _asked
     first, _asked = not _asked, True
-    if first and not _deferring:  # the launcher sends several: what the first one ends must not be broken off
+    if first and not _deferring:  # the launcher sends several signals: the later ones must not break off the saving
         raise Preempted
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Inside, SIGTERM raises `Preempted` and is ignored from then on; for a whole program, in its main thread."""
+    """Let the first SIGTERM inside raise `Preempted`, and ignore later ones; for the main thread of a program."""
     global _asked
     _asked = False
     before = signal.signal(signal.SIGTERM, _handle)
@@ -45,10 +46,10 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, SIGTERM only makes `asked` true, so that what is half done can be finished and saved."""
+    """Let SIGTERM inside do no more than make `came` true, so that unfinished work can be finished and saved."""
     global _deferring, _asked
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's business
+        yield  # Python lets the main thread alone handle signals
         return
     before = signal.signal(signal.SIGTERM, _handle)
     _deferring, _asked = True, False
@@ -61,7 +62,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def acting() -> Iterator[None]:
-    """Inside `deferred`, for what may be broken off anywhere: SIGTERM, one before it too, raises `Preempted`."""
+    """Let SIGTERM raise `Preempted` again inside `deferred`, even one that came before: for work that may break off."""
     global _deferring
     before, _deferring = _deferring, False
     try:
@@ -72,13 +73,6 @@ def acting() -> Iterator[None]:
         _deferring = before
 
 
-def asked(waiting: bool = True) -> bool:
-    """Whether SIGTERM has come to any process of the launch: all of them ask together, and all get the same answer.
-
-    On several GPUs asking makes the device wait, so that without ``waiting`` for it anyway the answer is no.
-    """
-    if world_size() == 1:
-        return _asked
-    if not waiting and not paddle.get_device().startswith("cpu"):
-        return False
-    return bool(all_reduce_sum(paddle.to_tensor([int(_asked)], "int64")).item())
+def came() -> bool:
+    """Return whether SIGTERM has come to this process; `pimm.utils.asked_to_end` asks all processes of a launch."""
+    return _asked

@@ -1,4 +1,4 @@
-"""What the scripts for training, validation and inference share: options, and the model and images they name."""
+"""Shared parts of the scripts for training, validation and inference: options, models and images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import paddle
 import yaml
 
+from pimm.class_names import check_classes, recorded_classes
+from pimm.class_names import class_list as class_list  # tools/pimm_train.py takes it from here
 from pimm.cli import at_least, use_cores
 from pimm.data import create_dataset, create_loader
 from pimm.data.readers import READERS
@@ -31,10 +33,10 @@ from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
 
 _logger = logging.getLogger(__name__)
 
-# Pillow's mode for images of so many channels.
+# Number of channels: Pillow's mode of images.
 IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# Options that a checkpoint of a training answers where the command line does not.
+# Options that come from the checkpoint of a training where the command line does not give them.
 _RECORDED = (
     *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
     *("mean", "std", "interpolation", "class_map", "input_img_mode", "bn_eps"),
@@ -42,7 +44,7 @@ _RECORDED = (
 
 
 def add_data_options(parser):
-    """Give the parser the options of a data set."""
+    """Add the options of a data set to a parser."""
     parser.add_argument("data", nargs="?", metavar="DIR", help="folder, tar file or list file with the images")
     group = parser.add_argument_group("Dataset")
     group.add_argument("--data-dir", metavar="DIR", help="the same, as an option")
@@ -50,11 +52,11 @@ def add_data_options(parser):
     group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
     group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
     group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
-    group.add_argument("--target-key", metavar="KEY", help="where the class is, in the JSON files of tar samples")
+    group.add_argument("--target-key", metavar="KEY", help="key of the class in the JSON files of tar samples")
 
 
 def add_model_options(parser, model=None):
-    """Give the parser the options of a model and of what goes into it."""
+    """Add the options of a model and of its images to a parser; ``model`` is the default model."""
     group = parser.add_argument_group("Model")
     group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
     group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
@@ -63,9 +65,13 @@ def add_model_options(parser, model=None):
     group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
     group.add_argument("--img-size", type=at_least(1), metavar="N", help="side of the images in pixels")
     group.add_argument(
-        "--input-size", type=at_least(1), nargs=3, metavar=("C", "H", "W"), help="all of the images' dimensions"
+        "--input-size",
+        type=at_least(1),
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="channels, height and width of the images",
     )
-    group.add_argument("--crop-pct", type=float, metavar="PCT", help="part of the scaled image that evaluation keeps")
+    group.add_argument("--crop-pct", type=float, metavar="PCT", help="share of the resized image that evaluation keeps")
     group.add_argument("--crop-mode", metavar="NAME", help="center, border or squash")
     group.add_argument("--mean", type=float, nargs="+", metavar="MEAN", help="of the pixels, from 0 to 1")
     group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
@@ -75,28 +81,32 @@ def add_model_options(parser, model=None):
 
 
 def add_device_options(parser):
-    """Give the parser the options of where and how to compute."""
+    """Add the options of the device and of the loader's processes to a parser."""
     group = parser.add_argument_group("Device")
     group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
     group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
     group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
     group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
     group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
-    group.add_argument("--pin-mem", action="store_true", help="without effect: pinned memory is always used")
+    group.add_argument("--pin-mem", action="store_true", help="has no effect: pinned memory is always used")
     group.add_argument(
-        "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between lines"
+        "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between log lines"
     )
 
 
 def start(args):
-    """Connect the processes, choose the device, and begin to log; ``args`` are completed."""
+    """Connect the processes, choose the device and start logging; complete ``args``.
+
+    Raises:
+        ConfigError: if no images are given.
+    """
     use_cores()
     reuse_freed_memory()
     init_distributed_device(args)
     watch_processes()
     setup_default_logging(logging.INFO if is_primary(args) else logging.WARNING)
     if args.amp and args.device == "cpu":
-        _logger.warning("a CPU has no mixed precision: --amp is without effect")
+        _logger.warning("a CPU has no mixed precision: --amp has no effect")
         args.amp = False
     args.data_dir = args.data_dir or args.data
     if not args.data_dir and not args.dataset:
@@ -104,12 +114,16 @@ def start(args):
 
 
 def autocast(args):
-    """A context in which a model computes as ``--amp`` says."""
+    """Return a context in which models compute in mixed precision if ``--amp`` is given."""
     return paddle.amp.auto_cast(dtype=args.amp_dtype) if args.amp else contextlib.nullcontext()
 
 
 def find_checkpoint(path):
-    """``path``, or of a training's folder the checkpoint in it that is furthest; ConfigError if there is none."""
+    """Return the path of a checkpoint, or of the latest checkpoint in the folder of a training.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"{path}: there is no checkpoint here")
@@ -122,29 +136,38 @@ def find_checkpoint(path):
 
 
 def answer_from_checkpoint(args, checkpoint):
-    """Set the options of model and images that were not given to those of the training that wrote ``checkpoint``.
+    """Set the options of model and images that are not given to those of the training that wrote a checkpoint.
 
-    ``args.classes`` become the names of its classes, if it knew them.
-    ConfigError if it does not say which model it is of, and nobody else does.
+    Args:
+        args: the options; ``args.classes`` become the names of the training's classes, or None if unknown.
+        checkpoint: the checkpoint.
+
+    Raises:
+        ConfigError: if neither the options nor the checkpoint name the model.
     """
     args.classes = None
     if Path(checkpoint).is_dir():
         recorded = read_manifest(checkpoint)["args"]
         args.classes = recorded.get("classes")
-        # Some options say the same: what is given in one of them holds against what is recorded in the other.
+        # These two options have one meaning: giving one of them overrides the recorded value of the other.
         given = {name for name in _RECORDED if getattr(args, name, None) is not None}
         sizes = {"img_size", "input_size"} if given & {"img_size", "input_size"} else set()
         for name in _RECORDED:
             if name not in given | sizes:
                 setattr(args, name, recorded.get(name))
     if args.model is None:
-        raise ConfigError(f"{checkpoint} does not say which model it is of: --model NAME is missing")
+        raise ConfigError(f"{checkpoint} does not name its model: --model NAME is missing")
 
 
 def build_model(args, **options):
-    """The model that the options name; ``args`` learn its channels and classes.
+    """Create the model that the options name and complete ``in_chans`` and ``num_classes`` of ``args``.
 
-    ``--model-kwargs`` go before ``options``. ConfigError for one that the model does not take.
+    Args:
+        args: the options of the script.
+        options: arguments of the model; ``--model-kwargs`` override them.
+
+    Raises:
+        ConfigError: for contradicting options and for an argument that the model does not take.
     """
     if args.in_chans is None:
         args.in_chans = args.input_size[0] if args.input_size else 3
@@ -166,10 +189,17 @@ def build_model(args, **options):
 
 
 def open_dataset(args, split, labelled=True, **options):
-    """The images of a split, with the model's number of channels.
+    """Return the images of a split, with the model's number of channels.
 
-    ConfigError for more classes than the model has, and for a class with another number than in the training, unless
-    it does not matter what folders are called: not ``labelled``.
+    Args:
+        args: the options of a script, with ``num_classes`` of the model; ``classes`` are the names that it was trained
+            on, if known, or else those of the checkpoint ``resume``.
+        split: name of the split.
+        labelled: whether images have classes; False ignores the names of their folders.
+        options: further arguments of ``create_dataset``.
+
+    Raises:
+        ConfigError: for classes that are not those of the model.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
     if mode is None:
@@ -189,41 +219,26 @@ def open_dataset(args, split, labelled=True, **options):
         **options,
     )
     if labelled:
-        _check_classes(args, dataset)
+        trained = getattr(args, "classes", None) or recorded_classes(getattr(args, "resume", ""))
+        check_classes(dataset, args.num_classes, trained, evaluating=not options.get("is_training"))
     return dataset
 
 
-def _check_classes(args, dataset):
-    classes = dataset.class_to_idx
-    if max(classes.values()) >= args.num_classes:
-        raise ConfigError(
-            f"{args.data_dir} has classes up to number {max(classes.values())}, the model only {args.num_classes}: "
-            "--num-classes must be larger"
-        )
-    trained = getattr(args, "classes", None) or ()
-    for name, index in classes.items():
-        there = trained[index] if index < len(trained) else name
-        if name != there and str(index) not in (name, there):  # a number alone is no name
-            raise ConfigError(
-                f"{dataset.root}: class {name} has number {index}, which in the training was {there}, as where a class "
-                "is missing from one of them: --class-map FILE numbers both alike"
-            )
-
-
-def class_list(dataset):
-    """Names of a data set's classes by their indices; an index that no class has is its own name."""
-    names = {index: name for name, index in dataset.class_to_idx.items()}
-    return [names.get(index, str(index)) for index in range(max(names) + 1)]
-
-
 def same_images(dataset, other):
-    """Whether two data sets are the same images, as far as their places, numbers and first and last names tell."""
+    """Return whether two data sets have the same root, number of images, and first and last file name."""
     first, second = ((each.root, len(each), each.filename(0), each.filename(-1)) for each in (dataset, other))
     return first == second
 
 
 def create_evaluation_loader(args, dataset, data_config, batch_size):
-    """The loader of each image once, on one process; ``data_config`` is that of `resolve_data_config`."""
+    """Return a loader that reads each image once, in one of the processes.
+
+    Args:
+        args: the options of the script.
+        dataset: the images.
+        data_config: result of `resolve_data_config`.
+        batch_size: images in a batch of one process.
+    """
     return create_loader(
         dataset,
         batch_size=batch_size,
@@ -237,7 +252,7 @@ def create_evaluation_loader(args, dataset, data_config, batch_size):
 
 
 def with_progress(loader, interval, what):
-    """The loader's batches; every ``interval`` of them it is logged how far it is, and how fast."""
+    """Yield the batches of a loader; log progress and speed after every ``interval`` batches."""
     started, images = time.perf_counter(), 0
     for number, batch in enumerate(loader, 1):
         yield batch
@@ -248,7 +263,7 @@ def with_progress(loader, interval, what):
 
 
 def write_rows(path, rows, form):
-    """Write dicts with equal keys to a file: ``csv``, or ``json``, a list of objects."""
+    """Write dicts with equal keys to a file, as ``csv`` or as ``json`` (a list of objects)."""
     if form == "csv":
         write_csv(path, rows)
     else:
@@ -256,5 +271,5 @@ def write_rows(path, rows, form):
 
 
 def as_yaml(args):
-    """The options as text that ``--config`` reads."""
+    """Return the options as the text of a file for ``--config``."""
     return yaml.safe_dump(vars(args), sort_keys=False)

@@ -1,4 +1,4 @@
-"""Options of a training, under timm's names: the optimizer and its rate, and what is done to images and labels."""
+"""Options of a training by timm's names: optimizer, learning rate, augmentation and regularization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pimm.utils import ParseKwargs
 
 
 def add_optimizer_options(parser):
-    """Give the parser the options that ``optimizer_kwargs`` and ``scheduler_kwargs`` read."""
+    """Add the options that ``optimizer_kwargs`` and ``scheduler_kwargs`` read to a parser."""
     group = parser.add_argument_group("Optimizer")
     group.add_argument("--opt", default="sgd", metavar="NAME", help="one of pimm.optim.list_optimizers()")
     group.add_argument("--opt-eps", type=float, metavar="EPSILON", help="(default: the optimizer's)")
@@ -16,48 +16,83 @@ def add_optimizer_options(parser):
     group.add_argument("--weight-decay", type=float, default=2e-5)
     group.add_argument("--clip-grad", type=float, metavar="X", help="limit of the gradients (default: none)")
     group.add_argument("--clip-mode", default="norm", choices=("norm", "value", "agc"))
-    group.add_argument("--layer-decay", type=float, metavar="X", help="ratio of the rates of neighbouring layers")
+    group.add_argument(
+        "--layer-decay", type=float, metavar="X", help="rate of a layer relative to that of the next layer"
+    )
     group.add_argument("--layer-decay-min-scale", type=float, default=0.0, metavar="X")
-    group.add_argument("--layer-decay-no-opt-scale", type=float, metavar="X", help="below it layers do not learn")
+    group.add_argument(
+        "--layer-decay-no-opt-scale", type=float, metavar="X", help="relative rate below which layers are frozen"
+    )
     group.add_argument("--opt-kwargs", nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE")
+    _add_schedule_options(parser)
 
+
+def _add_schedule_options(parser):
     group = parser.add_argument_group("Learning rate")
     group.add_argument("--sched", default="cosine", metavar="NAME", help="schedule")
     group.add_argument("--sched-on-updates", action="store_true", help="change the rate with every update")
-    group.add_argument("--lr", type=float, help="(default: from --lr-base and the batch size)")
-    group.add_argument("--lr-base", type=float, default=0.1, metavar="LR", help="rate at --lr-base-size")
-    group.add_argument("--lr-base-size", type=at_least(1), default=256, metavar="N", help="images of an update")
+    group.add_argument("--lr", type=float, help="(default: computed from --lr-base and the batch size)")
+    group.add_argument(
+        "--lr-base", type=float, default=0.1, metavar="LR", help="learning rate for updates of --lr-base-size images"
+    )
+    group.add_argument(
+        "--lr-base-size", type=at_least(1), default=256, metavar="N", help="images in an update, for --lr-base"
+    )
     group.add_argument("--lr-base-scale", default="", choices=("", "linear", "sqrt"), help="(default: by optimizer)")
-    group.add_argument("--lr-noise", type=float, nargs="+", metavar="PCT", help="parts of the training with noise")
+    group.add_argument(
+        "--lr-noise",
+        type=float,
+        nargs="+",
+        metavar="PCT",
+        help="share of the training at which noise begins, and at which it ends",
+    )
     group.add_argument("--lr-noise-pct", type=float, default=0.67, metavar="PCT", help="limit of the noise")
     group.add_argument("--lr-noise-std", type=float, default=1.0, metavar="STD")
     group.add_argument(
-        "--lr-cycle-mul", type=float, default=1.0, metavar="X", help="length of a cycle to the one before"
+        "--lr-cycle-mul", type=float, default=1.0, metavar="X", help="length of a cycle relative to the cycle before it"
     )
     group.add_argument(
-        "--lr-cycle-decay", type=float, default=0.5, metavar="X", help="rate of a cycle to the one before"
+        "--lr-cycle-decay",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="peak rate of a cycle relative to the cycle before it",
     )
-    group.add_argument("--lr-cycle-limit", type=int, default=1, metavar="N", help="cycles")
-    group.add_argument("--lr-k-decay", type=float, default=1.0, metavar="K", help="of cosine and poly")
-    group.add_argument("--warmup-lr", type=float, default=1e-5, metavar="LR", help="first rate")
+    group.add_argument("--lr-cycle-limit", type=int, default=1, metavar="N", help="number of cycles")
+    group.add_argument(
+        "--lr-k-decay", type=float, default=1.0, metavar="K", help="power of the clock of cosine and poly"
+    )
+    group.add_argument("--warmup-lr", type=float, default=1e-5, metavar="LR", help="first rate of the warm-up")
     group.add_argument("--min-lr", type=float, default=0.0, metavar="LR", help="last rate")
     group.add_argument("--epochs", type=at_least(1), default=300, metavar="N")
     group.add_argument("--decay-milestones", type=int, nargs="+", default=[90, 180, 270], metavar="N")
-    group.add_argument("--decay-epochs", type=float, default=90, metavar="N", help="between the steps")
+    group.add_argument("--decay-epochs", type=float, default=90, metavar="N", help="interval of step")
     group.add_argument("--warmup-epochs", type=int, default=5, metavar="N")
     group.add_argument("--warmup-prefix", action="store_true", help="warm up before the schedule, not inside it")
-    group.add_argument("--cooldown-epochs", type=int, default=0, metavar="N", help="at the last rate")
-    group.add_argument("--patience-epochs", type=int, default=10, metavar="N", help="of plateau")
+    group.add_argument(
+        "--cooldown-epochs", type=int, default=0, metavar="N", help="epochs at the last rate after a cyclic schedule"
+    )
+    group.add_argument(
+        "--patience-epochs",
+        type=int,
+        default=10,
+        metavar="N",
+        help="epochs without an improvement that plateau accepts",
+    )
     group.add_argument("--decay-rate", "--dr", type=float, default=0.1, metavar="X")
 
 
 def add_augmentation_options(parser):
-    """Give the parser the options of transforms, mixing, erasing, labels and dropout."""
+    """Add the options of transforms, mixing, erasing, labels and dropout to a parser."""
     group = parser.add_argument_group("Augmentation and regularization")
-    group.add_argument("--no-aug", action="store_true", help="train on images that are only scaled")
+    group.add_argument("--no-aug", action="store_true", help="only resize and crop the training images")
     group.add_argument("--train-crop-mode", metavar="NAME", help="rrc, rkrc or rkrr")
-    group.add_argument("--scale", type=float, nargs=2, default=[0.08, 1.0], metavar="PCT", help="area of a crop")
-    group.add_argument("--ratio", type=float, nargs=2, default=[3 / 4, 4 / 3], metavar="X", help="its width to height")
+    group.add_argument(
+        "--scale", type=float, nargs=2, default=[0.08, 1.0], metavar="PCT", help="share of the image that a crop covers"
+    )
+    group.add_argument(
+        "--ratio", type=float, nargs=2, default=[3 / 4, 4 / 3], metavar="X", help="ratio of width and height of a crop"
+    )
     group.add_argument("--hflip", type=share, default=0.5, metavar="P")
     group.add_argument("--vflip", type=share, default=0.0, metavar="P")
     group.add_argument("--color-jitter", type=float, default=0.4, metavar="X")
@@ -65,29 +100,53 @@ def add_augmentation_options(parser):
     group.add_argument("--grayscale-prob", type=share, default=0.0, metavar="P")
     group.add_argument("--gaussian-blur-prob", type=share, default=0.0, metavar="P")
     group.add_argument("--aa", metavar="POLICY", help="original, v0, rand-m9-mstd0.5, augmix-m5-w4-d2, ...")
-    group.add_argument("--aug-repeats", type=float, default=0, metavar="N", help="times that each image comes in a row")
-    group.add_argument("--aug-splits", type=int, default=0, metavar="N", help="versions of each image in a batch")
+    group.add_argument("--aug-repeats", type=float, default=0, metavar="N", help="times that each image is repeated")
+    group.add_argument(
+        "--aug-splits",
+        type=int,
+        default=0,
+        metavar="N",
+        help="versions of each image in a batch, the first without --aa",
+    )
     group.add_argument("--jsd-loss", action="store_true", help="Jensen-Shannon divergence, with --aug-splits")
     group.add_argument("--bce-loss", action="store_true", help="binary cross-entropy")
-    group.add_argument("--bce-sum", action="store_true", help="sum over classes, not their mean")
-    group.add_argument("--bce-target-thresh", type=float, metavar="X", help="makes soft targets 0 or 1")
+    group.add_argument("--bce-sum", action="store_true", help="sum the binary cross-entropy over classes")
+    group.add_argument(
+        "--bce-target-thresh", type=float, metavar="X", help="targets above it become 1 and the others 0"
+    )
     group.add_argument("--bce-pos-weight", type=float, metavar="X")
-    group.add_argument("--reprob", type=share, default=0.0, metavar="P", help="of random erasing")
+    _add_regularization_options(group)
+
+
+def _add_regularization_options(group):
+    group.add_argument("--reprob", type=share, default=0.0, metavar="P", help="probability of random erasing")
     group.add_argument("--remode", default="pixel", choices=("const", "rand", "pixel"))
     group.add_argument("--recount", type=at_least(1), default=1, metavar="N")
-    group.add_argument("--resplit", action="store_true", help="do not erase in the clean split")
+    group.add_argument("--resplit", action="store_true", help="do not erase in the first version of --aug-splits")
     group.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA")
     group.add_argument("--cutmix", type=float, default=0.0, metavar="ALPHA")
-    group.add_argument("--cutmix-minmax", type=float, nargs=2, metavar="PCT", help="range of the patch's sides")
-    group.add_argument("--mixup-prob", type=share, default=1.0, metavar="P", help="of mixing at all")
-    group.add_argument("--mixup-switch-prob", type=share, default=0.5, metavar="P", help="of CutMix, where both are on")
+    group.add_argument(
+        "--cutmix-minmax",
+        type=float,
+        nargs=2,
+        metavar="PCT",
+        help="range of the sides of the patch, relative to the image",
+    )
+    group.add_argument("--mixup-prob", type=share, default=1.0, metavar="P", help="probability of Mixup or CutMix")
+    group.add_argument(
+        "--mixup-switch-prob", type=share, default=0.5, metavar="P", help="probability of CutMix where both are on"
+    )
     group.add_argument("--mixup-mode", default="batch", choices=("batch", "pair", "elem", "half"))
-    group.add_argument("--mixup-off-epoch", type=int, default=0, metavar="N", help="no mixing from here on")
-    group.add_argument("--smoothing", type=share, default=0.1, metavar="X", help="of labels")
+    group.add_argument(
+        "--mixup-off-epoch", type=int, default=0, metavar="N", help="first epoch without mixing; 0 for none"
+    )
+    group.add_argument("--smoothing", type=share, default=0.1, metavar="X", help="label smoothing")
     group.add_argument("--train-interpolation", default="random", metavar="NAME")
-    group.add_argument("--drop", type=share, default=0.0, metavar="P", help="dropout")
+    group.add_argument("--drop", type=share, default=0.0, metavar="P", help="dropout before the classifier")
     group.add_argument("--drop-connect", type=share, metavar="P", help="an old name of --drop-path")
-    group.add_argument("--drop-path", type=share, metavar="P", help="of leaving out a block")
+    group.add_argument(
+        "--drop-path", type=share, metavar="P", help="stochastic depth: probability of leaving out the last block"
+    )
 
 
 def add_split_options(parser):

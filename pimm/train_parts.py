@@ -7,6 +7,7 @@ import math
 
 import paddle
 
+from pimm.data import FastCollateMixup, Mixup
 from pimm.layers import convert_sync_batchnorm
 from pimm.loss import create_classification_loss
 from pimm.scripts import build_model
@@ -75,3 +76,20 @@ def set_learning_rate(args):
 def mixes(args):
     """Return whether batches are mixed by Mixup or CutMix."""
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
+def create_mixer(args):
+    """Return what mixes batches as the options say, for the loader's workers or, with --no-prefetcher, for the loop."""
+    if not mixes(args):
+        return None
+    make = Mixup if args.no_prefetcher else FastCollateMixup
+    return make(
+        mixup_alpha=args.mixup,
+        cutmix_alpha=args.cutmix,
+        cutmix_minmax=args.cutmix_minmax,
+        prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob,
+        mode=args.mixup_mode,
+        label_smoothing=args.smoothing,
+        num_classes=args.num_classes,
+    )

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings and fixtures of all tests."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ reuse_freed_memory()
 
 @pytest.fixture(autouse=True)
 def sigterm():
-    """The signal as it was: jobs that it has ended ignore it from then on."""
+    """Restore the handler of SIGTERM after a test: jobs that the signal has ended ignore it from then on."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -26,7 +26,7 @@ def sigterm():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Let Paddle's scaler believe that it is on a GPU, in a training in float16; its arithmetic runs on a CPU too."""
+    """Let Paddle's scaler believe that it trains in float16 on a GPU; its arithmetic runs on a CPU too."""
     place = types.SimpleNamespace(is_gpu_place=lambda: True)
     tracer = types.SimpleNamespace(_expected_place=place)
     monkeypatch.setattr("paddle.amp.grad_scaler._dygraph_tracer", lambda: tracer)

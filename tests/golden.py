@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "data" / "golden"
 
 @functools.cache
 def facts(name):
-    """Contents of ``NAME.json`` or ``NAME.json.gz``."""
+    """Read ``NAME.json`` or ``NAME.json.gz``."""
     plain = FOLDER / f"{name}.json"
     if plain.exists():
         return json.loads(plain.read_text())
@@ -28,12 +28,12 @@ def facts(name):
 
 @functools.cache
 def arrays(name):
-    """Contents of ``NAME.npz``, read lazily by key."""
+    """Open ``NAME.npz``, whose arrays are read when their keys are asked for."""
     return np.load(FOLDER / f"{name}.npz")
 
 
 def param(name, shape, seed=0, gain=1.0):
-    """Value of the parameter or buffer with this PyTorch-style name and shape; gain scales weights of rank 2 and up."""
+    """Draw the parameter or buffer of a PyTorch-style name and shape; ``gain`` scales weights of rank 2 and up."""
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
@@ -50,27 +50,27 @@ def param(name, shape, seed=0, gain=1.0):
 
 
 def state(names_shapes, seed=0, gain=1.0):
-    """``{name: array}`` for pairs of PyTorch-style name and shape."""
+    """Draw ``{name: array}`` for pairs of PyTorch-style name and shape."""
     return {name: param(name, tuple(shape), seed, gain) for name, shape in names_shapes}
 
 
 def inputs(shape, seed=0, stream=12345):
-    """Standard-normal float32 values."""
+    """Draw standard-normal float32 values."""
     return np.random.default_rng([seed, stream]).standard_normal(tuple(shape)).astype(np.float32)
 
 
 def targets(n, num_classes, seed=0, stream=777):
-    """Class indices, int64."""
+    """Draw class indices, int64 [n]."""
     return np.random.default_rng([seed, stream]).integers(0, num_classes, n).astype(np.int64)
 
 
 def images_u8(shape, seed=0, stream=12352):
-    """Pixel values, uint8."""
+    """Draw pixel values, uint8."""
     return np.random.default_rng([seed, stream]).integers(0, 256, tuple(shape)).astype(np.uint8)
 
 
 def generator_randn1(seed, n):
-    """What n calls of ``torch.randn(1)`` give on a CPU generator seeded so."""
+    """Compute what n calls of ``torch.randn(1)`` give on a CPU generator of this seed."""
     source = np.random.RandomState(seed & 0xFFFFFFFF)
 
     def uniform():

@@ -27,7 +27,7 @@ def start():
 
 @functools.cache
 def constants(dtype):
-    """Inputs and targets of the small net, curvatures and minima of the two branches."""
+    """Draw inputs and targets of the small net, and curvatures and minima of the two branches."""
     shapes = [(16, 5), (16, 3), (4, 3, 3, 3), (4, 3, 3, 3), (36, 32), (36, 32)]
     x, y, a, conv, b, big = (golden.inputs(shape, stream=12345 + i).astype(dtype) for i, shape in enumerate(shapes))
     half = np.array(0.5, dtype)
@@ -59,7 +59,7 @@ class Problem(paddle.nn.Layer):
         return loss
 
     def gradients(self, branches=True):
-        """What ``forward(branches).backward()`` gives each parameter: ``{name: array}``."""
+        """Compute what ``forward(branches).backward()`` gives each parameter: ``{name: array}``."""
         x, y, a, conv, b, big = constants(self.dtype)
         value = {name: param.numpy() for name, param in self.named.items()}
         bent = np.tanh(x @ value["fc1.weight"].T + value["fc1.bias"])
@@ -79,15 +79,24 @@ class Problem(paddle.nn.Layer):
             found["big.weight"] = b * (value["big.weight"] - big) / 36
         return found
 
+    def loss(self):
+        """Compute what ``forward()`` returns with numpy, in float64."""
+        x, y, a, conv, b, big = constants("float64")
+        value = {name: param.numpy().astype(np.float64) for name, param in self.named.items()}
+        hidden = np.tanh(x @ value["fc1.weight"].T + value["fc1.bias"]) * value["norm.weight"]
+        loss = np.square(hidden @ value["fc2.weight"].T + value["fc2.bias"] - y).sum() / 32
+        loss += (a * np.square(value["conv.weight"] - conv)).sum() / 8
+        return loss + (b * np.square(value["big.weight"] - big)).sum() / 72
+
     def row(self):
-        """The columns of the golden files."""
+        """Return the columns of the golden files."""
         value = {name: param.numpy().ravel() for name, param in self.named.items()}
         big = value.pop("big.weight").astype(np.float64)
         return np.concatenate([*value.values(), big[:16], [big.sum(), np.abs(big).sum()]])
 
 
 def train(net, optimizer, steps, branches=True):
-    """Steps of gradient descent; several times as fast as through the graph."""
+    """Take steps with the gradients by hand, several times as fast as through the graph."""
     for _ in range(steps):
         for name, grad in net.gradients(branches).items():
             net.named[name].grad = paddle.to_tensor(grad, dtype=net.dtype)
@@ -96,12 +105,12 @@ def train(net, optimizer, steps, branches=True):
 
 
 def parameter(value):
-    """A parameter that is in no net."""
+    """Make a parameter that is in no net."""
     return EagerParamBase.from_tensor(paddle.to_tensor(value))
 
 
 def trajectory(opt, value, gradients, lr=0.02, lrs=None, **options):
-    """A parameter after every step of an optimizer on given gradients, [steps, ...]; ``lrs`` sets the steps' rates."""
+    """Return a parameter after every step of an optimizer on given gradients, [steps, ...]; ``lrs`` sets the rates."""
     param = value if isinstance(value, paddle.Tensor) else parameter(value)
     optimizer = get_optimizer_class(opt)([param], lr=lr, **options)
     rows = []

@@ -1,16 +1,28 @@
-"""The page on where this parts from the official code names a test in every row, and tests that exist."""
+"""The page on differences from the official code names a test in every row, and the named tests exist."""
 
 import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "differences.md").read_text()
-FILES = {path.stem: path.read_text() for path in TESTS.rglob("test_*.py")}
+
+
+def find_test_files():
+    """Map the stem of every test file to its paths; the page names files by their stems."""
+    files = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        files.setdefault(path.stem, []).append(path)
+    return files
 
 
 def test_every_named_test_exists():
     named = set(re.findall(r"`(test_\w+)::(test_\w+)`", PAGE))
-    missing = [(file, test) for file, test in named if f"\ndef {test}(" not in FILES[file]]
+    files = find_test_files()
+    ambiguous = [file for file, _ in named if len(files.get(file, [])) > 1]
+    assert ambiguous == []
+    missing = [
+        (file, test) for file, test in named if file not in files or f"\ndef {test}(" not in files[file][0].read_text()
+    ]
     assert len(named) > 60 and missing == []
 
 

@@ -93,7 +93,8 @@ def scripts():
     "command",
     [
         *("cream-search", "cream-select", "cream-retrain", "cream-test", "cream-latency", "cream-rank-correlation"),
-        *("cream-sub-imagenet", "convert-weights", "pimm-build-ops"),
+        *("cream-sub-imagenet", "cream-report", "spos-supernet", "spos-search", "spos-scratch"),
+        *("convert-weights", "pimm-build-ops"),
     ],
 )
 def test_console_command_names_a_function(command):

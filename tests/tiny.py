@@ -1,4 +1,7 @@
-"""A search that takes a second: 24 images of 16 pixels in three classes, and a space of 18 small nets."""
+"""A search that takes a second: 24 training images of 16 pixels in three classes, and a space of 18 small nets.
+
+Who wants to see the parts of a search at work starts here: `write_images`, then `run_search`.
+"""
 
 from unittest import mock
 
@@ -8,7 +11,6 @@ from PIL import Image
 
 from cream.config.load import load_config
 from cream.jobs import search
-from cream.train.runlog import RunLog
 
 CLASSES = ("dark", "grey", "light")
 SPACE = {
@@ -27,7 +29,7 @@ RECIPE = ("OPT=momentum", "LR=0.1", "EPOCHS=2", "WORKERS=0", "DATASET.BATCH_SIZE
 
 
 def write_images(folder):
-    """``train`` with eight and ``val`` with five images a class, told apart by brightness; the space's file."""
+    """Write ``train`` (eight images a class) and ``val`` (five), told apart by brightness, and ``space.yaml``."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 5)):
         for level, name in enumerate(CLASSES):
@@ -39,18 +41,18 @@ def write_images(folder):
 
 
 def settings(data, save_path, *more):
-    """Settings of a search of these images into ``save_path/search``."""
+    """Return the settings of a search on these images that writes to ``save_path/search``; ``more`` are KEY=VALUE."""
     places = (f"DATA_DIR={data}", f"SAVE_PATH={save_path}", "MODEL=search", f"SUPERNET.SPACE={data / 'space.yaml'}")
     return load_config(None, [*SETTINGS, *places, *more])
 
 
 def run_search(data, save_path, *more):
-    """The folder of a finished search."""
+    """Run a search and return its folder."""
     with without_report():
         search(settings(data, save_path, *more))
     return save_path / "search"
 
 
 def without_report():
-    """Inside, no report is drawn, which takes longer than all else."""
-    return mock.patch.object(RunLog, "report")
+    """Return a context in which no report is drawn: a report takes longer than all else."""
+    return mock.patch("cream.jobs.report_search")

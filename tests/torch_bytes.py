@@ -1,7 +1,7 @@
-"""Files as ``torch.save`` writes them, byte by byte, without PyTorch.
+"""Write files as ``torch.save`` does, byte by byte, without PyTorch.
 
-``save_zip`` and ``save_legacy`` write content in which arrays are tensors of their own storage. What only PyTorch or
-an attacker writes is said with ``Tensor``, ``Name``, ``Call``, ``Reference`` and ``Raw``.
+``save_zip`` and ``save_legacy`` write content in which each array is a tensor with a storage of its own. ``Tensor``,
+``Name``, ``Call``, ``Reference`` and ``Raw`` stand for what only PyTorch or an attacker writes.
 """
 
 import pickle
@@ -30,7 +30,7 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class Name:
-    """A global name."""
+    """Stands for a global name."""
 
     module: str
     name: str
@@ -38,7 +38,7 @@ class Name:
 
 @dataclass(eq=False)
 class Call:
-    """The result of a call, as a pickle has it made; ``state`` and ``items`` are then given to it."""
+    """Stands for the result of a call in a pickle, which then gets ``state`` and ``items``."""
 
     function: object
     args: tuple = ()
@@ -49,21 +49,21 @@ class Call:
 
 @dataclass(frozen=True)
 class Reference:
-    """A persistent identifier."""
+    """Stands for a persistent identifier."""
 
     parts: tuple
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Pickle operations as they are."""
+    """Holds pickle operations that are written as they are."""
 
     data: bytes
 
 
 @dataclass(eq=False)
 class Tensor:
-    """A tensor on the storage of ``array``: ``size`` and ``stride`` default to its own; ``dtype`` is PyTorch's."""
+    """Stands for a tensor on the storage of ``array``, by default of its size and stride; ``dtype`` is PyTorch's."""
 
     array: np.ndarray
     offset: int = 0
@@ -103,7 +103,7 @@ class Pickled:
             self.out += pickle.dumps(value, 2)[2:-1]
 
     def remembered(self, key):
-        """Whether the value was written before, and is now had back from the memo."""
+        """Write a reference to the memo if the value was written before, and tell whether it was."""
         if key in self.memo:
             self.out += pickle.LONG_BINGET + struct.pack("<I", self.memo[key])
             return True
@@ -189,7 +189,7 @@ class Pickled:
 
 
 def contiguous(shape):
-    """Strides, in elements, of an array in C order."""
+    """Return the strides, in elements, of an array in C order."""
     strides = [1]
     for size in shape[:0:-1]:
         strides.insert(0, strides[0] * size)
@@ -201,7 +201,7 @@ def ordered_dict(items=None):
 
 
 def pickled(content, legacy=False):
-    """The pickle of ``content``, and the arrays that it refers to, with the number of elements of each."""
+    """Return the pickle of ``content``, and the arrays that it refers to with the number of elements of each."""
     writer = Pickled(legacy)
     writer.save(content)
     return b"\x80\x02" + bytes(writer.out) + b".", writer.storages

@@ -4,7 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from pimm.cli import Parser, run
 from pimm.errors import CheckpointError, ConfigError
@@ -16,21 +17,25 @@ _logger = logging.getLogger("average")
 
 
 def make_parser():
+    """Return the parser of all options."""
     parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
-    parser.add_argument("--input", required=True, metavar="DIR", help="folder with the checkpoints")
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
     parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
     parser.add_argument("--output", default="averaged.pdparams", metavar="FILE", help="(default: averaged.pdparams)")
-    parser.add_argument("-n", type=int, default=10, metavar="N", help="how many of the best (default: 10)")
-    parser.add_argument("--no-sort", action="store_true", help="take all, good or bad, and files without a metric")
-    parser.add_argument("--no-use-ema", action="store_true", help="leave averaged weights in the checkpoints aside")
+    parser.add_argument(
+        "-n", type=int, default=10, metavar="N", help="number of checkpoints, the best ones (default: 10)"
+    )
+    parser.add_argument("--no-sort", action="store_true", help="average all checkpoints, also those without a metric")
+    parser.add_argument("--no-use-ema", action="store_true", help="ignore averaged weights in the checkpoints")
     return parser
 
 
 def main(argv=None):
+    """Average checkpoints as the options say."""
     args = make_parser().parse_args(argv)
     setup_default_logging()
     if Path(args.output).exists():
-        raise ConfigError(f"{args.output} is there already")
+        raise ConfigError(f"{args.output} exists already")
     if args.n < 1:
         raise ConfigError(f"-n is at least 1, not {args.n}")
     found = sorted(Path(args.input).glob(args.filter), key=lambda path: natural_key(path.name))
@@ -45,13 +50,17 @@ def main(argv=None):
 
 
 def choose_best(paths, count):
-    """The checkpoints with the best metrics, the best first: the highest, or of a loss the lowest."""
+    """Return the checkpoints with the highest metrics, or with the lowest if the metric is a loss, the best first.
+
+    Raises:
+        CheckpointError: for a checkpoint without a metric.
+    """
     manifests = {path: read_manifest(path) for path in paths}
     unranked = [str(path) for path in paths if manifests[path].get("metric") is None]
     if unranked:
-        raise CheckpointError(f"{unranked[0]} has no metric to be ranked by; --no-sort takes all")
+        raise CheckpointError(f"{unranked[0]} has no metric; --no-sort averages all checkpoints")
     args = manifests[paths[0]]["args"]
-    is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # tools/pimm_train.py's, or a search's
+    is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # of tools/pimm_train.py, or of a search
     return sorted(paths, key=lambda path: manifests[path]["metric"], reverse=not is_loss)[:count]
 
 

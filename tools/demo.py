@@ -1,25 +1,29 @@
-"""``make demo`` and ``make demo-spos``: search, train and test on the embedded images, as a user would by commands."""
+"""Search, train and test on the embedded images by the commands that users type (``make demo``, ``make demo-spos``)."""
 
 from __future__ import annotations
 
-import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
+
 import json
 import os
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 from cream.config.load import load_config
+from pimm.cli import Parser
 
 STARTED = time.monotonic()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = HERE.parent
 SEARCH_CFG = "configs/demo/search.yaml"
 SPOS_CFG, SCRATCH_CFG = "configs/spos/demo_supernet.yaml", "configs/spos/demo_scratch.yaml"
 
 
 def run(title: str, *command: str) -> str:
-    """Shows a command, runs it from the repository's root and returns what it printed; ends the demo if it fails."""
+    """Show a command, run it from the repository's root and return what it printed; end the demo if it fails."""
     python = os.path.relpath(sys.executable, ROOT)
     print(f"\n== {title} ==\n$ {python} {' '.join(command)}", flush=True)
     outcome = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -30,13 +34,14 @@ def run(title: str, *command: str) -> str:
 
 
 def show_table(rows: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     rule = "-" * (width + 2 + max(len(value) for _, value in rows))
     print("\n".join([rule, *(f"{name:<{width}}  {value}" for name, value in rows), rule]))
 
 
 def cream() -> None:
-    """Cream's search, retraining and test. A second time they end at once, with the same result."""
+    """Run Cream's search, retraining and test; a second time they end at once, with the same result."""
     output = Path(load_config(ROOT / SEARCH_CFG).SAVE_PATH)
     found, retrained = output / "search", output / "search_retrain"
     run("Search", "tools/train.py", "--cfg", SEARCH_CFG)
@@ -47,7 +52,7 @@ def cream() -> None:
 
 
 def spos() -> None:
-    """Single Path One-Shot's supernet, evolution, and training from scratch with its test; as ``cream`` does."""
+    """Run Single Path One-Shot's supernet, evolution, and training from scratch with its test."""
     output = Path(load_config(ROOT / SPOS_CFG).SAVE_PATH)
     evolved = output / "supernet" / "evolution"
     run("Train a supernet", "tools/spos_supernet.py", "--cfg", SPOS_CFG)
@@ -62,7 +67,7 @@ def spos() -> None:
 
 
 def best_by_generation(evolved: Path) -> list[tuple[str, str]]:
-    """The best accuracy met up to each generation, as rows of a table."""
+    """Return the best accuracy met up to each generation, as rows of a table."""
     state = json.loads((evolved / "evolution.json").read_text())["state"]
     met = [
         max(state["scores"][json.dumps(arch)]["prec1"] for arch in generation) for generation in state["generations"]
@@ -71,7 +76,14 @@ def best_by_generation(evolved: Path) -> list[tuple[str, str]]:
 
 
 def show_result(found: Path, tested: str, counted: str, output: Path) -> None:
-    """The table at the end: the net in the folder ``found``, and the last line of its test."""
+    """Print the table at the end.
+
+    Args:
+        found: folder of the found net.
+        tested: what the test of the trained net printed.
+        counted: how its costs are counted, in words.
+        output: folder of all results.
+    """
     metrics = dict(pair.split(" ") for pair in tested.strip().splitlines()[-1].split(", "))
     architecture = json.loads((ROOT / found / "architecture.json").read_text())
     show_table(
@@ -91,8 +103,9 @@ DEMOS = {"cream": cream, "spos": spos}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search, train and test on the embedded images.")
-    parser.add_argument("system", nargs="?", choices=DEMOS, default="cream")
+    """Run the demo that the command line names."""
+    parser = Parser(config_file=False, description="Search, train and test on the embedded images.")
+    parser.add_argument("system", nargs="?", choices=DEMOS, default="cream", help="whose search (default: cream)")
     DEMOS[parser.parse_args().system]()
 
 

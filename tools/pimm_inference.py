@@ -1,6 +1,6 @@
 """Classify images: ``python tools/pimm_inference.py --data-dir DIR --checkpoint PATH ...``, with timm's options.
 
-Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch --nproc_per_node N``.
+The script runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
 """
 
 import json
@@ -9,16 +9,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 import numpy as np
 
-import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
+import pimm  # noqa: F401  (before Paddle: it silences a warning about ccache)
 
 # isort: split
 import paddle
 from paddle.nn import functional as F
 
+from pimm.class_names import other_numbers
 from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
@@ -46,7 +48,7 @@ _logger = logging.getLogger("inference")
 
 ENDINGS = {"csv": ".csv", "json": ".json", "json-record": "-record.json"}
 
-# Of a line "n01440764 tench, Tinca tinca".
+# Parts of a line such as "n01440764 tench, Tinca tinca".
 IMAGENET_LABELS = {
     "name": lambda line: line.partition(" ")[0],
     "description": lambda line: line.partition(" ")[2].partition(",")[0],
@@ -55,37 +57,57 @@ IMAGENET_LABELS = {
 
 
 def make_parser():
+    """Return the parser of all options."""
     parser = Parser(description="Classify images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
     add_model_options(parser)
     parser.add_argument("--checkpoint", default="", metavar="PATH", help="weights, or the folder of a training")
-    parser.add_argument("--use-ema", action="store_true", help="take the averaged weights")
-    parser.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
+    parser.add_argument("--use-ema", action="store_true", help="use the averaged weights")
+    parser.add_argument(
+        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
+    )
     add_device_options(parser)
-    parser.add_argument("-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images of one process")
+    parser.add_argument(
+        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
+    )
     group = parser.add_argument_group("Results")
     group.add_argument("--results-dir", "--output-dir", default=".", metavar="DIR", help="(default: this folder)")
-    group.add_argument("--results-file", metavar="NAME", help="without ending (default: model and size)")
+    group.add_argument("--results-file", metavar="NAME", help="name without ending (default: model and image size)")
     group.add_argument("--results-format", nargs="+", default=["csv"], choices=tuple(ENDINGS), help="(default: csv)")
-    group.add_argument("--results-separate-col", action="store_true", help="a column for each of the classes")
+    group.add_argument("--results-separate-col", action="store_true", help="one column for each of the top classes")
     group.add_argument(
-        "--topk", type=at_least(0), default=1, metavar="N", help="likeliest classes; 0 for all, in their order"
+        "--topk",
+        type=at_least(0),
+        default=1,
+        metavar="N",
+        help="number of most likely classes; 0 for all, in their order",
     )
-    group.add_argument("--fullname", action="store_true", help="paths of the images, not only their last part")
+    group.add_argument("--fullname", action="store_true", help="write whole paths of the images, not only file names")
     group.add_argument("--filename-col", default="filename", metavar="NAME")
     group.add_argument("--index-col", default="index", metavar="NAME")
     group.add_argument("--label-col", default="label", metavar="NAME")
     group.add_argument("--output-col", metavar="NAME", help="(default: prob or logit)")
     group.add_argument("--output-type", default="prob", choices=("prob", "logit"))
-    group.add_argument("--label-type", default="description", choices=("none", *IMAGENET_LABELS), help="of ImageNet's")
-    group.add_argument("--include-index", action="store_true", help="of the class, beside its label")
+    group.add_argument(
+        "--label-type",
+        default="description",
+        choices=("none", *IMAGENET_LABELS),
+        help="kind of label of ImageNet's classes",
+    )
+    group.add_argument("--include-index", action="store_true", help="write the index of the class beside its label")
     group.add_argument("--exclude-output", action="store_true", help="leave out the probabilities")
-    group.add_argument("--no-console-output", action="store_true", help="do not print the results")
+    group.add_argument(
+        *("--no-console-results", "--no-console-output"),
+        action="store_true",
+        dest="no_console_output",
+        help="do not print the results",
+    )
     return parser
 
 
 def main(argv=None):
+    """Classify images as the options say."""
     args = make_parser().parse_args(argv)
     start(args)
     if not args.checkpoint and not args.pretrained:
@@ -100,7 +122,7 @@ def main(argv=None):
     names = dataset.filenames(basename=not args.fullname)
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"several images have the same name, such as {Counter(names).most_common(1)[0][0]}: --fullname"
+            f"several images are called {Counter(names).most_common(1)[0][0]}: --fullname writes whole paths"
         )
     found = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
     if not is_primary(args):
@@ -109,7 +131,7 @@ def main(argv=None):
     outputs, indices, are_read = (values.tolist() for values in found)
     rows = [make_row(args, *row, labels) for row, is_read in zip(zip(names, outputs, indices), are_read) if is_read]
     if len(rows) < len(names):
-        _logger.warning("%d of %d images are not among the results", len(names) - len(rows), len(names))
+        _logger.warning("%d of %d images could not be read and have no result", len(names) - len(rows), len(names))
     folder = Path(args.results_dir)
     folder.mkdir(parents=True, exist_ok=True)
     stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
@@ -122,9 +144,10 @@ def main(argv=None):
 
 @paddle.no_grad()
 def classify(args, model, loader):
-    """Probabilities or logits [images, k] of the ``topk`` likeliest classes, and their indices, of all processes.
+    """Classify images in all processes.
 
-    And which images [images] these are of: not of those that cannot be read.
+    Returns probabilities or logits [images, k] of the ``topk`` most likely classes, the indices of these classes
+    [images, k], and whether each image could be read [images].
     """
     outputs, indices, kept = [], [], args.topk or args.num_classes
     for images, labels in with_progress(loader, args.log_interval, "Inference"):
@@ -147,7 +170,7 @@ def classify(args, model, loader):
 
 
 def gather(batches, places, rows):
-    """``rows`` with what every process has of its images at their ``places``."""
+    """Return ``rows`` filled by all processes: each has the batches of the images at its ``places``."""
     if len(places):
         rows[places] = np.concatenate(batches)
     barrier()
@@ -155,11 +178,20 @@ def gather(batches, places, rows):
 
 
 def class_names(args):
-    """Names of the classes by index: of the class map, of the training that the checkpoint is of, or ImageNet's."""
+    """Return the names of the classes by index: those of the class map, of the checkpoint's training, or ImageNet's.
+
+    Raises:
+        ConfigError: if the class map gives a class of the training another number.
+    """
     if args.label_type == "none":
         return None
     if args.class_map:
-        return {index: name for name, index in load_class_map(args.class_map, args.data_dir).items()}
+        classes = load_class_map(args.class_map, args.data_dir)
+        trained = args.classes or ()
+        moved = other_numbers({name: index for name, index in classes.items() if name in trained}, trained)
+        if moved:
+            raise ConfigError(f"{args.class_map}: {moved[0]}")
+        return {index: name for name, index in classes.items()}
     lines = {line.partition(" ")[0]: line for line in imagenet_classes()}  # by synset
     if args.classes and not lines.keys() >= set(args.classes):
         return dict(enumerate(args.classes))
@@ -169,7 +201,7 @@ def class_names(args):
 
 
 def make_row(args, name, outputs, indices, labels):
-    """An image's columns: single values, lists, or with ``--results-separate-col`` a column for each class."""
+    """Return the columns of an image; with ``--results-separate-col`` each class has columns of its own."""
     columns = {}
     if args.topk and (args.include_index or not labels):
         columns[args.index_col] = indices
@@ -189,7 +221,7 @@ def make_row(args, name, outputs, indices, labels):
 
 
 def keyed(args, rows):
-    """The rows' columns by the images' names."""
+    """Return the columns of each row by the name of its image."""
     return {row[args.filename_col]: {key: row[key] for key in row if key != args.filename_col} for row in rows}
 
 

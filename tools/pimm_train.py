@@ -11,7 +11,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 import numpy as np
 
@@ -20,7 +21,7 @@ import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
 # isort: split
 
 from pimm import cli
-from pimm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader, resolve_data_config
+from pimm.data import AugMixDataset, create_loader, resolve_data_config
 from pimm.engine import ClassifyStep, RunLog, Trainer, Update, evaluate, train_mode
 from pimm.errors import ConfigError
 from pimm.models import model_parameters
@@ -47,7 +48,14 @@ from pimm.train_options import (
     add_split_options,
     add_start_options,
 )
-from pimm.train_parts import create_average, create_loss, create_model_to_train, mixes, set_learning_rate
+from pimm.train_parts import (
+    create_average,
+    create_loss,
+    create_mixer,
+    create_model_to_train,
+    mixes,
+    set_learning_rate,
+)
 from pimm.utils import (
     CheckpointSaver,
     get_outdir,
@@ -91,7 +99,8 @@ def main(argv=None):
     folder = create_output_folder(args, args_text, data_config["input_size"][-1])
     results = []
     with RunLog(folder, curves=False, rates=True) as run:
-        trainer = create_trainer(args, model, loader_train, mixup_fn, loader_eval, run, results)
+        step = create_step(args, model, mixup_fn)
+        trainer = create_trainer(args, step, loader_train, loader_eval, run, results)
         trainer.resume_or_start(checkpoint, with_optimizer=not args.no_resume_opt, strict=False)
         if args.start_epoch is not None:
             trainer.start_at(args.start_epoch)
@@ -116,14 +125,14 @@ def create_output_folder(args, args_text, size):
     folder = Path(get_outdir(args.output or "output/train", args.experiment or f"{now}-{args.model}-{size}"))
     if not args.resume and list_checkpoints(folder):
         raise ConfigError(
-            f"{folder} holds a training already: --resume {folder} goes on with it, another --experiment begins anew"
+            f"{folder} holds a training already: --resume {folder} resumes it, another --experiment starts anew"
         )
     write_text(folder / "args.yaml", args_text)
     return folder
 
 
-def create_trainer(args, model, loader, mixup_fn, loader_eval, run, results):
-    """Return the training loop; ``results`` collects the metrics of each epoch."""
+def create_step(args, model, mixup_fn):
+    """Return what one batch does: forward, backward, update, moving average."""
     set_learning_rate(args)
     optimizer = create_optimizer_v2(model, **{**optimizer_kwargs(cfg=args), **args.opt_kwargs})
     update = Update(
@@ -135,30 +144,32 @@ def create_trainer(args, model, loader, mixup_fn, loader_eval, run, results):
         accumulate=args.grad_accum_steps,
         amp_dtype=args.amp_dtype,
     )
-    step = ClassifyStep(model, create_loss(args), update, create_average(args, model), topk=(), mix=mixup_fn)
+    return ClassifyStep(model, create_loss(args), update, create_average(args, model), topk=(), mix=mixup_fn)
+
+
+def create_trainer(args, step, loader, loader_eval, run, results):
+    """Return the training loop; ``results`` collects the metrics of each epoch."""
     scheduler, epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(args), updates_per_epoch=math.ceil(len(loader) / args.grad_accum_steps)
+        step.update.optimizer,
+        **scheduler_kwargs(args),
+        updates_per_epoch=math.ceil(len(loader) / args.grad_accum_steps),
     )
     saver = None
     if run.folder is not None:
-        lower_is_better = args.eval_metric == "loss"
-        saver = CheckpointSaver(
-            checkpoint_dir=str(run.folder), decreasing=lower_is_better, max_history=args.checkpoint_hist
-        )
+        history = {"decreasing": args.eval_metric == "loss", "max_history": args.checkpoint_hist}
+        saver = CheckpointSaver(checkpoint_dir=str(run.folder), **history)
 
-    def stop_mixing(epoch):
-        mixing = not args.mixup_off_epoch or epoch < args.mixup_off_epoch
-        loader.mixup_enabled = mixing
-        if mixup_fn is not None:
-            mixup_fn.mixup_enabled = mixing
+    def switch_mixing(epoch):
+        for mixer in filter(None, (loader, step.mix)):
+            mixer.mixup_enabled = not args.mixup_off_epoch or epoch < args.mixup_off_epoch
 
     def collect(epoch, train, evaluated):
         results.append({"epoch": epoch, "train": train, **({"validation": evaluated} if evaluated else {})})
 
-    trainer = Trainer(
+    return Trainer(
         step,
         loader,
-        [],
+        [] if loader_eval is None else [partial(evaluate_nets, args, step, loader_eval)],
         epochs=epochs,
         scheduler=scheduler,
         saver=saver,
@@ -172,16 +183,13 @@ def create_trainer(args, model, loader, mixup_fn, loader_eval, run, results):
         },
         recorded=vars(args),
         metric=args.eval_metric,
-        before_epoch=[stop_mixing],
+        before_epoch=[switch_mixing],
         after_epoch=[collect],
         share_statistics=args.dist_bn,
         log_interval=args.log_interval,
         recovery_interval=args.recovery_interval,
         remedy="try a lower --lr or set --clip-grad",
     )
-    if loader_eval is not None:
-        trainer.evaluators = [partial(evaluate_nets, args, trainer, loader_eval)]
-    return trainer
 
 
 def seed_streams(args, epoch, batch):
@@ -190,15 +198,13 @@ def seed_streams(args, epoch, batch):
     random_seed(int(drawn) // 2, args.rank)
 
 
-def evaluate_nets(args, trainer, loader):
+def evaluate_nets(args, step, loader):
     """Return the metrics of the model, or of its moving average if there is one on this device."""
-    for net in trainer.nets:
+    for net in step.nets:
         with train_mode(net, training=False), autocast(args):
             metrics = evaluate(net, loader, args.tta)
-        name = "Test" if net is trainer.step.net else "Test (EMA)"
-        _logger.info(
-            "%s: %d  %s", name, trainer.epoch, "  ".join(f"{key}: {value:.4g}" for key, value in metrics.items())
-        )
+        text = "  ".join(f"{key}: {value:.4g}" for key, value in metrics.items())
+        _logger.info("%s: %s", "Test" if net is step.net else "Test (EMA)", text)
     return metrics
 
 
@@ -217,26 +223,11 @@ def create_validation_loader(args, data_config, trained_on):
 
 
 def create_training_loader(args, data_config):
-    """The loader, and what mixes its batches if it does not do so itself."""
-    mixup_fn = collate_fn = None
+    """Return the loader, and what mixes its batches if the loader does not do so itself."""
     if args.aa and args.in_chans not in (1, 3):
         raise ConfigError(f"--aa has no operations for images of {args.in_chans} channels")
     if args.aug_splits and (args.aug_splits < 2 or args.no_prefetcher or mixes(args)):
         raise ConfigError("--aug-splits is 2 or more, and goes neither with --mixup and --cutmix nor --no-prefetcher")
-    if mixes(args):
-        make = Mixup if args.no_prefetcher else FastCollateMixup
-        mixup_fn = make(
-            mixup_alpha=args.mixup,
-            cutmix_alpha=args.cutmix,
-            cutmix_minmax=args.cutmix_minmax,
-            prob=args.mixup_prob,
-            switch_prob=args.mixup_switch_prob,
-            mode=args.mixup_mode,
-            label_smoothing=args.smoothing,
-            num_classes=args.num_classes,
-        )
-        if not args.no_prefetcher:
-            mixup_fn, collate_fn = None, mixup_fn
     options = {"num_samples": args.train_num_samples, "repeats": args.epoch_repeats, "seed": args.seed}
     dataset = open_dataset(args, args.train_split, is_training=True, batch_size=args.batch_size, **options)
     args.classes = class_list(dataset)  # a checkpoint knows what it can tell apart
@@ -245,6 +236,7 @@ def create_training_loader(args, data_config):
         _logger.warning("there are %d classes of images, and the model tells %d apart: see --num-classes", *counts)
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+    mixer = create_mixer(args)
     loader = create_loader(
         dataset,
         data_config["input_size"],
@@ -272,14 +264,14 @@ def create_training_loader(args, data_config):
         std=data_config["std"],
         num_workers=args.workers,
         distributed=args.distributed,
-        collate_fn=collate_fn,
+        collate_fn=None if args.no_prefetcher else mixer,
         pin_memory=args.pin_mem,
         use_prefetcher=not args.no_prefetcher,
         use_multi_epochs_loader=args.use_multi_epochs_loader,
         worker_seeding=args.worker_seeding,
         seed=args.seed,
     )
-    return loader, mixup_fn
+    return loader, mixer if args.no_prefetcher else None
 
 
 if __name__ == "__main__":

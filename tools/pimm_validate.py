@@ -1,7 +1,7 @@
-"""Measure models on images: ``python tools/pimm_validate.py --data-dir DIR --checkpoint PATH``, with timm's options.
+"""Evaluate models on images: ``python tools/pimm_validate.py --data-dir DIR --checkpoint PATH``, with timm's options.
 
-Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch --nproc_per_node N``: each
-image counts once, whatever the number of processes.
+The script runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``: each image
+counts once, whatever the number of processes.
 """
 
 import argparse
@@ -11,7 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from pimm import list_models
 from pimm.cli import Parser, at_least, run
@@ -39,30 +40,36 @@ _logger = logging.getLogger("validate")
 
 
 def make_parser():
-    parser = Parser(description="Measure models on images.")
+    """Return the parser of all options."""
+    parser = Parser(description="Evaluate models on images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="in wds shards that do not say")
+    parser.add_argument("--num-samples", type=int, metavar="N", help="images in wds shards without a count")
     add_model_options(parser)
     group = parser.add_argument_group("Weights")
     group.add_argument(
         "--checkpoint",
         default="",
         metavar="PATH",
-        help="checkpoint, or a folder of them; {model} in it stands for the model's name, where --model is several: a "
-        "wildcard, a text file of names, or all",
+        help="checkpoint, or a folder of them; {model} in it is replaced by the model's name where --model names "
+        "several: a wildcard, a text file of names, or all",
     )
-    group.add_argument("--use-ema", action="store_true", help="take the averaged weights")
-    group.add_argument("--use-train-size", action="store_true", help="take the size of training, not that of tests")
+    group.add_argument("--use-ema", action="store_true", help="use the averaged weights")
+    group.add_argument(
+        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
+    )
     add_device_options(parser)
-    parser.add_argument("-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images of one process")
-    parser.add_argument("--retry", action="store_true", help="try smaller batches where memory does not suffice")
-    parser.add_argument("--results-file", default="", metavar="FILE", help="where to write the results")
+    parser.add_argument(
+        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
+    )
+    parser.add_argument("--retry", action="store_true", help="try smaller batches if the memory is too small")
+    parser.add_argument("--results-file", default="", metavar="FILE", help="file for the results")
     parser.add_argument("--results-format", choices=("csv", "json"), help="(default: by the file's name, or csv)")
     return parser
 
 
 def main(argv=None):
+    """Validate models as the options say."""
     args = make_parser().parse_args(argv)
     start(args)
     if not args.checkpoint and not args.pretrained:
@@ -81,7 +88,7 @@ def main(argv=None):
 
 
 def find_weights(args):
-    """Pairs of a model's name, None where the checkpoint must know it, and a checkpoint."""
+    """Return pairs of a model's name, None where the checkpoint names its model, and a checkpoint."""
     return [
         (model, checkpoint)
         for model in find_models(args.model)
@@ -90,6 +97,11 @@ def find_weights(args):
 
 
 def find_models(text):
+    """Return the models that ``--model`` names: a name, a wildcard, ``all``, or a text file of names; None without it.
+
+    Raises:
+        ConfigError: for a wildcard that matches no model.
+    """
     if text is None:
         return [None]
     if text == "all" or any(letter in text for letter in "*?["):
@@ -103,6 +115,11 @@ def find_models(text):
 
 
 def find_checkpoints(path):
+    """Return the checkpoints that a path, a wildcard or a folder means.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     if glob.has_magic(path):
         found = sorted(glob.glob(path))
     elif Path(path).is_dir() and not Path(path, MANIFEST).exists():
@@ -116,7 +133,7 @@ def find_checkpoints(path):
 
 
 def validate_with_retries(args):
-    """`validate`, where memory does not suffice again with smaller batches, if this is asked for."""
+    """Evaluate a model; with ``--retry`` try smaller batches if the memory is too small."""
     while True:
         try:
             return validate(args)
@@ -125,12 +142,12 @@ def validate_with_retries(args):
             out_of_memory = isinstance(error, MemoryError) or "memory" in str(error).lower()
             if not (args.retry and out_of_memory and smaller and check_batch_size_retry(str(error))):
                 raise
-            _logger.warning("batches of %d do not fit into memory; trying %d", args.batch_size, smaller)
+            _logger.warning("batches of %d images do not fit into the memory; trying %d", args.batch_size, smaller)
             args.batch_size = smaller
 
 
 def validate(args):
-    """What a model with the weights of a checkpoint reaches, as a row of results."""
+    """Evaluate a model with the weights of a checkpoint and return a row of results."""
     answer_from_checkpoint(args, args.checkpoint)
     model = build_model(args)
     if args.checkpoint:

@@ -6,7 +6,8 @@ Runs from a clone that is not installed, and under ``python -m paddle.distribute
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from cream.cli import spos_scratch
 

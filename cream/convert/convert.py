@@ -1,46 +1,56 @@
-"""Weights from PyTorch's files into Paddle's and back, for Cream's nets and pimm's, without PyTorch.
+"""Weights from PyTorch's files into Paddle's and back, for the nets of Cream and of pimm, without PyTorch.
 
-It is here and not in pimm because it knows the nets of both.
+This module belongs to cream and not to pimm because it knows the nets of both.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
-from PIL import Image
+from paddle import nn
 
-from cream.convert.names import Net, Shapes, find_net
+from cream.convert.differences import (
+    MESSAGE_LENGTH,
+    Shapes,
+    WeightsDiffer,
+    compare_shapes,
+    not_weights,
+    printable,
+    shorten,
+)
+from cream.convert.names import Net, find_net, without_prefix
 from cream.counting import count_parameters
-from cream.supernet import SuperNet
-from pimm.cli import run
-from pimm.data import resolve_data_config
-from pimm.data.imagenet import imagenet_classes
-from pimm.data.transforms_factory import create_transform
-from pimm.errors import CheckpointError, ConfigError, DataError
-from pimm.models import load_checkpoint
-from pimm.models.helpers import is_torch_file
-from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays
+from pimm.errors import CheckpointError, ConfigError
+from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, torch_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
 from pimm.utils import file_sha256, load_arrays, save_arrays
-from pimm.utils.checkpoint import EMA, MODEL
+from pimm.utils.checkpoint import EMA
 
-_TORCH_ENDING, _PADDLE_ENDING = ".pth.tar", ".pdparams"
-_SHOWN = 5
-SPOS_PREPROCESSING = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "interpolation": "bilinear", "crop_pct": 224 / 256}
+_SHOWN = 5  # names of dropped arrays in a summary
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was converted into what; ``parameters`` counts the trainable ones, ``arrays`` what was written."""
+    """What was converted into what.
+
+    Args:
+        source: the file that was read.
+        format: its format.
+        sha256: its SHA-256.
+        net: the name of the net.
+        weights: which of the weights in the file were converted.
+        parameters: the number of trainable values of the net.
+        dtype: the types of the arrays.
+        arrays: the number of arrays.
+        dropped: the names of the arrays in the file that the net does not need.
+        target: the file that was written.
+    """
 
     source: str
     format: str
@@ -55,109 +65,117 @@ class Report:
 
     def __str__(self) -> str:
         rows = {**asdict(self), "dropped": self._dropped()}
-        texts = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items()}
+        texts = {name: f"{value:,}" if isinstance(value, int) else printable(value) for name, value in rows.items()}
         return "\n".join(f"{name:<11}{text}" for name, text in texts.items())
 
     def _dropped(self) -> str:
-        others = [name for name in self.dropped if not is_batch_counter(name)]
-        counters = len(self.dropped) - len(others)
-        parts = others[:_SHOWN] + [f"{len(others) - _SHOWN} more"] * (len(others) > _SHOWN)
+        """List the first dropped names, with the batch counters of batch norms as one number."""
+        names = [name for name in self.dropped if not is_batch_counter(name)]
+        counters = len(self.dropped) - len(names)
+        parts = names[:_SHOWN] + [f"{len(names) - _SHOWN} more"] * (len(names) > _SHOWN)
         return ", ".join(parts + [f"{counters} counts of batches"] * (counters > 0)) or "nothing"
 
 
 def from_torch(
     source: str | Path, target: str | Path, name: str = "auto", use_ema: bool | None = None
 ) -> tuple[Net, Report]:
-    """Writes the weights of PyTorch's file ``source`` as Paddle's ``target``, bit for bit as they are.
+    """Convert the weights in a file of PyTorch, whose values stay the same bit for bit.
 
-    ``name`` as in ``find_net``, ``use_ema`` as in ``find_weights``. Raises CheckpointError for a file that cannot be
-    read and for weights that are not those of the net, with every difference; ConfigError as ``find_net`` does.
+    Args:
+        source: the file of PyTorch.
+        target: the file of Paddle to write.
+        name: the net of the weights, as ``find_net`` takes it.
+        use_ema: whether to convert averaged weights, as ``find_weights`` takes it.
+
+    Returns:
+        The net and a report.
+
+    Raises:
+        CheckpointError: the file cannot be read, or (``WeightsDiffer``) its weights are not those of the net.
+        ConfigError: as ``find_net`` raises it.
     """
     content, form = read_torch(source)
-    try:
+    with _errors_naming(source):
         weights = find_weights(content, use_ema)
-        net = find_net(name, _shapes(weights.arrays), content.get("arch"))
+        arrays, prefix = without_prefix(weights.arrays)
+        net = find_net(name, _shapes(arrays), content.get("arch"))
         model = _outline(net)
-        renamed, dropped = rename_arrays(model, weights.arrays)
-        state = from_torch_arrays(model, renamed, shown=None)
-    except (CheckpointError, ConfigError) as error:
-        raise type(error)(f"{source}: {error}") from None
+        renamed, dropped = rename_arrays(model, arrays)
+        expected = {name: shape for name, shape in torch_names(model) if not is_batch_counter(name)}
+        _check_fits(source, net, expected, _shapes(renamed))
+        state = from_torch_arrays(model, renamed)
     save_arrays(target, {name: _as_paddle(array) for name, array in state.items()})
-    what = f"{'averaged' if weights.averaged else 'plain'}, {weights.key or 'the file is a state dict'}"
-    return net, _report(source, f"PyTorch, {form}", net, model, what, state, dropped, target)
+    which = f"{'averaged' if weights.averaged else 'plain'}, {weights.key or 'the file is a state dict'}"
+    which += f", without the prefix {prefix}" if prefix else ""
+    return net, _report(source, f"PyTorch, {form}", net, model, which, state, dropped, target)
 
 
 def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tuple[Net, Report]:
-    """Writes Paddle's weights ``source`` as a file ``target`` that PyTorch reads; errors as in ``from_torch``.
+    """Convert the weights in a file of Paddle, whose values stay the same bit for bit.
 
-    It holds ``arch``, the net's name, and ``state_dict`` with PyTorch's names and batch counters of 0.
+    The file of PyTorch holds ``arch``, the name of the net, and ``state_dict`` with PyTorch's names and batch counters
+    of 0. Arguments, results and errors are those of ``from_torch``.
     """
-    arrays = load_arrays(source)
-    try:
-        if not isinstance(arrays, dict) or not all(isinstance(value, np.ndarray) for value in arrays.values()):
-            raise CheckpointError("it holds more than weights by name")
+    content = load_arrays(source)
+    with _errors_naming(source):
+        culprits = not_weights(content)
+        if culprits:
+            more = f", and so are {len(culprits) - 1} more entries" if len(culprits) > 1 else ""
+            raise CheckpointError(f"{culprits[0]}, which is no weight of a net{more}")
+        arrays, prefix = without_prefix(content)
         net = find_net(name, _shapes(arrays))
         model = _outline(net)
+        _check_fits(source, net, _shapes(model.state_dict()), _shapes(arrays))
         state = to_torch_arrays(model, arrays)
-    except (CheckpointError, ConfigError) as error:
-        raise type(error)(f"{source}: {error}") from None
     save_torch(target, {"arch": net.name, "state_dict": {name: _as_torch(array) for name, array in state.items()}})
-    what = "averaged" if Path(source).suffix == Path(EMA).suffix else "plain"
-    return net, _report(source, "Paddle", net, model, what, arrays, [], target)
+    which = "averaged" if Path(source).suffix == Path(EMA).suffix else "plain"
+    which += f", without the prefix {prefix}" if prefix else ""
+    return net, _report(source, "Paddle", net, model, which, arrays, [], target)
 
 
-def verify(
-    net: Net, weights: str | Path, image: str | Path, spos_preprocessing: bool = False
-) -> list[tuple[str, float]]:
-    """The five likeliest classes of an image, with their probabilities, as the net of a weights file sees them.
-
-    ``spos_preprocessing`` shows it the image as SPOS's authors do: blue first, values of 0 to 255.
-    """
-    model = net.build()
-    if isinstance(model, SuperNet):
-        raise ConfigError(f"{net.name} is many nets: only a single one can be verified on an image")
-    load_checkpoint(model, weights)
-    model.eval()
-    with paddle.no_grad():
-        probabilities = nn.functional.softmax(model(_read_image(net, model, image, spos_preprocessing)))[0].numpy()
-    names = imagenet_classes() if len(probabilities) == 1000 else [f"class {i}" for i in range(len(probabilities))]
-    return [(names[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:5]]
-
-
-def _read_image(net: Net, model: nn.Layer, path: str | Path, spos_preprocessing: bool) -> Tensor:
-    if net.in_chans not in (1, 3):
-        raise ConfigError(f"images of {net.in_chans} channels, which {net.name} takes, are not read by --verify")
-    wanted = {
-        "img_size": net.resolution,
-        "in_chans": net.in_chans,
-        **(SPOS_PREPROCESSING if spos_preprocessing else {}),
-    }
-    config = resolve_data_config(wanted, model=model, verbose=False)
+@contextmanager
+def _errors_naming(source: str | Path) -> Iterator[None]:
+    """Put the name of the file before every error that the block raises, and keep the message short."""
     try:
-        with Image.open(path) as image:
-            x = create_transform(**config)(image.convert("RGB" if net.in_chans == 3 else "L")).unsqueeze(0)
-            return x.flip(1) if spos_preprocessing else x
-    except Image.UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image that can be read") from error
+        yield
+    except WeightsDiffer:
+        raise
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(shorten(f"{_short_path(source)}: {error}", MESSAGE_LENGTH)) from None
+
+
+def _check_fits(source: str | Path, net: Net, expected: Shapes, given: Shapes) -> None:
+    """Raise WeightsDiffer if names or shapes of the weights are not those that the net expects."""
+    differences = compare_shapes(expected, given)
+    if any(differences.values()):
+        guess = ", the net that their shapes suggest" if net.guessed else ""
+        raise WeightsDiffer(
+            f"{_short_path(source)}: its weights do not fit {shorten(net.name, 80)}{guess}", differences
+        )
+
+
+def _short_path(path: str | Path) -> str:
+    """Return the end of a path that is too long for a message."""
+    return str(path) if len(str(path)) <= 120 else f"...{str(path)[-117:]}"
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> Shapes:
-    return {name: array.shape for name, array in arrays.items()}
+    return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def _outline(net: Net) -> nn.Layer:
-    """The net with the names and shapes of its weights, but no values."""
+    """Build the net without values: its weights have names and shapes only."""
     with paddle.LazyGuard():
         return net.build()
 
 
 def _as_paddle(array: np.ndarray) -> np.ndarray:
-    """In C order, and bfloat16 as bits."""
+    """Return the array in C order; bfloat16 becomes its bits, as Paddle's files hold it."""
     return np.asarray(array.view(np.uint16) if is_bfloat16(array) else array, order="C")
 
 
 def _as_torch(array: np.ndarray) -> np.ndarray:
-    """With the bits of bfloat16 marked as such: Paddle's files do not mark them."""
+    """Mark bits as bfloat16, which Paddle's files hold as uint16."""
     return array.view(BFLOAT16) if array.dtype == np.uint16 else array
 
 
@@ -166,85 +184,22 @@ def _report(
     form: str,
     net: Net,
     model: nn.Layer,
-    weights: str,
+    which: str,
     state: Mapping[str, np.ndarray],
     dropped: list[str],
     target: str | Path,
 ) -> Report:
+    """Fill in the report of a conversion; the arguments are those of ``Report``, and the converted arrays."""
     dtypes = sorted({"bfloat16" if array.dtype == np.uint16 else array.dtype.name for array in state.values()})
     return Report(
         source=str(source),
         format=form,
         sha256=file_sha256(source),
         net=net.name,
-        weights=weights,
+        weights=which,
         parameters=count_parameters(model),
         dtype=", ".join(dtypes),
         arrays=len(state),
         dropped=dropped,
         target=str(target),
     )
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Convert weights that PyTorch saved into Paddle's, without PyTorch.")
-    parser.add_argument("source", metavar="IN", help="a .pth or .pth.tar file; with --to-torch a .pdparams file")
-    parser.add_argument("target", metavar="OUT", nargs="?", help="file to write; default: beside IN")
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        default="auto",
-        help="whose weights: cream-287, spos, a model of pimm, ...; default: auto",
-    )
-    parser.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        help="averaged weights or plain ones of PyTorch's file; default: averaged if any",
-    )
-    parser.add_argument("--to-torch", action="store_true", help="from Paddle to PyTorch")
-    parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
-    parser.add_argument("--verify", metavar="IMAGE", help="print the five likeliest classes of an image")
-    parser.add_argument(
-        "--spos-preprocessing", action="store_true", help="show it that image as BGR, 0 to 255: SPOS's released nets"
-    )
-    return parser.parse_args(argv)
-
-
-def convert(args: argparse.Namespace) -> None:
-    """What the command does with its arguments."""
-    check_direction(Path(args.source), args.to_torch)
-    ending = _TORCH_ENDING if args.to_torch else _PADDLE_ENDING
-    target = args.target or re.sub(r"(\.pth\.tar|\.pth|\.pt|\.tar|\.pdparams|\.pdema)?$", ending, args.source, count=1)
-    if Path(target).resolve() == Path(args.source).resolve():
-        raise ConfigError(f"{target} would replace what it is made from; name another OUT")
-    if args.spos_preprocessing and not args.verify:
-        raise ConfigError("--spos-preprocessing is about the image of --verify, and there is none")
-    if args.to_torch and args.ema is not None:
-        raise ConfigError("--ema chooses in PyTorch's files; with --to-torch the file given is the one converted")
-    if args.to_torch:
-        net, report = to_torch(args.source, target, args.model)
-    else:
-        net, report = from_torch(args.source, target, args.model, args.ema)
-    print(report)
-    if args.report:
-        Path(args.report).write_text(json.dumps(asdict(report), indent=2) + "\n")
-    if args.verify:
-        weights = args.source if args.to_torch else target
-        for name, probability in verify(net, weights, args.verify, args.spos_preprocessing):
-            print(f"{probability:8.4f}  {name}")
-
-
-def check_direction(source: Path, to_torch: bool) -> None:
-    """Raises ConfigError for a folder, and for a file that is already what it would become."""
-    if source.is_dir():
-        raise ConfigError(f"{source} is a folder; name one of its files: {MODEL}, or {EMA}, the moving average")
-    if to_torch and is_torch_file(source):
-        raise ConfigError(f"{source} is PyTorch's file already: without --to-torch it becomes Paddle's")
-    if not to_torch and source.suffix in (_PADDLE_ENDING, Path(EMA).suffix):
-        raise ConfigError(f"{source} is Paddle's file already: with --to-torch it becomes PyTorch's")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Converts weights (``convert-weights``, ``convert_weights.py``)."""
-    args = parse_args(argv)
-    return run(lambda: convert(args))

@@ -1,18 +1,17 @@
-"""Every net there is weights of: Cream's, SPOS's and pimm's by name, and the one that a set of weights belongs to."""
+"""The names of all nets whose weights can be converted, and which of the nets a set of weights belongs to."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Callable
+from dataclasses import dataclass, replace
+from typing import Callable, TypeVar
 
 from paddle import nn
 
-from cream.build.build import given_spec, named_net
-from cream.config.load import load_config
+from cream.build.families import net_from_settings
+from cream.convert.differences import Shapes, beginnings, shorten
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import CHILD_NETS
 from cream.mobile.space import OPERATIONS, SE, WIDTHS_AND_STRIDES, Operation, mobile_space
@@ -21,36 +20,52 @@ from cream.shuffle.nets import NUM_FEATURES
 from cream.space import Arch, format_arch, parse_arch
 from pimm import create_model, is_model, list_models
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.models.fingerprints import image_channels, models_with
 from pimm.models.torch_weights import is_foreign
 
-Shapes = Mapping[str, tuple[int, ...]]
+Value = TypeVar("Value")
 
 _SUPERNET = "cream-supernet-"
 _CREAM = "cream-"
 _SETTINGS = (".yaml", ".yml")
-_SEARCHED = range(1, 6)  # stages
-_DEAD_BLOCK = (3, 4)  # stage and position of a block that the official supernet has and never runs
-_OFFICIAL_DEPTH = 4  # the most blocks of a stage there
+_SEARCHED_STAGES = range(1, 6)
+_UNUSED_BLOCK = (3, 4)  # stage and index of a block that the official supernet has but never runs
+_OFFICIAL_DEPTH = 4  # the largest number of blocks in a stage of the official supernet
+_DEEPEST = 50  # blocks in a stage; names in a file that claim more would take minutes to build
+_PREFIX_PARTS = 4
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net by name: ``build()`` makes it, for images of ``resolution`` pixels (None: the net says it)."""
+    """A net with its name.
+
+    Args:
+        name: the name.
+        build: builds the net, with fresh weights.
+        resolution: the side of the images that the net takes, in pixels; None if the net's own configuration says it.
+        in_chans: the number of channels of these images.
+        guessed: whether the net was found by the shapes of its weights.
+    """
 
     name: str
     build: Callable[[], nn.Layer]
     resolution: int | None = None
     in_chans: int = 3
+    guessed: bool = False
 
 
 def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
-    """The net called ``name``, or with ``"auto"`` the one that has weights of these shapes.
+    """Return the net called ``name``, or for ``"auto"`` the net whose weights have these shapes.
 
-    ``shapes`` are those of the weights, under PyTorch's names or Paddle's, and give the number of classes and, for
-    pimm's models, of the image's channels. ``hint``,
-    the name that a checkpoint carries, decides between nets of the same shapes. Raises ConfigError for an unknown
-    name, and where nothing, or not one net alone, fits.
+    Args:
+        name: the name of a net, a file of settings (``.yaml``) that names one, or ``auto``.
+        shapes: the shapes of the weights under PyTorch's names or Paddle's. They also tell the number of classes and,
+            for pimm's models, the number of channels of an image.
+        hint: the name that the checkpoint carries, if any; it decides between nets with weights of the same shapes.
+
+    Raises:
+        ConfigError: the name is unknown, or the shapes fit no net or several.
     """
     if name != "auto":
         return _by_name(name, shapes)
@@ -63,25 +78,41 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
     if not candidates:
         raise ConfigError(
             "its weights are of no net that is known here; name the net with --model, a net of a space of your own by "
-            "the .yaml file that it was retrained with"
+            f"the .yaml file that it was retrained with. The arrays are called {beginnings(list(shapes))}"
         )
     if len(candidates) > 1:
         raise ConfigError(
-            f"its weights fit {' and '.join(candidates)}, which compute different things with them; "
+            f"its weights fit {shorten(' and '.join(candidates), 200)}, which compute different things with them; "
             "say with --model which of them was trained"
         )
-    return _by_name(candidates[0], shapes)
+    return replace(_by_name(candidates[0], shapes), guessed=True)
+
+
+def without_prefix(values: Mapping[str, Value]) -> tuple[dict[str, Value], str]:
+    """Remove the prefix that all names share, such as ``model.`` or ``backbone.``, and return it too.
+
+    A net that trained as a part of another one is saved with such a prefix. No net that is known here has one in its
+    own names. At most four parts of a name are taken for a prefix.
+    """
+    stripped, prefix = dict(values), ""
+    for _ in range(_PREFIX_PARTS):
+        firsts = {name.partition(".")[0] for name in stripped}
+        if len(firsts) != 1 or not all("." in name for name in stripped):
+            break
+        first = f"{firsts.pop()}."
+        stripped, prefix = {name[len(first) :]: value for name, value in stripped.items()}, prefix + first
+    return stripped, prefix
 
 
 def _by_name(name: str, shapes: Shapes) -> Net:
+    """Return the net of this name, with as many classes as the shapes tell."""
     num_classes = _num_classes(shapes)
     if is_model(name):
         channels = image_channels(shapes)
         return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.endswith(_SETTINGS):
-        cfg = load_config(name)
-        spec = given_spec(cfg)
-        return Net(name, lambda: named_net(cfg, spec), spec.resolution)
+        build, spec = net_from_settings(name)
+        return Net(name, build, spec.resolution)
     if name.startswith(_SUPERNET) and re.fullmatch(r"\d+(-\d+){4}", name[len(_SUPERNET) :]):
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)
@@ -97,12 +128,12 @@ def _by_name(name: str, shapes: Shapes) -> Net:
         spec = CHILD_NETS[int(selection)]
         return Net(name, lambda: ChildNet(spec.arch, num_classes), spec.resolution)
     known = [*(f"{_CREAM}{number}" for number in CHILD_NETS), *SHUFFLE_NAMES, *list_models()]
-    near = difflib.get_close_matches(name, known, n=5)
-    hint = f"did you mean {', '.join(near)}?" if near else "there are auto, cream-287, spos and the like, pimm's models"
-    raise ConfigError(f"unknown net {name!r}; {hint}")
+    hint = did_you_mean(name, known, count=5) or "; valid are auto, cream-287, spos, and all models of pimm"
+    raise ConfigError(f"unknown net {shorten(repr(name), 100)}{hint}")
 
 
 def _num_classes(shapes: Shapes) -> int:
+    """Return the number of classes that the shape of the classifier tells, 0 if there is no classifier."""
     for bias in ("classifier.bias", "_fc.bias"):
         if len(shapes.get(bias, ())) == 1:
             return shapes[bias][0]
@@ -110,19 +141,21 @@ def _num_classes(shapes: Shapes) -> int:
 
 
 def _cream_names(shapes: Shapes) -> list[str]:
-    """The one of Cream's nets whose blocks are these, if there is one."""
+    """List the names of Cream's nets that have these blocks: none, one, or two supernets."""
     if not _has_creams_widths(shapes):
         return []
-    found = _blocks(shapes)
+    blocks = _blocks(shapes)
+    if max(map(len, blocks.values()), default=0) > _DEEPEST:
+        return []
     if any("meta_layer" in name for name in shapes):
-        depths = [len(found.get(stage, ())) for stage in _SEARCHED]
-        own = f"{_SUPERNET}{'-'.join(map(str, depths))}"
-        stage, position = _DEAD_BLOCK
-        if depths[stage - 1] != position + 1 or max(depths) > position + 1:
-            return [own]
+        depths = [len(blocks.get(stage, ())) for stage in _SEARCHED_STAGES]
+        ours = f"{_SUPERNET}{'-'.join(map(str, depths))}"
+        stage, index = _UNUSED_BLOCK
+        if depths[stage - 1] != index + 1 or max(depths) > index + 1:
+            return [ours]
         depths[stage - 1] = _OFFICIAL_DEPTH
-        return [f"{_SUPERNET}{'-'.join(map(str, depths))}", own]
-    arch = _child_arch(shapes, found)
+        return [f"{_SUPERNET}{'-'.join(map(str, depths))}", ours]
+    arch = _child_arch(shapes, blocks)
     if arch is None:
         return []
     published = [f"{_CREAM}{number}" for number, spec in CHILD_NETS.items() if spec.arch == arch]
@@ -130,33 +163,33 @@ def _cream_names(shapes: Shapes) -> list[str]:
 
 
 def _has_creams_widths(shapes: Shapes) -> bool:
-    """Whether the blocks of each searched stage end in as many channels as in Cream's own space."""
-    found: dict[int, set[int]] = {}
+    """Return whether the blocks of each searched stage have as many output channels as in Cream's own space."""
+    widths: dict[int, set[int]] = {}
     for name, shape in shapes.items():
-        place = re.match(r"blocks\.(\d)\..*conv_pwl\.weight$", name)
-        if place:
-            found.setdefault(int(place[1]), set()).add(shape[0] if shape else 0)
-    return all(found.get(stage) == {width} for stage, (width, _) in zip(_SEARCHED, WIDTHS_AND_STRIDES))
+        match = re.match(r"blocks\.(\d)\..*conv_pwl\.weight$", name)
+        if match:
+            widths.setdefault(int(match[1]), set()).add(shape[0] if shape else 0)
+    return all(widths.get(stage) == {width} for stage, (width, _) in zip(_SEARCHED_STAGES, WIDTHS_AND_STRIDES))
 
 
 def _blocks(shapes: Shapes) -> dict[int, set[int]]:
-    """Positions of the blocks of each stage."""
-    found: dict[int, set[int]] = {}
+    """Return the indices of the blocks of each stage."""
+    blocks: dict[int, set[int]] = {}
     for name in shapes:
-        place = re.match(r"blocks\.(\d)\.(\d{1,3})\.", name)
-        if place:
-            found.setdefault(int(place[1]), set()).add(int(place[2]))
-    return found
+        match = re.match(r"blocks\.(\d)\.(\d{1,3})\.", name)
+        if match:
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    return blocks
 
 
 def _child_arch(shapes: Shapes, blocks: Mapping[int, set[int]]) -> Arch | None:
-    """The architecture that expansions and kernels of the blocks tell, if they are Cream's."""
+    """Return the architecture that the expansions and kernels of the blocks tell; None if they are not Cream's."""
     searched = []
-    for stage in _SEARCHED:
+    for stage in _SEARCHED_STAGES:
         operations = []
-        for position in sorted(blocks.get(stage, ())):
-            expanding = shapes.get(f"blocks.{stage}.{position}.conv_pw.weight", ())
-            depthwise = shapes.get(f"blocks.{stage}.{position}.conv_dw.weight", ())
+        for index in sorted(blocks.get(stage, ())):
+            expanding = shapes.get(f"blocks.{stage}.{index}.conv_pw.weight", ())
+            depthwise = shapes.get(f"blocks.{stage}.{index}.conv_dw.weight", ())
             if len(expanding) != 4 or len(depthwise) != 4 or not expanding[1]:
                 return None
             operation = Operation("ir", depthwise[-1], expanding[0] / expanding[1], SE)

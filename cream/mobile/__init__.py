@@ -1,8 +1,13 @@
 """Cream's mobile nets: blocks, search spaces, supernet, single nets, and the published six."""
 
-from cream.mobile.depths import fit_to_flops
-from cream.mobile.nets import ChildNet, MobileSuperNet
-from cream.mobile.published import CHILD_NETS
-from cream.mobile.space import MobileSpace, load_space, mobile_space
+import lazy_loader
 
-__all__ = ["CHILD_NETS", "ChildNet", "MobileSpace", "MobileSuperNet", "fit_to_flops", "load_space", "mobile_space"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "depths": ["fit_to_flops"],
+        "nets": ["ChildNet", "MobileSuperNet"],
+        "published": ["CHILD_NETS"],
+        "space": ["MobileSpace", "load_space", "mobile_space"],
+    },
+)

@@ -1,4 +1,4 @@
-"""The blocks that a search chooses among: what each type is, and what can be said of it."""
+"""The types of blocks that a search space may offer, and the settings that each type has."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ ACTIVATIONS = {"swish": Swish, "hard_swish": HardSwish, "relu": nn.ReLU, "relu6"
 
 
 class ResidualUnit(nn.Layer):
-    """ResNet's bottleneck (https://arxiv.org/abs/1512.03385): 1x1, KxK and 1x1 convolutions and a shortcut.
+    """The bottleneck of ResNet (https://arxiv.org/abs/1512.03385): 1x1, KxK and 1x1 convolutions and a shortcut.
 
-    The inner convolutions have ``out_chs / reduction`` channels; a shortcut that changes the shape is a convolution.
-    As in the official search space, convolutions have a bias and activations are ReLU.
+    The shortcut is a 1x1 convolution if stride or channels change the shape. As in the official search space,
+    convolutions have a bias and activations are ReLU.
+
+    Args:
+        in_chs: channels of the input.
+        out_chs: channels of the output.
+        kernel_size: side of the middle convolution's kernel.
+        stride: stride of the middle convolution and of the shortcut.
+        dilation: dilation of the middle convolution.
+        reduction: ``out_chs`` divided by the channels of the first two convolutions.
+        norm_kwargs: further arguments of the batch norms.
     """
 
     def __init__(
@@ -56,7 +65,11 @@ class ResidualUnit(nn.Layer):
 
 
 class BlockType(NamedTuple):
-    """A layer; what can be said of it and the argument that says it; and which options of its net it takes."""
+    """The layer of a block type, and where the arguments of that layer come from.
+
+    ``fields`` maps a field of ``cream.mobile.space.Operation`` to the argument that takes its value. ``options`` names
+    the arguments whose values all blocks of a net share, or take from the net.
+    """
 
     layer: type
     fields: Mapping[str, str]

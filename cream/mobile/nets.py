@@ -1,4 +1,4 @@
-"""Supernets of mobile blocks, and the nets found in them."""
+"""The supernet of mobile blocks, and the child nets found in it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,36 @@ SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, 
 
 
 def make_block(operation: Operation, position: Position, **options) -> nn.Layer:
-    """One block in its place; of the net's ``options`` it gets those that its type takes."""
-    kind = BLOCKS[operation.block]
-    own = {argument: getattr(operation, name) for name, argument in kind.fields.items()}
-    shared = {name: options[name] for name in kind.options}
-    return kind.layer(in_chs=position.in_chs, out_chs=position.out_chs, stride=position.stride, **own, **shared)
+    """Build the block of one operation for a position.
+
+    Args:
+        operation: the type and the settings of the block.
+        position: the channels and the stride of the block.
+        options: the net's arguments for its blocks; the block gets those that its type takes.
+    """
+    block_type = BLOCKS[operation.block]
+    settings = {argument: getattr(operation, name) for name, argument in block_type.fields.items()}
+    shared = {name: options[name] for name in block_type.options}
+    return block_type.layer(
+        in_chs=position.in_chs, out_chs=position.out_chs, stride=position.stride, **settings, **shared
+    )
 
 
 class MobileNet(nn.Layer):
-    """Stem, stages of blocks and head of a supernet or a child net; ``make_position`` says what stands in a place."""
+    """The stem, the stages of blocks and the head that a supernet and a child net have in common.
+
+    A subclass overrides ``make_position`` to say which layer stands at a position.
+
+    Args:
+        spec: the description of stem, head and activation.
+        positions: the positions of the blocks, [stage][position].
+        num_classes: number of logits.
+        in_chans: channels of an image.
+        drop_rate: probability of dropout before the classifier.
+        drop_path_rate: in training, block ``i`` of ``n`` is dropped with probability ``drop_path_rate * i / n``.
+        global_pool: type of the pooling before the head, as ``SelectAdaptivePool2d`` names it.
+        norm_kwargs: further arguments of the batch norms.
+    """
 
     def __init__(
         self,
@@ -53,7 +74,7 @@ class MobileNet(nn.Layer):
         self.act1 = act_layer()
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(*(self.make_position(place, drop_path_rate=next(rates), **options) for place in stage))
+                nn.Sequential(*(self.make_position(each, drop_path_rate=next(rates), **options) for each in stage))
                 for stage in positions
             )
         )
@@ -66,27 +87,35 @@ class MobileNet(nn.Layer):
 
     @staticmethod
     def make_position(position: Position, **options) -> nn.Layer:
-        """The block in a place that knows one operation."""
+        """Build the block of a position that offers a single operation."""
         (operation,) = position.operations
         return make_block(operation, position, **options)
 
     def stem(self, x: Tensor) -> Tensor:
+        """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
     def head(self, x: Tensor) -> Tensor:
+        """Compute the logits from the output of the last block."""
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
 
 class MobileSuperNet(MobileNet, SuperNet):
-    """All nets of a space in one, sharing the weights of the blocks they share, with the matching network beside.
+    """The net that holds all paths of a space, with shared weights, and Cream's matching network ``meta_layer``.
 
-    State names are the official supernet's, ``blocks.STAGE.POSITION.CHOICE``.
+    Names in the state dict are those of the official supernet, ``blocks.STAGE.POSITION.CHOICE``.
+
+    Args:
+        space: the search space.
+        num_classes: number of logits.
+        slice_size: how many images of a batch the matching network compares.
+        kwargs: further arguments of ``MobileNet``.
     """
 
     cost_rules = SEARCH_RULES
-    torch_renames = {"blocks.3.4": None}  # a fifth block that the official code builds and no path reaches
+    torch_renames = {"blocks.3.4": None}  # None drops the weights of a fifth block that no official path reaches
 
     def __init__(self, space: MobileSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
         super().__init__(space.spec, space.positions, num_classes, **kwargs)
@@ -95,21 +124,29 @@ class MobileSuperNet(MobileNet, SuperNet):
 
     @staticmethod
     def make_position(position: Position, **options) -> Choices:
-        """All operations of a place."""
+        """Build the blocks of all operations of a position."""
         return Choices([make_block(operation, position, **options) for operation in position.operations])
 
     def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
         yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
 
     def counted_layers(self) -> Iterator[nn.Layer]:
-        """What the official table of costs counts of them."""
+        """Yield the shared layers that the official table of costs counts."""
         yield from (self.conv_stem, self.global_pool, self.conv_head)
 
 
 class ChildNet(MobileNet):
-    """The net of one path of ``space``: each block is the operation that ``arch`` names, -1 leaves one out.
+    """The net of one path: each block is the operation that ``arch`` chooses, and a choice of -1 leaves one out.
 
-    Without a ``space`` it is Cream's own, as deep as ``arch``.
+    Args:
+        arch: the path.
+        num_classes: number of logits.
+        space: the space of the path; None: Cream's own, with as many blocks in each stage as ``arch`` has choices.
+        kwargs: further arguments of ``MobileNet``.
+
+    Raises:
+        ConfigError: ``arch`` is not a path of the space.
     """
 
     cost_rules = THOP_RULES
@@ -119,8 +156,8 @@ class ChildNet(MobileNet):
         space.check(arch)
         positions = [
             [
-                place._replace(operations=(place.operations[choice],))
-                for place, choice in zip(stage, path)
+                position._replace(operations=(position.operations[choice],))
+                for position, choice in zip(stage, path)
                 if choice != SKIP
             ]
             for stage, path in zip(space.positions, arch)
@@ -132,9 +169,10 @@ class ChildNet(MobileNet):
         return self.head(self.blocks(self.stem(x)))
 
     def inherit(self, net: MobileSuperNet) -> None:
-        """Takes over the weights of this path in a supernet of the same space."""
-        own = [*(block for stage in self.blocks for block in stage), self.conv_stem, self.bn1]
-        theirs = [*net.active_blocks(self.arch), net.conv_stem, net.bn1]
-        for layer, source in zip([*own, self.conv_head, self.classifier], [*theirs, net.conv_head, net.classifier]):
+        """Copy the weights of this path from a supernet of the same space."""
+        targets = [*(block for stage in self.blocks for block in stage)]
+        targets += [self.conv_stem, self.bn1, self.conv_head, self.classifier]
+        sources = [*net.active_blocks(self.arch), net.conv_stem, net.bn1, net.conv_head, net.classifier]
+        for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")

@@ -1,4 +1,4 @@
-"""Search spaces of mobile nets: described by a user, and Cream's own."""
+"""Search spaces of mobile nets: those that a YAML file describes, and Cream's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
@@ -24,21 +24,22 @@ DEPTH = Rule(
 
 @dataclass(frozen=True)
 class Operation:
-    """What one block may be, wherever it stands; ``BLOCKS`` says which of these a block type knows."""
+    """One operation that a position may offer; ``BLOCKS`` lists the fields that each type of block has."""
 
     block: str = key("ir", one_of(*BLOCKS))
     kernel: int = key(3, ODD)
-    expansion: float = key(1.0, at_least(1))  # inner channels by the block's input's, rounded to multiples of 8
-    se: float = key(0.0, between(0, 1))  # squeeze-and-excitation: gate's channels by the inner ones; 0 is none
+    expansion: float = key(1.0, at_least(1))  # inner channels / input channels; inner ones are multiples of 8
+    se: float = key(0.0, between(0, 1))  # squeeze-and-excitation: channels of the gate / inner channels; 0: no gate
     dilation: int = key(1, at_least(1))
-    reduction: int = key(4, at_least(1))  # of a residual unit: its output's channels by the inner ones
+    reduction: int = key(4, at_least(1))  # of a residual unit: output channels / inner channels
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one width; the first has the stride. ``depth`` is their number, or the least and the most.
+    """Blocks with the same number of output channels, of which the first has the stride.
 
-    Without ``operations`` of its own each block is one of the space's.
+    ``depth`` is the number of blocks, or the least and the largest number. A stage without ``operations`` offers those
+    of the space.
     """
 
     channels: int = key(REQUIRED, at_least(1))
@@ -49,7 +50,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """All that makes a space: stem, stages, head (channels before the classifier), activation, operations."""
+    """The description of a space: its stages, operations and activation, and the output channels of stem and head."""
 
     stages: tuple[Stage, ...] = key(REQUIRED)
     operations: tuple[Operation, ...] = key(())
@@ -60,7 +61,7 @@ class SpaceSpec:
 
 
 class Position(NamedTuple):
-    """A place for a block, and what it may be there."""
+    """A position of a supernet: the operations that it offers, its channels in and out, and its stride."""
 
     operations: tuple[Operation, ...]
     in_chs: int
@@ -70,14 +71,17 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, init=False)
 class MobileSpace(SearchSpace):
-    """The paths through the nets that ``spec`` describes; with ``draws_skip`` depth ranges are drawn, by skips."""
+    """The space that ``spec`` describes.
+
+    With ``draws_skip``, the depth of a stage that has a range of depths is drawn, by skipping blocks.
+    """
 
     spec: SpaceSpec
 
     def __init__(self, spec: SpaceSpec, draws_skip: bool = True):
         object.__setattr__(self, "spec", spec)
         super().__init__(
-            choices=tuple(tuple(len(place.operations) for place in stage) for stage in self.positions),
+            choices=tuple(tuple(len(position.operations) for position in stage) for stage in self.positions),
             keeps_shape=tuple(
                 tuple(len(stage.depth) == 2 and i >= stage.depth[0] for i in range(stage.depth[-1]))
                 for stage in spec.stages
@@ -87,38 +91,51 @@ class MobileSpace(SearchSpace):
 
     @property
     def positions(self) -> list[list[Position]]:
-        """The places for blocks, [stage][position]."""
-        found, in_chs = [], self.spec.stem
+        """The positions of the supernet, [stage][position]."""
+        positions, in_chs = [], self.spec.stem
         for stage in self.spec.stages:
             operations = stage.operations or self.spec.operations
             first = Position(operations, in_chs, stage.channels, stage.stride)
             further = Position(operations, stage.channels, stage.channels, 1)
-            found.append([first, *[further] * (stage.depth[-1] - 1)])
+            positions.append([first, *[further] * (stage.depth[-1] - 1)])
             in_chs = stage.channels
-        return found
+        return positions
 
 
 # Reading and writing
 
 
 def load_space(path: str | Path) -> MobileSpace:
-    """The space that a YAML file describes; raises ConfigError that says where it does not, and what is valid."""
+    """Read the space that a YAML file describes; errors as in ``load_spec``."""
     return MobileSpace(load_spec(path))
 
 
 def load_spec(path: str | Path) -> SpaceSpec:
-    """The description in a YAML file; errors as in ``load_space``, and OSError if it cannot be read."""
+    """Read the description of a space from a YAML file.
+
+    Raises:
+        ConfigError: the file does not describe a space; the message names the file, the place and what is valid.
+        OSError: the file cannot be read.
+    """
     root = compose(path)
     try:
         raw = {} if root is None else plain(root)
     except (ConfigError, RecursionError) as error:
-        reason = error if isinstance(error, ConfigError) else "it holds itself"
+        reason = error if isinstance(error, ConfigError) else "a list or mapping contains itself"
         raise ConfigError(f"{path}: {reason}") from None
     return read_spec(raw, f"{path}: ")
 
 
 def read_spec(raw: Any, place: str = "") -> SpaceSpec:
-    """The description that plain data stands for; messages of its ConfigErrors begin with ``place``."""
+    """Read the description of a space from plain data.
+
+    Args:
+        raw: dictionaries, lists and texts, as YAML holds them.
+        place: the file or setting that ``raw`` comes from; messages begin with it.
+
+    Raises:
+        ConfigError: ``raw`` does not describe a space.
+    """
     spec = read_fields(
         SpaceSpec,
         raw,
@@ -140,13 +157,15 @@ def read_spec(raw: Any, place: str = "") -> SpaceSpec:
     return spec
 
 
-def _read_list(read, raw: Any, where: str) -> tuple:
+def _read_list(read: Callable[[Any, str], Any], raw: Any, where: str) -> tuple:
+    """Read each item of a list by ``read(item, place)``."""
     if not isinstance(raw, (list, tuple)) or not raw:
-        raise ConfigError(f"{where} is {raw!r}; must be a list, not an empty one")
+        raise ConfigError(f"{where} is {raw!r:.80}; must be a list, not an empty one")
     return tuple(read(item, f"{where}[{i}]") for i, item in enumerate(raw))
 
 
 def _read_stage(raw: Any, where: str) -> Stage:
+    """Read a stage, whose depth may be a single number in place of a list."""
     if isinstance(raw, Mapping) and "depth" in raw and not isinstance(raw["depth"], (list, tuple)):
         raw = {**raw, "depth": raw["depth"] if str(raw["depth"]).startswith("[") else [raw["depth"]]}
     return read_fields(
@@ -155,38 +174,39 @@ def _read_stage(raw: Any, where: str) -> Stage:
 
 
 def _read_operation(raw: Any, where: str) -> Operation:
+    """Read an operation, whose fields must be those of its type of block."""
     operation = read_fields(Operation, raw, f"{where}.")
-    known = ("block", *BLOCKS[operation.block].fields)
-    unknown = [name for name in raw if name not in known]
-    if unknown:
-        raise ConfigError(f"{where}.{unknown[0]} says nothing of a block {operation.block}; it has {', '.join(known)}")
+    valid = ("block", *BLOCKS[operation.block].fields)
+    invalid = [name for name in raw if name not in valid]
+    if invalid:
+        raise ConfigError(f"{where}.{invalid[0]} is no field of a block {operation.block}; it has {', '.join(valid)}")
     return operation
 
 
 def describe(spec: SpaceSpec) -> dict[str, Any]:
-    """The plain data that ``read_spec`` reads: all that differs from the defaults."""
-    found = _changed(spec)
+    """Write a description as the plain data that ``read_spec`` reads, without the fields that have their defaults."""
+    fields = _changed_fields(spec)
     if spec.operations:
-        found["operations"] = [_describe_operation(operation) for operation in spec.operations]
-    found["stages"] = [_describe_stage(stage) for stage in found.pop("stages")]
-    return found
+        fields["operations"] = [_describe_operation(operation) for operation in spec.operations]
+    fields["stages"] = [_describe_stage(stage) for stage in fields.pop("stages")]
+    return fields
 
 
 def _describe_stage(stage: Stage) -> OneLine:
-    found = OneLine(_changed(stage))
-    if len(stage.depth) == 1 and "depth" in found:
-        (found["depth"],) = stage.depth
+    fields = OneLine(_changed_fields(stage))
+    if len(stage.depth) == 1 and "depth" in fields:
+        (fields["depth"],) = stage.depth
     if stage.operations:
-        found["operations"] = [_describe_operation(operation) for operation in stage.operations]
-    return found
+        fields["operations"] = [_describe_operation(operation) for operation in stage.operations]
+    return fields
 
 
 def _describe_operation(operation: Operation) -> OneLine:
-    return OneLine({"kernel": operation.kernel, **_changed(operation)})
+    return OneLine({"kernel": operation.kernel, **_changed_fields(operation)})
 
 
-def _changed(record: Any) -> dict[str, Any]:
-    """What of a record is not as by default."""
+def _changed_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass whose values are not their defaults."""
     values = {field.name: (getattr(record, field.name), field.default) for field in dataclasses.fields(record)}
     return {name: value for name, (value, default) in values.items() if value != default}
 
@@ -205,10 +225,16 @@ RESIDUAL_UNIT = Operation("ru", 3)
 def mobile_space(
     depths: Sequence[int], residual_unit: bool = False, dilated: bool = False, skip: bool = False
 ) -> MobileSpace:
-    """Cream's space with so many blocks in its five searched stages.
+    """Build Cream's space, whose positions offer six inverted residual blocks: kernels 3, 5, 7 with expansion 4 and 6.
 
-    The six inverted residuals are always there; two dilated convolutions, a residual unit and skips come after them
-    on request, in this order. Raises ConfigError for another number of stages.
+    Args:
+        depths: the largest number of blocks of each of the five searched stages.
+        residual_unit: whether to offer a residual unit, after all other operations.
+        dilated: whether to offer two dilated convolutions, after the six blocks.
+        skip: whether skips are drawn.
+
+    Raises:
+        ConfigError: the depths are not five numbers of at least 1.
     """
     if len(depths) != len(WIDTHS_AND_STRIDES):
         raise ConfigError(
@@ -216,7 +242,7 @@ def mobile_space(
             "as in [[0], [3], [3, 3], [3, 1, 3], [3, 3, 3, 3], [3, 3, 3], [0]]"
         )
     if min(depths) < 1:
-        raise ConfigError(f"a stage must have a block at least; the depths are {', '.join(map(str, depths))}")
+        raise ConfigError(f"a stage must have at least one block; the depths are {', '.join(map(str, depths))}")
     searched = [
         Stage(channels, stride, (1, depth) if depth > 1 else (1,))
         for (channels, stride), depth in zip(WIDTHS_AND_STRIDES, depths)

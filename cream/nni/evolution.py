@@ -22,13 +22,20 @@ from pimm.utils import is_main_process, write_text
 
 
 class SPOSEvolution(Found):
-    """Searches a trained supernet by evolution (SPOS, algorithm 1): SPOS's or Cream's.
+    """Searches a trained supernet, SPOS's or Cream's, by evolution (SPOS, algorithm 1).
 
-    ``max_epochs`` generations of ``num_population`` paths; the ``num_select`` best of all so far have ``num_mutation``
-    mutants, each choice drawn anew with probability ``m_prob``, and ``num_crossover`` crosses. No path costs more than
-    ``flops_limit``, which is in the unit of ``flops_func``, or in millions where there is none. Where ``file`` names a
-    JSON file, every scored path is saved in it, and an evolution that finds it goes on to the same end: ConfigError if
-    it is of another one, of other weights among them.
+    Args:
+        max_epochs: number of generations.
+        num_select: number of best paths of all generations so far that have children.
+        num_population: number of paths in a generation.
+        m_prob: probability that a mutation draws a choice anew.
+        num_crossover: number of crosses in a generation.
+        num_mutation: number of mutants in a generation.
+        flops_limit: the most that a path may cost, in the unit of ``flops_func``, or in millions without one.
+        flops_func: the cost of a path.
+        seed: of the evolution.
+        file: JSON file in which every scored path is saved, and from which an interrupted evolution resumes;
+            ConfigError if it belongs to another evolution, for example with other weights.
     """
 
     def __init__(
@@ -65,10 +72,17 @@ class SPOSEvolution(Found):
         resolution: int | None = None,
         select_batches: int = 32,
     ) -> list[Candidate]:
-        """All paths that were met, best first, also kept as ``candidates``.
+        """Score paths by evolution, and return all of them, the best first, also kept as ``candidates``.
 
-        Each is scored on all validation images after ``select_batches`` training batches recalibrated batch norm.
-        FLOPs are counted at ``resolution`` pixels unless there is a ``flops_func``.
+        Args:
+            model: the trained supernet.
+            train_loader: batches that recalibrate batch norm.
+            valid_loader: batches of the images that paths are scored on.
+            resolution: side of the images in pixels, at which FLOPs are counted unless there is a ``flops_func``.
+            select_batches: number of recalibration batches.
+
+        Raises:
+            ConfigError: no path satisfies ``flops_limit``.
         """
         self.space = checked(model).space
         loaders = Batches(train_loader), Batches(valid_loader)
@@ -94,7 +108,7 @@ class SPOSEvolution(Found):
         return self.candidates
 
     def settings_of(self, model: SuperNet, select_batches: int) -> dict:
-        """What an evolution that goes on must have in common with what it was, as plain data."""
+        """Return the settings that a resumed evolution must share with the interrupted one, as plain data."""
         digest = hashlib.sha256()
         for name, value in model.state_dict().items():
             digest.update(name.encode() + value.numpy().tobytes())
@@ -109,6 +123,6 @@ class SPOSEvolution(Found):
         }
 
     def save(self, state: dict) -> None:
-        """Writes the state into ``file``, if there is one."""
+        """Write the state into ``file``, if there is one."""
         if self.file and is_main_process():
             write_text(self.file, json.dumps({"settings": self.settings, "state": state}))

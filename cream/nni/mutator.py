@@ -17,10 +17,18 @@ from pimm.errors import ConfigError
 
 
 class Trials:
-    """Draws paths until one costs what it must, by any function of a path.
+    """Draws paths until the cost of one lies in a range; the cost is any function of a path.
 
-    Each is drawn from one of ``bins`` equal parts of the range, as a `Sampler` does, which needs no trials but a table
-    of costs. Raises ConfigError when none of so many ``attempts`` lies in its part.
+    Each path is drawn from one of ``bins`` equal parts of the range. A `Sampler` does the same without trials, but
+    needs a table of costs.
+
+    Args:
+        space: the search space.
+        cost: the cost of a path.
+        low, high: the range.
+        probabilities: the probabilities of the choices, by what the board holds.
+        bins: number of equal parts of the range.
+        attempts: number of trials for a path; ConfigError if none succeeds.
     """
 
     def __init__(
@@ -45,11 +53,17 @@ class Trials:
 class SPOSSupernetTrainingMutator:
     """Draws the path of each training step evenly: uniform sampling under a FLOPs range (SPOS, section 3.2).
 
-    ``flops_func`` gives the cost of a path, in the unit of ``flops_lb`` and ``flops_ub``. Paths come from
-    ``flops_bin_num`` equal parts of that range alike. A `CostTable`, such as ``cost_tables(model, resolution)[0]``,
-    is drawn from exactly; with another function paths are tried, at most ``flops_sample_timeout`` for each that is
-    needed. Unlike NNI's it raises ConfigError then, instead of training a path outside. All processes draw alike, by
-    ``seed``.
+    A `CostTable` such as ``cost_tables(model, resolution)[0]`` is sampled exactly. With another ``flops_func`` paths
+    are tried; if no trial succeeds, `sample_search` raises ConfigError, where NNI would train a path outside the
+    range.
+
+    Args:
+        model: the supernet.
+        flops_func: the cost of a path; without it any path is drawn.
+        flops_lb, flops_ub: bounds of the cost, in the unit of ``flops_func``.
+        flops_bin_num: number of equal parts of the range, from which paths come alike.
+        flops_sample_timeout: most trials for a path.
+        seed: of the draws, which are the same in all processes.
     """
 
     def __init__(
@@ -70,16 +84,22 @@ class SPOSSupernetTrainingMutator:
         self.rng = np.random.default_rng([seed, 1])
 
     def sample_search(self) -> Arch:
-        """The next path."""
+        """Draw the next path."""
         return self.sampler(self.rng)
 
 
 class CreamSupernetTrainingMutator(SPOSSupernetTrainingMutator):
     """Draws the path of each training step as ``how_to_prob`` says.
 
-    That is ``even``; ``pre_prob``, by the probabilities in ``pre_prob``, one for each choice; or ``teacher``, by how
-    often the full board holds each. ``CHOICE_NUM`` and ``sta_num``, where given, must be the space's: the number of
-    choices at a block, and of blocks in each searched stage. The FLOPs range is as SPOS's, in one part by default.
+    Args:
+        model: the supernet.
+        how_to_prob: ``even``; ``pre_prob``, by given probabilities; or ``teacher``, by how often the full board holds
+            each choice.
+        pre_prob: probabilities of the choices.
+        CHOICE_NUM: number of choices at a block; where given, it must be the space's.
+        sta_num: number of blocks in each searched stage; where given, it must be the space's.
+        flops_func, flops_lb, flops_ub, flops_bin_num, flops_sample_timeout, seed: as for SPOS's mutator, with one
+            part of the range by default.
     """
 
     def __init__(
@@ -113,7 +133,7 @@ def path_sampler(
     bins: int,
     attempts: int,
 ) -> Sampler | Trials:
-    """What draws paths in the range that is given, or any."""
+    """Return a sampler of paths in the cost range that is given, or of any path."""
     if (cost is None) != (low is None) or (low is None) != (high is None):
         raise ConfigError("flops_func, flops_lb and flops_ub go together: give all three or none of them")
     probabilities = choice_policy(space, how, weights)

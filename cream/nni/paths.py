@@ -1,4 +1,4 @@
-"""What is asked of a net, what its paths cost, and the paths that were found."""
+"""Checks of the user's net, the costs of its paths, and the paths that a search found."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cost = Callable[[Arch], float]
 
 
 def checked(model: SuperNet) -> SuperNet:
-    """The net if it is a supernet with as many positions as its space; ConfigError that says what is missing."""
+    """Return the net if it is a supernet with as many positions as its space; raise ConfigError otherwise."""
     if not isinstance(model, SuperNet):
         raise ConfigError(f"{type(model).__name__} is no cream.supernet.SuperNet: docs/api.md shows how to write one")
     built, described = [len(stage) for stage in model.blocks], [len(stage) for stage in model.space.choices]
@@ -30,7 +30,7 @@ def checked(model: SuperNet) -> SuperNet:
 
 
 def check_numbers(space: SearchSpace, choice_num: int | None, sta_num: Sequence[int] | None) -> None:
-    """Raises ConfigError where NNI's two numbers are not those of the space."""
+    """Raise ConfigError where NNI's two numbers are not those of the space."""
     depths = [len(counts) for counts in space.choices if max(counts) > 1]
     for name, given, own in (("choice_num", choice_num, space.num_operations), ("sta_num", sta_num, depths)):
         if given is not None and not np.array_equal(given, own):
@@ -38,16 +38,22 @@ def check_numbers(space: SearchSpace, choice_num: int | None, sta_num: Sequence[
 
 
 def path_cost(model: SuperNet, resolution: int | None) -> CostTable:
-    """Millions of multiply-adds of paths, counted at this image size; ConfigError where there is none."""
+    """Count the millions of multiply-adds of paths at an image size; raise ConfigError without a size."""
     if resolution is None:
         raise ConfigError("give resolution, the images' size in pixels, so that the FLOPs of paths can be counted")
     return cost_tables(model, resolution)[0]
 
 
 def given_costs(space: SearchSpace, flops_dict: Mapping | Sequence, flops_fixed: float) -> CostTable:
-    """NNI's ``flops_dict``: for each position in forward order the cost of each of its choices, lists or mappings.
+    """Return the table of costs in NNI's form.
 
-    Raises ConfigError where it is of another space.
+    Args:
+        space: the search space.
+        flops_dict: for each position in forward order the costs of its choices; lists, or mappings by number.
+        flops_fixed: the cost that all paths share.
+
+    Raises:
+        ConfigError: the costs belong to another space.
     """
 
     def listed(values: Mapping | Sequence) -> list:
@@ -62,12 +68,12 @@ def given_costs(space: SearchSpace, flops_dict: Mapping | Sequence, flops_fixed:
 
 
 def path_parameters(model: SuperNet, arch: Arch) -> float:
-    """Millions of trainable values on a path."""
+    """Count the millions of trainable values on a path."""
     return sum(math.prod(parameter.shape) for parameter in model.active_parameters(arch)) / 1e6
 
 
 class Found:
-    """Paths that were scored, best first, and the net's space."""
+    """Holds paths that were scored, the best first, and the net's space."""
 
     candidates: Sequence[Candidate] = ()
     space: SearchSpace
@@ -80,7 +86,7 @@ class Found:
         return self.candidates[0].arch
 
     def export(self, file: str | Path) -> None:
-        """Writes the best path as NNI's ``architecture_final.json``."""
+        """Write the best path as NNI's ``architecture_final.json``."""
         text = self.space.to_nni_json(self.best_arch)
         if is_main_process():
             write_text(file, text)

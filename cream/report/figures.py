@@ -1,7 +1,7 @@
-"""Figures of searches: plain data in, a matplotlib figure out; nothing here knows where the data came from.
+"""The figures of a report: each function turns plain data into a matplotlib figure.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart, and no meaning hangs on colour alone
-(https://jfly.uni-koeln.de/color).
+The colours are those of Okabe and Ito, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color);
+whatever a colour says is also said by a shape, a position or a word.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 LINES = (BLUE, VERMILLION, GREEN, PURPLE)
-FILLS = {1: "#bbbbbb", 3: "#56b4e9", 5: "#e69f00", 7: "#2fb78f"}  # by kernel: light enough for dark words
+FILLS = {1: "#bbbbbb", 3: "#56b4e9", 5: "#e69f00", 7: "#2fb78f"}  # of blocks, by kernel; dark text is readable on them
 OTHER_FILL = "#cc79a7"
-INK = "#1f2328"  # of words and axes; a page may put its own colour in its place
-WORDS = "#111111"  # on a fill, whatever the page
+INK = "#1f2328"  # of text and axes; the page replaces this colour by that of its own text
+TEXT_ON_FILL = "#111111"
 STYLE = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
@@ -40,23 +40,23 @@ STYLE = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
     **{f"axes.{part}": INK for part in ("edgecolor", "labelcolor")},
 }
-WIDTH = 4.6  # inches, of figures that a page shows in full
-FEW = 30  # points that are marked one by one on a line
-MANY = 300  # points from which they are small, and dots in a vector drawing: each would take a line there
-NUMBERED = 14  # columns of shares that leave room for a number in each cell
+WIDTH = 4.6  # inches; a figure of this width fits on a telephone
+FEW = 30  # a line of at most so many points has a marker at each point
+MANY = 300  # more points than this are small and drawn as pixels, because each would add an element to a vector drawing
+NUMBERED_COLUMNS = 28  # a table of shares with at most so many columns has room for a number in each cell
 
 styled = matplotlib.rc_context(STYLE)
 
 
 class Point(NamedTuple):
-    """What a path costs, in millions of multiply-adds, and how accurate it is, in percent."""
+    """The cost of a path, in millions of multiply-adds, and its top-1 accuracy, in percent."""
 
     mflops: float
     prec1: float
 
 
 class Line(NamedTuple):
-    """A curve, and the range around it where there is one."""
+    """A curve through points (x, y), with a band from ``low`` to ``high`` if both are given."""
 
     label: str
     xs: Sequence[float]
@@ -66,7 +66,11 @@ class Line(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One block of a net: ``expansion`` times its input's channels inside, ``channels`` maps of ``size`` pixels out."""
+    """One block of a net.
+
+    ``expansion`` is the ratio of inner channels to input channels; the output has ``channels`` maps of ``size`` by
+    ``size`` pixels.
+    """
 
     stage: int
     name: str
@@ -78,7 +82,10 @@ class Block(NamedTuple):
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other one beats in cost and accuracy together, cheapest first; of equals one."""
+    """List the indices of the points on the Pareto front, cheapest first.
+
+    A point is on the front if every other point costs more or is less accurate. Of equal points one is listed.
+    """
     front, best = [], -math.inf
     for index in sorted(range(len(points)), key=lambda i: (points[i].mflops, -points[i].prec1)):
         if points[index].prec1 > best:
@@ -89,7 +96,13 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 @styled
 def accuracy_against_cost(points: Sequence[Point], chosen: Point, outside: Sequence[Point] = ()) -> Figure:
-    """All points, the Pareto front as steps, and the chosen point as a star; those outside the limits hollow."""
+    """Draw candidates by cost and accuracy, with their Pareto front.
+
+    Args:
+        points: the candidates inside the limits, drawn as dots; their Pareto front is drawn as steps.
+        chosen: the selected candidate, drawn as a star.
+        outside: candidates outside the limits, drawn as circles.
+    """
     figure, (axes,) = _panels(1, 3.2)
     front = [points[index] for index in pareto_front(points)]
     _dots(axes, *zip(*points), label="candidate")
@@ -105,12 +118,17 @@ def accuracy_against_cost(points: Sequence[Point], chosen: Point, outside: Seque
 
 @styled
 def population_over_time(populations: Mapping[int, Sequence[Point]], unit: str = "epoch") -> Figure:
-    """Accuracy and cost of every member at each time, with the best member's as a line."""
+    """Draw accuracy and cost of every member of a population over time, with the most accurate member as a line.
+
+    Args:
+        populations: the members at each time.
+        unit: the unit of time, ``epoch`` or ``generation``.
+    """
     figure, (above, below) = _panels(2, 4.2)
     times = [time for time, members in populations.items() for _ in members]
     members = [member for members in populations.values() for member in members]
     best = {time: max(members, key=lambda member: member.prec1) for time, members in populations.items() if members}
-    for axes, name, label in ((above, "prec1", "accuracy when met (%)"), (below, "mflops", "MFLOPs")):
+    for axes, name, label in ((above, "prec1", "top-1 accuracy (%)"), (below, "mflops", "MFLOPs")):
         values = [getattr(member, name) for member in members]
         _dots(axes, times, values, label="member")
         axes.plot(
@@ -124,7 +142,12 @@ def population_over_time(populations: Mapping[int, Sequence[Point]], unit: str =
 
 @styled
 def curves(panels: Mapping[str, Sequence[Line]], unit: str = "epoch") -> Figure:
-    """A panel of curves for each label of a y-axis, over a common time."""
+    """Draw panels of curves over the same time.
+
+    Args:
+        panels: the curves of each panel, by the label of its y-axis.
+        unit: the unit of time, ``epoch`` or ``generation``.
+    """
     figure, panes = _panels(len(panels), 2.2 * len(panels))
     for axes, (label, lines) in zip(panes, panels.items()):
         for line, colour in zip(lines, LINES):
@@ -139,9 +162,18 @@ def curves(panels: Mapping[str, Sequence[Line]], unit: str = "epoch") -> Figure:
 
 
 @styled
-def shares(panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], marked: Sequence[int | None]):
-    """Tables of shares [rows, columns], 0 to 1 and NaN where there is none, as shades; one cell a row has a frame."""
-    numbered = len(columns) * len(panels) <= NUMBERED * 2
+def shares(
+    panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], marked: Sequence[int | None]
+) -> Figure:
+    """Draw tables of shares side by side; the cells of larger shares are darker.
+
+    Args:
+        panels: by title, shares [rows, columns] from 0 to 1, or NaN where there is none.
+        rows: the labels of the rows.
+        columns: the labels of the columns.
+        marked: for each row the column of the cell that gets a frame, or None.
+    """
+    numbered = len(columns) * len(panels) <= NUMBERED_COLUMNS
     width = 1.0 + (0.27 if numbered else 0.2) * len(columns) * len(panels)
     figure = Figure(figsize=(max(width, 2.4), 1.6 + 0.24 * len(rows)), layout="constrained")
     panes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -169,73 +201,116 @@ def shares(panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Seque
 
 
 def _number_cells(axes: Axes, matrix: np.ndarray, most: float) -> None:
+    """Write each share in percent into its cell, white on dark cells; ``most`` is the share of the darkest one."""
     for (row, column), share in np.ndenumerate(matrix):
         if not np.isnan(share):
-            colour = "#ffffff" if share > 0.6 * most else WORDS
+            colour = "#ffffff" if share > 0.6 * most else TEXT_ON_FILL
             axes.text(
                 column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=7.5
             )
 
 
+class _Box(NamedTuple):
+    """One box of the drawing of an architecture: its name, its size in inches, its fill and its output."""
+
+    name: str
+    width: float
+    height: float
+    fill: str
+    channels: int
+    size: int
+    stage: str = ""
+
+
 @styled
 def architecture(blocks: Sequence[Block], stem: tuple[int, int], image: tuple[int, int], classes: int) -> Figure:
-    """A net from left to right: blocks as wide as they expand and as high as the channels they put out.
+    """Draw a net from left to right; blocks with a larger expansion are wider, blocks with more channels are higher.
 
-    ``stem`` and ``image`` are channels and pixels of what the stem makes and takes.
+    Args:
+        blocks: the blocks in forward order.
+        stem: channels and pixels of the stem's output.
+        image: channels and pixels of an image.
+        classes: number of logits.
     """
-    longest = max(len(block.name) for block in blocks)
-    least = 0.25 + 0.072 * longest  # inches: the name stands inside
-    highest = math.sqrt(max(block.channels for block in blocks))
-    widest = max(block.expansion for block in blocks)
-    drawn = [
-        ("image", 0.34, least, "none", *image, ""),
-        ("stem", 0.34, least, "none", *stem, ""),
-        *(
-            (
-                "skipped" if block.skipped else block.name,
-                0.3 + 0.22 * block.expansion / widest,
-                least + 1.1 * math.sqrt(block.channels) / highest,
-                "none" if block.skipped else FILLS.get(block.kernel, OTHER_FILL),
-                block.channels,
-                block.size,
-                str(block.stage),
-            )
-            for block in blocks
-        ),
-        ("classifier", 0.34, least, "none", classes, 1, ""),
-    ]
-    height = least + 1.1
-    stages = [stage for *_, stage in drawn]
+    boxes, highest = _boxes(blocks, stem, image, classes)
+    stages = [box.stage for box in boxes]
     gaps = [0.2 if before != after else 0.06 for before, after in zip(stages, stages[1:])]
-    lefts = np.cumsum([0.75, *(item[1] + gap for item, gap in zip(drawn, gaps))])
-    right = lefts[-1] + drawn[-1][1] + 0.1
-    figure = Figure(figsize=(right, height + 1.15))
+    lefts = np.cumsum([0.75, *(box.width + gap for box, gap in zip(boxes, gaps))])
+    right = lefts[-1] + boxes[-1].width + 0.1
+    figure = Figure(figsize=(right, highest + 1.15))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, right), ylim=(-height / 2 - 0.5, height / 2 + 0.65))
+    axes.set(xlim=(0, right), ylim=(-highest / 2 - 0.5, highest / 2 + 0.65))
     axes.axis("off")
-    for left, (name, width, tall, fill, channels, size, _) in zip(lefts, drawn):
-        style = "dashed" if fill == "none" else "solid"
-        axes.add_patch(
-            Rectangle((left, -tall / 2), width, tall, facecolor=fill, edgecolor=INK, linewidth=0.8, linestyle=style)
-        )
-        middle = left + width / 2
-        axes.text(
-            middle, 0, name, rotation=90, ha="center", va="center", color=INK if fill == "none" else WORDS, fontsize=8
-        )
-        for line, value in enumerate((channels, size)):
-            axes.text(middle, -height / 2 - 0.15 - 0.17 * line, value, ha="center", va="center", fontsize=8)
+    for left, box in zip(lefts, boxes):
+        _draw_box(axes, left, box)
+        for line, value in enumerate((box.channels, box.size)):
+            axes.text(
+                left + box.width / 2, -highest / 2 - 0.15 - 0.17 * line, value, ha="center", va="center", fontsize=8
+            )
     for line, label in enumerate(("channels", "pixels")):
-        axes.text(0.05, -height / 2 - 0.15 - 0.17 * line, label, va="center", fontsize=8)
-    _name_stages(axes, stages, lefts, [item[1] for item in drawn], height / 2 + 0.12)
+        axes.text(0.05, -highest / 2 - 0.15 - 0.17 * line, label, va="center", fontsize=8)
+    _name_stages(axes, stages, lefts, [box.width for box in boxes], highest / 2 + 0.12)
     kernels = sorted({block.kernel for block in blocks if not block.skipped})
     handles = [Patch(facecolor=FILLS.get(k, OTHER_FILL), edgecolor=INK, label=f"{k}x{k}") for k in kernels]
     axes.legend(handles=handles, loc="upper left", ncols=len(handles), title="kernel", alignment="left")
     return figure
 
 
+def _boxes(
+    blocks: Sequence[Block], stem: tuple[int, int], image: tuple[int, int], classes: int
+) -> tuple[list[_Box], float]:
+    """Size the boxes of image, stem, blocks and classifier; return them and the height of the highest, in inches."""
+    longest = max(len(block.name) for block in blocks)
+    least = 0.25 + 0.072 * longest  # inches that the longest name takes, because names are written into the boxes
+    most_channels = max(block.channels for block in blocks)
+    most_expansion = max(block.expansion for block in blocks)
+    boxes = [
+        _Box(
+            "skipped" if block.skipped else block.name,
+            0.3 + 0.22 * block.expansion / most_expansion,
+            least + 1.1 * math.sqrt(block.channels) / math.sqrt(most_channels),
+            "none" if block.skipped else FILLS.get(block.kernel, OTHER_FILL),
+            block.channels,
+            block.size,
+            str(block.stage),
+        )
+        for block in blocks
+    ]
+    ends = {"image": image, "stem": stem, "classifier": (classes, 1)}
+    image_box, stem_box, classifier_box = (_Box(name, 0.34, least, "none", *output) for name, output in ends.items())
+    return [image_box, stem_box, *boxes, classifier_box], least + 1.1
+
+
+def _draw_box(axes: Axes, left: float, box: _Box) -> None:
+    """Draw a box with its name inside; its outline is dashed if it has no fill."""
+    hollow = box.fill == "none"
+    axes.add_patch(
+        Rectangle(
+            (left, -box.height / 2),
+            box.width,
+            box.height,
+            facecolor=box.fill,
+            edgecolor=INK,
+            linewidth=0.8,
+            linestyle="dashed" if hollow else "solid",
+        )
+    )
+    colour = INK if hollow else TEXT_ON_FILL
+    axes.text(left + box.width / 2, 0, box.name, rotation=90, ha="center", va="center", color=colour, fontsize=8)
+
+
 def _name_stages(
     axes: Axes, stages: Sequence[str], lefts: Sequence[float], widths: Sequence[float], height: float
 ) -> None:
+    """Draw a line over the boxes of each stage, with the number of the stage above.
+
+    Args:
+        axes: where to draw.
+        stages: the stage of each box, or an empty text.
+        lefts: the left side of each box, in inches.
+        widths: the width of each box, in inches.
+        height: where the numbers stand, in inches.
+    """
     axes.text(0.05, height, "stage", va="center", fontsize=8)
     for stage in dict.fromkeys(stage for stage in stages if stage):
         first, last = stages.index(stage), len(stages) - 1 - stages[::-1].index(stage)
@@ -245,20 +320,23 @@ def _name_stages(
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``height`` inches with panels below each other that share the x-axis."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def _dots(axes: Axes, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
+    """Draw points as dots, which are smaller where there are many."""
     many = len(xs) > MANY
     axes.plot(xs, ys, "o", color=BLUE, alpha=0.6, markersize=2 if many else 4, label=label, rasterized=many)
 
 
 def _legend(axes: Axes, columns: int = 3) -> None:
-    """Above the axes, where it hides no point."""
+    """Place the legend above the axes, where it hides no point."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
 
 
 def _finish_time_axis(axes: Axes, unit: str) -> None:
+    """Label the x-axis and give it whole numbers alone."""
     axes.set_xlabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

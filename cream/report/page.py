@@ -1,23 +1,25 @@
-"""A report as one HTML file that needs no other: sections of words, figures and tables."""
+"""A page of sections with text, figures and tables, as a single HTML file that loads no other file."""
 
 from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from string import Template
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from cream.report.figures import BLUE, INK
 
-DPI = 200  # of what is drawn as dots because there is so much of it
-LARGEST = 1.25  # times its size: how far a figure may grow on a large screen
-NARROW = 5  # inches: a figure that a telephone can show in full, with words that can be read
+DPI = 200  # resolution of the points of a figure that are drawn as pixels
+LARGEST = 1.25  # a figure grows on a large screen to at most so many times its size
+NARROW = 5  # inches; a figure of at most this width shrinks to fit a telephone, and its text stays readable
+PAGE_COLOURS = {INK: "currentColor", BLUE: "var(--link)"}  # what follows the page, which may be light or dark
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --page: #ffffff; --soft: #f3f5f7; --rule: #d0d7de; --link: #0072b2 }
@@ -37,7 +39,7 @@ figure { margin: 1rem 0 }
 .scroll { overflow-x: auto }
 svg { display: block; height: auto; color: var(--ink) }
 svg.fits { width: 100% }
-svg text { font-family: system-ui, sans-serif }
+svg text { font-family: system-ui, sans-serif !important }
 table { border-collapse: collapse; font-size: .875rem; margin: .5rem 0; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .25rem 0 }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top }
@@ -71,7 +73,7 @@ $sections
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, the name of its file, and the words that stand for it where it cannot be seen."""
+    """A figure, the name of its file, and a description for those who cannot see the figure."""
 
     name: str
     figure: Figure
@@ -80,7 +82,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts and numbers, or of a name and its value; a table that is ``folded`` opens at a click."""
+    """A table of texts and numbers; if ``folded``, the page shows only its caption until that is clicked."""
 
     caption: str
     header: Sequence[str]
@@ -90,7 +92,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """Paragraphs, then a picture if there is one, then tables."""
+    """A section of a page: paragraphs, then a picture if there is one, then tables."""
 
     title: str
     paragraphs: Sequence[str]
@@ -99,13 +101,15 @@ class Section:
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole document; all texts are escaped, and nothing in it is loaded from elsewhere."""
-    links = "".join(f'<li><a href="#section-{i}">{escape(one.title)}</a></li>' for i, one in enumerate(sections))
+    """Write the whole HTML document, with all texts escaped."""
+    links = "".join(
+        f'<li><a href="#section-{number}">{escape(section.title)}</a></li>' for number, section in enumerate(sections)
+    )
     return PAGE.substitute(
         title=escape(title),
         style=STYLE,
         links=links,
-        sections="\n".join(_section(number, one) for number, one in enumerate(sections)),
+        sections="\n".join(_section(number, section) for number, section in enumerate(sections)),
     )
 
 
@@ -119,14 +123,14 @@ def _section(number: int, section: Section) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """A wide figure keeps its size and scrolls on a small screen; others shrink with it."""
+    """Write a picture, which on a small screen shrinks if it is narrow, and scrolls if it is wide."""
     wide = picture.figure.get_figwidth() > NARROW
     content = svg(picture.figure, picture.name, picture.words, "wide" if wide else "fits")
     return f"<figure>{_scrolling(content, picture.words) if wide else content}</figure>"
 
 
 def _scrolling(content: str, label: str) -> str:
-    """Content that may be wider than the screen, within reach of the keyboard."""
+    """Wrap content that may be wider than the screen, so that it can be scrolled, also by keyboard."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
 
 
@@ -148,7 +152,11 @@ def _cell(value: object) -> str:
 
 
 def number(value: float) -> str:
-    """Whole numbers whole, others with four figures or, from 10 on, two places; a dash where there is none."""
+    """Write a number for a table.
+
+    Integers are written in full. Other numbers have two decimal places from 10 on, and four significant digits below;
+    what is not finite is a dash.
+    """
     if isinstance(value, int):
         return str(value)
     if not math.isfinite(value):
@@ -157,15 +165,38 @@ def number(value: float) -> str:
 
 
 def svg(figure: Figure, name: str, words: str, css_class: str) -> str:
-    """The figure as an element of a page: in the page's colours, with ids of its own and without links."""
-    file = io.StringIO()
+    """Draw a figure as an ``<svg>`` element that takes its colours and its font from the page.
+
+    Args:
+        figure: the figure.
+        name: a name that no other figure of the page has; it makes the ids in the element unique.
+        words: the description for those who cannot see the figure.
+        css_class: the class of the element.
+    """
+    file = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", dpi=DPI, transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)  # the page's own
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = text.replace(INK, "currentColor").replace(BLUE, "var(--link)")
+        figure.savefig(file, format="svg", dpi=DPI, transparent=True, metadata=NO_METADATA)
+    root = ElementTree.fromstring(file.getvalue())
+    for element in root.iter():
+        _make_inline(element)
     limit = f"max-width: {LARGEST * figure.get_figwidth():.1f}in"
-    return text.replace("<svg", f'<svg class="{css_class}" style="{limit}" role="img" aria-label="{escape(words)}"', 1)
+    root.attrib.update({"class": css_class, "style": limit, "role": "img", "aria-label": words})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _make_inline(element: ElementTree.Element) -> None:
+    """Adapt an element of an SVG file to an HTML page: no namespaces, no ids that figures share, the page's colours."""
+    element.tag = _local_name(element.tag)
+    attributes = {_local_name(name): value for name, value in element.attrib.items()}
+    if element.tag == "g":  # matplotlib numbers groups in every figure from 1; no link leads to a group
+        attributes.pop("id", None)
+    if "style" in attributes:
+        for colour, page_colour in PAGE_COLOURS.items():
+            attributes["style"] = attributes["style"].replace(colour, page_colour)
+    element.attrib.clear()
+    element.attrib.update(attributes)
+
+
+def _local_name(name: str) -> str:
+    """Return the name of an element or attribute without its namespace."""
+    return name.rpartition("}")[2]

@@ -1,4 +1,4 @@
-"""Architectures as users have them: NNI's JSON, a search's own, or a list."""
+"""Reading of architectures: NNI's JSON, a search's own, or a list."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pimm.errors import ConfigError
 
 
 def read_architecture(source: str, space: SearchSpace) -> Arch:
-    """The path of ``space`` that ``source`` gives: the name of a file, or the text that such a file would hold.
+    """Read the path of ``space`` from a file, or from the text that such a file would hold.
 
-    That is NNI's ``architecture_final.json``, a search's ``architecture.json``, lists of lists such as
-    ``[[0, 1], [3]]``, or the choices of all stages in one list. Raises ConfigError for anything else.
+    The text is NNI's ``architecture_final.json``, a search's ``architecture.json``, lists of lists such as
+    ``[[0, 1], [3]]``, or the choices of all stages in one list.
+
+    Raises:
+        ConfigError: anything else.
     """
     listed = source.lstrip().startswith(("[", "{"))
     text = source if listed else _read(Path(source))

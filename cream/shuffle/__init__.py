@@ -1,4 +1,4 @@
-"""Single Path One-Shot's ShuffleNetV2 blocks: space, supernet, and single nets."""
+"""Single Path One-Shot's nets of ShuffleNetV2 blocks: search space, supernet and child nets."""
 
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet, ShuffleSuperNet, shuffle_space
 

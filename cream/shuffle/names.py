@@ -1,7 +1,7 @@
-"""Single Path One-Shot's nets by name, and the one that a set of weights belongs to.
+"""The names of Single Path One-Shot's nets, and which of the nets a set of weights belongs to.
 
-``spos`` is the authors' net, ``spos-[[...]]`` that of any path, ``spos-supernet`` the net of all of them;
-``spos-channels-[[...]]`` and ``spos-channels-supernet`` are those of the space that searches channels too.
+``spos`` is the net that the authors found, ``spos-[[...]]`` the net of a path, and ``spos-supernet`` the supernet;
+``spos-channels-[[...]]`` and ``spos-channels-supernet`` belong to the space that searches channels too.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ from cream.space import format_arch, parse_arch
 
 SHUFFLE_NAMES = ("spos", "spos-supernet", "spos-channels-supernet")
 _SUPERNET = "supernet"
-_SPACES = {"": PLAIN, "channels-": CHANNEL_RATIOS}  # what stands in a name for the space
+_SPACES = {"": PLAIN, "channels-": CHANNEL_RATIOS}  # the part of a name that says which space the net belongs to
 
 Shapes = Mapping[str, "tuple[int, ...]"]
 
 
 def shuffle_builder(name: str, num_classes: int) -> Callable[[], nn.Layer] | None:
-    """What makes the net of this name, if it is one of these; ConfigError for an architecture that is none."""
+    """Return the function that builds the net of this name, or None if the name has another form.
+
+    Raises:
+        ConfigError: the name has the form ``spos-[...``, and what follows ``spos-`` is not an architecture.
+    """
     parts = re.fullmatch(rf"spos(?:-((?:channels-)?)({_SUPERNET}|\[.*))?", name)
     if not parts:
         return None
@@ -46,14 +50,14 @@ def shuffle_builder(name: str, num_classes: int) -> Callable[[], nn.Layer] | Non
 
 
 def shuffle_names(shapes: Shapes) -> list[str]:
-    """The name of the net that has weights of these shapes, if it is one of these."""
-    supernets = (_inside(shapes, first) for first in ("features.0.0", "features.0.choices.0"))
-    inside = next(filter(None, supernets), None)
-    if inside:
+    """List the name of the net whose weights have these shapes, or nothing if it is none of these nets."""
+    supernet_blocks = (_main_branch(shapes, first) for first in ("features.0.0", "features.0.choices.0"))
+    block = next(filter(None, supernet_blocks), None)
+    if block:
         _, out_chs, _ = next(positions())
         widest = {max(widths_inside(out_chs, ratios)): name for name, ratios in _SPACES.items()}
-        return [f"spos-{widest[inside[1]]}{_SUPERNET}"] if inside[1] in widest else []
-    blocks = [_inside(shapes, f"features.{index}") for index in range(sum(DEPTHS))]
+        return [f"spos-{widest[block[1]]}{_SUPERNET}"] if block[1] in widest else []
+    blocks = [_main_branch(shapes, f"features.{index}") for index in range(sum(DEPTHS))]
     for name, ratios in _SPACES.items():
         choices = [_choice(block, out_chs, ratios) for block, (_, out_chs, _) in zip(blocks, positions())]
         if None not in choices:
@@ -62,8 +66,8 @@ def shuffle_names(shapes: Shapes) -> list[str]:
     return []
 
 
-def _inside(shapes: Shapes, block: str) -> tuple[tuple[str, int], int] | None:
-    """Operation of a block and channels inside it, by the shapes of its main branch."""
+def _main_branch(shapes: Shapes, block: str) -> tuple[tuple[str, int], int] | None:
+    """Return the operation of a block and its inner channels, from the shapes of its main branch; None if unknown."""
     weights = [shapes.get(f"{block}.branch_main.{index}.weight", ()) for index in (0, 2, 3)]
     first, second, middle = weights
     if len(first) == len(middle) == 4:  # pointwise, depthwise
@@ -73,8 +77,9 @@ def _inside(shapes: Shapes, block: str) -> tuple[tuple[str, int], int] | None:
     return None
 
 
-def _choice(inside: tuple[tuple[str, int], int] | None, out_chs: int, ratios: Sequence[float]) -> int | None:
+def _choice(branch: tuple[tuple[str, int], int] | None, out_chs: int, ratios: Sequence[float]) -> int | None:
+    """Return the choice that has this operation and these inner channels; None if the space has no such choice."""
     widths = widths_inside(out_chs, ratios)
-    if inside is None or inside[0] not in OPERATIONS or inside[1] not in widths:
+    if branch is None or branch[0] not in OPERATIONS or branch[1] not in widths:
         return None
-    return OPERATIONS.index(inside[0]) * len(ratios) + widths.index(inside[1])
+    return OPERATIONS.index(branch[0]) * len(ratios) + widths.index(branch[1])

@@ -1,7 +1,7 @@
-"""Single Path One-Shot's search space of ShuffleNetV2 blocks, its supernet, and the nets found in it.
+"""Single Path One-Shot's search space of ShuffleNetV2 blocks, its supernet, and the child nets found in it.
 
 Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling (https://arxiv.org/abs/1904.00420).
-State names are those of the authors' released weights, which NNI's example shares.
+Names in the state dicts are those of the weights that the authors released, which NNI's example uses too.
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from pimm.layers.conv import conv2d
 
 STEM_SIZE = 16
 NUM_FEATURES = 1024
-DEPTHS = (4, 4, 8, 4)  # blocks of each stage; the first halves the image
+DEPTHS = (4, 4, 8, 4)  # blocks of each stage; the first block of a stage halves the size of the image
 CHANNELS = (64, 160, 320, 640)
-# Convolutions of a block's main branch in order, pointwise or depthwise, and the kernel of the depthwise ones.
+# The convolutions of a block's main branch in order, pointwise (p) or depthwise (d), and the depthwise kernels.
 OPERATIONS = (("pdp", 3), ("pdp", 5), ("pdp", 7), ("dpdpdp", 3))
 PLAIN = (1.0,)  # ratios of a space that searches operations alone
-CHANNEL_RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # and of one that searches channels too
-SPOS_ARCH: Arch = ((2, 1, 0, 1), (2, 0, 2, 0), (2, 0, 2, 3, 0, 0, 0, 0), (3, 2, 3, 3))  # what the authors found
-BN_BIAS = 1e-4
+CHANNEL_RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)  # ratios of a space that searches channels too
+SPOS_ARCH: Arch = ((2, 1, 0, 1), (2, 0, 2, 0), (2, 0, 2, 3, 0, 0, 0, 0), (3, 2, 3, 3))  # the net that the authors found
+BN_BIAS = 1e-4  # initial bias of batch norms that have one
 
 
 def shuffle_space(ratios: Sequence[float] = PLAIN, depths: Sequence[int] = DEPTHS) -> SearchSpace:
-    """All paths: at each block one of four operations, and one of ``ratios`` for the channels inside it.
+    """Build the space of all paths: each block is one of four operations, with one of ``ratios``.
 
-    Choice ``operation * len(ratios) + i`` is that operation with ``ratios[i]``; stages have ``depths`` blocks.
+    Choice ``operation * len(ratios) + i`` is that operation with ``ratios[i]``.
+
+    Args:
+        ratios: the channels inside a block, relative to half of the channels of its output.
+        depths: the number of blocks of each stage.
     """
     count = len(OPERATIONS) * len(ratios)
     return SearchSpace(
@@ -44,10 +48,18 @@ def shuffle_space(ratios: Sequence[float] = PLAIN, depths: Sequence[int] = DEPTH
 
 
 class Branch(nn.Sequential):
-    """Convolutions with their batch norms, and a ReLU after each pointwise one.
+    """A branch of a ShuffleNetV2 block: convolutions, each with a batch norm, and a ReLU after each pointwise one.
 
-    ``sequence`` names them: ``p`` is pointwise, ``d`` depthwise; the first depthwise one has the stride. Between the
-    first pointwise convolution and the last are ``mid_chs`` channels, or the first ``width`` of them.
+    ``forward(x, width)`` uses the first ``width`` of the ``mid_chs`` inner channels alone.
+
+    Args:
+        sequence: the convolutions in order, ``p`` for a pointwise one and ``d`` for a depthwise one.
+        kernel: side of the depthwise kernels.
+        in_chs: channels of the input.
+        mid_chs: channels between the first pointwise convolution and the last.
+        out_chs: channels of the output.
+        stride: stride of the first depthwise convolution.
+        affine: whether batch norms have weight and bias.
     """
 
     def __init__(self, sequence: str, kernel: int, in_chs: int, mid_chs: int, out_chs: int, stride: int, affine: bool):
@@ -79,7 +91,7 @@ class Branch(nn.Sequential):
 
 
 def _convolve(conv: Conv2d, x: Tensor, width: int) -> Tensor:
-    """The convolution of the channels that x has, by the first part of the weight, to the first ``width``."""
+    """Compute the first ``width`` output channels with the part of the weight that fits the channels of ``x``."""
     in_chs = x.shape[1]
     if conv.groups > 1:
         return conv2d(x, conv.weight[:in_chs], None, conv.stride, conv.padding, groups=in_chs)
@@ -87,10 +99,20 @@ def _convolve(conv: Conv2d, x: Tensor, width: int) -> Tensor:
 
 
 class ShuffleBlock(nn.Layer):
-    """Half of the channels, or at stride 2 a projection of all, beside what the main branch makes of the rest.
+    """The unit of ShuffleNetV2 and, with the sequence ``dpdpdp``, its Xception variant.
 
-    ShuffleNetV2's unit and, with sequence ``dpdpdp``, the Xception variant; ``forward(x, width)`` takes only the
-    first ``width`` of the ``mid_chs`` channels inside the main branch.
+    At stride 1 the even channels pass unchanged and the main branch transforms the odd ones. At stride 2 both branches,
+    projection and main, transform all channels. The outputs are concatenated. ``forward(x, width)`` uses the first
+    ``width`` of the ``mid_chs`` inner channels of the main branch alone.
+
+    Args:
+        in_chs: channels of the input.
+        mid_chs: inner channels of the main branch.
+        out_chs: channels of the output.
+        sequence: convolutions of the main branch, as ``Branch`` takes them.
+        kernel: side of the depthwise kernels.
+        stride: 1 or 2.
+        affine: whether batch norms have weight and bias.
     """
 
     def __init__(self, in_chs: int, mid_chs: int, out_chs: int, sequence: str, kernel: int, stride: int, affine: bool):
@@ -104,23 +126,27 @@ class ShuffleBlock(nn.Layer):
 
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
         if self.stride == 2:
-            kept = self.branch_proj(x)
+            shortcut = self.branch_proj(x)
         else:
-            kept, x = _unshuffle(x)
-        return paddle.concat([kept, self.branch_main(x, width)], axis=1)
+            shortcut, x = _unshuffle(x)
+        return paddle.concat([shortcut, self.branch_main(x, width)], axis=1)
 
     def narrowed(self, width: int) -> ShuffleBlock:
-        """A block that computes what ``forward(x, width)`` does: itself, or one with a copy of the weights it takes."""
+        """Return a block that computes ``forward(x, width)`` and has no more inner channels than ``width``.
+
+        It is this block if it has no more itself, and else a new one with copies of the weights.
+        """
         if width == self.branch_main.mid_chs:
             return self
-        in_chs, out_chs, *others = self.arguments
-        block = ShuffleBlock(in_chs, width, out_chs, *others)
+        in_chs, out_chs, *further = self.arguments
+        block = ShuffleBlock(in_chs, width, out_chs, *further)
         copy_first(self, block)
         return block
 
 
 def _unshuffle(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The even and the odd channels."""  # a stride would do, but its gradient is seven times as slow on a CPU
+    """Split the even channels from the odd ones."""
+    # Slices with a step of 2 would do, but their gradient is seven times as slow on a CPU.
     _, channels, height, width = x.shape
     even, odd = x.reshape([-1, channels // 2, 2, height, width]).unbind(axis=2)
     return even, odd
@@ -128,9 +154,9 @@ def _unshuffle(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @paddle.no_grad()
 def copy_first(source: nn.Layer, target: nn.Layer) -> None:
-    """Sets each weight and statistic of ``target`` to the beginning of ``source``'s, along each of its axes.
+    """Copy weights and batch-norm statistics by name, along each axis as many values as ``target`` has.
 
-    Where ``source`` has no such weight the target's stays.
+    Tensors of ``target`` that ``source`` does not have stay as they are.
     """
     values = source.state_dict()
     for name, tensor in target.state_dict().items():
@@ -139,7 +165,12 @@ def copy_first(source: nn.Layer, target: nn.Layer) -> None:
 
 
 class ShuffleChoices(Choices):
-    """The operations of one position, each with as many channels inside as the largest of ``widths``."""
+    """The operations of one position, each with one of several numbers of inner channels.
+
+    Args:
+        blocks: one block for each operation, with as many inner channels as the largest of ``widths``.
+        widths: inner channels in the order of the ratios; choice ``operation * len(widths) + i`` has ``widths[i]``.
+    """
 
     def __init__(self, blocks: Sequence[ShuffleBlock], widths: Sequence[int]):
         super().__init__(blocks)
@@ -160,7 +191,7 @@ class ShuffleChoices(Choices):
 
 
 def positions(depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS) -> Iterator[tuple[int, int, int]]:
-    """Channels in, channels out and stride of each block, in forward order."""
+    """Yield the input channels, output channels and stride of each block, in forward order."""
     in_chs = STEM_SIZE
     for depth, out_chs in zip(depths, channels):
         for position in range(depth):
@@ -169,12 +200,21 @@ def positions(depths: Sequence[int] = DEPTHS, channels: Sequence[int] = CHANNELS
 
 
 def widths_inside(out_chs: int, ratios: Sequence[float]) -> list[int]:
-    """Channels inside a block by ratio, rounded down."""
+    """List the inner channels of a block for each ratio, rounded down."""
     return [int(out_chs // 2 * ratio) for ratio in ratios]
 
 
 class ShuffleNetV2(nn.Layer):
-    """First convolution, ``features`` that end in ``channels`` channels, and head of a supernet or a fixed net."""
+    """The first convolution, the blocks and the head that the supernet and a child net have in common.
+
+    Args:
+        features: the layers of the blocks, in forward order.
+        channels: channels of the last block's output.
+        num_classes: number of logits.
+        in_chans: channels of an image.
+        drop_rate: probability of dropout before the classifier.
+        affine: whether batch norms have weight and bias.
+    """
 
     cost_rules = CONVOLUTION_RULES
 
@@ -201,7 +241,7 @@ class ShuffleNetV2(nn.Layer):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Draws initial values as the authors do."""
+        """Draw the initial values as the authors' code does."""
         for name, layer in self.named_sublayers():
             if isinstance(layer, nn.Conv2D):
                 deviation = 0.01 if name.startswith("first_conv") else 1.0 / layer.weight.shape[1]
@@ -212,15 +252,17 @@ class ShuffleNetV2(nn.Layer):
                 nn.initializer.Constant(BN_BIAS)(layer.bias)
 
     def stem(self, x: Tensor) -> Tensor:
+        """Compute the input of the first block from images."""
         return self.first_conv(x)  # [N, 16, H/2, W/2]
 
     def head(self, x: Tensor) -> Tensor:
+        """Compute the logits from the output of the last block."""
         x = self.global_pool(self.conv_last(x)).flatten(1)  # [N, 1024]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
 
-# Blocks and operations whose projection is never used; NNI's nets have one all the same.
+# The blocks and operations of stride 1, which use no projection branch, though NNI's nets hold weights of one.
 _UNUSED = [
     (block, operation)
     for block, (_, _, stride) in enumerate(positions())
@@ -230,14 +272,23 @@ _UNUSED = [
 
 
 class ShuffleSuperNet(ShuffleNetV2, SuperNet):
-    """All nets of ``shuffle_space(ratios)`` in one, sharing the weights of the blocks they share.
+    """The net that holds all paths of ``shuffle_space(ratios, depths)``, with shared weights.
 
-    A block has the channels of the largest ratio, and smaller ratios use the first of them (section 3.4 of the paper).
-    Its batch norm has no weights of its own. State names are ``features.BLOCK.OPERATION``.
+    Blocks have the inner channels of the largest ratio, and smaller ratios use the first of those (section 3.4 of the
+    paper). Batch norms have neither weight nor bias. Names in the state dict are ``features.BLOCK.OPERATION``.
+
+    Args:
+        num_classes: number of logits.
+        ratios: inner channels of a block, relative to half of the channels of its output.
+        in_chans: channels of an image.
+        drop_rate: probability of dropout before the classifier.
+        depths: number of blocks of each stage.
+        channels: output channels of each stage.
     """
 
     torch_renames = {
-        **{f"features.{block}.choices": f"features.{block}" for block in range(sum(DEPTHS))},  # as NNI did at first
+        # NNI's first versions had one more part in these names.
+        **{f"features.{block}.choices": f"features.{block}" for block in range(sum(DEPTHS))},
         **{f"features.{block}.{operation}.branch_proj": None for block, operation in _UNUSED},
     }
 
@@ -262,21 +313,34 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
 
     @property
     def blocks(self) -> list[list[Choices]]:
+        """The positions, [stage][position]; the state dict numbers them through, without stages."""
         features = iter(self.features)
         return [list(islice(features, len(stage))) for stage in self.space.choices]
 
     def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
         yield from (self.first_conv, self.conv_last, self.classifier)
 
 
 def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) -> ShuffleChoices:
+    """Build the operations of a position of the supernet."""
     widths = widths_inside(out_chs, ratios)
     blocks = [ShuffleBlock(in_chs, max(widths), out_chs, *operation, stride, False) for operation in OPERATIONS]
     return ShuffleChoices(blocks, widths)
 
 
 class ShuffleNet(ShuffleNetV2):
-    """The net of one path of ``shuffle_space(ratios)``; its batch norm has weights. State names: ``features.BLOCK``."""
+    """The net of one path of ``shuffle_space(ratios, depths)``, whose batch norms have weight and bias.
+
+    Names in the state dict are ``features.BLOCK``.
+
+    Args:
+        arch: the path.
+        num_classes, ratios, in_chans, drop_rate, depths, channels: as in ``ShuffleSuperNet``.
+
+    Raises:
+        ConfigError: ``arch`` is not a path of the space.
+    """
 
     torch_renames = {f"features.{block}.branch_proj": None for block, _ in _UNUSED}
 
@@ -309,18 +373,21 @@ class ShuffleNet(ShuffleNetV2):
         return self.head(x)
 
     def inherit(self, net: ShuffleSuperNet) -> None:
-        """Takes over the weights of a supernet of the same space; the weights of batch norm become those of none."""
+        """Copy the weights of this path from a supernet of the same space.
+
+        The supernet's batch norms have neither weight nor bias, so those of this net become 1 and 0.
+        """
         for layer in self.sublayers():
             if isinstance(layer, BatchNorm2d):
                 nn.initializer.Constant(1.0)(layer.weight)
                 nn.initializer.Constant(0.0)(layer.bias)
-        for own, theirs in zip(self.features, net.active_blocks(self.arch)):
-            copy_first(theirs, own)
-        for own, theirs in ((self.first_conv, net.first_conv), (self.conv_last, net.conv_last)):
-            copy_first(theirs, own)
-        copy_first(net.classifier, self.classifier)
+        sources = [net.first_conv, *net.active_blocks(self.arch), net.conv_last, net.classifier]
+        targets = [self.first_conv, *self.features, self.conv_last, self.classifier]
+        for source, target in zip(sources, targets):
+            copy_first(source, target)
 
 
 def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence[float]) -> ShuffleBlock:
+    """Build the block of one choice, for a net of a single path."""
     operation, ratio = divmod(choice, len(ratios))
     return ShuffleBlock(in_chs, widths_inside(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ CLASS_LIST, IMAGE_LIST = "subclass_list.txt", "subimages_list.txt"
 
 
 class Images(NamedTuple):
-    """Files of one class, training images and validation images, as paths below the source."""
+    """Lists the files of one class for training and for validation, as paths below the source."""
 
     train: list[Path]
     val: list[Path]
@@ -37,17 +38,17 @@ PLACE: Mapping[str, Callable[[Path, Path], object]] = {
 
 
 class Source:
-    """An image set as folders ``train/CLASS`` and ``val/CLASS``; DataError where something is not there."""
+    """Reads an image set in folders ``train/CLASS`` and ``val/CLASS``; DataError where something is missing."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def classes(self) -> list[str]:
-        """The names of the training classes, in order."""
+        """Return the names of the training classes, in order."""
         return sorted(entry.name for entry in self._entries("train") if entry.is_dir())
 
     def images(self, split: str, name: str) -> list[str]:
-        """The names of a class's images, in order."""
+        """Return the names of a class's images, in order."""
         endings = tuple(get_img_extensions())
         return sorted(entry.name for entry in self._entries(split, name) if entry.name.lower().endswith(endings))
 
@@ -60,7 +61,7 @@ class Source:
 
 
 def draw_classes(source: Source, number: int, seed: int) -> list[str]:
-    """That many classes, drawn by ``seed``, in order; DataError if there are fewer."""
+    """Draw that many classes by ``seed``, and return them in order; raise DataError if there are fewer."""
     classes = source.classes()
     if len(classes) < number:
         raise DataError(f"{source.folder}/train has {len(classes)} classes; must have at least {number}")
@@ -76,11 +77,19 @@ def choose_images(
     val_from: str = "val",
     listed: Sequence[str] | None = None,
 ) -> Images:
-    """So many images of one class, drawn by ``seed``, the validation images from the split ``val_from``.
+    """Choose the images of one class; the draw for a class does not depend on the other classes.
 
-    A list of training images goes before the draw, in its order; images for validation that come from ``train`` follow
-    those for training. What is drawn for a class does not depend on the other classes. DataError if it has too few
-    images, or not those of the list.
+    Args:
+        source: the image set.
+        name: the class.
+        train: number of training images.
+        val: number of validation images.
+        seed: of the draw.
+        val_from: the split that validation images are taken from; from ``train`` they follow the training images.
+        listed: names of training images in their order, in place of drawn ones.
+
+    Raises:
+        DataError: the class has too few images, or not those of the list.
     """
     splits = ("train",) if val_from == "train" else ("train", "val")
     pools = {
@@ -106,7 +115,7 @@ def _shuffled(names: Sequence[str], seed: Sequence[int]) -> list[str]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """The names in a file with one class a line, as ``subclass_list.txt`` is; DataError for none or a name twice."""
+    """Read a file with one class a line, as ``subclass_list.txt`` is; raise DataError for none or a name twice."""
     names = path.read_text(encoding="utf-8").split()
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}: must hold one class a line, each once")
@@ -114,9 +123,10 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Images by class, of a file with a Python list of names a line, as ``subimages_list.txt`` is.
+    """Read images by class from a file with a Python list of names a line, as ``subimages_list.txt`` is.
 
-    DataError for lines of another form, and where they are not as many as the classes.
+    Raises:
+        DataError: a line has another form, or there are not as many lines as classes.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if len(lines) != len(classes):
@@ -135,24 +145,40 @@ def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
 
 
 def make_subset(source: Source, output: Path, subset: Mapping[str, Images], how: str = "link") -> None:
-    """Writes ``output/train/CLASS``, ``output/val/CLASS`` and the two lists, by one of PLACE.
+    """Write ``output/train/CLASS``, ``output/val/CLASS`` and the two lists; the folder appears whole or not at all.
 
-    The folder appears whole or not at all. DataError if there is one already.
+    Args:
+        source: the image set.
+        output: the new folder.
+        subset: the chosen images by class.
+        how: ``link`` or ``copy``.
+
+    Raises:
+        DataError: the folder is there already and not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise DataError(f"{output} is there already and is left as it is; choose another --output or remove it")
-    temporary = output.with_name(f".tmp-{output.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{output.name}-", dir=output.parent))
+    try:
+        temporary.chmod(0o755)
+        _fill(temporary, source, subset, how)
+        os.replace(temporary, output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _fill(folder: Path, source: Source, subset: Mapping[str, Images], how: str) -> None:
     for name, images in subset.items():
         for split, paths in images._asdict().items():
-            folder = temporary / split / name
-            folder.mkdir(parents=True)
+            place = folder / split / name
+            place.mkdir(parents=True)
             for path in paths:
-                PLACE[how](source.folder / path, folder / path.name)
-    (temporary / CLASS_LIST).write_text("".join(f"{name}\n" for name in subset), encoding="utf-8")
+                PLACE[how](source.folder / path, place / path.name)
+    (folder / CLASS_LIST).write_text("".join(f"{name}\n" for name in subset), encoding="utf-8")
     lists = ([path.name for path in (*images.train, *_from_train(images.val))] for images in subset.values())
-    (temporary / IMAGE_LIST).write_text("".join(f"{names}\n" for names in lists), encoding="utf-8")
-    os.replace(temporary, output)
+    (folder / IMAGE_LIST).write_text("".join(f"{names}\n" for names in lists), encoding="utf-8")
 
 
 def _from_train(paths: Sequence[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The prioritized board: the best paths that training has met, which teach the others."""
+"""The prioritized board: the best paths that the training has met, which teach the other paths."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
 
 
 class PrioritizedBoard:
-    """At most ``size`` distinct paths, best first (Cream, section 3.1).
+    """Keeps at most ``size`` distinct paths, the best first (Cream, section 3.1).
 
     A full board takes a path that is more accurate than its last, or as accurate and cheaper. With ``acc_gap`` it is
     the official code's rule: more accurate and cheaper, or more accurate by more than so many points.
@@ -47,7 +47,7 @@ class PrioritizedBoard:
         return len(self.entries)
 
     def accepts(self, prec1: float, mflops: float) -> bool:
-        """Whether a path of this accuracy and cost would find a place."""
+        """Return whether a path of this accuracy and cost would find a place."""
         if len(self) < self.size:
             return True
         last = self.entries[-1]
@@ -56,7 +56,7 @@ class PrioritizedBoard:
         return prec1 > last.prec1 + (0 if mflops < last.mflops else self.acc_gap)
 
     def add(self, entry: Entry) -> None:
-        """Puts a path in its place; of a path met twice only the better meeting stays."""
+        """Put a path in its place; of a path that is on the board already the better entry stays."""
         best_of_each: dict[Arch, Entry] = {}
         for candidate in sorted([*self.entries, entry], key=lambda item: item.priority):
             best_of_each.setdefault(candidate.arch, candidate)
@@ -64,17 +64,17 @@ class PrioritizedBoard:
         self._batch = None
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """All images [entries * slice, 3, H, W] and all features [entries, slice, num_classes], best entry first."""
+        """Return all images [entries * slice, 3, H, W] and features [entries, slice, num_classes], the best first."""
         if self._batch is None:
             images = paddle.concat([entry.images for entry in self.entries])
             self._batch = images, paddle.stack([entry.features for entry in self.entries])
         return self._batch
 
     def choice_frequency(self, space: SearchSpace) -> np.ndarray | None:
-        """Share of each of a space's choices among the searched blocks of a full board [num_choices].
+        """Return the share of each choice among the searched blocks of a full board [num_choices], otherwise None.
 
-        None before it is full. Positions without these choices, such as those of a fixed stage, do not count, and
-        left-out blocks only where the space draws them.
+        Positions with fewer choices, such as those of a fixed stage, do not count, and skipped blocks count only
+        where the space samples skips.
         """
         if len(self) < self.size:
             return None
@@ -85,7 +85,7 @@ class PrioritizedBoard:
         return counts / counts.sum() if counts[: space.num_operations].any() else None
 
     def state_dict(self) -> dict:
-        """Everything on the board, as numpy arrays and plain values."""
+        """Return everything on the board, as numpy arrays and plain values."""
         return {
             "entries": [
                 {
@@ -100,7 +100,7 @@ class PrioritizedBoard:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned."""
         self._batch = None
         self.entries = [
             Entry(

@@ -19,24 +19,24 @@ from pimm.utils import all_reduce_mean, broadcast_values
 class MetaMatching(nn.Linear):
     """Scores teachers by how a student's class probabilities differ from theirs on the same images.
 
-    One linear unit over [slice, num_classes] differences; ``sigmoid(score)`` is rho, the weight of the teacher's
-    word in the student's loss.
+    The network is one linear unit over [slice, num_classes] differences; ``sigmoid(score)`` is rho, the weight of the
+    teacher in the student's loss.
     """
 
     def __init__(self, num_classes: int, slice_size: int):
         super().__init__(num_classes * slice_size, 1)
 
     def forward(self, difference: Tensor) -> Tensor:
-        """Scores [teachers], from differences [teachers, slice, num_classes]."""
+        """Return the scores [teachers] of differences [teachers, slice, num_classes]."""
         return super().forward(difference.flatten(1)).squeeze(1)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The board's choice for one student.
+    """Holds the teacher of one student: a path of the board, and its weight rho in the student's loss.
 
     ``difference`` [slice, num_classes] is the student's less the teacher's probabilities on the teacher's images; it
-    is None where the choice was not the matching network's.
+    is None where the matching network did not pick the teacher.
     """
 
     arch: Arch
@@ -46,9 +46,9 @@ class Teacher:
 
 @paddle.no_grad()
 def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teacher:
-    """The teacher with the highest score for this student, by one forward pass over all images of the board.
+    """Pick the teacher with the highest score for a student, by one forward pass over all images of the board.
 
-    Batch-norm statistics stay as they are. All processes agree on the choice.
+    Batch-norm statistics stay as they are. All processes pick the same teacher.
     """
     images, features = board.batch()
     with frozen_batch_norm_statistics():
@@ -57,13 +57,13 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
     with paddle.amp.auto_cast(enable=False):  # in half precision scores would tie
         scores = net.meta_layer(difference)
     best = paddle.argmax(scores)
-    # One read for both numbers, and the first process's word for all: two GPUs may round a tie apart.
+    # One read for both numbers, of the first process for all: two GPUs may round a tie differently.
     index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(scores[best]).astype("float32")]))
     return Teacher(board.entries[int(index)].arch, rho, difference[int(index)])
 
 
 def best_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teacher:
-    """The best path on the board, whoever the student is, with equal say for teacher and labels."""
+    """Pick the best path on the board for any student, with rho 0.5."""
     return Teacher(board.entries[0].arch, 0.5)
 
 
@@ -72,7 +72,7 @@ PICK_METHODS = {"meta": match_teacher, "top1": best_teacher}
 
 @dataclass(frozen=True)
 class MetaBatch:
-    """Images to teach a student on, and others to examine it by: [slice, 3, H, W] each, labels [slice]."""
+    """Holds images to teach a student on, and held-out images with labels: [slice, 3, H, W] each, labels [slice]."""
 
     images: Tensor
     held_out_images: Tensor
@@ -80,14 +80,14 @@ class MetaBatch:
 
 
 def path_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of ``loss``, averaged over all processes; the parameters' own ``.grad`` stays as it is."""
+    """Return the gradients of ``loss``, averaged over all processes; the parameters' own ``.grad`` stays as it is."""
     return all_reduce_mean(paddle.grad(loss, parameters))
 
 
 def meta_gradients(
     net: nn.Layer, student: Arch, teacher: Teacher, batch: MetaBatch, learning_rate: float, loss_fn: nn.Layer
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of a taught student's held-out loss for the matching network's weight and bias.
+    """Return the gradients of a taught student's held-out loss for the matching network's weight and bias.
 
     With ``g`` the gradient of the student's cross-entropy against the teacher, ``w' = w - lr rho g`` the taught
     student and ``L`` its held-out loss, ``dL/dtheta = -lr <dL/dw', g> drho/dtheta``: exact, and of first order
@@ -105,12 +105,12 @@ def meta_gradients(
             with paddle.no_grad():
                 for weight, gradient in zip(weights, taught):
                     weight.subtract_(gradient * (learning_rate * teacher.rho))
-            examination = loss_fn(net(batch.held_out_images, student), batch.held_out_labels)
-            examined = path_gradients(examination, weights)
+            held_out_loss = loss_fn(net(batch.held_out_images, student), batch.held_out_labels)
+            held_out = path_gradients(held_out_loss, weights)
         finally:
             with paddle.no_grad():
                 for weight, value in zip(weights, before):
                     paddle.assign(value, weight)
-    agreement = paddle.add_n([(a * b).sum() for a, b in zip(examined, taught)])
+    agreement = paddle.add_n([(a * b).sum() for a, b in zip(held_out, taught)])
     d_score = -learning_rate * teacher.rho * (1.0 - teacher.rho) * agreement
     return d_score * teacher.difference.reshape([-1, 1]), d_score.reshape([1])

@@ -15,17 +15,22 @@ from pimm.errors import ConfigError
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
-DRAWS_A_PATH = 64  # draws to choose from, for each path that is wanted
+DRAWS_PER_PATH = 64  # draws to choose from, for each path that is wanted
 GRID = 8192  # steps from the cheapest to the dearest path
 
 
 class BoundedDraws:
     """Draws rows of independent choices, given that their costs sum up to between ``low`` and ``high``.
 
-    ``costs`` and ``weights`` list, for each position, what its options cost and how likely they are. Costs are
-    rounded down to a grid, on which dynamic programming from the last position to the first gives the probability of
-    ending in the range from every sum so far; each choice is then drawn by where it leads. What rounding lets through
-    is turned away by its exact cost, so that the distribution is exactly the one that turning away alone would give.
+    Costs are rounded down to a grid, on which dynamic programming from the last position to the first gives the
+    probability of ending in the range from every partial sum; each choice is then drawn with that probability. Paths
+    that only rounding puts into the range are rejected by their exact cost, so that the distribution is exactly that
+    of rejection sampling.
+
+    Args:
+        costs: for each position the costs of its options.
+        weights: for each position the probabilities of its options.
+        low, high: the range.
     """
 
     def __init__(self, costs: Sequence[np.ndarray], weights: Sequence[np.ndarray], low: float, high: float):
@@ -51,7 +56,7 @@ class BoundedDraws:
         return bool(self.chances[0][0] > 0)
 
     def __call__(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Of n paths drawn on the grid those that lie in the range, as indices of options [at most n, positions]."""
+        """Draw n paths on the grid, and return those in the range, as indices of options [at most n, positions]."""
         reached, total = np.zeros(n, np.int64), np.zeros(n)
         columns = []
         for steps, weight, cost, chances in zip(self.steps, self.weights, self.costs, self.chances[1:]):
@@ -63,7 +68,7 @@ class BoundedDraws:
 
 
 def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
-    """Weights of the choices as probabilities; raises ConfigError when there are not ``num_choices`` of them."""
+    """Return weights of the choices as probabilities; raise ConfigError if there are not ``num_choices`` of them."""
     if len(weights) != num_choices:
         raise ConfigError(f"SUPERNET.PRE_PROB has {len(weights)} entries; the space offers {num_choices} choices")
     weights = np.asarray(weights, np.float64)
@@ -73,7 +78,7 @@ def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
 def choice_policy(
     space: SearchSpace, how: str, weights: Sequence[float] | None
 ) -> Callable[[PrioritizedBoard | None], np.ndarray | None]:
-    """The probabilities of the choices, None where all are alike, by what a board holds; ``how`` as in `Sampler`."""
+    """Return what gives the probabilities of the choices from a board, None for equal ones; ``how`` as in `Sampler`."""
     given = normalise(weights, space.num_choices) if how == "pre_prob" else None
     policies = {
         "even": lambda board: None,
@@ -86,12 +91,22 @@ def choice_policy(
 
 
 class Sampler:
-    """Draws paths whose cost lies in [``minimum``, ``maximum``] MFLOPs.
+    """Draws paths whose cost lies in a range.
 
-    ``how`` weighs the operations: ``even``, ``pre_prob`` (by ``weights``) or ``teacher`` (by how often the full board
-    holds each; evenly before it is full). Each path is drawn from one of ``bins`` equal parts of the range, picked
-    evenly, as SPOS's authors do: else costs that many paths have would crowd out the others. Raises ConfigError when
-    the space has no path of such a cost.
+    Each path is drawn from one of ``bins`` equal parts of the range, picked evenly, as SPOS's authors do: otherwise
+    costs that many paths have would crowd out the others.
+
+    Args:
+        space: the search space.
+        flops: the costs of paths.
+        minimum, maximum: the range in MFLOPs.
+        how: weighs the operations: ``even``; ``pre_prob``, by ``weights``; or ``teacher``, by how often the full board
+            holds each, and evenly before the board is full.
+        weights: of the choices, for ``pre_prob``.
+        bins: number of equal parts of the range.
+
+    Raises:
+        ConfigError: the space has no path with such a cost.
     """
 
     def __init__(
@@ -119,7 +134,7 @@ class Sampler:
             self._check(part, f", one of SUPERNET.FLOPS_BINS={bins} parts of the range")
 
     def _check(self, limits: tuple[float, float], part: str) -> None:
-        """Raises ConfigError where no path lies between them, which ``part`` describes."""
+        """Raise ConfigError if no path lies in the range, which ``part`` describes."""
         if not self._bounded(self.probabilities(None), *limits).possible:
             low, high = limits
             raise ConfigError(
@@ -128,7 +143,7 @@ class Sampler:
             )
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
-        """One path; without a ``board`` the policy ``teacher`` draws evenly."""
+        """Draw one path; without a ``board`` the policy ``teacher`` draws evenly."""
         low, high = self._bin(rng)
         draws = self._bounded(self.probabilities(board), low, high)
         if not draws.possible:  # by what a full board holds
@@ -146,7 +161,7 @@ class Sampler:
         )
 
     def _bounded(self, probabilities: np.ndarray | None, low: float, high: float) -> BoundedDraws:
-        """The draws of this distribution in this range, made anew when the distribution is another one."""
+        """Return the draws of a distribution in a range; they are kept until the distribution changes."""
         drawn_by = None if probabilities is None else probabilities.tobytes()
         self._draws = {key: draws for key, draws in self._draws.items() if key[0] == drawn_by}
         key = drawn_by, low, high
@@ -157,18 +172,18 @@ class Sampler:
         return self._draws[key]
 
     def _bin(self, rng: np.random.Generator) -> tuple[float, float]:
-        """The part of the range that the next path is drawn from."""
+        """Draw the part of the range that the next path is drawn from."""
         if self.bins == 1:
             return self.minimum, self.maximum
         index = rng.integers(self.bins)
         return self.edges[index], self.edges[index + 1]
 
     def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
-        """n different paths whose costs lie at equal distances, as nearly as the drawn ones allow, cheapest first.
+        """Draw n different paths with costs at equal distances, as nearly as possible, the cheapest first.
 
-        Fewer where not as many are drawn.
+        The result has fewer paths if not as many different ones are drawn.
         """
-        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_A_PATH * n)))
+        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_PER_PATH * n)))
         costs = [self.flops(arch) for arch in left]
         picked = []
         for target in np.linspace(min(costs), max(costs), n)[: len(left)]:

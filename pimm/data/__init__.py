@@ -8,6 +8,7 @@ from pimm.data.auto_augment import (
     rand_augment_ops,
     rand_augment_transform,
 )
+from pimm.data.class_names import check_class_names, class_names
 from pimm.data.config import resolve_data_config, resolve_model_data_config
 from pimm.data.constants import (
     DEFAULT_CROP_MODE,
@@ -90,6 +91,8 @@ __all__ = [
     "auto_augment_policy",
     "auto_augment_transform",
     "center_crop_or_pad",
+    "check_class_names",
+    "class_names",
     "create_dataset",
     "create_loader",
     "create_reader",

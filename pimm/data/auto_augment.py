@@ -1,174 +1,35 @@
 """AutoAugment (arXiv 1805.09501), RandAugment (1909.13719), AugMix (1912.02781) and 3-Augment (2204.07118).
 
-Operations, policies and what is drawn in which order are timm's, so equal random streams give equal pixels. Magnitudes
-run from 0 to 10. Choices of operations and mixing weights come from ``numpy.random``, all else from ``random``.
+Operations, policies and what is drawn in which order are timm's, so equal random streams give equal pixels. Choices of
+operations and mixing weights come from ``numpy.random``, all other draws from ``random``.
 """
 
 from __future__ import annotations
 
-import difflib
 import random
 import re
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image
 
-from pimm.data.transforms import RANDOM_INTERPOLATION
+from pimm.data.augment_ops import DEFAULT_HPARAMS, MAX_LEVEL, OPS, AugmentOp
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 
-MAX_LEVEL = 10.0
-DEFAULT_HPARAMS = {"translate_const": 250, "img_mean": (128, 128, 128)}
-
-
-# Operations: (image, argument, fill colour and interpolation of the moving ones) -> image
-
-
-def _affine(matrix):
-    """An operation that moves pixels by the matrix made from its argument and the image's size."""
-
-    def move(image, argument, resample, fill):
-        return image.transform(image.size, Image.AFFINE, matrix(argument, *image.size), resample, fillcolor=fill)
-
-    move.moves_pixels = True
-    return move
-
-
-def _rotate(image, degrees, resample, fill):
-    return image.rotate(degrees, resample, fillcolor=fill)
-
-
-_rotate.moves_pixels = True
-
-
-def _enhance(kind):
-    return lambda image, factor: kind(image).enhance(factor)
-
-
-def _solarize_add(image, amount, threshold=128):
-    table = [min(255, value + amount) if value < threshold else value for value in range(256)]
-    return image.point(table * len(image.getbands()))
-
-
-def _posterize(image, bits):
-    if bits <= 0:  # black; newer Pillow refuses it
-        return image.point([0] * 256 * len(image.getbands()))
-    return ImageOps.posterize(image, bits) if bits < 8 else image
-
-
-def _blur(image, radius):
-    return image.filter(ImageFilter.GaussianBlur(radius))
-
-
-_shear_x = _affine(lambda factor, *_: (1, factor, 0, 0, 1, 0))
-_shear_y = _affine(lambda factor, *_: (1, 0, 0, factor, 1, 0))
-_translate_x = _affine(lambda pixels, *_: (1, 0, pixels, 0, 1, 0))
-_translate_y = _affine(lambda pixels, *_: (1, 0, 0, 0, 1, pixels))
-_translate_x_part = _affine(lambda part, width, _: (1, 0, part * width, 0, 1, 0))
-_translate_y_part = _affine(lambda part, _, height: (1, 0, 0, 0, 1, part * height))
-_brightness = _enhance(ImageEnhance.Brightness)
-_color = _enhance(ImageEnhance.Color)
-_contrast = _enhance(ImageEnhance.Contrast)
-_sharpness = _enhance(ImageEnhance.Sharpness)
-
-
-# Levels: (part of the full magnitude, settings) -> argument of the operation
-
-
-def _either_sign(value):
-    return -value if random.random() > 0.5 else value
-
-
-def _signed(full):
-    return lambda part, _: _either_sign(part * full)
-
-
-def _enhance_level(part, _):
-    return part * 1.8 + 0.1
-
-
-def _enhance_increasing(part, _):
-    return max(0.1, 1.0 + _either_sign(part * 0.9))
-
-
-def _between(low, high):
-    return lambda part, _: max(low, min(high, low + (high - low) * part))
-
-
-# name -> (operation, level); operations without a level have no argument
-OPS = {
-    "AutoContrast": (ImageOps.autocontrast, None),
-    "Equalize": (ImageOps.equalize, None),
-    "Invert": (ImageOps.invert, None),
-    "Rotate": (_rotate, _signed(30.0)),
-    "Posterize": (_posterize, lambda part, _: int(part * 4)),  # bits kept, as TPU EfficientNet: stronger when lower
-    "PosterizeIncreasing": (_posterize, lambda part, _: 4 - int(part * 4)),
-    "PosterizeOriginal": (_posterize, lambda part, _: 4 + int(part * 4)),  # as the AutoAugment paper
-    "Solarize": (ImageOps.solarize, lambda part, _: min(256, int(part * 256))),  # stronger when lower
-    "SolarizeIncreasing": (ImageOps.solarize, lambda part, _: 256 - min(256, int(part * 256))),
-    "SolarizeAdd": (_solarize_add, lambda part, _: min(128, int(part * 110))),
-    "Color": (_color, _enhance_level),
-    "ColorIncreasing": (_color, _enhance_increasing),
-    "Contrast": (_contrast, _enhance_level),
-    "ContrastIncreasing": (_contrast, _enhance_increasing),
-    "Brightness": (_brightness, _enhance_level),
-    "BrightnessIncreasing": (_brightness, _enhance_increasing),
-    "Sharpness": (_sharpness, _enhance_level),
-    "SharpnessIncreasing": (_sharpness, _enhance_increasing),
-    "ShearX": (_shear_x, _signed(0.3)),
-    "ShearY": (_shear_y, _signed(0.3)),
-    "TranslateX": (_translate_x, lambda part, hparams: _either_sign(part * float(hparams["translate_const"]))),
-    "TranslateY": (_translate_y, lambda part, hparams: _either_sign(part * float(hparams["translate_const"]))),
-    "TranslateXRel": (_translate_x_part, lambda part, hparams: _either_sign(part * hparams.get("translate_pct", 0.45))),
-    "TranslateYRel": (_translate_y_part, lambda part, hparams: _either_sign(part * hparams.get("translate_pct", 0.45))),
-    "Desaturate": (lambda image, factor: _color(image, min(1.0, max(0.0, 1.0 - factor))), _between(0.5, 1.0)),
-    "GaussianBlur": (_blur, _between(0.1, 2.0)),
-    "GaussianBlurRand": (
-        lambda image, factor: _blur(image, random.uniform(0.1, 2.0 * factor)),
-        _between(0.0, 1.0),
-    ),
-}
-
-
-class AugmentOp:
-    """One operation of ``OPS``, done with probability ``prob`` at a magnitude of 0 to 10.
-
-    ``hparams``: ``magnitude_std`` (normal noise on the magnitude; infinite: uniform below it), ``magnitude_max``
-    (instead of 10), ``img_mean`` (fill colour), ``interpolation``, ``translate_const`` (pixels), ``translate_pct``.
-    """
-
-    def __init__(self, name, prob=0.5, magnitude=10, hparams=None):
-        if name not in OPS:
-            near = difflib.get_close_matches(name, OPS, n=1)
-            raise ConfigError(f"augmentation operation {name!r} is none of {', '.join(OPS)}; near: {near}")
-        self.name = name
-        self.prob = prob
-        self.magnitude = magnitude
-        self.hparams = dict(hparams or DEFAULT_HPARAMS)
-
-    def __call__(self, image):
-        if self.prob < 1.0 and random.random() > self.prob:
-            return image
-        operation, level = OPS[self.name]
-        part = self._draw_magnitude() / MAX_LEVEL
-        arguments = [] if level is None else [level(part, self.hparams)]
-        if getattr(operation, "moves_pixels", False):
-            arguments += [self._draw_interpolation(), self.hparams.get("img_mean", DEFAULT_HPARAMS["img_mean"])]
-        return operation(image, *arguments)
-
-    def _draw_magnitude(self):
-        magnitude, std = self.magnitude, self.hparams.get("magnitude_std", 0)
-        if std == float("inf"):
-            magnitude = random.uniform(0, magnitude)
-        elif std > 0:
-            magnitude = random.gauss(magnitude, std)
-        return max(0, min(self.hparams.get("magnitude_max", MAX_LEVEL), magnitude))
-
-    def _draw_interpolation(self):
-        interpolation = self.hparams.get("interpolation", RANDOM_INTERPOLATION)
-        return random.choice(interpolation) if isinstance(interpolation, tuple) else interpolation
-
-    def __repr__(self):
-        return f"AugmentOp({self.name}, p={self.prob}, m={self.magnitude})"
+__all__ = [
+    "OPS",
+    "POLICIES",
+    "AugMixAugment",
+    "AugmentOp",
+    "AutoAugment",
+    "RandAugment",
+    "augment_and_mix_transform",
+    "augmix_ops",
+    "auto_augment_policy",
+    "auto_augment_transform",
+    "rand_augment_ops",
+    "rand_augment_transform",
+]
 
 
 # Policies: one line a sub-policy of two operations, each with probability and magnitude
@@ -245,10 +106,9 @@ POLICIES = {
 
 
 def auto_augment_policy(name="v0", hparams=None):
-    """Sub-policies of ``name``, each a list of ``AugmentOp``."""
+    """Return the sub-policies of ``name``, each a list of ``AugmentOp``; ConfigError for an unknown name."""
     if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, POLICIES)
         raise ConfigError(f"AutoAugment policy {name!r} is none of {', '.join(POLICIES)}{hint}")
     return [
         [AugmentOp(op, float(prob), int(magnitude), hparams) for op, prob, magnitude in map(str.split, line.split(","))]
@@ -257,7 +117,7 @@ def auto_augment_policy(name="v0", hparams=None):
 
 
 class AutoAugment:
-    """One sub-policy at random, its operations in order."""
+    """Apply one sub-policy at random, its operations in order."""
 
     def __init__(self, policy):
         self.policy = policy
@@ -274,7 +134,7 @@ def _magnitude_std(text):
 
 
 def _parse(config, kinds):
-    """``name-key1value-key2value`` -> (name, {key: value}); ``kinds`` has a conversion for each key."""
+    """Return (name, {key: value}) of ``name-key1value-key2value``; ``kinds`` has a conversion for each key."""
     name, *sections = config.split("-")
     settings = {}
     for section in sections:
@@ -291,13 +151,18 @@ def _parse(config, kinds):
 
 
 def auto_augment_transform(config_str, hparams=None):
-    """AutoAugment from a text such as ``original-mstd0.5``: a name of ``POLICIES``, and noise on the magnitudes."""
+    """Make AutoAugment from a text such as ``original-mstd0.5``.
+
+    Args:
+        config_str: a name of ``POLICIES``, and with ``mstd`` the noise on the magnitudes.
+        hparams: see ``AugmentOp``.
+    """
     name, settings = _parse(config_str, {"mstd": _magnitude_std})
     return AutoAugment(auto_augment_policy(name, _with_noise(hparams, settings)))
 
 
 def _with_noise(hparams, settings):
-    """Settings of the operations; what the caller set goes first."""
+    """Return the settings of the operations; the caller's ``hparams`` override those of the text."""
     noise = {"mstd": "magnitude_std", "mmax": "magnitude_max"}
     drawn = {name: settings[key] for key, name in noise.items() if key in settings}
     return {**drawn, **(hparams or DEFAULT_HPARAMS)}
@@ -372,12 +237,12 @@ _RAND_SETS = {
 
 
 def rand_augment_ops(magnitude=10, prob=0.5, hparams=None, transforms=None):
-    """The operations that RandAugment chooses from."""
+    """Return the operations that RandAugment chooses from."""
     return [AugmentOp(name, prob, magnitude, hparams) for name in transforms or _RAND_TRANSFORMS]
 
 
 class RandAugment:
-    """``num_layers`` operations at random; with ``choice_weights`` none of them twice."""
+    """Apply ``num_layers`` operations at random; with ``choice_weights`` none of them twice."""
 
     def __init__(self, ops, num_layers=2, choice_weights=None):
         self.ops = ops
@@ -392,12 +257,15 @@ class RandAugment:
 
 
 def rand_augment_transform(config_str, hparams=None, transforms=None):
-    """RandAugment from a text such as ``rand-m9-mstd0.5-inc1``.
+    """Make RandAugment from a text such as ``rand-m9-mstd0.5-inc1``.
 
-    Sections: ``m`` magnitude (10), ``n`` operations an image (2), ``p`` probability of each (0.5), ``mstd`` noise on
-    the magnitude (above 100: uniform from 0), ``mmax`` its limit (10), ``inc1`` operations that all get stronger with
-    the magnitude, ``w0`` unequal odds of the operations, ``t`` a set of them (weights, 3a, 3aw). ``transforms``, such
-    a set's name, a list of operations or a dict of their weights, goes before ``t``.
+    Args:
+        config_str: ``rand`` and sections: ``m`` magnitude (10), ``n`` operations an image (2), ``p`` probability of
+            each (0.5), ``mstd`` noise on the magnitude (above 100: uniform from 0), ``mmax`` limit of the magnitude
+            (10), ``inc1`` operations that all get stronger with the magnitude, ``w0`` unequal odds of the operations,
+            ``t`` a set of operations (weights, 3a, 3aw).
+        hparams: see ``AugmentOp``.
+        transforms: name of a set, list of operations, or dict of their weights; overrides ``t``.
     """
     kinds = {"m": int, "n": int, "p": float, "mstd": _magnitude_std, "mmax": int, "inc": int, "w": int, "t": str}
     name, settings = _parse(config_str, kinds)
@@ -445,15 +313,19 @@ _AUGMIX_TRANSFORMS = (
 
 
 def augmix_ops(magnitude=10, hparams=None, transforms=None):
-    """The operations that AugMix chains."""
+    """Return the operations that AugMix chains."""
     return [AugmentOp(name, 1.0, magnitude, hparams) for name in transforms or _AUGMIX_TRANSFORMS]
 
 
 class AugMixAugment:
-    """Mixes the image with ``width`` chains of ``depth`` operations each (1 to 3 at random if it is not positive).
+    """Mix the image with chains of operations.
 
-    ``alpha`` shapes the mixing weights' Dirichlet and Beta distributions; ``blended`` blends one chain after the other
-    into the image, which is faster and differs by more than rounding.
+    Args:
+        ops: the operations.
+        alpha: of the Dirichlet and Beta distributions of the mixing weights.
+        width: number of chains.
+        depth: operations in a chain; 1 to 3 at random if it is not positive.
+        blended: blend one chain after the other into the image, which is faster and differs by more than rounding.
     """
 
     def __init__(self, ops, alpha=1.0, width=3, depth=-1, blended=False):
@@ -490,10 +362,12 @@ class AugMixAugment:
 
 
 def augment_and_mix_transform(config_str, hparams=None):
-    """AugMix from a text such as ``augmix-m5-w4-d2``.
+    """Make AugMix from a text such as ``augmix-m5-w4-d2``.
 
-    Sections: ``m`` magnitude (3), ``w`` chains (3), ``d`` operations a chain (-1: 1 to 3), ``a`` alpha (1), ``b1``
-    blended, ``mstd`` noise on the magnitude (without: uniform from 0).
+    Args:
+        config_str: ``augmix`` and sections: ``m`` magnitude (3), ``w`` chains (3), ``d`` operations a chain (-1: 1 to
+            3), ``a`` alpha (1), ``b1`` blended, ``mstd`` noise on the magnitude (without: uniform from 0).
+        hparams: see ``AugmentOp``.
     """
     name, settings = _parse(config_str, {"m": int, "w": int, "d": int, "a": float, "b": int, "mstd": _magnitude_std})
     if name != "augmix":

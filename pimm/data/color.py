@@ -18,7 +18,7 @@ def shift_brightness(image, factor):
 
 
 def shift_contrast(image, factor):
-    """Blend an image with its mean grey, as Pillow's ``ImageEnhance.Contrast`` but with fewer conversions."""
+    """Blend with the mean grey, as Pillow's ``ImageEnhance.Contrast`` does with more conversions."""
     counts = image.convert("L").histogram()
     mean = int(np.dot(counts, np.arange(256)) / (image.width * image.height) + 0.5)
     return Image.blend(Image.new(image.mode, image.size, (mean,) * len(image.getbands())), image, factor)
@@ -30,17 +30,28 @@ def shift_saturation(image, factor):
 
 
 def shift_hue(image, factor):
-    """Turn the hue of an RGB image by ``factor`` of a full circle, -0.5 to 0.5."""
+    """Turn the hue of an image by ``factor`` of a full circle, -0.5 to 0.5; grey has no hue and stays as it is."""
+    if image.mode == "L":
+        return image
     hue, saturation, value = image.convert("HSV").split()
     turned = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # wraps around
     return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
 
 
 class ColorJitter:
-    """Change brightness, contrast, saturation and hue of RGB images by random factors, in random order.
+    """Change brightness, contrast, saturation and hue by random factors, in random order.
 
-    Each argument is a number v, for factors in [max(0, 1 - v), 1 + v] (hue: [-v, v]), or the range itself. 0 leaves
-    the property alone.
+    Each argument is a number v, for factors in [max(0, 1 - v), 1 + v], or the range itself; 0 leaves the property
+    alone.
+
+    Args:
+        brightness: see above.
+        contrast: see above.
+        saturation: see above.
+        hue: v stands for [-v, v].
+
+    Raises:
+        ConfigError: for a range outside that of the property.
     """
 
     _ADJUST = {
@@ -95,13 +106,13 @@ class RandomGrayscale:
 
 @functools.lru_cache(maxsize=32)
 def _reflections(length, kernel_size):
-    """Index of the pixel that each tap of the kernel meets, [length, kernel_size]; borders mirror the image."""
+    """Return the index of the pixel under each tap of the kernel [length, kernel_size]; borders mirror the image."""
     positions = np.arange(length)[:, None] + np.arange(kernel_size) - kernel_size // 2
     return length - 1 - abs(length - 1 - abs(positions))
 
 
 def _blur_matrix(length, weights):
-    """Matrix [length, length] that blurs a column of pixels."""
+    """Return the matrix [length, length] that blurs a column of pixels."""
     matrix = np.zeros((length, length), np.float32)
     taps = _reflections(length, len(weights))
     np.add.at(matrix, (np.arange(length)[:, None], taps), weights)
@@ -109,10 +120,14 @@ def _blur_matrix(length, weights):
 
 
 class GaussianBlur:
-    """Blur by a Gaussian whose width is drawn from ``sigma`` (pixels), cut off at ``kernel_size``.
+    """Blur by a Gaussian of a random width; the image's borders are mirrored.
 
-    The image's borders are mirrored. Raises ``ConfigError`` for an even kernel, and for images that are not larger
-    than half of it, which cannot be.
+    Args:
+        kernel_size: pixels at which the Gaussian is cut off, an odd number.
+        sigma: range of the width, in pixels.
+
+    Raises:
+        ConfigError: for an even kernel, and for images that are not larger than half of the kernel.
     """
 
     def __init__(self, kernel_size, sigma=(0.1, 2.0)):
@@ -125,7 +140,7 @@ class GaussianBlur:
         return self.blur(image, random.uniform(*self.sigma))
 
     def blur(self, image, sigma):
-        """Blur by ``sigma``."""
+        """Blur by a Gaussian of the width ``sigma``."""
         if min(image.size) <= self.kernel_size // 2:
             raise ConfigError(
                 f"a blur of {self.kernel_size} pixels needs images of more than {self.kernel_size // 2}, "

@@ -1,9 +1,10 @@
-"""How a model wants its images: size, interpolation, normalisation and crop."""
+"""The data settings of a model: size, interpolation, normalisation and crop of its images."""
 
 from __future__ import annotations
 
 import logging
 
+from pimm.data.channels import per_channel
 from pimm.data.constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.errors import ConfigError
 
@@ -21,18 +22,20 @@ _DEFAULTS = {
 def resolve_data_config(
     args=None, pretrained_cfg=None, model=None, use_test_size=False, verbose=False, *, default_cfg=None
 ):
-    """Settle the data settings of a model: what ``args`` says, else the model's own settings, else ImageNet's.
+    """Return the data settings of a model: what ``args`` says, else the model's own settings, else ImageNet's.
 
     Args:
         args: dict of a script's arguments; ``input_size``, ``img_size``, ``in_chans`` (or ``chans``),
             ``interpolation``, ``mean``, ``std``, ``crop_pct`` and ``crop_mode`` count, ``None`` means not given.
         pretrained_cfg: dict of the model's settings; taken from ``model.default_cfg`` where it is not given.
-            ``default_cfg`` is its name in timm 0.1.20.
+        model: net with a ``default_cfg``.
         use_test_size: prefer the model's ``test_input_size`` and ``test_crop_pct``.
+        verbose: log the settings.
+        default_cfg: the name of ``pretrained_cfg`` in timm 0.1.20.
 
     Returns:
         dict with ``input_size`` (channels, height, width), ``interpolation``, ``mean``, ``std``, ``crop_pct``,
-        ``crop_mode``. Where the model's own statistics are of another number of channels, each has their mean.
+        ``crop_mode``. Where the model's own statistics are of another number of channels, each channel has their mean.
 
     Raises:
         ConfigError: for a size that is not three numbers, or given statistics that do not fit the channels.
@@ -44,15 +47,19 @@ def resolve_data_config(
     config = {"input_size": _input_size(given, own)}
     for key, fallback in _DEFAULTS.items():
         config[key] = given.get(key) or own.get(key) or fallback
+    channels = config["input_size"][0]
     for key in ("mean", "std"):
-        config[key] = _per_channel(key, config[key], config["input_size"][0], is_given=bool(given.get(key)))
+        values = tuple(config[key])
+        if given.get(key) and len(values) not in (1, channels):
+            raise ConfigError(f"{key} has {len(values)} values for {channels} channels: {values}")
+        config[key] = per_channel(values, channels)
     if verbose:
         _logger.info("Data processing: %s", ", ".join(f"{key}={value}" for key, value in config.items()))
     return config
 
 
 def resolve_model_data_config(model, args=None, pretrained_cfg=None, use_test_size=False, verbose=False):
-    """`resolve_data_config` with the model first."""
+    """Return what ``resolve_data_config`` does; the model is the first argument."""
     return resolve_data_config(args, pretrained_cfg, model, use_test_size, verbose)
 
 
@@ -66,14 +73,3 @@ def _input_size(given, own):
     if "img_size" in given:
         size = [given["img_size"]] * 2
     return (given.get("in_chans", given.get("chans", channels)), *size)
-
-
-def _per_channel(key, values, channels, is_given):
-    values = tuple(values)
-    if len(values) != channels and not is_given:
-        values = (sum(values) / len(values),)
-    if len(values) == 1:
-        values = values * channels
-    if len(values) != channels:
-        raise ConfigError(f"{key} has {len(values)} values for {channels} channels: {values}")
-    return values

@@ -1,4 +1,4 @@
-"""Normalisation statistics and the evaluation crop that published weights were trained with."""
+"""The normalisation statistics and evaluation crops of published weights."""
 
 DEFAULT_CROP_PCT = 0.875
 DEFAULT_CROP_MODE = "center"

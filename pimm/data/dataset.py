@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import random
 from itertools import chain
 
 import numpy as np
 import paddle
 from PIL import Image
 
+from pimm.data.bounded import brief
+from pimm.data.pixels import convert, decode
 from pimm.data.readers import create_reader
 from pimm.errors import ConfigError, DataError
 
@@ -18,11 +21,11 @@ MAX_BROKEN = 50
 
 
 class ImageDataset(paddle.io.Dataset):
-    """Images of class folders, tar files or a list file; ``dataset[i]`` is ``(image, class index)``.
+    """Give the images of class folders, tar files or a list file; ``dataset[i]`` is ``(image, class index)``.
 
     Classes are numbered in natural order of their folders' names (``2`` before ``10``), as timm does, or as
-    ``class_map`` says. An image that cannot be read is logged by path, once, and the next readable one takes its place;
-    more than ``MAX_BROKEN`` of them are an error.
+    ``class_map`` says. An image that cannot be read, or on which the transform fails, is logged by path, once, and the
+    next usable image takes its place; more than ``MAX_BROKEN`` of them are an error.
 
     Args:
         root: folder, tar file or list file.
@@ -39,7 +42,7 @@ class ImageDataset(paddle.io.Dataset):
     Raises:
         DataError: for a missing or empty root, a class folder without images, a class that is not in ``class_map``, and
             whatever else the reader finds wrong.
-        ConfigError: for a reader or an option of it that does not exist.
+        ConfigError: for an unknown reader, or an option that the reader does not have.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class ImageDataset(paddle.io.Dataset):
 
     @property
     def samples(self):
-        """Sequence of (path, class index)."""
+        """The sequence of (path, class index)."""
         return self.reader.samples
 
     imgs = samples  # torchvision's name
@@ -84,9 +87,7 @@ class ImageDataset(paddle.io.Dataset):
         return len(self.reader)
 
     def __getitem__(self, index):
-        image, target = self._next_readable(index)
-        if self.transform is not None:
-            image = self.transform(image)
+        image, target = self._next_usable(index)
         if target is None:  # an image without class
             target = -1
         elif self.target_transform is not None:
@@ -94,17 +95,24 @@ class ImageDataset(paddle.io.Dataset):
         return image, target
 
     def filename(self, index, basename=False, absolute=False):
-        """Path of one image: below ``root``, or its last part, or in full."""
+        """Return the path of one image: below ``root``, or its last part, or in full."""
         return self.reader.filename(index, basename, absolute)
 
     def filenames(self, basename=False, absolute=False):
-        """Paths of all images, in the order of their indices."""
+        """Return the paths of all images, in the order of their indices."""
         return [self.filename(index, basename, absolute) for index in range(len(self))]
 
     def skip(self, path, reason):
-        """Note that an image cannot be read; log it once, and give up when there are too many.
+        """Note that an image cannot be used, and log it once.
 
         Workers of ``create_loader`` are silent: what they note comes back to the main process with the batch.
+
+        Args:
+            path: of the image.
+            reason: what went wrong, without the path.
+
+        Raises:
+            DataError: when there are more than ``MAX_BROKEN`` such images.
         """
         if path in self.broken:
             return
@@ -118,22 +126,27 @@ class ImageDataset(paddle.io.Dataset):
                 f"is the data set damaged?"
             )
 
-    def _next_readable(self, index):
+    def _next_usable(self, index):
+        """Return the transformed image and the class index at ``index``, or at the next index that is usable."""
         count = len(self)
         index = range(count)[index]  # negative ones count from the end, as in a list
+        cause = None
         for candidate in chain(range(index, count), range(index)):
             path = self.filename(candidate, absolute=True) if self.broken else None
             if path in self.broken:
                 continue
             try:
-                return self._read(candidate)
-            except ConfigError:  # no image's fault
+                image, target = self._read(candidate)
+                return self._transformed(image), target
+            except ConfigError:  # not the fault of an image
                 raise
             except Exception as error:  # Pillow raises many types on damaged files, SyntaxError among them
-                path = self.filename(candidate, absolute=True)
-                self.skip(path, f"{type(error).__name__}: {error}")
+                path, cause = self.filename(candidate, absolute=True), error
+                self.skip(path, _reason(error))
         path, reason = next(iter(self.broken.items()))
-        raise DataError(f"{self.root}: not one of its {count} images can be read, starting with {path} ({reason})")
+        raise DataError(
+            f"{self.root}: not one of its {count} images can be read, starting with {path} ({reason})"
+        ) from cause
 
     def _read(self, index):
         file, target = self.reader[index]
@@ -145,57 +158,53 @@ class ImageDataset(paddle.io.Dataset):
             image = file.read() if self.load_bytes else decode(file, self.draft_size, self.input_img_mode)
         return image, target
 
+    def _transformed(self, image):
+        """Apply the transform; where it fails, the random streams are put back, as if it had not been tried.
+
+        Otherwise what is drawn for the image that takes the place would depend on whether the failure was known.
+        """
+        if self.transform is None:
+            return image
+        states = random.getstate(), np.random.get_state()
+        try:
+            return self.transform(image)
+        except Exception as error:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            if isinstance(error, ConfigError):
+                raise
+            raise _TransformError(_reason(error)) from error
+
 
 class Dataset(ImageDataset):
-    """``ImageDataset`` by the name, and with the arguments, that it has in timm 0.1.20."""
+    """Give ``ImageDataset`` the name and the arguments that it has in timm 0.1.20."""
 
     def __init__(self, root, load_bytes=False, transform=None, class_map=""):
         super().__init__(root, class_map=class_map, load_bytes=load_bytes, transform=transform)
 
     def filenames(self, indices=(), basename=False, absolute=False):
-        """Paths of the images at ``indices``, of all if there are none."""
+        """Return the paths of the images at ``indices``, of all if there are none."""
         return [self.filename(index, basename, absolute) for index in indices or range(len(self))]
 
 
 DatasetTar = Dataset  # timm has a class of its own for tar files
 
 
-def decode(file, draft_size=None, mode="RGB"):
-    """Decode an image file, to 8-bit RGB or another of Pillow's modes; none leaves the file's own.
-
-    ``draft_size`` (width, height) lets the JPEG decoder scale by 1/2, 1/4 or 1/8 as long as the image stays at least
-    that large: faster, and its pixels differ a little from those of decoding in full.
-    """
-    image = Image.open(file)
-    if draft_size is not None:
-        image.draft(mode if mode in ("RGB", "L") else None, draft_size)
-    image.load()
-    return convert(image, mode)
-
-
-def convert(image, mode="RGB"):
-    """Convert a PIL image to one of Pillow's modes; of 16 bits an 8-bit mode keeps the upper ones."""
-    if not mode or image.mode == mode:
-        return image
-    if image.mode.startswith("I;16") and mode not in (
-        "I",
-        "F",
-    ):  # Pillow would clip at 255, not scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert(mode)
-
-
 class AugMixDataset:
-    """Each image ``num_splits`` times: once clean, the others augmented; for losses that compare them, as AugMix's.
+    """Give each image several times: once clean, the others augmented, for losses that compare them, as AugMix's.
 
-    ``dataset[i]`` is ``((clean, augmented, ...), class index)``. The transform is a tuple of three: what all splits
-    share, what only the augmented ones get, and what ends each (see ``create_transform(separate=True)``).
+    ``dataset[i]`` is ``((clean, augmented, ...), class index)``.
+
+    Args:
+        dataset: ``ImageDataset``. Its transform, if it has one, and whatever is assigned to ``transform`` later, is a
+            tuple of three (see ``create_transform(separate=True)``): what all splits share, what only the augmented
+            ones get, and what ends each.
+        num_splits: how many times each image comes.
     """
 
     def __init__(self, dataset, num_splits=2):
         self.dataset = dataset
         self.num_splits = num_splits
-        self.augmentation = self.normalize = None
         if dataset.transform is not None:
             self.transform = dataset.transform
 
@@ -207,7 +216,7 @@ class AugMixDataset:
     def transform(self, stages):
         if not isinstance(stages, (list, tuple)) or len(stages) != 3:
             raise DataError("AugMixDataset needs three transforms; make them with create_transform(separate=True)")
-        self.dataset.transform, self.augmentation, self.normalize = stages
+        self.dataset.transform = _Splits(*stages, self.num_splits)
 
     def __getattr__(self, name):
         if name == "dataset":  # not set yet while being unpickled
@@ -218,6 +227,29 @@ class AugMixDataset:
         return len(self.dataset)
 
     def __getitem__(self, index):
-        image, target = self.dataset[index]
-        splits = [image] + [self.augmentation(image) for _ in range(self.num_splits - 1)]
-        return tuple(self.normalize(split) for split in splits), target
+        return self.dataset[index]
+
+
+class _Splits:
+    """Make the tuple (clean, augmented, ...) of one image."""
+
+    def __init__(self, shared, augment, finish, num_splits):
+        self.shared = shared
+        self.augment = augment
+        self.finish = finish
+        self.num_splits = num_splits
+
+    def __call__(self, image):
+        image = self.shared(image)
+        splits = [image] + [self.augment(image) for _ in range(self.num_splits - 1)]
+        return tuple(self.finish(split) for split in splits)
+
+
+class _TransformError(Exception):
+    """Report that the transform failed on one image."""
+
+
+def _reason(error):
+    if isinstance(error, _TransformError):
+        return f"a transform failed: {error}"
+    return f"{type(error).__name__}: {brief(str(error), 200)}"

@@ -1,8 +1,6 @@
-"""Data sets by name, as timm makes them."""
+"""Make data sets by their names, as timm does."""
 
 from __future__ import annotations
-
-import difflib
 
 from pimm.data.dataset import ImageDataset
 from pimm.data.iterable import IterableImageDataset
@@ -10,6 +8,7 @@ from pimm.data.paddle_datasets import PADDLE_DATASETS, open_paddle
 from pimm.data.readers import READERS
 from pimm.data.splits import search_split_root
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 
 _NAMES = (*READERS, "wds", *(f"paddle/{name}" for name in PADDLE_DATASETS))
 
@@ -34,22 +33,26 @@ def create_dataset(
     """Make a data set; the arguments are timm's.
 
     Args:
-        name: ``folder``, ``tar`` or ``list``, or empty to choose by what ``root`` is: an ``ImageDataset``. ``wds``: an
-            ``IterableImageDataset``. ``paddle/cifar10`` and the other ``PADDLE_DATASETS``: an ``ImageDataset`` over
-            Paddle's own readers, see ``open_paddle``. Upper and lower case are the same.
+        name: ``folder``, ``tar`` or ``list``, or empty to choose by what ``root`` is, for an ``ImageDataset``; ``wds``
+            for an ``IterableImageDataset``; ``paddle/cifar10`` and the other ``PADDLE_DATASETS`` for an
+            ``ImageDataset`` over Paddle's own readers, see ``open_paddle``. Upper and lower case are the same.
         root: folder, tar file or list file; of Paddle's data sets, the folder with their archives.
         split: train, validation or test, by any of timm's words.
         search_split: go to the sub-folder or tar file of ``root`` that is named after the split, if there is one.
         class_map: file or dict of class names and indices.
         load_bytes: hand the transform the files' bytes (not for arrays: CIFAR and MNIST).
-        is_training, batch_size, num_samples, seed, repeats: of an ``IterableImageDataset``.
+        is_training: with the next four, an argument of ``IterableImageDataset``.
+        batch_size: see ``is_training``.
+        num_samples: see ``is_training``.
+        seed: see ``is_training``.
+        repeats: see ``is_training``.
         download: let Paddle fetch what is missing of its data sets; nothing is ever downloaded otherwise.
         input_img_mode: Pillow's mode to convert to.
-        trust_remote_code: there to be False, for timm's scripts.
+        trust_remote_code: must be False; timm's scripts pass it.
         kwargs: further arguments of the data set or its reader; those that are None are left out.
 
     Raises:
-        ConfigError: for an unknown name, and for an argument that this kind of data set does not have.
+        ConfigError: for an unknown name, and an argument that this kind of data set does not have.
         DataError: where the images, or Paddle's archives, are missing or unusable.
     """
     kind, _, rest = name.lower().partition("/")
@@ -90,5 +93,6 @@ def _refuse(name, **options):
 
 def _near(name):
     words = {word: full for full in _NAMES for word in (full, full.rpartition("/")[2])}
-    near = difflib.get_close_matches(name.lower().rpartition("/")[2], words, n=1)
-    return f"; did you mean {words[near[0]]}" if near else ""
+    near = did_you_mean(name.lower().rpartition("/")[2], words)
+    word = near.rpartition(" ")[2].rstrip("?")
+    return near.replace(word, words[word]) if near else ""

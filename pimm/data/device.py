@@ -1,4 +1,4 @@
-"""How batches reach the device."""
+"""Move batches to the device."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import paddle
 
 
 def to_device(values, place=None):
-    """An array as a tensor on ``place`` (or its name), the current device if None; a tensor stays where it is.
+    """Return an array as a tensor on a device; a tensor stays where it is.
 
-    A GPU is not waited for: out of pinned memory the copy takes its turn among the kernels that are queued already, and
+    The function does not wait for a GPU: out of pinned memory the copy takes its turn among the queued kernels, and
     Paddle keeps that memory until then. The array may be changed at once.
+
+    Args:
+        values: array or tensor.
+        place: Paddle's place or its name; the current device if None.
     """
     if isinstance(values, paddle.Tensor):
         return values

@@ -6,54 +6,67 @@ the root, whose own time moves when the index is written into it, still lists th
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from pimm.data.class_map import natural_order
-from pimm.data.img_extensions import get_img_extensions
+from pimm.data.img_extensions import get_img_extensions, is_other_image
 from pimm.data.index_cache import (
     is_worth_keeping,
     load_index,
+    pack_counts,
     pack_paths,
     pack_texts,
     save_index,
+    unpack_counts,
     unpack_paths,
     unpack_texts,
 )
 from pimm.data.samples import PathTable, TextTable
 from pimm.errors import DataError
 
+_logger = logging.getLogger(__name__)
+
 THREADS = 16  # they wait for the disk, or the network
+MAX_VISITS = 100  # paths by which links may lead to one folder; where links double, paths do so at every level
 
 
 class FolderIndex(NamedTuple):
-    """What lies below a folder."""
+    """List what lies below a folder."""
 
     paths: PathTable  # of the images, relative, in natural order
     empty: list  # relative paths of the folders without images in them or below
+    left_out: dict  # {ending: number of files} of images whose ending is not among those in use
 
 
 class _Listing(NamedTuple):
-    """One folder, its sub-folders and the names of its images."""
+    """List one folder: its sub-folders and the names of its images."""
 
     folder: str
     subfolders: list
     names: list  # naturally ordered and in a TextTable, once all is listed
+    left_out: Counter  # ending -> number of files
     changed: int  # time of last change, nanoseconds
-    chain: tuple  # identities of this folder and those above it
+    chain: tuple  # identities (device, inode) of this folder and those above it
 
 
 def index_folder(root, cache_index=None):
-    """``FolderIndex`` of the images below ``root``, from the index file if there is a fresh one. Links are followed.
+    """Return the ``FolderIndex`` of the images below ``root``, from the index file if there is a fresh one.
 
-    ``cache_index``: whether to use and write such a file; None writes it for large trees alone.
+    Symbolic links to folders are followed, except those to a folder above.
+
+    Args:
+        root: the folder.
+        cache_index: whether to use and write an index file; None uses one, and writes it for large trees alone.
 
     Raises:
-        DataError: for a folder that cannot be read.
+        DataError: for a folder that cannot be read, and for one that links lead to by more than ``MAX_VISITS`` paths.
     """
     started = time.time()
     if cache_index is not False:
@@ -62,7 +75,7 @@ def index_folder(root, cache_index=None):
             return index
     listings = _list_tree(root)
     listings.sort(key=lambda listing: (listing.folder != "", natural_order(listing.folder + "/")))
-    index = _index(_ordered_paths(listings))
+    index = _index(_ordered_paths(listings), sum((listing.left_out for listing in listings), Counter()))
     newest = max((listing.changed for listing in listings[1:]), default=0) / 1e9
     if is_worth_keeping(len(index.paths), newest, started, cache_index):
         save_index(root, "folder", _arrays(listings, index))
@@ -70,39 +83,50 @@ def index_folder(root, cache_index=None):
 
 
 def empty_folders(folders, filled):
-    """Those of ``folders`` that are neither ``filled`` nor above one that is, in order."""
+    """Return those of ``folders`` that are neither ``filled`` nor above one that is, in order."""
     above = {folder[:end] for folder in filled for end in _slashes(folder)}
     return sorted(set(folders) - set(filled) - above - {"", "."})
 
 
 def is_hidden(name):
-    """Whether a file or folder of this name is none of the data: macOS puts '._x' beside each file 'x'."""
+    """Return whether a file or folder of this name is no data: macOS puts '._x' beside each file 'x'."""
     return name == "__MACOSX" or (name.startswith(".") and name != ".")
 
 
-def _index(paths):
+def _index(paths, left_out):
     filled = [paths.folders[number] for number in np.unique(paths.folder_ids)]
-    return FolderIndex(paths, empty_folders(paths.folders, filled))
+    return FolderIndex(paths, empty_folders(paths.folders, filled), dict(left_out))
 
 
 def _list_tree(root):
-    listings, level = [], [("", ())]
+    listings, visits, level = [], Counter(), [("", ())]
     with ThreadPoolExecutor(THREADS) as pool:
         while level:
             listed = pool.map(lambda task: _list_folder(root, *task), level)
-            found = [_compact(listing) for listing in listed if listing]  # here: sorting would slow the threads down
+            found = [_compact(listing) for listing in listed if listing]  # sorting would slow the threads down
             listings += found
+            visits.update(listing.chain[-1] for listing in found)
+            _check_visits(root, found, visits)
             level = [(_join(above.folder, name), above.chain) for above in found for name in above.subfolders]
     return listings
 
 
+def _check_visits(root, listings, visits):
+    often = next((listing.folder for listing in listings if visits[listing.chain[-1]] > MAX_VISITS), None)
+    if often is not None:
+        raise DataError(
+            f"{os.path.join(root, often)}: links lead to this folder by more than {MAX_VISITS} paths; "
+            "remove the symbolic links that lead from folder to folder"
+        )
+
+
 def _list_folder(root, folder, chain=()):
-    """``_Listing`` of one folder, or None for a link back to a folder above."""
+    """Return the ``_Listing`` of one folder, or None for a link back to a folder above."""
     path = os.path.join(root, folder) if folder else os.fspath(root)
     endings = get_img_extensions()
-    subfolders, names = [], []
+    subfolders, names, left_out = [], [], Counter()
     try:
-        status = os.stat(path)  # before the names: what comes while we look will be noticed next time
+        status = os.stat(path)  # before the names: what comes meanwhile will be noticed next time
         identity = (status.st_dev, status.st_ino)
         if identity in chain:
             return None
@@ -112,16 +136,29 @@ def _list_folder(root, folder, chain=()):
                     continue
                 if _is_folder(entry):
                     subfolders.append(entry.name)
-                elif entry.name.lower().endswith(endings):
+                elif not entry.name.lower().endswith(endings):
+                    left_out[os.path.splitext(entry.name)[1].lower()] += 1
+                elif _is_file(entry):
                     names.append(entry.name)
+                else:
+                    _logger.warning("%s is no regular file and is passed over", entry.path)
     except OSError as error:
         raise DataError(f"{path}: this folder cannot be read: {error.strerror}") from error
-    return _Listing(folder, sorted(subfolders), names, status.st_mtime_ns, (*chain, identity))
+    left_out = Counter({ending: count for ending, count in left_out.items() if is_other_image(ending)})
+    return _Listing(folder, sorted(subfolders), names, left_out, status.st_mtime_ns, (*chain, identity))
 
 
 def _is_folder(entry):
     try:
         return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry):
+    """Return whether an entry is no FIFO, socket or device; a link to nothing is an image that cannot be read."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:  # a link to itself
         return False
 
@@ -135,7 +172,7 @@ def _join(folder, name):
 
 
 def _ordered_paths(listings):
-    """All images in natural order of their whole paths; listings come in that of their folders."""
+    """Return all images in natural order of their whole paths; ``listings`` are in natural order of their folders."""
     counts = [len(listing.names) for listing in listings]
     lengths = [np.diff(listing.names.ends, prepend=0) for listing in listings]
     names = TextTable.joined(b"".join(listing.names.data.tobytes() for listing in listings), np.concatenate(lengths))
@@ -148,7 +185,7 @@ def _ordered_paths(listings):
 
 
 def _is_ordered_by_folder(listings):
-    """Whether no folder's images stand between those of another, as where images lie beside folders of images."""
+    """Return whether no folder's images stand between those of another, as where images lie beside folders of them."""
     filled = [listing.folder for listing in listings if len(listing.names)]
     above = {folder[:end] for folder in filled for end in _slashes(folder)} | {""}
     keys = {tuple(natural_order(folder)[0]) for folder in filled}
@@ -161,13 +198,16 @@ def _slashes(folder):
 
 def _arrays(listings, index):
     stamps = np.array([listing.changed for listing in listings[1:]], np.int64)
-    return {**pack_paths(index.paths), **pack_texts("top", _top(listings[0])), "stamps": stamps}
+    texts = {**pack_texts("top", _top(listings[0])), **pack_counts("left_out", index.left_out)}
+    return {**pack_paths(index.paths), **texts, "stamps": stamps}
 
 
 def _restore(root, arrays):
     paths, top = unpack_paths(arrays), list(unpack_texts("top", arrays))
     is_fresh = np.array_equal(_stamps(root, paths.folders[1:]), arrays["stamps"])
-    return _index(paths) if is_fresh and _top(_list_folder(root, "")) == top else None
+    if not is_fresh or _top(_list_folder(root, "")) != top:
+        return None
+    return _index(paths, unpack_counts("left_out", arrays))
 
 
 def _top(listing):
@@ -175,12 +215,12 @@ def _top(listing):
 
 
 def _stamps(root, folders):
-    """Times of change, -1 for those that are gone."""
+    """Return the folders' times of change in nanoseconds, -1 for a folder that is gone."""
 
     def changed(folder):
         try:
             return os.stat(os.path.join(root, folder)).st_mtime_ns
-        except OSError:
+        except (OSError, ValueError):  # a damaged index can name impossible paths
             return -1
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 
 def imagenet_classes():
-    """Synset and words of every class of ILSVRC 2012, ``n01440764 tench, Tinca tinca``, in the order of indices."""
+    """Return synset and words of every class of ILSVRC 2012, ``n01440764 tench, Tinca tinca``, by class index."""
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
     return [line for line in lines if not line.startswith("#")]
+
+
+@functools.cache
+def synset_indices():
+    """Return ``{synset: class index}`` of ILSVRC 2012; the caller must not change the dict."""
+    return {line.split()[0]: index for index, line in enumerate(imagenet_classes())}

@@ -1,4 +1,4 @@
-"""Sharded tar files, read a few shards at a time."""
+"""Read sharded tar files, a few shards at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
+from pimm.data.bounded import brief
 from pimm.data.dataset import ImageDataset
 from pimm.data.readers import create_reader
 from pimm.data.samplers import BatchPlan
@@ -18,33 +19,35 @@ _WINDOW_STREAM = 1  # last part of the key of the draws that shuffle within a wi
 
 
 class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
-    """Images of sharded tar files, in an order that stays within a few shards at a time.
+    """Give the images of sharded tar files in an order that stays within a few shards at a time.
 
     Shards are those of ``pimm.data.tar_index``: tar files in a folder, or inside a tar file, with class folders or in
-    webdataset's layout. An epoch in training goes through them in a random order, and mixes their images within a
+    webdataset's layout. An epoch in training goes through the shards in a random order, and mixes the images within a
     window, as a shuffle buffer does. Both are functions of (seed, epoch) alone.
 
-    The index of the tar files says how many images there are and where. So each rank, and within it each worker, has
-    its equal share of that order, however many shards there are: in training every rank the same number of whole
-    batches, in evaluation every image exactly once.
+    The index of the tar files says how many images there are and where. So each rank, and within a rank each worker,
+    has its equal share of that order, however many shards there are: in training every rank has the same number of
+    whole batches, in evaluation every image comes exactly once.
 
-    ``create_loader`` takes it as any other data set. Iterating over it, as ``paddle.io.DataLoader`` does, gives the
-    share of this rank and worker in the epoch that ``set_epoch`` chose. ``len`` is the number of images that there are;
-    ``num_samples``, usually the same, that of an epoch on all ranks together.
+    ``create_loader`` takes this data set as any other. Iterating over it, as ``paddle.io.DataLoader`` does, gives the
+    share of this rank and worker in the epoch that ``set_epoch`` chose. ``len`` is the number of images in the files;
+    ``num_samples``, usually the same, is the number of images in an epoch on all ranks together.
+
+    The arguments that are not listed here are those of ``ImageDataset``.
 
     Args:
         root: folder of tar files, or one tar file.
         reader: ``wds`` or ``tar``, which are the same.
         split: words or patterns that choose among the tar files, see ``find_tars``; what follows a ``|`` is
             ``num_samples``, as in timm.
-        is_training: shuffle, and give whole batches alone.
-        batch_size: of one rank; what a share is a multiple of in training.
-        num_samples: images of an epoch, where these are not all; more than all start over.
+        is_training: shuffle, and give only whole batches.
+        batch_size: of one rank; in training a share is a multiple of it.
+        num_samples: images of an epoch, where these are not all; after all images an epoch starts over.
+        seed: of the orders.
         repeats: passes over the images that make up an epoch of training.
         target_key: where in a sample's JSON file its class is, instead of in its ``.cls`` file.
         sample_shuffle_size: how many places an image may move within the order of the shards.
-
-        The others are those of ``ImageDataset``.
+        cache_index: see ``TarReader``.
 
     Raises:
         ConfigError: for another reader, and for more ``num_samples`` in evaluation than there are images.
@@ -72,6 +75,10 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
         if reader.partition("/")[0].lower() not in ("wds", "tar"):
             raise ConfigError(f"{reader}: only tar files are read shard by shard; the reader is wds or tar")
         split, _, count = split.partition("|")
+        if count and not (count.isascii() and count.isdigit() and len(count) < 16):
+            raise ConfigError(
+                f"{split}|{brief(count)}: what follows the | is a number of images, such as {split}|50000"
+            )
         options = {"class_map": class_map, "target_key": target_key, "cache_index": cache_index}
         reader = create_reader("tar", root, split=split, in_natural_order=False, **options)
         super().__init__(
@@ -103,13 +110,13 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
         self.epoch = count
 
     def batch_plan(self, batch_size, is_training, rank=0, world=1, seed=0):
-        """The ``BatchPlan`` for ``create_loader``."""
+        """Return the ``BatchPlan`` for ``create_loader``; the arguments are those of ``BatchPlan``."""
         return ShardPlan(self, batch_size, is_training, rank, world, seed)
 
     def order(self, *key):
-        """Indices of an epoch's images, all of a shard together, the shards in an order drawn from ``key``.
+        """Return the indices of an epoch's images, shard after shard, the shards in an order drawn from ``key``.
 
-        In the k-th further pass over the images they are ``k * len(self)`` larger: other augmentations are drawn there.
+        In the k-th further pass over the images, indices are ``k * len(self)`` larger: other augmentations are drawn.
         """
         shards = np.split(np.arange(len(self)), self.reader.shard_ends[:-1])
         rng = np.random.default_rng([self.seed, *key])
@@ -119,7 +126,7 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
 
 
 class ShardPlan(BatchPlan):
-    """Batches of which each rank's come from consecutive shards."""
+    """Plan batches of which each rank's come from consecutive shards; the arguments are those of ``BatchPlan``."""
 
     def __init__(self, dataset, batch_size, is_training, rank=0, world=1, seed=0):
         self.dataset = dataset
@@ -133,7 +140,7 @@ class ShardPlan(BatchPlan):
         return self._dealt(order[: len(self) * self.batch_size * self.world], rng)
 
     def _dealt(self, order, rng=None):
-        """``order`` so that every ``world``-th place from the r-th on holds the r-th part of it."""
+        """Return ``order`` rearranged: every ``world``-th place from the r-th on holds the r-th part of ``order``."""
         dealt = np.empty_like(order)
         for rank, part in enumerate(np.array_split(order, self.world)):
             dealt[rank :: self.world] = part if rng is None else _mixed(part, self.dataset.sample_shuffle_size, rng)
@@ -141,5 +148,5 @@ class ShardPlan(BatchPlan):
 
 
 def _mixed(order, window, rng):
-    """``order`` with each index moved by less than ``window`` places."""
+    """Return ``order`` with each index moved by less than ``window`` places."""
     return order[np.argsort(np.arange(len(order)) + rng.random(len(order)) * window, kind="stable")]

@@ -1,4 +1,4 @@
-"""Batches of normalised images, read and augmented by worker processes."""
+"""Make batches of normalised images, which worker processes read and augment."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import math
 import numpy as np
 import paddle
 
+from pimm.data.arrays import Normalize
+from pimm.data.channels import per_channel
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.data.device import to_device
+from pimm.data.labels import stack_labels
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
-from pimm.data.transforms import Normalize
 from pimm.data.transforms_factory import create_transform, scaled_size
 from pimm.data.tta import CollateViews
 from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
 from pimm.errors import ConfigError
-from pimm.layers.helpers import to_pair
 from pimm.utils.distributed import rank, world_size
 
 _logger = logging.getLogger(__name__)
@@ -27,12 +28,12 @@ _WORKER_SEEDINGS = ("all", "part")  # timm's; the same here
 
 
 def fast_collate(samples):
-    """Stack uint8 images [C, H, W] to an array [B, C, H, W] and their labels: classes to int64 [B], others as they are.
+    """Stack uint8 images [C, H, W] to an array [B, C, H, W], and their labels as ``stack_labels`` does.
 
-    Images in tuples (clean, augmented, ...) are taken apart: all clean ones first, then all first augmented ones, ...
+    Images in tuples (clean, augmented, ...) are taken apart: all clean images first, then all first augmented ones, ...
     """
     images, labels = zip(*samples)
-    labels = _stack_labels(labels)
+    labels = stack_labels(labels)
     if isinstance(images[0], tuple):
         labels = np.concatenate([labels] * len(images[0]))
         images = [image for split in zip(*images) for image in split]
@@ -43,18 +44,13 @@ def fast_collate(samples):
 
 
 def default_collate(samples):
-    """Stack images and labels of any kind that numpy can stack; integer labels become int64."""
+    """Stack images of any kind that numpy can stack, and their labels as ``stack_labels`` does."""
     images, labels = zip(*samples)
-    return np.stack([np.asarray(image) for image in images]), _stack_labels(labels)
-
-
-def _stack_labels(labels):
-    labels = np.stack([np.asarray(label) for label in labels])
-    return labels.astype(np.int64) if labels.dtype.kind in "iub" else labels
+    return np.stack([np.asarray(image) for image in images]), stack_labels(labels)
 
 
 class Loader:
-    """Iterates over (images, labels) of one epoch at a time, as the collate function makes them.
+    """Iterate over (images, labels) of one epoch at a time, as the collate function makes them.
 
     Both are tensors on the current device. ``len(loader)`` is the number of batches of a whole epoch. Each
     ``iter(loader)`` is the next epoch, or the one that ``set_epoch`` chose.
@@ -63,13 +59,16 @@ class Loader:
     or ranks, and when an epoch is resumed in its middle. The global random streams are left as they were.
 
     Args:
+        dataset: images and labels by index.
         sampler: ``BatchPlan`` of the dataset.
-        num_workers: processes; 0 reads in this one.
+        collate_fn: callable from a list of samples to (images, labels).
+        num_workers: processes; 0 reads in this process.
         seed: of all that is drawn for images and batches.
-        worker_seeding, batch_bytes: see ``pimm.data.workers.WorkerPool``.
+        worker_seeding: see ``pimm.data.workers.WorkerPool``.
         persistent_workers: keep the processes between epochs, unless dataset, transform, collate function or the
-            switch of mixup is exchanged; what changes inside the dataset they do not see.
-        read_ahead: let them begin the next epoch while this one ends; for this they are kept too.
+            switch of mixup is exchanged; the processes do not see what changes inside the dataset.
+        read_ahead: let the processes begin the next epoch while this one ends; for this they are kept too.
+        batch_bytes: see ``pimm.data.workers.WorkerPool``.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Loader:
         return ((to_device(images), to_device(labels)) for _, images, labels in self.batches())
 
     def set_epoch(self, epoch, start_batch=0):
-        """Choose the epoch of the next pass; its first ``start_batch`` batches are left out without being read."""
+        """Choose the epoch of the next pass, without its first ``start_batch`` batches, which are not read."""
         self.sampler.set_epoch(epoch, start_batch)
 
     @property
@@ -140,7 +139,7 @@ class Loader:
         return pool
 
     def _from_new_workers(self, tasks):
-        """Forking anew each epoch takes 15 ms a worker."""
+        """Yield the batches of new workers, which takes 15 ms a worker for each epoch."""
         pool = self._new_pool(tasks)
         yield from pool.take(len(tasks))
         pool.close()
@@ -153,11 +152,11 @@ class Loader:
         self._kept = pool, ahead, self._shared()
 
     def _shared(self):
-        """What workers have a copy of that may be exchanged between epochs."""
+        """Return what workers have a copy of and a user may exchange between epochs."""
         return self.dataset, getattr(self.dataset, "transform", None), self.collate_fn, self.mixup_enabled
 
     def _kept_pool(self, tasks):
-        """The pool of the last pass, at work on ``tasks``; None if it has been given others, or is out of date."""
+        """Return the last pass's pool, at work on ``tasks``; None if it works on others, or is out of date."""
         if self._kept is None:
             return None
         (pool, ahead, shared), self._kept = self._kept, None
@@ -170,17 +169,23 @@ class Loader:
 
 
 class PrefetchLoader:
-    """Normalises the uint8 batches of a ``Loader``, and erases in them, where they are used.
+    """Normalise the uint8 batches of a ``Loader``, and erase in them, where they are used.
 
     A GPU gets bytes, a quarter of what floats would be, and is not waited for. On a CPU, numpy normalises thirty times
     as fast as Paddle's broadcasting.
 
     Args:
         loader: ``Loader`` whose batches are uint8 [B, C, H, W].
-        mean, std: of pixels from 0 to 1, one for each of ``channels``; others are averaged, and a warning logged.
+        mean: of pixels from 0 to 1, one for each of ``channels``; another number of values is averaged, with a warning.
+        std: the same for the standard deviation.
+        channels: of the images.
         device: place or its name; the current device if None.
-        img_dtype: of the images; float32 if None. ``fp16`` is timm's older way to ask for float16.
-        re_prob, re_mode, re_count, re_num_splits: see ``RandomErasing``.
+        img_dtype: of the images; float32 if None.
+        fp16: timm's older way to ask for float16.
+        re_prob: with the next three, see ``RandomErasing``; 0 for no erasing.
+        re_mode: what erased rectangles are filled with.
+        re_count: the most rectangles.
+        re_num_splits: parts of a batch of which the first is not erased.
     """
 
     def __init__(
@@ -198,7 +203,7 @@ class PrefetchLoader:
         re_num_splits=0,
     ):
         self.loader = loader
-        self.normalize = Normalize(_per_channel(mean, channels), _per_channel(std, channels))
+        self.normalize = Normalize(*(_adapted(values, channels) for values in (mean, std)))
         self.random_erasing = None
         if re_prob > 0:
             self.random_erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
@@ -248,14 +253,13 @@ class PrefetchLoader:
         self.loader.mixup_enabled = enabled
 
 
-def _per_channel(values, channels):
-    values = tuple(values) if isinstance(values, (tuple, list)) else (values,)
-    if len(values) == channels:
-        return values
-    mean = sum(values) / len(values)
-    if len(values) > 1:
-        _logger.warning("%d normalisation values for %d channels: taking their mean %.4g", len(values), channels, mean)
-    return (mean,) * channels
+def _adapted(values, channels):
+    adapted = per_channel(values, channels)
+    if isinstance(values, (tuple, list)) and len(values) not in (1, channels):
+        _logger.warning(
+            "%d normalisation values for %d channels: taking their mean %.4g", len(values), channels, adapted[0]
+        )
+    return adapted
 
 
 def _to_array(values):
@@ -265,7 +269,7 @@ def _to_array(values):
 
 
 def _decode_small(dataset, size):
-    """Let the data set decode JPEGs at a smaller scale, as long as they stay at least ``size`` (height, width)."""
+    """Let the data set decode JPEGs at a smaller scale of at least ``size`` (height, width)."""
     dataset = getattr(dataset, "dataset", dataset)  # inside AugMixDataset
     if not hasattr(dataset, "draft_size") or dataset.load_bytes:
         raise ConfigError(
@@ -328,6 +332,8 @@ def create_loader(
 ):
     """Give ``dataset`` its transform and make the loader of its batches; the arguments are timm's.
 
+    The arguments that are not listed here are those of ``create_transform``.
+
     Args:
         dataset: as ``pimm.data.ImageDataset``; its ``transform`` is replaced.
         input_size: (channels, height, width), (height, width) or one side.
@@ -336,29 +342,31 @@ def create_loader(
         re_split: erase only in the augmented splits (without ``num_aug_splits``, in the second half of the batch).
         num_aug_repeats: times that each image comes in a row, augmented differently, see ``BatchPlan``.
         num_aug_splits: for ``AugMixDataset``: how many times each image comes, the first time clean.
+        num_workers: processes that read images; 0 reads in this process.
         distributed: take this rank's share of the images, see ``BatchPlan``: equally many batches in training; in
-            evaluation every image exactly once, so that ranks may have different numbers of them.
+            evaluation every image exactly once, so that ranks may have different numbers of images.
+        collate_fn: callable from a list of samples to (images, labels).
         pin_memory: accepted for timm's scripts; batches reach a GPU through pinned memory anyway.
-        img_dtype, fp16, device: of the images, see ``PrefetchLoader``; they need the prefetcher.
+        fp16: see ``PrefetchLoader``; this and the next two need the prefetcher.
+        img_dtype: see ``PrefetchLoader``.
+        device: see ``PrefetchLoader``.
         use_prefetcher: normalise and erase whole batches, on the device, instead of single images in the workers.
         use_multi_epochs_loader: keep the worker processes and let them begin the next epoch while this one ends.
-        persistent_workers: keep them between epochs. Either way what is drawn is the same; of later changes of the
-            data set, kept workers see a new ``transform`` alone.
+        persistent_workers: keep the worker processes between epochs; what is drawn stays the same. Of later changes of
+            the data set, kept workers see a new ``transform`` alone.
         worker_seeding: a callable from Paddle's ``worker_info`` to the seed of a worker's own random streams, which
-            else follow from seed, rank, worker and the epoch of its start. timm's ``all`` and ``part`` are the same
-            here, for images and batches have streams of their own.
+            otherwise follow from seed, rank, worker and the epoch of its start. timm's ``all`` and ``part`` are the
+            same here, for images and batches have streams of their own.
         seed: of the order and of all that is drawn for the images.
         draft: decode JPEGs at 1/2, 1/4 or 1/8 of their size as long as both sides stay as long as those of the image
-            that training crops to and evaluation scales to. Faster for large photographs. What is coarse keeps its
+            that training crops to and evaluation scales to. Faster for large photographs. Coarse structure keeps its
             pixels, to a few grey levels; fine texture is smoothed by the decoder's box filter instead of that of
             ``interpolation``, and random parts of the image in training are enlarged from as few as 1/64 of their
             pixels, where full decoding would have had more detail.
         tta: views of each image in an evaluation, one after the other, see ``pimm.data.tta``.
 
-        The other arguments are those of ``create_transform``.
-
     Raises:
-        ConfigError: for settings that do not exist or do not go together.
+        ConfigError: for unknown settings, and settings that do not go together.
         DataError: when a training set does not fill one batch on every process.
     """
     re_num_splits = (num_aug_splits or 2) if re_split else 0
@@ -389,14 +397,13 @@ def create_loader(
         tta=tta,
         **erasing,
     )
-    img_size = to_pair(input_size[-2:] if isinstance(input_size, (tuple, list)) else input_size)
+    channels, *img_size = _image_shape(input_size, mean)
     if draft:
         if crop_border_pixels or tf_preprocessing:
             raise ConfigError("draft decoding goes neither with crop_border_pixels nor with tf_preprocessing")
-        _decode_small(dataset, img_size if is_training else scaled_size(img_size, crop_pct))
+        _decode_small(dataset, tuple(img_size) if is_training else scaled_size(img_size, crop_pct))
     number, world = (rank(), world_size()) if distributed else (0, 1)
     collate_fn = collate_fn or (fast_collate if use_prefetcher else default_collate)
-    channels = input_size[0] if isinstance(input_size, (tuple, list)) and len(input_size) == 3 else len(mean)
     image_bytes = channels * math.prod(img_size) * (1 if use_prefetcher else 4)
     loader = Loader(
         dataset,
@@ -414,3 +421,10 @@ def create_loader(
     if not is_training or no_aug:
         erasing["re_prob"] = 0.0
     return PrefetchLoader(loader, mean, std, channels, device, img_dtype, fp16, **erasing)
+
+
+def _image_shape(input_size, mean):
+    """Return (channels, height, width); where ``input_size`` does not say, there are as many channels as means."""
+    if not isinstance(input_size, (tuple, list)):
+        return (len(mean), input_size, input_size)
+    return tuple(input_size) if len(input_size) == 3 else (len(mean), *input_size)

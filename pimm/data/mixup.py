@@ -1,7 +1,7 @@
 """Mixup (arXiv 1710.09412) and CutMix (1905.04899), on tensors or while a batch is collated.
 
 An image is mixed with its mirror in the batch: the first with the last, and so on. All draws come from the stream of
-``numpy.random``, in timm's order.
+``numpy.random``, in timm's order. Labels may be [B] or [B, 1].
 """
 
 from __future__ import annotations
@@ -10,28 +10,40 @@ import numpy as np
 import paddle.nn.functional as F
 
 from pimm.data.device import to_device
-from pimm.errors import ConfigError
+from pimm.data.labels import class_labels
+from pimm.errors import ConfigError, DataError
 from pimm.loss.reduction import require_share
 
 MODES = ("batch", "pair", "elem", "half")
 
 
 def _smoothed(labels, num_classes, smoothing, one_hot, multi_label):
-    """Array or tensor [B, num_classes] of classes [B], by ``one_hot``, or of independent labels [B, num_classes]."""
+    """Return the smoothed labels [B, num_classes], as array or tensor.
+
+    Args:
+        labels: classes [B] or [B, 1]; with ``multi_label`` independent labels [B, num_classes].
+        num_classes: number of classes.
+        smoothing: share of the label that all classes divide among them.
+        one_hot: callable from classes [B] to zeros and ones [B, num_classes].
+        multi_label: see ``labels``.
+    """
     if not multi_label:
-        return one_hot(labels) * (1 - smoothing) + smoothing / num_classes
+        return one_hot(class_labels(labels)) * (1 - smoothing) + smoothing / num_classes
     if tuple(labels.shape[1:]) != (num_classes,):
         raise ConfigError(f"mixup with multi_label needs labels [batch, {num_classes}], not {list(labels.shape)}")
     return labels.astype("float32") * (1 - smoothing) + smoothing / 2
 
 
 def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, multi_label=False, device=None):
-    """Soft labels [B, num_classes] of a batch mixed with its mirror.
+    """Return the soft labels [B, num_classes] of a batch mixed with its mirror.
 
     Args:
-        target: classes [B], or with ``multi_label`` [B, num_classes], which are smoothed towards a half.
+        target: classes [B] or [B, 1]; with ``multi_label`` [B, num_classes], which are smoothed towards a half.
+        num_classes: number of classes.
         lam: share of the batch itself, a number or an array [B, 1].
-        device: not used, for the labels know where they are; timm's scripts pass it.
+        smoothing: share of a label that all classes divide among them.
+        multi_label: see ``target``.
+        device: not used, as the soft labels are where the labels are; timm's scripts pass it.
     """
     soft = _smoothed(target, num_classes, smoothing, lambda classes: F.one_hot(classes, num_classes), multi_label)
     share, rest = (to_device(np.asarray(part, np.float32), target.place) for part in (lam, 1 - lam))
@@ -41,14 +53,23 @@ def mixup_target(target, num_classes, lam=1.0, smoothing=0.0, multi_label=False,
 def mixup_batch(input, target, alpha=0.2, num_classes=1000, smoothing=0.1, disable=False):
     """Mix images [B, ...] with their mirror by one share drawn from Beta(alpha, alpha).
 
-    Returns the images and their soft labels [B, num_classes].
+    Args:
+        input: images.
+        target: classes [B] or [B, 1].
+        alpha: of the Beta distribution.
+        num_classes: number of classes.
+        smoothing: share of a label that all classes divide among them.
+        disable: do not mix; labels become soft all the same.
+
+    Returns:
+        The images and their soft labels [B, num_classes].
     """
     lam = 1.0 if disable else np.random.beta(alpha, alpha)
     return input * lam + input.flip(0) * (1 - lam), mixup_target(target, num_classes, lam, smoothing)
 
 
 def _cutmix_box(height, width, share):
-    """Rectangle of ``1 - share`` of the image around a random centre, clipped at the borders."""
+    """Draw a rectangle of ``1 - share`` of the image around a random centre, clipped at the borders."""
     ratio = np.sqrt(1 - share)
     cut_h, cut_w = int(height * ratio), int(width * ratio)
     center_y, center_x = np.random.randint(0, height), np.random.randint(0, width)
@@ -58,12 +79,12 @@ def _cutmix_box(height, width, share):
 
 
 def _between(low, high):
-    """A whole number from ``low`` on and below ``high``, or ``low`` where both are the same."""
+    """Draw a whole number from ``low`` on and below ``high``, or ``low`` where both are the same."""
     return np.random.randint(low, max(high, low + 1))
 
 
 def _minmax_box(height, width, minmax):
-    """Rectangle inside the image with sides drawn from ``minmax``, parts of the image's sides."""
+    """Draw a rectangle inside the image with sides from ``minmax``, parts of the image's sides."""
     cut_h, cut_w = (_between(int(side * minmax[0]), int(side * minmax[1])) for side in (height, width))
     top, left = np.random.randint(0, height - cut_h + 1), np.random.randint(0, width - cut_w + 1)
     return slice(top, top + cut_h), slice(left, left + cut_w)
@@ -72,17 +93,23 @@ def _minmax_box(height, width, minmax):
 class Mixup:
     """Mix images and labels of a batch: ``mixup(images, labels)`` gives images and soft labels [B, num_classes].
 
+    ``mixup_enabled = False`` stops the mixing; labels stay soft.
+
     Args:
-        mixup_alpha, cutmix_alpha: of the Beta distributions of the share; a method with 0 is off.
+        mixup_alpha: of the Beta distribution of Mixup's share; 0 turns Mixup off.
+        cutmix_alpha: of the Beta distribution of CutMix's share; 0 turns CutMix off.
         cutmix_minmax: range of the pasted rectangle's sides as parts of the image's, instead of ``cutmix_alpha``.
-        prob: of mixing at all, for each batch or element.
-        switch_prob: of CutMix where both methods are on.
+        prob: probability of mixing at all, for each batch or element.
+        switch_prob: probability of CutMix where both methods are on.
         mode: one draw for the ``batch``, for each ``pair`` of mirror images, or for each ``elem``.
         correct_lam: count the share of labels from the rectangle after clipping.
-        label_smoothing, num_classes: of the soft labels.
-        multi_label: labels are [B, num_classes] of zeros and ones instead of classes [B].
+        label_smoothing: share of a label that all classes divide among them.
+        num_classes: number of classes.
+        multi_label: labels are [B, num_classes] of zeros and ones instead of classes.
 
-    ``mixup_enabled = False`` stops the mixing; labels stay soft.
+    Raises:
+        ConfigError: for settings outside their range, an odd batch in mode ``pair`` or ``half``, and labels that do not
+            fit ``multi_label``.
     """
 
     modes = MODES[:3]
@@ -120,6 +147,7 @@ class Mixup:
         self.num_classes = num_classes
         self.multi_label = multi_label
         self.mixup_enabled = True
+        self._draws_whether = True
 
     def __call__(self, images, labels):
         shares, boxes = self._draw(len(images), images.shape)
@@ -134,7 +162,7 @@ class Mixup:
         return mixed, soft
 
     def _draw(self, size, shape):
-        """Share of its own label [size] and rectangle to paste (or None) of each image of the result."""
+        """Draw, for each image of the result, the share of its own label [size] and the rectangle to paste, or None."""
         if size % 2 and self.mode in ("pair", "half"):
             raise ConfigError(f"mixup mode {self.mode!r} needs an even batch size, not {size}")
         if self.mode == "batch":
@@ -150,7 +178,7 @@ class Mixup:
         return shares, boxes
 
     def _draw_one(self, shape):
-        if not self.mixup_enabled or np.random.rand() >= self.prob:
+        if not self.mixup_enabled or (self._draws_whether and np.random.rand() >= self.prob):
             return 1.0, None
         cut = self._draw_methods()
         alpha = self.cutmix_alpha if cut else self.mixup_alpha
@@ -161,7 +189,7 @@ class Mixup:
         return share, box
 
     def _draw_shares(self, count):
-        """Share and whether it is CutMix's, for ``count`` images."""
+        """Draw the share, and whether it is CutMix's, for ``count`` images."""
         if not self.mixup_enabled:
             return np.ones(count, np.float32), np.zeros(count, bool)
         cut = np.broadcast_to(self._draw_methods(count), count)
@@ -173,7 +201,7 @@ class Mixup:
         return np.where(np.random.rand(count) < self.prob, shares, np.float32(1)), cut
 
     def _draw_methods(self, count=None):
-        """Whether it is CutMix."""
+        """Draw whether it is CutMix, once or for ``count`` images."""
         if self.mixup_alpha > 0 and self.cutmix_alpha > 0:
             return np.random.rand(*([count] if count else [])) < self.switch_prob
         return self.cutmix_alpha > 0
@@ -191,24 +219,28 @@ class Mixup:
 
 
 def _blend_shares(shares, boxes):
-    """Share of each image in the blend of pixels: images that get a rectangle are not blended."""
+    """Return the share of each image in the blend of pixels: images that get a rectangle are not blended."""
     return np.where([box is None for box in boxes], shares, shares.dtype.type(1))
 
 
 class FastCollateMixup(Mixup):
-    """``Mixup`` of uint8 images [C, H, W] as they are collated; arrays, for use in the workers of a loader.
+    """Mix uint8 images [C, H, W] as they are collated; arrays, for use in the workers of a loader.
 
-    ``half`` is one more mode: the first half of the batch, mixed with the second. timm 0.1's call
-    ``FastCollateMixup(mixup_alpha, label_smoothing, num_classes)`` is understood.
+    The arguments are those of ``Mixup``. ``half`` is one more mode: the first half of the batch, mixed with the second.
+    timm 0.1's call ``FastCollateMixup(mixup_alpha, label_smoothing, num_classes)`` is understood, and draws as that
+    version did: a share for every batch, without first drawing whether to mix, which newer versions do even where
+    ``prob`` is 1.
     """
 
     modes = MODES
 
     def __init__(self, *args, **kwargs):
-        if len(args) == 3 and isinstance(args[2], int):
+        is_old_call = len(args) == 3 and isinstance(args[2], int)
+        if is_old_call:
             kwargs.update(zip(("mixup_alpha", "label_smoothing", "num_classes"), args))
             args = ()
         super().__init__(*args, **kwargs)
+        self._draws_whether = not is_old_call
 
     def __call__(self, samples):
         images, labels = zip(*samples)
@@ -225,6 +257,9 @@ class FastCollateMixup(Mixup):
         return batch, np.float32(soft[: len(batch)] * shares + mirror * (1 - shares))
 
     def _one_hot(self, classes):
+        if classes.min() < 0 or classes.max() >= self.num_classes:
+            wrong = classes.min() if classes.min() < 0 else classes.max()
+            raise DataError(f"mixup has {self.num_classes} classes, from 0 on, and met the label {wrong}")
         return np.float32(classes[:, None] == np.arange(self.num_classes))
 
 

@@ -1,11 +1,10 @@
-"""CIFAR, MNIST and Flowers as Paddle's own classes read them, from archives that the user has."""
+"""Read CIFAR, MNIST and Flowers by Paddle's own classes, from archives that the user has."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -16,14 +15,17 @@ from paddle.utils.download import get_path_from_url
 from paddle.vision.datasets import MNIST, Cifar10, Cifar100, FashionMNIST, Flowers, cifar, flowers
 from PIL import Image
 
+from pimm.data.bounded import brief, open_regular
 from pimm.data.class_map import classes_of
 from pimm.data.readers import Reader
 from pimm.data.splits import split_words
+from pimm.data.tar_members import open_archive, walk
 from pimm.errors import ConfigError, DataError
+from pimm.messages import did_you_mean
 
 
 class _Archive(NamedTuple):
-    """A file that Paddle's class needs: its argument, where it comes from, its checksum."""
+    """Describe a file that Paddle's class needs: the argument for it, its address, its checksum."""
 
     argument: str
     url: str
@@ -35,7 +37,7 @@ class _Archive(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """One of Paddle's data sets."""
+    """Describe one of Paddle's data sets."""
 
     dataset: Callable  # Paddle's class
     home: str  # Paddle's folder for its downloads
@@ -47,55 +49,61 @@ def open_paddle(name, root=None, split="train", download=False, class_map=None):
     """Make the reader of one of ``PADDLE_DATASETS``; classes are numbered from zero.
 
     Flowers follows Paddle, which trains on the 6,149 images that are elsewhere the test split, and tests on the 1,020
-    that are elsewhere the training split. Its archive is unpacked beside it. Paddle reads CIFAR's archives with pickle,
-    which runs what is in them: take them from where you trust.
+    that are elsewhere the training split. The archive of Flowers is unpacked beside it. Paddle reads CIFAR's archives
+    with pickle, which runs what is in them: take these archives from a source that you trust.
 
     Args:
+        name: of the data set.
         root: folder with the archives, as they come; without one, the folder of Paddle's own downloads.
-        split: train, val or test by any of timm's words; where there are but two, val and test are the same.
-        download: fetch what is missing to ``root``.
+        split: train, val or test by any of timm's words; where there are only two, val and test are the same.
+        download: fetch missing archives to ``root``.
+        class_map: must be empty, as the classes have indices.
 
     Raises:
-        ConfigError: for a name or split that does not exist.
+        ConfigError: for an unknown name or split.
         DataError: where an archive is missing or damaged.
     """
     source = PADDLE_DATASETS.get(name)
     if source is None:
-        raise ConfigError(f"paddle/{name}: no such data set of Paddle's; there are {', '.join(PADDLE_DATASETS)}")
+        hint = did_you_mean(name, PADDLE_DATASETS)
+        raise ConfigError(f"paddle/{name}: no such data set of Paddle's; there are {', '.join(PADDLE_DATASETS)}{hint}")
     if class_map:
         raise ConfigError(f"paddle/{name}: its classes have numbers of their own; leave class_map out")
     mode = _mode(name, split, source.archives)
     root = Path(root or os.path.join(DATA_HOME, source.home))
     files = {archive.argument: _find(root, archive, download) for archive in source.archives[mode]}
     try:
+        for file in files.values():
+            _check_archive(file)
         return source.reader(source.dataset(**files, mode=mode, download=False, backend="cv2"))
     except Exception as error:  # a damaged archive can raise anything
         where = ", ".join(files.values())
-        raise DataError(f"paddle/{name}: cannot read {where}: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {brief(str(error), 200)}"
+        raise DataError(f"paddle/{name}: cannot read {where}: {reason}") from error
 
 
 class _ArrayReader(Reader):
-    """Images of one size, kept as one array: uint8 [images, height, width], or with 3 channels behind."""
+    """Read images of one size from one array: uint8 [images, height, width], or [images, height, width, 3]."""
 
     def __init__(self, root, images, targets, mode):
         self._images = np.stack(images)
         names = [f"{mode}/{index:05}.png" for index in range(len(targets))]
-        super().__init__(root, names, targets, classes_of(targets))
+        super().__init__(root, names, targets, classes_of(targets), fixed_indices=True)
 
     def open(self, index):
         return Image.fromarray(self._images[index])
 
 
 class _FlowersReader(Reader):
-    """JPEG files of the unpacked archive."""
+    """Read the JPEG files of the unpacked archive."""
 
     def __init__(self, dataset):
-        targets = (dataset.labels[dataset.indexes - 1].astype(int) - 1).tolist()  # Paddle's begin at one
+        targets = (dataset.labels[dataset.indexes - 1].astype(int) - 1).tolist()  # Paddle's classes begin at one
         names = [f"jpg/image_{number:05}.jpg" for number in dataset.indexes.tolist()]
-        super().__init__(dataset.data_path, names, targets, classes_of(targets))
+        super().__init__(dataset.data_path, names, targets, classes_of(targets), fixed_indices=True)
 
     def open(self, index):
-        return open(self._full(self.paths[index]), "rb")
+        return open_regular(self._full(self.paths[index]))
 
 
 def _read_cifar(dataset):
@@ -170,14 +178,22 @@ def _find(root, archive, download):
         raise DataError(f"{path}: cannot be fetched: {error}") from error
 
 
+def _check_archive(path):
+    """Walk through a tar file once, for Paddle believes its headers: a negative size would let it read for ever."""
+    if ".tar" in os.path.basename(path) or path.endswith(".tgz"):
+        with open(path, "rb") as file, open_archive(file, "r:*") as archive:
+            for _ in walk(archive):
+                pass
+
+
 def _unpack(archive):
     """Unpack Flowers' JPEGs to where Paddle looks for them: all or none, however many processes do so at once."""
     folder = Path(archive).with_suffix("")
     if (folder / "jpg").exists():
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
-        with tarfile.open(archive) as tar:
-            members = [member for member in tar if member.isfile() and _JPEG.fullmatch(member.name)]
+        with open(archive, "rb") as file, open_archive(file, "r:*") as tar:
+            members = [member for member in walk(tar) if member.isfile() and _JPEG.fullmatch(member.name)]
             tar.extractall(temporary, members)
         folder.mkdir(exist_ok=True)
         with contextlib.suppress(OSError):  # another process was faster

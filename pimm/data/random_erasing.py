@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., arXiv 1708.04896) of normalised images."""
+"""Erase random rectangles of normalised images (Zhong et al., arXiv 1708.04896)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from pimm.data.device import to_device
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 
 _FILLS = {
     "const": lambda shape: np.float32(0),
@@ -20,18 +21,24 @@ _FILLS = {
 class RandomErasing:
     """Erase rectangles of images [channels, height, width] or batches of them, in place, after normalisation.
 
-    Args:
-        probability: of an image being erased at all.
-        min_area, max_area: erased part of the image's area, shared by all its rectangles.
-        min_aspect, max_aspect: of a rectangle's height to its width; the second is 1 / the first unless given.
-        mode: ``const`` fills with 0 (the mean colour), ``rand`` with one normal value a channel, ``pixel`` with one a
-            pixel.
-        min_count, max_count: rectangles an image.
-        num_splits: leave the first of so many equal parts of the batch alone (AugMix's clean images).
-        device: not used, for the images know where they are; timm's scripts pass it.
-
     Rectangles come from the stream of ``random``, values from that of ``numpy.random``; arrays are changed by numpy,
     Paddle tensors on their device.
+
+    Args:
+        probability: of erasing in an image at all.
+        min_area: least erased part of the image's area, shared by all its rectangles.
+        max_area: largest erased part.
+        min_aspect: least height of a rectangle as a multiple of its width.
+        max_aspect: largest such multiple; ``1 / min_aspect`` if None.
+        mode: ``const`` fills with 0 (the mean colour), ``rand`` with one normal value a channel, ``pixel`` with one a
+            pixel.
+        min_count: least number of rectangles in an image.
+        max_count: largest number; ``min_count`` if None.
+        num_splits: leave the first of so many equal parts of the batch alone (AugMix's clean images).
+        device: not used, as values are made where the images are; timm's scripts pass it.
+
+    Raises:
+        ConfigError: for an unknown mode.
     """
 
     def __init__(
@@ -49,7 +56,9 @@ class RandomErasing:
     ):
         mode = mode.lower() or "const"
         if mode not in _FILLS:
-            raise ConfigError(f"random erasing: mode {mode!r} is none of {', '.join(_FILLS)}")
+            raise ConfigError(
+                f"random erasing: mode {mode!r} is none of {', '.join(_FILLS)}{did_you_mean(mode, _FILLS)}"
+            )
         self.probability = probability
         self.area = (min_area, max_area)
         self.log_aspect = (math.log(min_aspect), math.log(max_aspect or 1 / min_aspect))
@@ -65,7 +74,7 @@ class RandomErasing:
         return self._erase_on_device(images)
 
     def _erase_on_device(self, images):
-        """Draw all on the host, and copy the values that are drawn, nothing else, at once."""
+        """Draw all values on the host, and copy these values alone, all at once."""
         fills = list(self._fills(images.shape))
         if not fills:
             return images
@@ -76,7 +85,7 @@ class RandomErasing:
         return images
 
     def _fills(self, shape):
-        """Index of each rectangle among images of this shape, and what it is filled with."""
+        """Yield the index of each rectangle among images of this shape, and what fills the rectangle."""
         if len(shape) == 3:
             indices = [()]
         else:
@@ -89,7 +98,7 @@ class RandomErasing:
                 yield (*index, *box), _FILLS[self.mode](size)
 
     def _boxes(self, shape):
-        """Slices of each rectangle of one image; the draws are timm's, in timm's order."""
+        """Yield the slices of each rectangle of one image; the draws are timm's, in timm's order."""
         if random.random() > self.probability:
             return
         _, height, width = shape

@@ -1,4 +1,4 @@
-"""Which images a rank sees, in which order."""
+"""Plan which images a rank sees, in which order."""
 
 from __future__ import annotations
 
@@ -12,21 +12,34 @@ from pimm.utils.distributed import world_size
 
 
 class BatchPlan:
-    """The batches of image indices of one rank, for each epoch.
+    """Plan the batches of image indices of one rank, for each epoch.
 
-    Training: every epoch has its own permutation, drawn from (seed, epoch) and the same on all ranks. It is cut into
-    global batches of ``batch_size * world``, of which rank r takes every world-th image from the r-th on; what is left
-    at the end is dropped. So all ranks have equally many batches, and global batches hold the same images for any
-    number of ranks.
+    Training: every epoch has its own permutation, drawn from (seed, epoch) and the same on all ranks. The permutation
+    is cut into global batches of ``batch_size * world``, of which rank r takes every world-th image from the r-th on;
+    the rest at the end is dropped. So all ranks have equally many batches, and global batches hold the same images for
+    any number of ranks.
 
     Evaluation: rank r has the images r, r + world, ... in order: each image exactly once on exactly one rank, so the
-    ranks may hold different numbers of images, none even. Sum counts over ranks, never average their means.
+    ranks may hold different numbers of images, or none. Sum counts over ranks, never average the ranks' means.
 
-    Repeated augmentation (arXiv 1901.09335; training only): each image comes ``repeats`` times in a row, so on
-    different ranks if there are several, and an epoch, as long as ever, sees one of ``repeats`` images. The k-th
-    repeat of image i has the index ``k * size + i``, so that other augmentations are drawn for it.
+    Repeated augmentation (arXiv 1901.09335; training only): each image comes ``repeats`` times in a row, on different
+    ranks if there are several. An epoch keeps its length, and so sees one of ``repeats`` images. The k-th repeat of
+    image i has the index ``k * size + i``, so that other augmentations are drawn for it.
 
-    Each pass over ``batches()`` is the next epoch; ``set_epoch`` chooses the one that comes next.
+    Each pass over ``batches()`` is the next epoch; ``set_epoch`` chooses the epoch of the next pass.
+
+    Args:
+        size: number of images.
+        batch_size: images of a batch of one rank.
+        is_training: see above.
+        rank: of this process.
+        world: number of processes.
+        seed: of the permutations.
+        repeats: times that each image comes; 0 for no repeated augmentation.
+
+    Raises:
+        DataError: for images that do not fill one batch in training.
+        ConfigError: for repeats in evaluation.
     """
 
     def __init__(self, size, batch_size, is_training, rank=0, world=1, seed=0, repeats=0):
@@ -54,20 +67,20 @@ class BatchPlan:
         return math.ceil(len(range(self.rank, self.size, self.world)) / self.batch_size)
 
     def set_epoch(self, epoch, start_batch=0):
-        """Make ``epoch`` the next one, without its first ``start_batch`` batches."""
+        """Make ``epoch`` the next epoch, without its first ``start_batch`` batches."""
         if not 0 <= start_batch <= len(self):
             raise DataError(f"start_batch {start_batch} is not within an epoch of {len(self)} batches")
         self.epoch = epoch
         self.start_batch = start_batch
 
     def batches(self):
-        """Epoch number and list of index arrays of this pass; the next call is about the next epoch."""
+        """Return the epoch and the list of index arrays of this pass; the next call is about the next epoch."""
         epoch, start = self.epoch, self.start_batch
         self.epoch, self.start_batch = epoch + 1, 0
         return epoch, self.batches_of(epoch)[start:]
 
     def batches_of(self, epoch):
-        """List of index arrays of this rank in this epoch."""
+        """Return the list of index arrays of this rank in ``epoch``."""
         mine = self._order(epoch)[self.rank :: self.world]
         return [mine[number * self.batch_size : (number + 1) * self.batch_size] for number in range(len(self))]
 
@@ -82,15 +95,20 @@ class BatchPlan:
 
 
 def _repeated(length, repeats):
-    """0, 0, 0, 1, 1, 1, ... for 3 ``repeats``, which need not be a whole number."""
+    """Return 0, 0, 0, 1, 1, 1, ... for 3 ``repeats``, which need not be a whole number."""
     return (np.arange(length) // repeats).astype(np.int64)
 
 
 class OrderedDistributedSampler:
-    """Indices rank, rank + world, ... with the first ones repeated until all ranks have equally many, as timm's.
+    """Give the indices rank, rank + world, ..., the first repeated until all ranks have equally many, as timm's.
 
-    ``create_loader`` does not use it: the repeated images would count twice in an evaluation. Of the indices of a rank
-    the first ``num_valid_samples`` are no repetition.
+    ``create_loader`` does not use this sampler: repeated images would count twice in an evaluation. Of the indices of a
+    rank the first ``num_valid_samples`` are no repetition.
+
+    Args:
+        dataset: what the indices are for.
+        num_replicas: number of ranks; that of the running processes if None.
+        rank: of this process; the running one if None.
     """
 
     def __init__(self, dataset, num_replicas=None, rank=None):
@@ -108,18 +126,21 @@ class OrderedDistributedSampler:
 
     @property
     def num_valid_samples(self):
-        """How many of this rank's indices are not there to make the ranks even."""
+        """The number of this rank's indices that are no repetition."""
         return len(range(self.rank, len(self.dataset), self.num_replicas))
 
 
 class RepeatAugSampler:
-    """Indices for repeated augmentation, as timm's: each image ``num_repeats`` times, each time for another rank.
+    """Give indices for repeated augmentation, as timm's: each image several times, each time for another rank.
 
     ``create_loader(num_aug_repeats=...)`` does the same by its ``BatchPlan``, which can resume.
 
     Args:
-        shuffle: in a new order for every epoch, drawn from its number alone.
-        num_repeats: need not be a whole number.
+        dataset: what the indices are for.
+        num_replicas: number of ranks; that of the running processes if None.
+        rank: of this process; the running one if None.
+        shuffle: draw a new order for every epoch, from the epoch's number alone.
+        num_repeats: how often each image comes; need not be a whole number.
         selected_round: let the indices of all ranks together be a multiple of this, if there are so many images.
         selected_ratio: an epoch is ``len(dataset) / selected_ratio`` indices on each rank; 0 stands for the number of
             ranks.

@@ -1,4 +1,4 @@
-"""Millions of (path, class) in a few arrays.
+"""Millions of (path, class index) in a few arrays.
 
 As Python objects the 1.28 million files of ImageNet take about 300 MB, and every worker process comes to own a copy:
 counting references writes to each object that is read. Arrays take a seventh, and stay shared after a fork.
@@ -12,20 +12,26 @@ import numpy as np
 
 
 class TextTable(Sequence):
-    """Strings, as one array of UTF-8 bytes and one of the positions where they end."""
+    """Store strings as one array of UTF-8 bytes and one array of the positions where the strings end.
+
+    Args:
+        data: uint8 [bytes].
+        ends: int64 [strings].
+    """
 
     def __init__(self, data, ends):
-        self.data = data  # uint8 [bytes]
-        self.ends = ends  # int64 [strings]
+        self.data = data
+        self.ends = ends
 
     @classmethod
     def of(cls, strings):
+        """Return the table of these strings."""
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
         return cls.joined(b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(encoded)))
 
     @classmethod
     def joined(cls, data, lengths):
-        """From the bytes of all strings, one after the other, and their lengths."""
+        """Return the table of strings given by their bytes, one string after the other, and by their lengths."""
         return cls(np.frombuffer(data, np.uint8), np.cumsum(lengths, dtype=np.int64))
 
     def __len__(self):
@@ -38,16 +44,22 @@ class TextTable(Sequence):
 
 
 class PathTable(Sequence):
-    """Paths ``folder/name``, of which each folder is stored once."""
+    """Store paths ``folder/name``, each folder once.
+
+    Args:
+        folders: list of strings; the root is ``""``.
+        folder_ids: int32 [paths]: index of each path's folder.
+        names: ``TextTable`` [paths].
+    """
 
     def __init__(self, folders, folder_ids, names):
-        self.folders = folders  # list of strings, "" for the root
-        self.folder_ids = folder_ids  # int32 [paths]
-        self.names = names  # TextTable
+        self.folders = folders
+        self.folder_ids = folder_ids
+        self.names = names
 
     @classmethod
     def of(cls, paths):
-        """From relative paths with slashes."""
+        """Return the table of relative paths with slashes."""
         pairs = [path.rpartition("/")[::2] for path in paths]
         ids = {}
         folder_ids = np.fromiter((ids.setdefault(folder, len(ids)) for folder, _ in pairs), np.int32, len(pairs))
@@ -62,11 +74,16 @@ class PathTable(Sequence):
 
 
 class Reordered(Sequence):
-    """A sequence in another order, given by the indices of its items."""
+    """Show a sequence in another order.
+
+    Args:
+        items: the sequence.
+        order: int32 [items]: the index in ``items`` of each item of the new order.
+    """
 
     def __init__(self, items, order):
         self.items = items
-        self.order = order  # int32 [items]
+        self.order = order
 
     def __len__(self):
         return len(self.order)
@@ -76,12 +93,12 @@ class Reordered(Sequence):
 
 
 class Samples(Sequence):
-    """The list of (path, class index) that timm and torchvision have, made of arrays as it is asked for.
+    """Show arrays as the list of (path, class index) that timm and torchvision have; pairs are made on demand.
 
     Args:
         paths: sequence of relative paths, such as a ``PathTable``.
         targets: int32 [paths].
-        full_path: callable from a relative path to the one to show.
+        full_path: callable from a relative path to the path to show.
     """
 
     def __init__(self, paths, targets, full_path):

@@ -1,8 +1,8 @@
-"""Random streams that are a pure function of what they are for.
+"""Random streams that are a pure function of what they are used for.
 
-timm-like transforms, and many a user's own, draw from the global streams of ``random`` and ``numpy.random``. They
-become reproducible by seeding both before each use from a key such as (seed, epoch, index of the image): then neither
-the number of workers, nor the number of ranks, nor where an epoch is resumed has any influence on what is drawn.
+timm's transforms, and many transforms of users, draw from the global streams of ``random`` and ``numpy.random``. These
+draws become reproducible by seeding both streams before each use from a key such as (seed, epoch, index of the image):
+then neither the number of workers, nor the number of ranks, nor the place where an epoch is resumed has any influence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# Last part of the keys of streams that are not for an image; those of images end with its index.
+# Last part of the keys of streams that are not for an image; the key of an image's stream ends with its index.
 COLLATE_STREAM = 1
 FINISH_STREAM = 2
 WORKER_STREAM = 3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
+from pimm.data.bounded import brief, parse_json, read_bytes
 from pimm.errors import DataError
 from pimm.utils.misc import natural_key
 
@@ -18,18 +18,20 @@ _SYNONYMS = (
 _WORDS = {word for words in _SYNONYMS for word in words}
 _ENDINGS = ("", ".tar")
 _LIST_ENDINGS = ("_list.txt", ".txt")
+_MAX_SHARDS = 1_000_000  # that a pattern with braces may spell out
 
 
 def split_words(split):
-    """All words for a split, as timm knows them, that which was given first."""
+    """Return all of timm's words for a split, the given one first."""
     group = next((words for words in _SYNONYMS if split in words), ())
     return (split, *(word for word in group if word != split))
 
 
 def search_split_root(root, split):
-    """``root/SPLIT`` or ``root/SPLIT.tar``, under any word for this split, or ``root`` itself where there is none.
+    """Return ``root/SPLIT`` or ``root/SPLIT.tar``, under any word for this split, or ``root`` where there is neither.
 
-    Raises DataError for a root that holds other splits but not this one.
+    Raises:
+        DataError: for a root that holds other splits but not this one.
     """
     root = Path(root)
     if not split or not root.is_dir():
@@ -47,10 +49,15 @@ def search_split_root(root, split):
 
 
 def find_list(root, split, list_file=None):
-    """The list file of a split and the folder that its paths start from.
+    """Return the list file of a split and the folder that the list's paths start from.
 
-    ``root`` is the list, whose own folder its paths then start from, or the folder; in that case the list is
-    ``list_file`` (as it is, or inside the folder) or the folder's ``SPLIT_list.txt`` or ``SPLIT.txt``.
+    Args:
+        root: the list, whose own folder its paths then start from; or the folder.
+        split: of a folder, the list is ``SPLIT_list.txt`` or ``SPLIT.txt``, under any word for the split.
+        list_file: the list, as it is or inside the folder.
+
+    Raises:
+        DataError: where there is no such list.
     """
     root = Path(root)
     if root.is_file() and not list_file:
@@ -65,11 +72,14 @@ def find_list(root, split, list_file=None):
 
 
 def find_tars(root, split=""):
-    """Full paths of the tar files that make up a split, in natural order.
+    """Return the full paths of the tar files that make up a split, in natural order.
 
-    ``root`` is a tar file, or a folder of them. Of a folder these are, in this order: what ``split`` spells out
-    (``name-{0000..0099}.tar`` or ``*`` patterns), what ``info.json`` lists for it as webdataset's does, those whose
-    names have the split's word where all names have one for some split, and else all.
+    Args:
+        root: a tar file, or a folder of tar files.
+        split: chooses among the tar files of a folder, by the first of these that applies: the names that ``split``
+            spells out (``name-{0000..0099}.tar`` or ``*`` patterns); the names that ``info.json`` lists for the split,
+            as webdataset's does; the names with the split's word in them, where every name has the word of some
+            split; all tar files.
 
     Raises:
         DataError: where there are none, or some are missing.
@@ -87,12 +97,14 @@ def find_tars(root, split=""):
 
 
 def _spelled_out(root, pattern):
-    braces = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if braces:
-        first, last = braces.groups()
-        numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
-        return [pattern[: braces.start()] + number + pattern[braces.end() :] for number in numbers]
-    return [str(path.relative_to(root)) for path in root.glob(pattern)]
+    braces = re.search(r"\{(\d{1,15})\.\.(\d{1,15})\}", pattern)
+    if not braces:
+        return [str(path.relative_to(root)) for path in root.glob(pattern)]
+    first, last = braces.groups()
+    if int(last) - int(first) >= _MAX_SHARDS:
+        raise DataError(f"{root}: {brief(pattern)} spells out more than {_MAX_SHARDS} tar files")
+    numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+    return [pattern[: braces.start()] + number + pattern[braces.end() :] for number in numbers]
 
 
 def _listed(root, split):
@@ -100,10 +112,14 @@ def _listed(root, split):
         if not path.is_file():
             continue
         try:
-            splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
-            return next((splits[word]["filenames"] for word in split_words(split) if word in splits), [])
-        except (ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{path}: not the description of a data set's splits: {error!r}") from error
+            splits = parse_json(read_bytes(path))["splits"]
+            names = next((splits[word]["filenames"] for word in split_words(split) if word in splits), [])
+            if not isinstance(names, list) or not all(isinstance(name, str) and "\0" not in name for name in names):
+                raise ValueError(f"{brief(names)} is no list of file names")
+            return names
+        except (ValueError, LookupError, TypeError, OSError) as error:
+            reason = brief(repr(error), 200)
+            raise DataError(f"{path}: not the description of a data set's splits: {reason}") from error
     return []
 
 

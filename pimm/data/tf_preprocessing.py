@@ -1,8 +1,8 @@
 """The preprocessing of TensorFlow's EfficientNet and MnasNet code, as timm runs it, without TensorFlow.
 
-What differs from the usual transforms: the crop is cut before it is scaled, and scaling is that of TensorFlow 1, which
-takes samples at ``output index * scale`` (no half-pixel centres) and does not average over what it skips. Files are
-decoded by Pillow, whose inverse DCT is the exact one; TensorFlow's default is the fast one, off by a few grey levels.
+The usual transforms differ: here the crop is cut before it is scaled, and scaling is that of TensorFlow 1, which
+takes samples at ``output index * scale`` (no half-pixel centres) and does not average over skipped pixels. Files are
+decoded by Pillow, whose inverse DCT is exact; TensorFlow's default is a fast one, off by a few grey levels.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import random
 
 import numpy as np
-from PIL import Image
 
+from pimm.data.pixels import convert, decode
 from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
 
@@ -23,14 +23,14 @@ _CUBIC = -0.75  # the free parameter of the cubic kernel
 
 
 def _taps(length, size):
-    """First source index and offset from it, each [size], of every output pixel along one side."""
+    """Return the first source index of every output pixel along one side, and the offset from it, each [size]."""
     positions = np.arange(size, dtype=np.float32) * np.float32(np.float32(length) / np.float32(size))
     first = np.floor(positions).astype(np.int64)
     return first, positions - first.astype(np.float32)
 
 
 def _cubic_weights(offset):
-    """Weights [size, 4] of the pixels -1, 0, 1 and 2 from the first."""
+    """Return the weights [size, 4] of the pixels -1, 0, 1 and 2 from the first."""
     near = (np.rint(offset * _TABLE_SIZE) / _TABLE_SIZE)[:, None] + np.float32((1, 0, -1, -2))
     x, a = abs(near), _CUBIC
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
@@ -39,7 +39,7 @@ def _cubic_weights(offset):
 
 
 def _linear_weights(offset):
-    """Weights [size, 2] of the pixels 0 and 1 from the first."""
+    """Return the weights [size, 2] of the pixels 0 and 1 from the first."""
     return np.stack([1 - offset, offset], axis=1)
 
 
@@ -60,16 +60,20 @@ def resize(pixels, size, interpolation):
 
 
 def center_crop(height, width, size):
-    """(top, left, height, width) of the square that evaluation looks at."""
-    side = int(np.float32(size / (size + CROP_PADDING)) * np.float32(min(height, width)))
+    """Return (top, left, height, width) of the square that evaluation looks at, of at least one pixel."""
+    side = max(1, int(np.float32(size / (size + CROP_PADDING)) * np.float32(min(height, width))))
     return (height - side + 1) // 2, (width - side + 1) // 2, side, side
 
 
 def random_crop(height, width, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), attempts=10):
-    """Draw a part of the image as ``tf.image.sample_distorted_bounding_box`` does; None if none fits.
+    """Draw (top, left, height, width) as ``tf.image.sample_distorted_bounding_box`` does; None if no part fits.
 
-    Its width to height is in ``aspect``, evenly (not by the logarithm), and of the heights that keep its area within
-    ``area`` each is as likely.
+    Args:
+        height: of the image.
+        width: of the image.
+        area: range of the part's share of the image's area; of the heights that keep it, each is as likely.
+        aspect: range of the part's width to its height, drawn evenly, not by the logarithm.
+        attempts: number of draws.
     """
     for _ in range(attempts):
         ratio = random.uniform(*aspect)
@@ -85,11 +89,15 @@ def random_crop(height, width, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), attempts
 
 
 class TfPreprocessTransform:
-    """From a file's bytes, or a decoded RGB image, to a uint8 array [3, size, size].
+    """Turn a file's bytes, or a decoded image, into a uint8 array [3, size, size].
 
     Training takes a random part and mirrors every second image; evaluation takes the central square of
-    ``size / (size + 32)`` of the short side. ``interpolation`` is ``bicubic`` or ``bilinear``, in timm everything that
-    is not the first.
+    ``size / (size + 32)`` of the short side.
+
+    Args:
+        is_training: draw a random part.
+        size: side of the result, or (height, width) of a square.
+        interpolation: ``bicubic``; anything else is ``bilinear``, as in timm.
     """
 
     def __init__(self, is_training=False, size=224, interpolation="bicubic"):
@@ -101,9 +109,8 @@ class TfPreprocessTransform:
         self.interpolation = "bicubic" if interpolation == "bicubic" else "bilinear"
 
     def __call__(self, image):
-        if isinstance(image, bytes):
-            image = Image.open(io.BytesIO(image))
-        pixels = np.asarray(image.convert("RGB"))
+        image = decode(io.BytesIO(image)) if isinstance(image, bytes) else convert(image)
+        pixels = np.asarray(image)
         crop = random_crop(*pixels.shape[:2]) if self.is_training else None
         top, left, height, width = crop or center_crop(*pixels.shape[:2], self.size)
         pixels = resize(pixels[top : top + height, left : left + width], (self.size, self.size), self.interpolation)

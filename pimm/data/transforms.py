@@ -1,17 +1,46 @@
-"""Geometry and arrays of one PIL image, with torchvision's and timm's pixels; random ones draw from ``random``."""
+"""Geometry of one PIL image, with torchvision's and timm's pixels; random transforms draw from ``random``."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 
 import numpy as np
-import paddle
 from PIL import Image, ImageOps
 
+from pimm.data.arrays import MaybePILToTensor, MaybeToTensor, Normalize, ToNumpy, ToTensor
+from pimm.data.channels import fill_for
 from pimm.errors import ConfigError, DataError
 from pimm.layers.helpers import to_pair
+from pimm.messages import did_you_mean
+
+__all__ = [
+    "INTERPOLATIONS",
+    "RANDOM_INTERPOLATION",
+    "CenterCrop",
+    "CenterCropOrPad",
+    "Compose",
+    "MaybePILToTensor",
+    "MaybeToTensor",
+    "Normalize",
+    "RandomApply",
+    "RandomCropOrPad",
+    "RandomFlip",
+    "RandomHorizontalFlip",
+    "RandomPad",
+    "RandomResizedCropAndInterpolation",
+    "RandomVerticalFlip",
+    "Resize",
+    "ResizeCenterCrop",
+    "ResizeKeepRatio",
+    "ToNumpy",
+    "ToTensor",
+    "TrimBorder",
+    "center_crop_or_pad",
+    "crop_or_pad",
+    "interp_mode_to_str",
+    "str_to_pil_interp",
+]
 
 INTERPOLATIONS = {
     "nearest": Image.NEAREST,
@@ -25,21 +54,20 @@ RANDOM_INTERPOLATION = (Image.BILINEAR, Image.BICUBIC)
 
 
 def str_to_pil_interp(mode_str):
-    """Pillow's filter of that name."""
+    """Return Pillow's filter of that name; ConfigError for an unknown one."""
     if mode_str not in INTERPOLATIONS:
-        near = difflib.get_close_matches(str(mode_str), INTERPOLATIONS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(mode_str, INTERPOLATIONS)
         raise ConfigError(f"interpolation {mode_str!r} is none of {', '.join(INTERPOLATIONS)}, random{hint}")
     return INTERPOLATIONS[mode_str]
 
 
 def interp_mode_to_str(mode):
-    """Name of one of Pillow's filters."""
+    """Return the name of one of Pillow's filters."""
     return Image.Resampling(mode).name.lower()
 
 
 class Compose:
-    """One transform after the other."""
+    """Apply one transform after the other."""
 
     def __init__(self, transforms):
         self.transforms = list(transforms)
@@ -54,7 +82,7 @@ class Compose:
 
 
 class RandomApply:
-    """All of ``transforms`` with probability ``p``, or none of them."""
+    """Apply all of ``transforms`` with probability ``p``, or none of them."""
 
     def __init__(self, transforms, p=0.5):
         self.transforms = Compose(transforms)
@@ -67,74 +95,13 @@ class RandomApply:
         return f"RandomApply({', '.join(map(str, self.transforms.transforms))}, p={self.p})"
 
 
-class ToNumpy:
-    """PIL image to uint8 array [channels, height, width]."""
-
-    def __call__(self, image):
-        if image.mode != "RGB":
-            return np.atleast_3d(np.array(image, dtype=np.uint8)).transpose(2, 0, 1)
-        array = np.empty((3, image.height, image.width), np.uint8)
-        for plane, band in zip(array, "RGB"):  # half the time of taking the pixels apart afterwards
-            plane.ravel()[:] = np.frombuffer(image.tobytes("raw", band), np.uint8)
-        return array
-
-
-class ToTensor:
-    """PIL image, or array [channels, height, width], to a Paddle tensor on the CPU; values are kept as they are."""
-
-    def __init__(self, dtype="float32"):
-        self.dtype = dtype
-        self.to_numpy = ToNumpy()
-
-    def __call__(self, image):
-        array = image if isinstance(image, np.ndarray) else self.to_numpy(image)
-        return paddle.to_tensor(array.astype(self.dtype, copy=False), place=paddle.CPUPlace())
-
-
-class MaybePILToTensor:
-    """PIL image to a uint8 tensor [channels, height, width] on the CPU; a tensor is left as it is."""
-
-    def __init__(self):
-        self.to_tensor = ToTensor("uint8")
-
-    def __call__(self, image):
-        return image if isinstance(image, paddle.Tensor) else self.to_tensor(image)
-
-
-class MaybeToTensor(MaybePILToTensor):
-    """PIL image to a float32 tensor [channels, height, width] of 0 to 1; a tensor is left as it is."""
-
-    def __call__(self, image):
-        return image if isinstance(image, paddle.Tensor) else self.to_tensor(image).astype("float32") / 255
-
-
-class Normalize:
-    """Pixels of 0 to 255, channels third from last, to ``(pixel / 255 - mean) / std`` in float32.
-
-    Takes one image or a batch, as uint8 array (gives an array) or as Paddle tensor (computes on its device).
-    """
-
-    def __init__(self, mean, std):
-        self._tensors = {}
-        self.mean = np.asarray(mean, np.float32).reshape(-1, 1, 1) * 255
-        self.std = np.asarray(std, np.float32).reshape(-1, 1, 1) * 255
-
-    def __call__(self, images):
-        if isinstance(images, np.ndarray):
-            images = images - self.mean
-            images /= self.std
-            return images
-        mean, std = self._on_device(images.place)
-        return (images.astype("float32") - mean) / std
-
-    def _on_device(self, place):
-        if str(place) not in self._tensors:  # once, for copying to a device waits for it
-            self._tensors[str(place)] = [paddle.to_tensor(value, place=place) for value in (self.mean, self.std)]
-        return self._tensors[str(place)]
-
-
 class Resize:
-    """Scale the short side to ``size``, keeping proportions; or both sides, if ``size`` is (height, width)."""
+    """Scale the short side to ``size``, keeping proportions; or both sides, if ``size`` is (height, width).
+
+    Args:
+        size: pixels.
+        interpolation: name of one of Pillow's filters.
+    """
 
     def __init__(self, size, interpolation="bilinear"):
         self.size = size
@@ -145,7 +112,7 @@ class Resize:
         return image if size == image.size else image.resize(size, self.interpolation)
 
     def target(self, width, height):
-        """(width, height) that an image of this size gets."""
+        """Return the (width, height) to which an image of this width and height is scaled."""
         if isinstance(self.size, (tuple, list)):
             return self.size[1], self.size[0]
         if width <= height:
@@ -159,7 +126,14 @@ class Resize:
 def crop_or_pad(image, top, left, height, width, fill=0, padding_mode="constant"):
     """Cut out a rectangle that may reach over the image's borders.
 
-    ``padding_mode`` is that of ``numpy.pad``; ``constant`` fills with the colour ``fill``.
+    Args:
+        image: PIL image.
+        top: pixels from the image's upper border to that of the rectangle, negative above the image.
+        left: the same from the left border.
+        height: of the rectangle.
+        width: of the rectangle.
+        fill: colour for ``constant``: a number, or one for each channel, see ``fill_for``.
+        padding_mode: that of ``numpy.pad``.
     """
     beyond = (-left, -top, left + width - image.width, top + height - image.height)
     if max(beyond) > 0:
@@ -170,28 +144,28 @@ def crop_or_pad(image, top, left, height, width, fill=0, padding_mode="constant"
 
 
 def _pad(image, border, fill, padding_mode):
-    """``border``: pixels at the left, the top, the right and the bottom."""
+    """Add ``border`` pixels: at the left, the top, the right and the bottom."""
     if padding_mode == "constant":
-        return ImageOps.expand(image, border, tuple(fill) if isinstance(fill, list) else fill)
+        return ImageOps.expand(image, border, fill_for(image, fill))
     left, top, right, bottom = border
     sides = [(top, bottom), (left, right), (0, 0)][: np.ndim(image)]
     return Image.fromarray(np.pad(image, sides, mode=padding_mode))
 
 
 def center_crop_or_pad(image, output_size, fill=0, padding_mode="constant"):
-    """Cut ``output_size`` out of the middle; an image that is too small is padded to it."""
+    """Cut ``output_size`` out of the middle; pad an image that is too small. The arguments are ``crop_or_pad``'s."""
     height, width = to_pair(output_size)
     top, left = _middle(image.height, height), _middle(image.width, width)
     return crop_or_pad(image, top, left, height, width, fill, padding_mode)
 
 
 def _middle(length, part):
-    """Where a part begins that lies in the middle; rounded as torchvision does, cropping unlike padding."""
+    """Return where a part in the middle begins, rounded as by torchvision, which rounds crops unlike pads."""
     return round((length - part) / 2) if part <= length else -((part - length) // 2)
 
 
 class CenterCropOrPad:
-    """``center_crop_or_pad`` of every image."""
+    """Cut ``size`` out of the middle, or pad to ``size``; the arguments are ``center_crop_or_pad``'s."""
 
     def __init__(self, size, fill=0, padding_mode="constant"):
         self.size = to_pair(size)
@@ -206,7 +180,7 @@ class CenterCropOrPad:
 
 
 class CenterCrop(CenterCropOrPad):
-    """Cut ``size`` out of the middle; an image that is too small is padded with black."""
+    """Cut ``size`` out of the middle; pad an image that is too small with black."""
 
     def __init__(self, size):
         super().__init__(size)
@@ -217,7 +191,7 @@ class RandomCropOrPad(CenterCropOrPad):
 
     @staticmethod
     def get_params(image, size):
-        """Draw (top, left); negative where the image is too small."""
+        """Draw (top, left) of the part; negative where the image is too small."""
         spare_y, spare_x = image.height - size[0], image.width - size[1]
         top = int(math.copysign(random.randint(0, abs(spare_y)), spare_y))
         left = int(math.copysign(random.randint(0, abs(spare_x)), spare_x))
@@ -229,7 +203,7 @@ class RandomCropOrPad(CenterCropOrPad):
 
 
 class RandomPad:
-    """Pad an image that is smaller than ``input_size`` to it, leaving the image anywhere inside."""
+    """Pad an image that is smaller than ``input_size`` to that size, leaving the image anywhere inside."""
 
     def __init__(self, input_size, fill=0):
         self.input_size = to_pair(input_size)
@@ -247,7 +221,7 @@ class RandomPad:
 
 
 class TrimBorder:
-    """Cut ``border_size`` pixels off every side. Raises ``DataError`` for an image of which nothing is left."""
+    """Cut ``border_size`` pixels off every side; DataError for an image of which nothing is left."""
 
     def __init__(self, border_size):
         self.border_size = border_size
@@ -263,10 +237,14 @@ class TrimBorder:
 
 
 class ResizeCenterCrop:
-    """``Resize`` then ``CenterCrop``, to the same pixels in less time.
+    """Apply ``Resize``, then ``CenterCrop``, to the same pixels in less time.
 
-    Pillow scales rows first, then columns, except in tall images. Between the two, what lies left and right of the
-    crop can go.
+    Pillow scales rows first, then columns. Between the two, what lies left and right of the crop can go. Newer
+    versions scale columns first where that drops more than twice as many pixels of the height as of the width.
+
+    Args:
+        resize: ``Resize``.
+        crop: ``CenterCropOrPad``.
     """
 
     def __init__(self, resize, crop):
@@ -275,7 +253,9 @@ class ResizeCenterCrop:
 
     def __call__(self, image):
         width, height = self.resize.target(*image.size)
-        if width > self.crop.size[1] and image.width >= image.height:
+        dropped_y, dropped_x = image.height - height, image.width - width
+        columns_first = dropped_y > 0 and dropped_y > 2 * dropped_x
+        if width > self.crop.size[1] and not columns_first:
             rows = image.resize((width, image.height), self.resize.interpolation)
             rows = center_crop_or_pad(rows, (image.height, self.crop.size[1]))
             image = rows.resize((rows.width, height), self.resize.interpolation)
@@ -288,7 +268,7 @@ class ResizeCenterCrop:
 
 
 class _RandomInterpolation:
-    """What the transforms share that take ``random`` for an interpolation: one of two filters for each image."""
+    """Choose the filter for each image: the one named, or for ``random`` one of two."""
 
     def __init__(self, interpolation):
         self.interpolation = RANDOM_INTERPOLATION if interpolation == "random" else (str_to_pil_interp(interpolation),)
@@ -301,10 +281,15 @@ class _RandomInterpolation:
 
 
 class RandomResizedCropAndInterpolation(_RandomInterpolation):
-    """Cut out a random part (``scale`` of the area, ``ratio`` of width to height) and resize it, as Inception does.
+    """Cut out a random part and resize it, as Inception does.
 
-    ``interpolation`` may be ``random``: bilinear or bicubic for each image. After ten parts that do not fit into the
-    image, the largest central one whose shape is inside ``ratio`` is taken.
+    After ten parts that do not fit into the image, the largest central part whose shape is inside ``ratio`` is taken.
+
+    Args:
+        size: side, or (height, width), in pixels.
+        scale: range of the part's share of the image's area.
+        ratio: range of the part's width to its height.
+        interpolation: name of one of Pillow's filters; or ``random``, bilinear or bicubic for each image.
     """
 
     def __init__(self, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bilinear"):
@@ -325,9 +310,9 @@ class RandomResizedCropAndInterpolation(_RandomInterpolation):
             area = random.uniform(*scale) * width * height
             aspect = math.exp(random.uniform(*log_ratio))
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if w <= width and h <= height:
+            if 0 < w <= width and 0 < h <= height:
                 return random.randint(0, height - h), random.randint(0, width - w), h, w
-        w, h = min(width, round(height * max(ratio))), min(height, round(width / min(ratio)))
+        w, h = min(width, max(1, round(height * max(ratio)))), min(height, max(1, round(width / min(ratio))))
         return (height - h) // 2, (width - w) // 2, h, w
 
     def __call__(self, image):
@@ -346,11 +331,17 @@ class RandomResizedCropAndInterpolation(_RandomInterpolation):
 class ResizeKeepRatio(_RandomInterpolation):
     """Scale the image, keeping its proportions, until it covers ``size``, or with ``longest`` 1 fits into it.
 
+    No side becomes shorter than one pixel.
+
     Args:
-        longest: 0 to 1, between the two; so ``size`` is what is cropped or padded to afterwards.
-        random_scale_prob, random_scale_range: probability and range of a further factor on both sides; with
-            ``random_scale_area`` the range is of the area of the part seen, below 1 being nearer.
-        random_aspect_prob, random_aspect_range: probability and range of a change of the proportions.
+        size: side, or (height, width), in pixels, to which the image is cropped or padded afterwards.
+        longest: from 0, cover ``size``, to 1, fit into it.
+        interpolation: name of one of Pillow's filters; or ``random``, bilinear or bicubic for each image.
+        random_scale_prob: probability of a further factor on both sides.
+        random_scale_range: range of that factor.
+        random_scale_area: whether the range is of the area of the part seen; below 1 is nearer.
+        random_aspect_prob: probability of a change of the proportions.
+        random_aspect_range: range of the change of width to height.
     """
 
     def __init__(
@@ -394,7 +385,7 @@ class ResizeKeepRatio(_RandomInterpolation):
         if random_aspect_prob > 0 and random.random() < random_aspect_prob:
             aspect = math.sqrt(math.exp(random.uniform(*map(math.log, random_aspect_range))))
             factor_y, factor_x = factor_y / aspect, factor_x * aspect
-        return [round(image.height * factor_y / ratio), round(image.width * factor_x / ratio)]
+        return [max(1, round(image.height * factor_y / ratio)), max(1, round(image.width * factor_x / ratio))]
 
     def __call__(self, image):
         height, width = self.get_params(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 
 from pimm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
@@ -32,6 +31,7 @@ from pimm.data.transforms import (
 from pimm.data.tta import EachView, OversampleCrop
 from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
+from pimm.messages import did_you_mean
 
 _BLUR_KERNEL = 23  # pixels, as SimCLR's at 224
 
@@ -44,7 +44,10 @@ def transforms_noaug_train(
     use_prefetcher=False,
     normalize=True,
 ):
-    """Scale to ``img_size`` and nothing random: its short side if it is one number, both if it is (height, width)."""
+    """Return a transform for training that scales to ``img_size``, and draws nothing.
+
+    The arguments are those of ``create_transform``; of an ``img_size`` that is one number, it is the short side.
+    """
     resize = Resize(img_size, _not_random(interpolation))
     return Compose([resize, CenterCrop(img_size), *_to_array(use_prefetcher, normalize, mean, std)])
 
@@ -73,9 +76,12 @@ def transforms_imagenet_train(
     normalize=True,
     separate=False,
 ):
-    """Random crop and flips; then colour jitter, or the policy of ``auto_augment`` instead; then the final array.
+    """Return the transform for training: random crop and flips, colour jitter or a policy, the final array.
 
-    Returns one transform; with ``separate`` the three stages, as ``AugMixDataset`` takes them.
+    The arguments are those of ``create_transform``. ``force_color_jitter`` keeps the colour jitter beside the policy.
+
+    Returns:
+        One transform; with ``separate`` the three stages, as ``AugMixDataset`` takes them.
     """
     make_crop = _choose("train_crop_mode", _TRAIN_CROPS, train_crop_mode or "rrc")
     primary = make_crop(img_size, scale, ratio, interpolation)
@@ -98,7 +104,7 @@ def transforms_imagenet_train(
 
 
 def scaled_size(img_size, crop_pct=None):
-    """(height, width) that evaluation scales to before it cuts out ``img_size``."""
+    """Return the (height, width) to which evaluation scales before it cuts out ``img_size``."""
     return tuple(math.floor(side / (crop_pct or DEFAULT_CROP_PCT)) for side in to_pair(img_size))
 
 
@@ -114,13 +120,19 @@ def transforms_imagenet_eval(
     normalize=True,
     tta=0,
 ):
-    """Scale to ``img_size / crop_pct`` and cut out the middle.
+    """Return the transform for evaluation: scale to ``img_size / crop_pct`` and cut out the middle.
 
     Args:
+        img_size: side, or (height, width), in pixels.
+        crop_pct: part of the scaled image that is cut out; 0.875 by default.
         crop_mode: which side gets the size: ``center`` the shorter (the default), ``border`` the longer, filling up
             with the mean colour, ``squash`` both, whatever the proportions.
-        crop_border_pixels: cut off so many from every side first.
-        interpolation: ``random``, a setting for training, means bilinear here, as in timm.
+        crop_border_pixels: pixels to cut off from every side first.
+        interpolation: name of one of Pillow's filters; ``random``, a setting for training, means bilinear, as in timm.
+        mean: of each channel.
+        std: of each channel.
+        use_prefetcher: see ``create_transform``.
+        normalize: see ``create_transform``.
         tta: views of each image, see ``pimm.data.tta``; they come as one more, first, dimension.
     """
     make_crop = _choose("crop_mode", _EVAL_CROPS, crop_mode or "center")
@@ -163,25 +175,45 @@ def create_transform(
     separate=False,
     tta=0,
 ):
-    """The transform from a PIL image to what a loader collates.
+    """Return the transform from a PIL image to what a loader collates.
+
+    The image may have any number of channels: values for each channel are adapted to it.
 
     Args:
         input_size: side, (height, width) or (channels, height, width).
+        is_training: augment; otherwise prepare for an evaluation.
         no_aug: train on images that are only scaled.
         train_crop_mode: ``rrc`` (a random part, scaled: the default), ``rkrc`` (scaled with its proportions nearly
             kept, the middle cut out) or ``rkrr`` (the same, cut out anywhere).
-        scale, ratio: ranges of the part's area, and of its width to height.
-        color_jitter, color_jitter_prob: strength and probability (None: always); off under ``auto_augment``.
-        grayscale_prob, gaussian_blur_prob: as in SimCLR.
-        crop_pct, crop_mode, crop_border_pixels, tta: evaluation only, see ``transforms_imagenet_eval``.
+        scale: range of the part's share of the image's area.
+        ratio: range of the part's width to its height.
+        hflip: probability of swapping left and right.
+        vflip: probability of swapping top and bottom.
+        color_jitter: strength, one number, three, or four with hue; off under ``auto_augment``.
+        color_jitter_prob: probability of the colour jitter; None for always.
+        grayscale_prob: probability of an image in grey, as in SimCLR.
+        gaussian_blur_prob: probability of a blur, as in SimCLR.
+        auto_augment: settings of AutoAugment, RandAugment or AugMix, see ``pimm.data.auto_augment``.
+        interpolation: name of one of Pillow's filters; or ``random``, bilinear or bicubic for each image.
+        mean: of each channel, for pixels from 0 to 1.
+        std: of each channel.
+        re_prob: probability of random erasing; with the next three see ``RandomErasing``.
+        re_mode: what erased rectangles are filled with.
+        re_count: the most rectangles.
+        re_num_splits: parts of a batch of which the first is not erased.
+        crop_pct: evaluation only; with the next two see ``transforms_imagenet_eval``.
+        crop_mode: evaluation only.
+        crop_border_pixels: evaluation only.
         tf_preprocessing: scale and crop as TensorFlow's EfficientNet code, and nothing else; see
             ``pimm.data.tf_preprocessing``.
-        use_prefetcher: end with a uint8 array [3, H, W] that the loader normalises and erases in whole batches; else
-            with a normalised float32 tensor (uint8 as it is, if ``normalize`` is off).
+        use_prefetcher: end with a uint8 array [C, H, W] that the loader normalises and erases in whole batches;
+            otherwise with a normalised float32 tensor (uint8 as it is, if ``normalize`` is off).
+        normalize: see ``use_prefetcher``.
         separate: training only, see ``transforms_imagenet_train``.
+        tta: evaluation only: views of each image, see ``pimm.data.tta``.
 
     Raises:
-        ConfigError: for settings that do not exist or do not go together.
+        ConfigError: for unknown settings, and settings that do not go together.
     """
     img_size = tuple(input_size[-2:]) if isinstance(input_size, (tuple, list)) else input_size
     if separate and (not is_training or no_aug or tf_preprocessing):
@@ -222,9 +254,7 @@ def create_transform(
 
 def _choose(setting, table, name):
     if name not in table:
-        near = difflib.get_close_matches(str(name), table, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{setting} {name!r} is none of {', '.join(table)}{hint}")
+        raise ConfigError(f"{setting} {name!r} is none of {', '.join(table)}{did_you_mean(name, table)}")
     return table[name]
 
 
@@ -241,7 +271,7 @@ def _random_part(img_size, scale, ratio, interpolation):
 
 
 def _nearly_whole(crop):
-    """Scale with the proportions nearly kept, every second image nearer or further; then ``crop``."""
+    """Return a maker of transforms that nearly keep the proportions, every second image nearer or further."""
 
     def make(img_size, scale, ratio, interpolation):
         resize = ResizeKeepRatio(
@@ -267,7 +297,7 @@ _TRAIN_CROPS = {
 
 
 def _center(img_size, scaled, interpolation, _):
-    """The short side decides; for sizes that are not square, the side that is shorter beside the size."""
+    """Scale by the short side; for a size that is not square, by the side that is shorter in proportion to it."""
     square = scaled[0] == scaled[1]
     resize = Resize(scaled[0], interpolation) if square else ResizeKeepRatio(scaled, interpolation=interpolation)
     return resize, CenterCrop(img_size)
@@ -301,7 +331,12 @@ def _policy(name, img_size, interpolation, mean):
 
 
 def _color_jitter(strength, probability):
-    """``strength``: for brightness, contrast and saturation alike, or a sequence of three, or of four with hue."""
+    """Return the list of the colour jitter's transforms.
+
+    Args:
+        strength: for brightness, contrast and saturation alike; or a sequence of three, or of four with hue.
+        probability: None for always.
+    """
     if not strength:
         return []
     strengths = tuple(strength) if isinstance(strength, (tuple, list)) else (float(strength),) * 3

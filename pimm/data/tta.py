@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of each image, and the mean of what a net makes of them.
+"""Test-time augmentation: several views of each image, and the mean of a net's outputs for the views.
 
 A loader with ``tta=N`` gives the N views of each image one after the other, each with the image's label, as timm's
 validation expects them: ``output, target = reduce_tta(net(images), target, N)``.
@@ -19,9 +19,14 @@ VIEWS = ((None, False), (None, True), *((corner, mirrored) for mirrored in (Fals
 
 
 class OversampleCrop:
-    """The first ``views`` of ``VIEWS`` of an image, as a list; ``center`` is the ``CenterCropOrPad`` of the middle.
+    """Cut the first ``views`` of ``VIEWS`` out of an image, as a list.
 
-    Raises ``ConfigError`` for more views than there are.
+    Args:
+        center: the ``CenterCropOrPad`` of the middle.
+        views: number of views.
+
+    Raises:
+        ConfigError: for more views than there are.
     """
 
     def __init__(self, center, views):
@@ -47,7 +52,7 @@ class OversampleCrop:
 
 
 class EachView:
-    """Applies a transform to each view, and stacks the results to an array [views, ...]."""
+    """Apply a transform to each view, and stack the results to an array [views, ...]."""
 
     def __init__(self, transform):
         self.transform = transform
@@ -60,7 +65,7 @@ class EachView:
 
 
 class CollateViews:
-    """Collates as ``collate_fn`` does, then makes an image of each view: [B, views, ...] to [B * views, ...]."""
+    """Collate as ``collate_fn`` does, then make an image of each view: [B, views, ...] to [B * views, ...]."""
 
     def __init__(self, collate_fn):
         self.collate_fn = collate_fn
@@ -71,9 +76,12 @@ class CollateViews:
 
 
 def reduce_tta(output, target, tta):
-    """Mean of the outputs [B * tta, ...] of each image's views, and its label: [B, ...] and [B].
+    """Return the mean output of each image's views, [B, ...], and each image's label, [B].
 
-    A ``tta`` of 0 or 1 leaves both as they are.
+    Args:
+        output: of the net, [B * tta, ...].
+        target: labels [B * tta].
+        tta: number of views; 0 and 1 leave both as they are.
     """
     if tta <= 1:
         return output, target

@@ -1,4 +1,4 @@
-"""Batches made by worker processes, or by the same code without them."""
+"""Make batches in worker processes, or by the same code without them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ import paddle
 from paddle.base import core
 from paddle.io.dataloader import worker as paddle_worker
 
+from pimm.data.bounded import brief
 from pimm.data.seeding import COLLATE_STREAM, WORKER_STREAM, preserved_streams, seed_streams
-from pimm.errors import DataError
+from pimm.errors import DataError, PimmError
 
 CAN_FORK = sys.platform == "linux"  # elsewhere Paddle's own loader has no processes either
 _AHEAD = 2  # batches that each worker has been asked for
@@ -30,19 +31,25 @@ _SLOTS = _AHEAD + 1  # and one more that is being used
 
 
 class Task(NamedTuple):
-    """One batch to make, in any process."""
+    """Describe one batch to make, in any process."""
 
     epoch: int
     indices: np.ndarray
 
     @property
     def key(self):
-        """What names the batch among all batches of all epochs."""
+        """Return what names the batch among all batches of all epochs."""
         return self.epoch, int(self.indices[0])
 
 
 class BatchReader:
-    """Makes whole batches: ``reader[task]`` is (images, labels) as the collate function has them."""
+    """Make whole batches: ``reader[task]`` is (images, labels) as the collate function returns them.
+
+    Args:
+        dataset: samples by index.
+        collate_fn: callable from a list of samples to (images, labels).
+        seed: of all that is drawn.
+    """
 
     def __init__(self, dataset, collate_fn, seed):
         self.dataset = dataset
@@ -53,20 +60,20 @@ class BatchReader:
         samples = []
         for index in task.indices.tolist():
             seed_streams(self.seed, task.epoch, index)
-            samples.append(self.dataset[index % len(self.dataset)])  # beyond it are repeats, see BatchPlan
+            samples.append(self.dataset[index % len(self.dataset)])  # larger indices are repeats, see BatchPlan
         seed_streams(self.seed, *task.key, COLLATE_STREAM)
         return self.collate_fn(samples)
 
     def read_here(self, task):
-        """``reader[task]`` without touching the global random streams."""
+        """Return ``reader[task]`` without touching the global random streams."""
         with preserved_streams():
             return self[task]
 
 
 class _Slots:
-    """Memory of one worker that both sides see, for images of a batch at a time.
+    """Hold batches of images in memory that a worker and the main process share.
 
-    It is made before the fork and used over and over: no copy through a pipe, and no new pages for every batch.
+    The memory is made before the fork and used over and over: no copy through a pipe, no new pages for every batch.
     """
 
     def __init__(self, size):
@@ -75,7 +82,7 @@ class _Slots:
         self._next = 0
 
     def put(self, images):
-        """What to send in place of the images; themselves, if they do not fit."""
+        """Return what to send in place of the images; the images themselves, if they do not fit."""
         images = _plain(images)
         if not isinstance(images, np.ndarray) or not 0 < images.nbytes <= self._size or images.dtype.hasobject:
             return images
@@ -85,14 +92,14 @@ class _Slots:
         return stored
 
     def get(self, sent):
-        """The images that were put, to be used before the next batch but one of the worker is asked for."""
+        """Return the images that were put, for use until the next batch but one of the worker is asked for."""
         if not isinstance(sent, _Stored):
             return sent
         return np.ndarray(sent.shape, sent.dtype, self._slots[sent.number])
 
 
 class _Stored(NamedTuple):
-    """Where images are."""
+    """Say where in the shared memory a batch of images lies."""
 
     number: int
     shape: tuple
@@ -104,7 +111,7 @@ def _plain(values):
 
 
 class _Result(NamedTuple):
-    """What a worker sends: a batch, what it could not read, and what went wrong if there is no batch."""
+    """Hold what a worker sends: a batch, the images it could not read, and the error if there is no batch."""
 
     images: object = None
     labels: object = None
@@ -121,11 +128,10 @@ def _make(reader, task, slots):
         images, labels = reader[task]
         images, labels = slots.put(images), _plain(labels)
     except Exception as caught:
-        if isinstance(caught, DataError):
-            error = str(caught)
-        else:
-            error = f"a transform or collate function failed in a data worker: {type(caught).__name__}: {caught}"
-            trace = traceback.format_exc()
+        error, trace = str(caught), traceback.format_exc()
+        if not isinstance(caught, PimmError):
+            reason = f"{type(caught).__name__}: {brief(error, 200)}"
+            error = f"a target transform or collate function failed in a data worker: {reason}"
     return _Result(images, labels, tuple((path, broken[path]) for path in broken if path not in known), error, trace)
 
 
@@ -142,7 +148,7 @@ def _seed_worker(worker_seeding, key, number):
 
 
 def _work(reader, number, num_workers, pipe, others, slots, worker_seeding, key):
-    """Make batches until the pipe is closed or the main process gone; Ctrl-C and SIGTERM are for that one."""
+    """Make batches until the pipe is closed or the main process is gone; ignore Ctrl-C and SIGTERM."""
     for asked in (signal.SIGINT, signal.SIGTERM):  # often sent to all, while the main process has a batch to finish
         signal.signal(asked, signal.SIG_IGN)
     for other in others:  # inherited ends, which would keep pipes open
@@ -168,7 +174,7 @@ _WORKER_DIED = (
 
 
 class _Worker(NamedTuple):
-    """A process as the main one sees it."""
+    """Hold what the main process knows of a worker."""
 
     process: multiprocessing.Process
     pipe: connection.Connection
@@ -176,15 +182,15 @@ class _Worker(NamedTuple):
 
 
 class WorkerPool:
-    """Processes that make the batches of tasks, in their order.
+    """Make the batches of tasks, in their order, in several processes.
 
     Args:
-        reader: ``BatchReader``; the processes keep it as it is now.
-        num_workers: processes.
-        worker_seeding: callable from Paddle's ``worker_info`` to the seed of a worker's own streams; anything else
-            leaves them to follow from ``key`` and the worker's number.
+        reader: ``BatchReader``; the processes keep a copy of its present state.
+        num_workers: number of processes.
+        worker_seeding: callable from Paddle's ``worker_info`` to the seed of a worker's own streams; otherwise the
+            streams follow from ``key`` and the worker's number.
         key: integers, the first of them the seed of the loader.
-        batch_bytes: that the images of a batch take; more are sent through a pipe, which is slower.
+        batch_bytes: bytes of a batch's images; a larger batch is sent through a pipe, which is slower.
     """
 
     def __init__(self, reader, num_workers, worker_seeding="all", key=(0,), batch_bytes=0):
@@ -203,18 +209,21 @@ class WorkerPool:
             far_end.close()
             self._workers.append(_Worker(process, pipe, slots))
         # At the program's end multiprocessing sends daemons SIGTERM, which workers ignore, and waits for them; before
-        # that it calls what has a priority. A forked process that clears away what it inherited ends nothing.
+        # that it calls finalizers with a priority. In a forked process the inherited finalizer ends nothing.
         self._end = Finalize(self, _end_workers, args=(self._workers,), exitpriority=10)
 
     def add(self, tasks):
-        """More tasks, for when those before are done."""
+        """Queue more tasks."""
         self._tasks.extend(tasks)
         self._send()
 
     def take(self, count):
-        """Yield the next ``count`` batches (images, labels). Ends the processes if it is left before, or fails.
+        """Yield the next ``count`` batches (images, labels); end the processes if the pass is left early, or fails.
 
         Images may lie in shared memory, and change after the next batch has been asked for.
+
+        Raises:
+            DataError: for a batch that cannot be made, and a process that ended.
         """
         taken = 0
         try:
@@ -227,7 +236,7 @@ class WorkerPool:
                 self.close()
 
     def close(self):
-        """End the processes, as also happens when the pool is no longer used, or the program ends."""
+        """End the processes; this also happens when the pool is no longer used, or the program ends."""
         self._end()
 
     def _send(self):

@@ -12,6 +12,7 @@ from paddle.nn import functional as F
 from pimm.data.tta import reduce_tta
 from pimm.errors import DataError
 from pimm.utils.distributed import all_reduce_sum, barrier
+from pimm.utils.labels import class_indices
 
 
 @contextmanager
@@ -27,15 +28,23 @@ def train_mode(net: nn.Layer, training: bool) -> Iterator[None]:
 
 @paddle.no_grad()
 def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
-    """The mean of ``loss_fn``, and the percentages of images whose class is first, and among the first five.
+    """Return the mean of ``loss_fn`` and the top-1 and top-5 accuracy in percent: ``{"loss", "top1", "top5"}``.
 
-    ``predict`` maps images to logits [N, num_classes]; put its net into evaluation mode first. ``tta`` is that of the
-    loader, and ``loss_fn`` gives the mean over a batch. Returns ``{"loss", "top1", "top5"}``: counts are summed over
-    all processes, so each image counts once as long as each is in one process's loader. DataError if there is none.
+    Counts are summed over all processes, so that each image counts once if it is in one process's loader.
+
+    Args:
+        predict: maps images to logits [N, num_classes]; its net must be in evaluation mode.
+        loader: batches of images and labels [N] or [N, 1].
+        tta: number of views of each image, as given to the loader.
+        loss_fn: maps logits and labels to the batch's mean loss.
+
+    Raises:
+        DataError: there are no images, or labels of another shape.
     """
     totals = paddle.zeros([4], "float64")  # loss, first, first five, images
     for images, labels in loader:
         logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
+        labels = class_indices(labels, logits)
         loss = loss_fn(logits, labels) * len(labels)
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
         counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.full([], len(labels), "float64")]

@@ -11,18 +11,19 @@ from types import SimpleNamespace
 from typing import Callable, NoReturn
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from pimm import preemption
 from pimm.engine.metrics import MeanMetrics
 from pimm.engine.resume import load_checkpoint_folder, load_weights_file
 from pimm.engine.run_log import RunLog
-from pimm.engine.steps import Step, averaged_net
+from pimm.engine.steps import Step
 from pimm.errors import TrainingError
 from pimm.optim import group_lrs
 from pimm.utils import (
     CheckpointSaver,
     all_reduce_sum,
+    asked_to_end,
     barrier,
     broadcast_parameters,
     distribute_bn,
@@ -127,12 +128,6 @@ class Trainer:
         done = math.ceil(self.batch / self.step.update.accumulate)
         return done % self.log_interval == 0 or self.batch == len(self.loader)
 
-    @property
-    def nets(self) -> list[nn.Layer]:
-        """The nets on this device: the one that is trained, and its moving average."""
-        ema = self.step.ema
-        return [self.step.net] if ema is None or ema.device else [self.step.net, averaged_net(ema)]
-
     def go_to(self, epoch: int, batch: int = 0) -> None:
         """Continue from another place; the rates follow by ``set_rates``."""
         self.epoch, self.batch, self.metrics = epoch, batch, MeanMetrics()
@@ -188,7 +183,7 @@ class Trainer:
         with preemption.deferred():
             while self.epoch < self.epochs:
                 self.train_epoch()
-                for net in self.nets if self.share_statistics else ():
+                for net in self.step.nets if self.share_statistics else ():
                     distribute_bn(net, reduce=self.share_statistics == "reduce")
                 trained, self.evaluated = self.metrics.read(), self.evaluate_epoch()
                 for hook in self.after_epoch:
@@ -289,8 +284,8 @@ class Trainer:
         return self.saver is not None or not is_main_process()
 
     def preempted(self) -> bool:
-        """Whether SIGTERM asked the training to end."""
-        return preemption.asked(waiting=self.at_report)
+        """Return whether SIGTERM asked the training to end."""
+        return asked_to_end(waiting=self.at_report)
 
     def stop(self) -> NoReturn:
         """Save and raise Preempted."""
@@ -321,7 +316,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "step": self.step.state_dict(),
             "layout": dict(self.layout),
-            "statistics": [gather_bn(net) for net in self.nets],  # inside an epoch each process has its own
+            "statistics": [gather_bn(net) for net in self.step.nets],  # inside an epoch each process has its own
         }
         if self.saver is not None:
             args, optimizer = SimpleNamespace(**self.recorded), self.step.update.optimizer

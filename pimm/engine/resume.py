@@ -58,7 +58,7 @@ def _load_state(trainer: Trainer, state: Mapping) -> None:
     trainer.metrics.load_state_dict(state["averages"])
     trainer.evaluated = state["evaluated"]
     trainer.step.load_state_dict(state["step"])
-    for net, rows in zip(trainer.nets, state["statistics"]):
+    for net, rows in zip(trainer.step.nets, state["statistics"]):
         scatter_bn(net, rows)
     if trainer.scheduler is not None and state["scheduler"] is not None:
         trainer.scheduler.load_state_dict(state["scheduler"])

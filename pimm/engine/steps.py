@@ -85,9 +85,13 @@ class Update:
 
 
 class Step(Protocol):
-    """One batch of training; its metrics are 0-d tensors, of which the loop decides when to read them."""
+    """One batch of training; its metrics are 0-d tensors, of which the loop decides when to read them.
+
+    ``nets`` are the nets on this device: ``net``, and its moving average if there is one.
+    """
 
     net: nn.Layer
+    nets: list[nn.Layer]
     update: Update
     ema: ModelEma | ModelEmaV2 | None
 
@@ -125,6 +129,7 @@ class ClassifyStep:
     ):
         self.net, self.loss_fn, self.update, self.ema = net, loss_fn, update, ema
         self.topk, self.mix = tuple(topk), mix
+        self.nets = [net] if ema is None or ema.device else [net, averaged_net(ema)]
         self.parameters = [p for p in net.parameters() if not p.stop_gradient]
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:

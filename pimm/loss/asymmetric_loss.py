@@ -1,4 +1,4 @@
-"""Asymmetric loss: easy negatives count for less than positives (arXiv 2009.14119)."""
+"""Asymmetric loss, in which easy negatives count less than positives (arXiv 2009.14119)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.loss.reduction import reduction_named, require_share
+from pimm.utils.labels import class_indices, dense_targets
 
 
 class AsymmetricLossMultiLabel(nn.Layer):
-    """For many labels an image: logits and 0/1 targets [N, C], computed in float32.
+    """Compute the asymmetric loss of images with several labels: logits and 0/1 targets [N, C], in float32.
 
-    ``gamma_neg`` and ``gamma_pos`` focus on hard cases, ``clip`` is the probability that negatives are shifted by,
-    ``disable_torch_grad_focal_loss`` takes the focusing weights as constants. ``weight`` is by class,
-    ``pos_weight``, of the positive term, a number or by class. ``reduction`` is batchmean (the sum over classes, the
-    mean over images), sum, mean or none.
+    Args:
+        gamma_neg, gamma_pos: powers that focus on hard negatives and positives.
+        clip: probability by which negatives are shifted.
+        eps: least probability of which the logarithm is taken.
+        disable_torch_grad_focal_loss: whether the focusing weights are constants without gradient.
+        smoothing: moves targets towards 0.5.
+        reduction: ``batchmean`` (sum over classes, mean over images), ``sum``, ``mean`` or ``none``.
+        weight: weights of the classes [C].
+        pos_weight: weight of the positive term, a number or [C].
+
+    Raises:
+        ConfigError: for an unknown reduction and for a smoothing that is not a share.
     """
 
     def __init__(
@@ -42,7 +51,7 @@ class AsymmetricLossMultiLabel(nn.Layer):
         self.pos_weight = 1.0 if pos_weight is None else pos_weight
 
     def forward(self, x, y):
-        x, y = x.astype("float32"), y.astype("float32")
+        x, y = x.astype("float32"), dense_targets(y, x).astype("float32")
         y = y * (1.0 - self.smoothing) + 0.5 * self.smoothing
         positive = F.sigmoid(x)
         negative = (1.0 - positive + self.clip).clip(max=1.0)
@@ -56,9 +65,15 @@ class AsymmetricLossMultiLabel(nn.Layer):
 
 
 class AsymmetricLossSingleLabel(nn.Layer):
-    """For one label an image: logits [N, C], class indices [N]; ``eps`` is the label smoothing.
+    """Compute the asymmetric loss of images with one label: logits [N, C], class indices [N] or [N, 1].
 
-    ``reduction`` is mean, or none for one value an image.
+    Args:
+        gamma_pos, gamma_neg: powers that focus on hard positives and negatives.
+        eps: label smoothing.
+        reduction: ``mean``, or ``none`` for one value for each image.
+
+    Raises:
+        ConfigError: for an unknown reduction.
     """
 
     def __init__(self, gamma_pos=1, gamma_neg=4, eps=0.1, reduction="mean"):
@@ -69,7 +84,7 @@ class AsymmetricLossSingleLabel(nn.Layer):
 
     def forward(self, inputs, target):
         classes = inputs.shape[-1]
-        labels = F.one_hot(target, classes).astype(inputs.dtype)
+        labels = F.one_hot(class_indices(target, inputs), classes).astype(inputs.dtype)
         log_probabilities = F.log_softmax(inputs, axis=-1)
         probabilities = log_probabilities.exp()
         missed = paddle.where(labels > 0, 1.0 - probabilities, probabilities)

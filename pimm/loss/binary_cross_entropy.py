@@ -1,4 +1,4 @@
-"""Binary cross entropy over classes, for one label or many."""
+"""Binary cross entropy over classes, for images with one label or several."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.loss.reduction import require_share
+from pimm.utils.labels import class_indices
 
 
 class BinaryCrossEntropy(nn.Layer):
-    """A yes or no for every class (arXiv 2110.00476): logits [N, C], targets [N, C] or class indices [N].
+    """Compute the binary cross entropy of every class (arXiv 2110.00476).
 
-    Indices are smoothed: ``smoothing`` is spread over all classes. ``smooth_dense`` smooths the other targets too, each
-    towards 0.5; without it they count as softened already. ``target_threshold`` turns targets into 0 and 1.
-    ``weight`` is by class, ``pos_weight`` a number or by class; ``reduction`` is mean, sum or none, and
-    ``sum_classes`` sums over classes and takes the mean over the batch instead.
+    Takes logits [N, C] and class indices [N] or [N, 1], or targets [N, C].
+
+    Args:
+        smoothing: share of each index that is spread over all classes.
+        target_threshold: targets above it become 1 and the others 0.
+        weight: weights of the classes [C].
+        reduction: ``mean``, ``sum`` or ``none``.
+        sum_classes: whether to return the sum over classes and mean over images instead.
+        pos_weight: weight of the positive term, a number or [C].
+        smooth_dense: whether ``smoothing`` also moves dense targets, towards 0.5; by default they count as soft.
+
+    Raises:
+        ConfigError: for a smoothing that is not a share.
     """
 
     def __init__(
@@ -40,7 +50,7 @@ class BinaryCrossEntropy(nn.Layer):
 
     def forward(self, x, target):
         if target.shape != x.shape:
-            one_hot = F.one_hot(target, x.shape[-1]).astype(x.dtype)
+            one_hot = F.one_hot(class_indices(target, x), x.shape[-1]).astype(x.dtype)
             target = one_hot * (1.0 - self.smoothing) + self.smoothing / x.shape[-1]
         elif self.smooth_dense:
             target = target * (1.0 - self.smoothing) + 0.5 * self.smoothing

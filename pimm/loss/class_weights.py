@@ -1,4 +1,4 @@
-"""Weights of classes by their frequencies."""
+"""Compute or read weights of classes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,43 @@ import paddle
 
 from pimm.errors import ConfigError, DataError
 
-# A method and the argument of a loss that its weights are for.
+# Method: the argument of a loss that its weights are for.
 CLASS_WEIGHT_METHOD_KINDS = {"neg_pos": "pos_weight", "inv_freq": "class_weight", "effective_num": "class_weight"}
 CLASS_WEIGHT_METHODS = tuple(CLASS_WEIGHT_METHOD_KINDS)
 
 
 def checked_counts(counts, num_samples):
-    """Numbers of images of each class among ``num_samples`` in float64; ConfigError if they cannot be."""
+    """Return the images of each class in float64.
+
+    Raises:
+        ConfigError: for numbers that are not from 0 to ``num_samples``.
+    """
     array = np.asarray(counts, np.float64)
     if array.ndim != 1 or not array.size or not np.all((array >= 0) & (array <= num_samples)):
-        raise ConfigError(f"counts are numbers from 0 to num_samples={num_samples}, one a class, got {counts}")
+        raise ConfigError(f"each class needs a count from 0 to num_samples={num_samples}, got {str(counts)[:200]}")
     return array
 
 
 def compute_class_weights(pos_counts, num_samples, method="neg_pos", power=1.0, beta=0.999, max_weight=None):
-    """The argument that the weights are for, and the weights [C] in float32.
+    """Return the name of the argument that the weights are for, and the weights [C] in float32.
 
-    ``pos_counts`` are the positives of each class among ``num_samples`` images; none counts as one. ``neg_pos`` is
-    (negatives / positives) ** power; ``inv_freq`` (images / positives) ** power and ``effective_num``
-    (1 - beta) / (1 - beta ** positives) (arXiv 1901.05555), both with mean 1. ``max_weight`` is the highest.
-    ConfigError for another method, for counts that cannot be, and for ``beta`` outside 0 to 1.
+    Args:
+        pos_counts: positives of each class [C]; 0 counts as 1.
+        num_samples: number of images.
+        method: ``neg_pos``, (negatives / positives) ** power; ``inv_freq``, (images / positives) ** power; or
+            ``effective_num``, (1 - beta) / (1 - beta ** positives) (arXiv 1901.05555). The latter two have the mean 1.
+        power: see ``method``.
+        beta: see ``method``.
+        max_weight: limit of the weights.
+
+    Raises:
+        ConfigError: for an unknown method, impossible counts and a ``beta`` that is not between 0 and 1.
     """
     counts = checked_counts(pos_counts, num_samples).clip(1)
     if method not in CLASS_WEIGHT_METHOD_KINDS:
         raise ConfigError(f"unknown class weights {method!r}; valid are {', '.join(CLASS_WEIGHT_METHODS)}")
     if not 0.0 < beta < 1.0:
-        raise ConfigError(f"beta is above 0 and below 1, got {beta}")
+        raise ConfigError(f"beta must be above 0 and below 1, got {beta}")
     if method == "neg_pos":
         weights = ((num_samples - counts).clip(0) / counts) ** power
     else:
@@ -45,9 +56,12 @@ def compute_class_weights(pos_counts, num_samples, method="neg_pos", power=1.0, 
 
 
 def load_class_stats(path):
-    """The positives of each class [C] and the number of images, from a JSON file with both; None without a path.
+    """Read the positives of each class [C] and the number of images from a JSON file; return None without a path.
 
-    The file has ``pos_counts`` and ``num_samples``. DataError if it cannot be read or lacks one of them.
+    The file has the entries ``pos_counts`` and ``num_samples``.
+
+    Raises:
+        DataError: for a file that cannot be read or lacks an entry.
     """
     if not path:
         return None
@@ -58,10 +72,16 @@ def load_class_stats(path):
 
 
 def load_class_weights(value, key="class_weight"):
-    """Weights given as a number, a list, text with several numbers, or a file: a float, or a tensor [C]; or None.
+    """Return weights as a float, a tensor [C], or None for no weights.
 
-    A ``.json`` file holds a list, or an object with one under ``key``; another holds numbers. DataError if it cannot be
-    read, ConfigError for weights that are not finite numbers from 0 on.
+    Args:
+        value: a number, a list, a text with numbers, or the path of a file: JSON with a list or with an object that has
+            a list under ``key``, or a text with numbers.
+        key: see ``value``.
+
+    Raises:
+        DataError: for a file that cannot be read.
+        ConfigError: for weights that are not finite or negative.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -69,23 +89,30 @@ def load_class_weights(value, key="class_weight"):
         value = _numbers_of(value, key)
     weights = np.asarray(value, np.float64)
     if isinstance(value, bool) or weights.ndim > 1 or not weights.size:
-        raise ConfigError(f"weights are one number or one a class, got {value!r}")
+        raise ConfigError(f"weights must be one number or one a class, got {str(value)[:200]}")
     if not np.all(np.isfinite(weights) & (weights >= 0)):
-        raise ConfigError(f"weights are finite and not negative, got {value!r}")
+        raise ConfigError(f"weights must be finite and not negative, got {str(value)[:200]}")
     return weights.item() if weights.size == 1 else _tensor(weights)
 
 
 def resolve_class_weights(value, kind="class_weight", class_stats=None, power=1.0, beta=0.999, max_weight=None):
-    """Weights for the argument ``kind`` of a loss: a method's, from ``load_class_stats``, or `load_class_weights`'.
+    """Return the weights for an argument of a loss, computed by a method or read by `load_class_weights`.
 
-    ConfigError for a method whose weights are for another argument, and for one without ``class_stats``.
+    Args:
+        value: name of a method of `compute_class_weights`, or what `load_class_weights` takes.
+        kind: the argument, ``class_weight`` or ``pos_weight``.
+        class_stats: result of `load_class_stats`, which a method needs.
+        power, beta, max_weight: see `compute_class_weights`.
+
+    Raises:
+        ConfigError: for a method whose weights are for the other argument, and for a method without ``class_stats``.
     """
     method = value.strip() if isinstance(value, str) else None
     if method not in CLASS_WEIGHT_METHOD_KINDS:
         return load_class_weights(value, key=kind)
     if CLASS_WEIGHT_METHOD_KINDS[method] != kind:
         valid = ", ".join(name for name, given in CLASS_WEIGHT_METHOD_KINDS.items() if given == kind)
-        raise ConfigError(f"{method} gives a {CLASS_WEIGHT_METHOD_KINDS[method]}; for a {kind} there are {valid}")
+        raise ConfigError(f"{method} computes a {CLASS_WEIGHT_METHOD_KINDS[method]}; for a {kind} there are {valid}")
     if class_stats is None:
         raise ConfigError(f"{method} needs class_stats, the positives of each class")
     counts, num_samples = class_stats

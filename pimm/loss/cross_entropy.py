@@ -1,4 +1,4 @@
-"""Cross entropy with softened labels."""
+"""Cross entropy with smoothed or soft labels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.loss.reduction import require_share
+from pimm.utils.labels import class_indices, dense_targets
 
 
 class LabelSmoothingCrossEntropy(nn.Layer):
-    """Cross entropy against labels of which a share ``smoothing`` is spread over all classes (arXiv 1512.00567).
+    """Compute the cross entropy with smoothed labels (arXiv 1512.00567), the mean over the batch.
 
-    Logits [N, C], class indices [N]; the mean over the batch.
+    Takes logits [N, C] and class indices [N] or [N, 1].
+
+    Args:
+        smoothing: share of each label that is spread over all classes.
+
+    Raises:
+        ConfigError: for a smoothing that is not a share.
     """
 
     def __init__(self, smoothing=0.1):
@@ -21,12 +28,12 @@ class LabelSmoothingCrossEntropy(nn.Layer):
 
     def forward(self, x, target):
         log_probabilities = F.log_softmax(x, axis=-1)
-        labelled = F.nll_loss(log_probabilities, target)
+        labelled = F.nll_loss(log_probabilities, class_indices(target, x))
         return (1.0 - self.smoothing) * labelled - self.smoothing * log_probabilities.mean()
 
 
 class SoftTargetCrossEntropy(nn.Layer):
-    """Cross entropy against class probabilities; both [N, C], the mean over the batch."""
+    """Compute the cross entropy of logits and class probabilities, both [N, C], the mean over the batch."""
 
     def forward(self, x, target):
-        return -(target * F.log_softmax(x, axis=-1)).sum(axis=-1).mean()
+        return -(dense_targets(target, x) * F.log_softmax(x, axis=-1)).sum(axis=-1).mean()

@@ -1,4 +1,4 @@
-"""The consistency loss of AugMix."""
+"""The consistency loss of AugMix (arXiv 1912.02781)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from pimm.loss.cross_entropy import LabelSmoothingCrossEntropy
 
 
 class JsdCrossEntropy(nn.Layer):
-    """Cross entropy of the clean images plus ``alpha`` times the Jensen-Shannon divergence of all versions of them.
+    """Add the Jensen-Shannon divergence of several versions of the images to the cross entropy of the clean ones.
 
-    Logits [num_splits * N, C], the clean images first; labels likewise, of which the first N count (arXiv 1912.02781).
+    Takes logits [num_splits * N, C], those of the clean images first, and as many class indices, of which the first N
+    count.
+
+    Args:
+        num_splits: versions of each image.
+        alpha: factor of the divergence.
+        smoothing: label smoothing of the cross entropy.
     """
 
     def __init__(self, num_splits=3, alpha=12, smoothing=0.1):
@@ -24,7 +30,7 @@ class JsdCrossEntropy(nn.Layer):
 
     def forward(self, output, target):
         if output.shape[0] % self.num_splits:
-            raise ConfigError(f"a batch of {output.shape[0]} images does not split into {self.num_splits} equal parts")
+            raise ConfigError(f"a batch of {output.shape[0]} images cannot be split into {self.num_splits} equal parts")
         splits = output.chunk(self.num_splits)
         loss = self.cross_entropy(splits[0], target[: len(splits[0])])
         log_probabilities = [F.log_softmax(logits, axis=1) for logits in splits]

@@ -1,8 +1,7 @@
-"""Losses of image classification by timm's names."""
+"""Create losses of image classification by timm's names."""
 
 from __future__ import annotations
 
-import difflib
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +17,7 @@ from pimm.loss.jsd import JsdCrossEntropy
 from pimm.loss.poly_loss import PolyBinaryCrossEntropy, PolyCrossEntropy
 from pimm.loss.two_way_loss import TwoWayLoss
 from pimm.loss.zlpr_loss import ZlprLoss
+from pimm.messages import did_you_mean
 
 LOSS_TYPES = ("ce", "bce", "asl", "poly", "jsd", "twoway", "zlpr", "db")
 MULTI_LABEL_LOSS_TYPES = ("bce", "asl", "poly", "twoway", "zlpr", "db")
@@ -48,19 +48,29 @@ def create_classification_loss(
     db_init_bias=0.05,
     db_focal_gamma=2.0,
 ):
-    """The loss of the type named, by default ``bce`` with ``multi_label`` targets [N, C] and else ``ce``.
+    """Return a loss.
 
-    ``soft_targets`` come from Mixup, which has smoothed them: ``smoothing`` is then left out. Weights are numbers, or
-    one a class. The other arguments are the losses' own, by their prefixes. ConfigError for a type that there is not,
-    or not for such targets, and for an argument that it would have to ignore.
+    Args:
+        loss_type: one of ``LOSS_TYPES``; by default ``bce`` with ``multi_label`` and otherwise ``ce``.
+        multi_label: whether images have several labels, as targets [N, C].
+        smoothing: label smoothing.
+        soft_targets: whether targets are probabilities from Mixup, which smooths them itself: ``smoothing`` is ignored.
+        class_weight, pos_weight: weights, a number or one for each class.
+        bce_*, asl_*, poly_*, jsd_*, twoway_*, db_*: arguments of `BinaryCrossEntropy`, `AsymmetricLossMultiLabel` or
+            `AsymmetricLossSingleLabel`, `PolyCrossEntropy` or `PolyBinaryCrossEntropy`, `JsdCrossEntropy`,
+            `TwoWayLoss` and `DistributionBalancedLoss`.
+        class_counts, num_samples: arguments of `DistributionBalancedLoss`.
+
+    Raises:
+        ConfigError: for an unknown type, a type that does not take such targets, and an argument that the loss would
+            ignore.
     """
     given = SimpleNamespace(**locals())
     given.loss_type = loss_type or ("bce" if multi_label else "ce")
     given.smoothing = 0.0 if soft_targets else smoothing
     given.class_weight, given.pos_weight = _weight(class_weight), _weight(pos_weight)
     if given.loss_type not in LOSS_TYPES:
-        near = difflib.get_close_matches(given.loss_type, LOSS_TYPES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(given.loss_type, LOSS_TYPES) or "."
         raise ConfigError(f"unknown loss {given.loss_type!r}{hint} Valid are {', '.join(LOSS_TYPES)}")
     if (given.loss_type, multi_label) not in _LOSSES:
         valid = ", ".join(name for name, many in _LOSSES if many is multi_label)
@@ -68,12 +78,12 @@ def create_classification_loss(
             f"{given.loss_type} is no loss for {'many labels' if multi_label else 'one label'}; use {valid}"
         )
     make, takes = _LOSSES[given.loss_type, multi_label]
-    _refuse_what_is_ignored(given, takes.split())
+    _refuse_ignored(given, takes.split())
     return make(given)
 
 
-# Arguments that only some losses take, and the values by which they say nothing.
-_SAYS_NOTHING = {
+# Arguments that only some losses take, and the values that have no effect.
+_WITHOUT_EFFECT = {
     "class_weight": None,
     "pos_weight": None,
     "bce_target_thresh": None,
@@ -86,10 +96,10 @@ _SAYS_NOTHING = {
 }
 
 
-def _refuse_what_is_ignored(given, takes):
-    for name, nothing in _SAYS_NOTHING.items():
+def _refuse_ignored(given, takes):
+    for name, default in _WITHOUT_EFFECT.items():
         value = getattr(given, name)
-        if name not in takes and not (value is None if nothing is None else value == nothing):
+        if name not in takes and not (value is None if default is None else value == default):
             raise ConfigError(f"{name} has no meaning for {given.loss_type}, multi_label={given.multi_label}")
     if given.loss_type in ("twoway", "zlpr") and (given.soft_targets or given.smoothing):
         raise ConfigError(f"{given.loss_type} needs targets of 0 and 1: no smoothing, no Mixup")
@@ -156,7 +166,7 @@ def _balanced(given):
     )
 
 
-# Type and whether targets are many labels: what makes the loss, and which of the arguments above it takes.
+# (type, multi_label): the function that creates the loss, and which of the arguments above the loss takes.
 _LOSSES = {
     ("ce", False): (_cross_entropy, ""),
     ("bce", False): (_binary, "class_weight pos_weight bce_target_thresh bce_sum"),

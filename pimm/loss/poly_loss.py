@@ -1,4 +1,4 @@
-"""PolyLoss: one more term of the cross entropy's expansion (arXiv 2204.12511)."""
+"""PolyLoss: cross entropy with another weight of the first term of its expansion (arXiv 2204.12511)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.loss.reduction import reduction_named, require_share
+from pimm.utils.labels import class_indices, dense_targets
 
 
 class PolyCrossEntropy(nn.Layer):
-    """Cross entropy plus ``epsilon`` times one minus the probability of the label, in float32.
+    """Add ``epsilon`` times one minus the probability of the label to the cross entropy, in float32.
 
-    Logits [N, C]; class indices [N], of which ``smoothing`` is spread over all classes, or probabilities [N, C].
-    ``reduction`` is mean, sum or none, over images.
+    Takes logits [N, C] and class indices [N] or [N, 1], or probabilities [N, C].
+
+    Args:
+        epsilon: factor of the added term.
+        smoothing: share of each index that is spread over all classes.
+        reduction: ``mean``, ``sum`` or ``none``, over images.
+
+    Raises:
+        ConfigError: for an unknown reduction and for a smoothing that is not a share.
     """
 
     def __init__(self, epsilon=2.0, smoothing=0.0, reduction="mean"):
@@ -26,24 +34,35 @@ class PolyCrossEntropy(nn.Layer):
     def forward(self, x, target):
         log_probabilities = F.log_softmax(x.astype("float32"), axis=-1)
         if target.shape != x.shape:
-            target = F.one_hot(target, x.shape[-1]) * (1.0 - self.smoothing) + self.smoothing / x.shape[-1]
+            target = (
+                F.one_hot(class_indices(target, x), x.shape[-1]) * (1.0 - self.smoothing) + self.smoothing / x.shape[-1]
+            )
         target = target.astype("float32")
         hit = (target * log_probabilities.exp()).sum(axis=-1)
         return self.reduction(-(target * log_probabilities).sum(axis=-1) + self.epsilon * (1.0 - hit))
 
 
 class PolyBinaryCrossEntropy(nn.Layer):
-    """Binary or, with ``gamma``, focal loss plus ``epsilon`` times (1 - p) ** (gamma + 1), in float32.
+    """Add ``epsilon`` times (1 - p) ** (gamma + 1) to the binary or focal loss, in float32.
 
-    Logits and targets [N, C], for many labels an image. ``alpha`` weighs positives, and one minus it negatives;
-    ``smoothing`` moves targets towards 0.5. ``reduction`` is mean, batchmean (the sum over classes), sum or none.
+    Takes logits and targets [N, C], for images with several labels.
+
+    Args:
+        epsilon: factor of the added term.
+        gamma: power of the focal loss; 0 for binary cross entropy.
+        alpha: weight of positives; negatives have one minus it. By default both have weight 1.
+        smoothing: moves targets towards 0.5.
+        reduction: ``mean``, ``batchmean`` (sum over classes, mean over images), ``sum`` or ``none``.
+
+    Raises:
+        ConfigError: for an unknown reduction and for shares outside 0 to 1.
     """
 
     def __init__(self, epsilon=2.0, gamma=0.0, alpha=None, smoothing=0.0, reduction="mean"):
         super().__init__()
         require_share(smoothing)
         if alpha is not None and not 0.0 <= alpha <= 1.0:
-            raise ConfigError(f"alpha is a share from 0 to 1, got {alpha}")
+            raise ConfigError(f"alpha must be from 0 to 1, got {alpha}")
         self.epsilon = epsilon
         self.gamma = gamma
         self.alpha = alpha
@@ -51,7 +70,7 @@ class PolyBinaryCrossEntropy(nn.Layer):
         self.reduction = reduction_named(reduction)
 
     def forward(self, x, target):
-        x, y = x.astype("float32"), target.astype("float32")
+        x, y = x.astype("float32"), dense_targets(target, x).astype("float32")
         y = y * (1.0 - self.smoothing) + 0.5 * self.smoothing
         p = F.sigmoid(x)
         missed = 1.0 - y * p - (1.0 - y) * (1.0 - p)

@@ -1,4 +1,4 @@
-"""Two-way multi-label loss (Kobayashi, CVPR 2023)."""
+"""Two-way loss for several labels (Kobayashi, CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.utils.labels import dense_targets
 
-_NEVER = -1e4  # a logit that counts for nothing, and finite: a class without a positive has a gradient too
+_NEVER = -1e4  # a logit without weight; finite, so that classes without a positive have a gradient
 
 
 class TwoWayLoss(nn.Layer):
-    """The hardest negative against the hardest positive, over the classes of an image and over the images of a class.
+    """Compare the hardest negative with the hardest positive, over the classes of each image and the images of a class.
 
-    Logits and 0/1 targets [N, C], in float32; ``tp`` and ``tn`` are the temperatures of positives and negatives.
-    Images and classes without a positive do not count.
+    Takes logits and 0/1 targets [N, C], computed in float32. Images and classes without a positive do not count.
+
+    Args:
+        tp, tn: temperatures of positives and negatives.
+
+    Raises:
+        ConfigError: for a temperature that is not positive.
     """
 
     def __init__(self, tp=4.0, tn=1.0):
         super().__init__()
         if min(tp, tn) <= 0:
-            raise ConfigError(f"temperatures are above 0, got {tp} and {tn}")
+            raise ConfigError(f"temperatures must be above 0, got {tp} and {tn}")
         self.tp, self.tn = tp, tn
 
     def forward(self, x, target):
         x = x.astype("float32")
-        positive = target > 0.5
+        positive = dense_targets(target, x) > 0.5
         never = paddle.full_like(x, _NEVER)
         positives = paddle.where(positive, -x / self.tp, never)
         negatives = paddle.where(positive, never, x / self.tn)

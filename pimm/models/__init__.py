@@ -1,4 +1,4 @@
-"""Image networks, created by name."""
+"""Image networks that are created by name."""
 
 from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
 from pimm.models.average import average_checkpoints

@@ -1,4 +1,4 @@
-"""The mean of several checkpoints' weights."""
+"""Average the weights of several checkpoints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ _BFLOAT16_BITS = np.dtype("uint16")  # as Paddle's files store them
 
 
 def average_checkpoints(paths, use_ema=False):
-    """Mean weights ``{name: array}`` of checkpoint folders or ``.pdparams`` files (arXiv 1803.05407).
+    """Return the mean weights ``{name: array}`` of several checkpoints (arXiv 1803.05407).
 
-    Sums are taken in float64, results are float32 or the wider type of the weights; whole numbers are the last
-    checkpoint's. ``use_ema`` takes the averaged weights of each. One checkpoint is in memory at a time. ConfigError
-    without a path; CheckpointError for one that is damaged, and for one of another net, by path and first difference.
+    Sums are taken in float64; results are float32 or the wider type of the weights; whole numbers are those of the last
+    checkpoint. One checkpoint is in memory at a time.
+
+    Args:
+        paths: checkpoint folders or ``.pdparams`` files.
+        use_ema: take the averaged weights of each checkpoint.
+
+    Raises:
+        ConfigError: without a path.
+        CheckpointError: for a damaged checkpoint, and for one of another net, by path and first differences.
     """
     if not paths:
         raise ConfigError("there is no checkpoint to average")

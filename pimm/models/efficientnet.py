@@ -1,4 +1,4 @@
-"""EfficientNet and its relatives: one network class, a table of families, a table of variants.
+"""EfficientNet and related networks: one network class, a table of families and a table of variants.
 
 - EfficientNet, https://arxiv.org/abs/1905.11946; Lite and EdgeTPU from Google's repositories;
   CondConv, https://arxiv.org/abs/1904.04971
@@ -8,8 +8,10 @@
 - Single-Path NAS, https://arxiv.org/abs/1904.02877
 - MixNet, https://arxiv.org/abs/1907.09595
 
-Names, state names and numbers are timm's. ``tf_`` variants pad and normalise as TensorFlow does, so that weights
-trained there give the same results.
+Names, state names and numbers are those of timm. ``tf_`` variants pad and normalise as TensorFlow does, so that weights
+trained there give the same results. The EdgeTPU variants (``efficientnet_es``, ``em`` and ``el``) have the stride in
+the expanding 3x3 convolution, as in timm 1.x; ``create_model(..., stride_in_expansion=False)`` puts it into the 1x1
+projection, as in timm 0.1.20.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass, replace
 import paddle.nn.functional as F
 from paddle import nn
 
+from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Linear, SelectAdaptivePool2d, Swish, create_conv2d, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
@@ -27,9 +30,27 @@ from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 
 class EfficientNet(nn.Layer):
-    """Stem, stages of mobile blocks, head convolution, pooling, classifier.
+    """Classify images with a stem, stages of mobile blocks, a head convolution, pooling and a linear classifier.
 
-    ``block_args`` as `decode_arch_def` gives them; ``fix_stem`` keeps the stem's width whatever the multiplier.
+    Args:
+        block_args: the blocks by stage, as `decode_arch_def` returns them.
+        num_classes: classes; 0 for a net that returns the pooled features.
+        num_features: channels of the head convolution.
+        in_chans: channels of the images.
+        stem_size: channels of the stem, before the width multiplier.
+        channel_multiplier: width multiplier.
+        channel_divisor: channels are rounded to multiples of it.
+        channel_min: the least number of channels of a layer.
+        output_stride: product of all strides, beyond which strides become dilations.
+        pad_type: padding of all convolutions, such as ``same``.
+        fix_stem: whether the stem keeps its width whatever the multiplier.
+        act_layer: class of the activations.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; it grows linearly over the blocks.
+        se_kwargs: arguments of the squeeze-and-excitation gates.
+        norm_layer: class of the normalisation layers.
+        norm_kwargs: arguments of the normalisation layers.
+        global_pool: ``avg``, ``max``, ``avgmax`` or ``catavgmax``.
     """
 
     def __init__(
@@ -55,7 +76,7 @@ class EfficientNet(nn.Layer):
     ):
         super().__init__()
         norm_kwargs = norm_kwargs or {}
-        self.num_features = num_features
+        self.num_features = self.head_hidden_size = num_features
         self.drop_rate = drop_rate
 
         if not fix_stem:
@@ -85,30 +106,40 @@ class EfficientNet(nn.Layer):
         efficientnet_init_weights(self)
 
     def group_matcher(self, coarse=False):
-        """Patterns of names that sort parameters by depth, by stage if ``coarse``: see ``group_with_matcher``."""
+        """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
         blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
         return {"stem": r"^conv_stem|bn1", "blocks": [(blocks, None), (r"conv_head|bn2", MATCH_PREV_GROUP)]}
 
     def get_classifier(self):
-        """The last layer."""
+        """Return the last layer."""
         return self.classifier
 
     def reset_classifier(self, num_classes, global_pool="avg"):
-        """Put a new pooling and a new classifier in; with 0 classes the model returns the pooled features."""
+        """Replace pooling and classifier; with 0 classes the model returns the pooled features."""
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
         features = self.num_features * self.global_pool.feat_mult()
         self.classifier = Linear(features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x):  # [N, in_chans, H, W]
+        """Return the feature maps after the head convolution, before pooling."""
         x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
         x = self.blocks(x)
         return norm_act(self.conv_head(x), self.bn2, self.act2)  # [N, num_features, H / 32, W / 32]
 
-    def forward(self, x):
-        x = self.global_pool(self.forward_features(x)).flatten(1)
+    def forward_head(self, x, pre_logits=False):
+        """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier.
+
+        Args:
+            x: feature maps of `forward_features`, [N, num_features, H / 32, W / 32].
+            pre_logits: whether to stop before the classifier.
+        """
+        x = self.global_pool(x).flatten(1)  # [N, num_features]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return self.classifier(x)  # [N, num_classes]
+        return x if pre_logits else self.classifier(x)  # [N, num_classes]
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))  # [N, num_classes]
 
 
 @dataclass(frozen=True)
@@ -117,10 +148,10 @@ class _Family:
     act_layer: type = nn.ReLU
     stem_size: int = 32
     num_features: int = 1280
-    scale_head: bool = False  # the head grows with the width multiplier, and never shrinks
-    fix_ends: bool = False  # stem, first and last stage keep width and depth
+    scale_head: bool = False  # a width multiplier above 1 widens the head
+    fix_ends: bool = False  # stem width and depth of the first and last stage are fixed
     depth_trunc: str = "ceil"
-    tf_centred: bool = False  # the weights trained in TensorFlow take pixels from -1 to 1
+    tf_centred: bool = False  # tf_ variants take pixels from -1 to 1
 
 
 _EFFICIENTNET = _Family(
@@ -166,7 +197,7 @@ _EFFICIENTNET_LITE = _Family(
 )
 _EFFICIENTNET_EDGE = _Family(
     [
-        # fc24: the reference counts the first expansion from 24 channels, though the stem has 32
+        # fc24: the reference derives the first expansion from 24 channels, although the stem has 32
         ["er_r1_k3_s1_e4_c24_fc24_noskip"],
         ["er_r2_k3_s2_e8_c32"],
         ["er_r4_k3_s2_e8_c48"],
@@ -365,15 +396,21 @@ _VARIANTS.update(
 )
 
 
-def _create(variant, **kwargs):
+def _create(variant, stride_in_expansion=True, **kwargs):
     family = variant.family
     if variant.tensorflow:
         kwargs = {"bn_eps": BN_EPS_TF_DEFAULT, "pad_type": "same", **kwargs}
     head = family.num_features
+    block_args = decode_arch_def(
+        family.arch_def, variant.depth, family.depth_trunc, variant.experts, fix_first_last=family.fix_ends
+    )
+    edge_blocks = [block for stage in block_args for block in stage if block["block_type"] == "er"]
+    if not (stride_in_expansion or edge_blocks):
+        raise ConfigError("stride_in_expansion=False is an option of the EdgeTPU variants: efficientnet_es, em and el")
+    for block in edge_blocks:
+        block["stride_in_expansion"] = stride_in_expansion
     arguments = {
-        "block_args": decode_arch_def(
-            family.arch_def, variant.depth, family.depth_trunc, variant.experts, fix_first_last=family.fix_ends
-        ),
+        "block_args": block_args,
         "num_features": max(head, round_channels(head, variant.width)) if family.scale_head else head,
         "stem_size": family.stem_size,
         "fix_stem": family.fix_ends,

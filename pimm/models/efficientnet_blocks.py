@@ -5,28 +5,31 @@ from paddle import nn
 
 from pimm.layers import BatchNorm2d, Linear, SqueezeExcite, create_conv2d, drop_path, make_divisible, norm_act, sigmoid
 
-# What Google trained its mobile networks with; 1 - 0.99 because momentum is the new batch's weight here.
+# Batch norm of Google's mobile networks; 1 - 0.99 because momentum is the weight of the new batch here.
 BN_MOMENTUM_TF_DEFAULT = 1 - 0.99
 BN_EPS_TF_DEFAULT = 1e-3
 
 
 def get_bn_args_tf():
-    """Batch-norm arguments of the TensorFlow reference networks."""
+    """Return the batch-norm arguments of the TensorFlow reference networks."""
     return {"momentum": BN_MOMENTUM_TF_DEFAULT, "eps": BN_EPS_TF_DEFAULT}
 
 
 def resolve_bn_args(kwargs):
-    """Take ``bn_tf``, ``bn_momentum`` and ``bn_eps`` out of ``kwargs``; return the batch-norm arguments they mean."""
+    """Remove ``bn_tf``, ``bn_momentum`` and ``bn_eps`` from ``kwargs`` and return batch-norm arguments."""
     bn_args = get_bn_args_tf() if kwargs.pop("bn_tf", False) else {}
     given = {"momentum": kwargs.pop("bn_momentum", None), "eps": kwargs.pop("bn_eps", None)}
     return {**bn_args, **{name: value for name, value in given.items() if value is not None}}
 
 
 def resolve_se_args(kwargs, in_chs, act_layer=None):
-    """Arguments of `SqueezeExcite` in a block with ``in_chs`` inputs.
+    """Return the arguments of the `SqueezeExcite` of a block.
 
-    ``reduce_mid`` counts the hidden channels from the gated width, else they are counted from the block's input;
-    an ``act_layer`` left open is the block's own.
+    Args:
+        kwargs: arguments that override the defaults. ``reduce_mid`` derives the hidden channels from the number of
+            gated channels; otherwise they are derived from the block's input channels.
+        in_chs: input channels of the block.
+        act_layer: the block's activation, which the gate takes unless ``kwargs`` name another one.
     """
     se_kwargs = {"gate_fn": sigmoid, "act_layer": None, "reduce_mid": False, "divisor": 1, **(kwargs or {})}
     if not se_kwargs.pop("reduce_mid"):
@@ -36,7 +39,7 @@ def resolve_se_args(kwargs, in_chs, act_layer=None):
 
 
 def round_channels(channels, multiplier=1.0, divisor=8, channel_min=None):
-    """Channels scaled by a width multiplier and rounded by `make_divisible`; a multiplier of 0 or None leaves them."""
+    """Return channels times a width multiplier, rounded by `make_divisible`; 0 or None changes nothing."""
     return make_divisible(channels * multiplier, divisor, channel_min) if multiplier else channels
 
 
@@ -47,7 +50,7 @@ def _squeeze_excite(gated_chs, in_chs, se_ratio, se_kwargs, act_layer):
 
 
 class ConvBnAct(nn.Layer):
-    """Convolution, batch norm, activation."""
+    """Apply a convolution, batch norm and an activation."""
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class ConvBnAct(nn.Layer):
 
 
 class _ResidualBlock(nn.Layer):
-    """Adds a shortcut, with stochastic depth, where a block keeps its input's shape."""
+    """Add a shortcut, with stochastic depth, in blocks that keep the shape of their input."""
 
     def __init__(self, keeps_shape, noskip, drop_path_rate):
         super().__init__()
@@ -85,10 +88,10 @@ class _ResidualBlock(nn.Layer):
 
 
 class DepthwiseSeparableConv(_ResidualBlock):
-    """Depthwise convolution and pointwise projection (MobileNet V1, https://arxiv.org/abs/1704.04861).
+    """Apply a depthwise convolution and a pointwise projection (MobileNet V1, https://arxiv.org/abs/1704.04861).
 
-    An inverted residual whose expansion is one needs no expanding convolution: this is it. ``pw_act`` adds an
-    activation after the projection.
+    This is an inverted residual with an expansion ratio of 1, and so without the expanding convolution. ``pw_act`` adds
+    an activation after the projection.
     """
 
     def __init__(
@@ -131,9 +134,10 @@ class DepthwiseSeparableConv(_ResidualBlock):
 
 
 class InvertedResidual(_ResidualBlock):
-    """Pointwise expansion, depthwise convolution, gate, pointwise projection (MobileNet V2 and V3).
+    """Apply a pointwise expansion, a depthwise convolution, a gate and a pointwise projection (MobileNet V2 and V3).
 
-    https://arxiv.org/abs/1801.04381, https://arxiv.org/abs/1905.02244. Lists of kernel sizes mix kernels (MixNet).
+    Follows https://arxiv.org/abs/1801.04381 and https://arxiv.org/abs/1905.02244. Lists of kernel sizes mix kernels, as
+    in MixNet.
     """
 
     def __init__(
@@ -191,7 +195,7 @@ class InvertedResidual(_ResidualBlock):
 
 
 class CondConvResidual(InvertedResidual):
-    """`InvertedResidual` whose kernels are mixed from ``num_experts`` for each image (`CondConv2d`)."""
+    """Mix the kernels of an `InvertedResidual` from ``num_experts`` for each image (`CondConv2d`)."""
 
     def __init__(
         self,
@@ -241,9 +245,12 @@ class CondConvResidual(InvertedResidual):
 
 
 class EdgeResidual(_ResidualBlock):
-    """Full convolution that expands, gate, strided pointwise projection (EfficientNet-EdgeTPU).
+    """Apply a full convolution that expands, a gate and a pointwise projection (EfficientNet-EdgeTPU).
 
-    ``fake_in_chs``, if not 0, stands in for the input's channels when the expansion is counted.
+    ``fake_in_chs``, if not 0, replaces the input channels when the expanded channels are computed.
+    ``stride_in_expansion`` puts stride and dilation into the expanding convolution, as in timm 1.x; by default the
+    projection has them, as in timm 0.1.20. Weights have the same names and shapes in both. With symmetric padding and
+    no gate the results are equal too; with TensorFlow's padding they differ.
     """
 
     def __init__(
@@ -264,17 +271,18 @@ class EdgeResidual(_ResidualBlock):
         norm_layer=BatchNorm2d,
         norm_kwargs=None,
         drop_path_rate=0.0,
+        stride_in_expansion=False,
     ):
         super().__init__(stride == 1 and in_chs == out_chs, noskip, drop_path_rate)
         norm_kwargs = norm_kwargs or {}
         mid_chs = make_divisible((fake_in_chs or in_chs) * exp_ratio)
-        self.conv_exp = create_conv2d(in_chs, mid_chs, exp_kernel_size, padding=pad_type)
+        strided, plain = {"stride": stride, "dilation": dilation}, {}
+        expansion, projection = (strided, plain) if stride_in_expansion else (plain, strided)
+        self.conv_exp = create_conv2d(in_chs, mid_chs, exp_kernel_size, padding=pad_type, **expansion)
         self.bn1 = norm_layer(mid_chs, **norm_kwargs)
         self.act1 = act_layer()
         self.se = _squeeze_excite(mid_chs, in_chs, se_ratio, se_kwargs, act_layer)
-        self.conv_pwl = create_conv2d(
-            mid_chs, out_chs, pw_kernel_size, stride=stride, dilation=dilation, padding=pad_type
-        )
+        self.conv_pwl = create_conv2d(mid_chs, out_chs, pw_kernel_size, padding=pad_type, **projection)
         self.bn2 = norm_layer(out_chs, **norm_kwargs)
 
     def forward(self, x):

@@ -1,25 +1,24 @@
-"""Block strings, and the builder that makes stages of blocks from them (timm 0.1.20's conventions).
+"""Decode block strings and build stages of blocks from them, by the conventions of timm 0.1.20.
 
 A block string such as ``ir_r2_k3_s2_e4_c24_se0.25_nsw_noskip`` is a block type and options in any order:
 
 ====== ==================================================================================================
 type   ``ir`` inverted residual, ``ds`` depthwise separable, ``dsa`` the same with a last activation and no
        shortcut, ``er`` edge residual, ``cn`` convolution, batch norm and activation
-``r``  how many such blocks follow each other; only the first has the stride
+``r``  number of such blocks in a row; only the first has the stride
 ``k``  kernel size, mixed kernels with dots (``k3.5.7``); ``a`` and ``p``: those of expansion and projection
 ``s``  stride
 ``e``  expansion ratio
 ``c``  output channels, before the width multiplier
 ``se`` squeeze-and-excitation ratio
 ``cc`` number of experts of conditional convolutions
-``fc`` input channels to count the expansion from (``er``)
-``n``  activation: ``re`` ReLU, ``r6`` ReLU6, ``hs`` hard swish, ``sw`` swish; else the network's
+``fc`` input channels from which the expansion is computed (``er``)
+``n``  activation: ``re`` ReLU, ``r6`` ReLU6, ``hs`` hard swish, ``sw`` swish; by default the network's
 ====== ==================================================================================================
 
-``noskip`` leaves the shortcut out.
+``noskip`` removes the shortcut.
 """
 
-import difflib
 import math
 import re
 
@@ -27,6 +26,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, CondConv2d, HardSwish, Swish
+from pimm.messages import did_you_mean
 from pimm.models.efficientnet_blocks import (
     CondConvResidual,
     ConvBnAct,
@@ -78,13 +78,13 @@ _BLOCKS = {
 
 def _choose(table, key, what, block_str):
     if key not in table:
-        near = difflib.get_close_matches(key, table) or table
-        raise ConfigError(f"block string {block_str!r}: unknown {what} {key!r}; valid are {', '.join(near)}")
+        valid = f"valid are {', '.join(table)}{did_you_mean(key, table)}"
+        raise ConfigError(f"block string {block_str!r}: unknown {what} {key!r}; {valid}")
     return table[key]
 
 
 def _decode_block_str(block_str):
-    """Constructor arguments, ``block_type`` among them, and the number of repeats that a block string means."""
+    """Return the constructor arguments, with ``block_type``, and the number of repeats of a block string."""
     block_type, *words = block_str.split("_")
     names = _choose(_ARGUMENTS, block_type, "block type", block_str)
     options, noskip, act_layer = dict(_DEFAULTS), False, None
@@ -112,10 +112,10 @@ def _decode_block_str(block_str):
 
 
 def _scale_stage_depth(stack_args, repeats, depth_multiplier=1.0, depth_trunc="ceil"):
-    """Blocks of one stage, each definition repeated as often as the depth multiplier wants.
+    """Return the blocks of one stage, with each definition repeated according to the depth multiplier.
 
-    The scaled total is shared out in proportion, from the last definition to the first, so that the first, which
-    usually stands alone, is the least likely to grow.
+    The scaled total is distributed in proportion, from the last definition to the first, so that the first definition,
+    which usually has one block, is the least likely to grow.
     """
     total = sum(repeats)
     if depth_trunc == "round":
@@ -132,10 +132,17 @@ def _scale_stage_depth(stack_args, repeats, depth_multiplier=1.0, depth_trunc="c
 
 
 def decode_arch_def(arch_def, depth_multiplier=1.0, depth_trunc="ceil", experts_multiplier=1, fix_first_last=False):
-    """Constructor arguments of every block of a network given as a list of stages, each a list of block strings.
+    """Return the constructor arguments of every block of a network, as one list for each stage.
 
-    ``depth_multiplier`` scales the repeats (``depth_trunc``: ``'ceil'`` or ``'round'``), except those of the first and
-    last stage with ``fix_first_last``; ``experts_multiplier`` the experts. Raises `ConfigError` on a bad string.
+    Args:
+        arch_def: stages, each a list of block strings.
+        depth_multiplier: factor of the number of blocks in a stage.
+        depth_trunc: how a scaled number is rounded, ``ceil`` or ``round``.
+        experts_multiplier: factor of the number of experts.
+        fix_first_last: whether the first and the last stage keep their numbers of blocks.
+
+    Raises:
+        ConfigError: for a block string that is not valid.
     """
     stages = []
     for index, block_strings in enumerate(arch_def):
@@ -150,10 +157,11 @@ def decode_arch_def(arch_def, depth_multiplier=1.0, depth_trunc="ceil", experts_
 
 
 class EfficientNetBuilder:
-    """Makes the stages between stem and head: ``EfficientNetBuilder(...)(in_chs, decode_arch_def(...))``.
+    """Build the stages between stem and head: ``EfficientNetBuilder(...)(in_chs, decode_arch_def(...))``.
 
     Beyond ``output_stride`` strides become dilations. Stochastic depth grows linearly from 0 to ``drop_path_rate``
-    over the blocks. After a call ``in_chs`` holds the last block's channels.
+    over the blocks. After a call ``in_chs`` is the number of channels of the last block. The arguments are those of
+    `EfficientNet`.
     """
 
     def __init__(
@@ -182,10 +190,10 @@ class EfficientNetBuilder:
         self.in_chs = None
 
     def __call__(self, in_chs, model_block_args):
-        """List of stages, one `paddle.nn.Sequential` of blocks each."""
+        """Return the list of stages, each a `paddle.nn.Sequential` of blocks."""
         self.in_chs = in_chs
         block_count = sum(len(stage_args) for stage_args in model_block_args)
-        block_index, net_stride, dilation = 0, 2, 1  # the stem has halved the image
+        block_index, net_stride, dilation = 0, 2, 1  # the stem halves the image
         stages = []
         for stage_args in model_block_args:
             blocks = []
@@ -227,10 +235,10 @@ class EfficientNetBuilder:
 
 
 def _init_weight_goog(m, n="", fix_group_fanout=True):
-    """Initial values of Google's TensorFlow networks for one layer ``m`` called ``n``.
+    """Initialise one layer ``m`` called ``n`` as Google's TensorFlow networks do.
 
-    Convolutions: N(0, sqrt(2 / fan_out)), fan_out within a group. Linear: U(-r, r), r = 1 / sqrt(fan_out), or
-    1 / sqrt(fan_in + fan_out) for the router of conditional convolutions. Biases 0, batch norm the identity.
+    Convolutions: N(0, sqrt(2 / fan_out)), with fan_out of one group. Linear layers: U(-r, r), r = 1 / sqrt(fan_out), or
+    1 / sqrt(fan_in + fan_out) for the router of conditional convolutions. Biases: 0. Batch norm: the identity.
     """
     if isinstance(m, (nn.Conv2D, CondConv2d)):
         fan_out = math.prod(m.kernel_size) * m.out_channels
@@ -251,7 +259,7 @@ def _init_weight_goog(m, n="", fix_group_fanout=True):
 
 
 def efficientnet_init_weights(model, init_fn=None):
-    """Draw initial values for every layer by ``init_fn(layer, name)``; Google's by default."""
+    """Initialise every layer by ``init_fn(layer, name)``, by default as Google does."""
     init_fn = init_fn or _init_weight_goog
     for name, layer in model.named_sublayers(include_self=True):
         init_fn(layer, name)

@@ -1,16 +1,25 @@
-"""The one way to create a model by name."""
+"""Create models by name."""
 
 from pimm.models.helpers import load_checkpoint
 from pimm.models.registry import model_entrypoint
 
 
 def create_model(model_name, pretrained=False, num_classes=1000, in_chans=3, checkpoint_path="", **kwargs):
-    """Create the model called ``model_name`` and load ``checkpoint_path`` into it, if one is given.
+    """Create a model and load a checkpoint into it if one is given.
 
-    Further arguments go to the model (``drop_rate``, ``drop_path_rate``, ``global_pool``, ``bn_momentum``, ``bn_eps``,
-    ``bn_tf``, ...); those that are None are left to it, and ``drop_connect_rate`` is an old name of
-    ``drop_path_rate``. Raises `ConfigError` on an unknown name and on ``pretrained=True``: no weights come with
-    pimm; `CheckpointError` if the checkpoint does not fit.
+    Args:
+        model_name: one of ``pimm.list_models()``.
+        pretrained: refused if true, because pimm comes without weights.
+        num_classes: classes; 0 for a net without a classifier.
+        in_chans: channels of the images.
+        checkpoint_path: file or folder with weights.
+        kwargs: further arguments of the model (``drop_rate``, ``drop_path_rate``, ``global_pool``, ``bn_momentum``,
+            ``bn_eps``, ``bn_tf`` ...). The model's default replaces None. ``drop_connect_rate`` is an old name of
+            ``drop_path_rate``.
+
+    Raises:
+        ConfigError: for an unknown name and for ``pretrained=True``.
+        CheckpointError: if the checkpoint does not fit the model.
     """
     create = model_entrypoint(model_name)
     kwargs.setdefault("drop_path_rate", kwargs.pop("drop_connect_rate", None))

@@ -1,6 +1,6 @@
-"""Which models have weights of these shapes: a table beside this file, so that none has to be built to find out.
+"""Tell which models have weights of given shapes, by a table beside this file, without building a model.
 
-``python -m pimm.models.fingerprints`` writes it anew, as adding a model requires.
+``python -m pimm.models.fingerprints`` writes the table anew, as adding a model requires.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _STEMS = ("conv_stem.weight", "_conv_stem.weight")
 
 
 def fingerprint(shapes):
-    """A digest of the shapes in ``{name: shape}``: one for all numbers of classes and of channels of the image.
+    """Return a digest of the shapes in ``{name: shape}``, the same for any number of classes and of image channels.
 
-    The names do not matter otherwise, nor who transposed.
+    Other names do not matter, and neither does it whether weights of linear layers are transposed.
     """
     counted = sorted(
         sorted([shape[0], 3, *shape[2:]] if _is_stem(name, shape) else shape)
@@ -33,24 +33,24 @@ def fingerprint(shapes):
 
 
 def image_channels(shapes):
-    """How many channels images have for the model with the shapes of ``{name: shape}``, as its stem says: else 3."""
+    """Return how many channels images have for a model with these shapes, as its stem says; 3 without a stem."""
     return next((shape[1] for name, shape in shapes.items() if _is_stem(name, shape)), 3)
 
 
 def _is_stem(name, shape):
-    """A file that is not trusted may call anything a stem."""
+    """Tell whether this is the weight of a stem: a file that is not trusted may give the name to anything."""
     return name in _STEMS and len(shape) == 4
 
 
 def models_with(shapes):
-    """Names of the models whose weights have the shapes of ``{name: shape}``."""
+    """List the names of the models whose weights have the shapes of ``{name: shape}``."""
     wanted = fingerprint(shapes)
     rows = (line.split() for line in TABLE.read_text().splitlines())
     return [name for name, found in rows if found == wanted]
 
 
 def write_table():
-    """Build every model, without values, and write its fingerprint."""
+    """Build every model without values, and write the fingerprints to the table."""
     with paddle.LazyGuard():
         rows = [f"{name} {fingerprint(dict(torch_names(create_model(name))))}\n" for name in list_models()]
     TABLE.write_text("".join(rows))

@@ -1,4 +1,4 @@
-"""Reading checkpoints into models."""
+"""Read checkpoints into models."""
 
 import logging
 from pathlib import Path
@@ -15,13 +15,18 @@ from pimm.utils.state import load_state_dict_strictly
 _logger = logging.getLogger(__name__)
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar")
+_SHOWN = 10  # names in a warning
 
 
 def load_state_dict(checkpoint_path, use_ema=False):
-    """Weights ``{name: array}`` of a checkpoint folder or of a ``.pdparams`` or ``.pdema`` file; not of PyTorch's.
+    """Return the weights ``{name: array}`` of a checkpoint folder or of a ``.pdparams`` or ``.pdema`` file.
 
-    ``use_ema`` takes the averaged ones: the folder's, or the ``.pdema`` file beside. Raises `CheckpointError` if
-    there are none, and for anything damaged.
+    Args:
+        checkpoint_path: the folder or file; not a file of PyTorch's.
+        use_ema: take averaged weights: those of the folder, or of the ``.pdema`` file beside the named file.
+
+    Raises:
+        CheckpointError: if there are no such weights, and for damaged files.
     """
     path = Path(checkpoint_path)
     if path.is_dir():
@@ -51,16 +56,22 @@ def _load_arrays(path):
 
 
 def is_torch_file(path):
-    """Whether the name is that of a file which PyTorch wrote."""
+    """Tell whether a file has an ending that PyTorch's files have."""
     return Path(path).suffix in _TORCH_SUFFIXES
 
 
 def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
-    """Set the weights of ``model`` to those that `load_state_dict` finds, or to those of a file of PyTorch's.
+    """Set the weights of ``model`` to those that `load_state_dict` returns, or to those of a file of PyTorch's.
 
-    Of the latter, ``use_ema=None`` takes averaged weights where there are, and plain ones elsewhere. Raises
-    `CheckpointError` with the names left over on either side and the shapes that differ, of a Paddle file the first
-    ones. With ``strict`` false these are left alone, and logged; it is still an error if nothing fits.
+    Args:
+        model: the net.
+        checkpoint_path: a checkpoint folder, a file of weights, or a file of PyTorch's.
+        use_ema: take averaged weights; None takes them where a file of PyTorch's has them, and plain ones elsewhere.
+        strict: refuse weights that do not fit; otherwise what does not fit is left alone and named in the log.
+
+    Raises:
+        CheckpointError: with the first names left over on either side and the first shapes that differ; without
+            ``strict``, if nothing fits.
     """
     if is_torch_file(checkpoint_path):
         use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
@@ -76,11 +87,14 @@ def _load_torch_weights(model, content, source, use_ema, strict=True):
     """Set the weights of ``model``, and return whether they are averaged ones."""
     try:
         weights = find_weights(content, use_ema)
-        arrays, _ = rename_arrays(model, weights.arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    try:
+        arrays, _ = rename_arrays(model, weights.arrays, weights.prefix)
         if not strict:
             own = to_torch_arrays(model, _values(model))
             arrays = _fitting({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
-        arrays = from_torch_arrays(model, arrays, shown=None)
+        arrays = from_torch_arrays(model, arrays, str(weights))
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
@@ -92,26 +106,35 @@ def _values(model):
 
 
 def _fitting(own, arrays, source):
-    """``own``, with the arrays in place that have the name and shape of one of them."""
+    """Return ``own`` with each array replaced for which ``arrays`` has one of the same name and shape."""
     fitting = {name: value for name, value in arrays.items() if name in own and value.shape == own[name].shape}
     if not fitting:
         raise CheckpointError(f"{source}: not one of its {len(arrays)} arrays fits the model")
-    _logger.warning(
-        "%s: the model keeps its own %s and leaves %s",
-        source,
-        sorted(own.keys() - fitting.keys()),
-        sorted(arrays.keys() - fitting.keys()),
-    )
+    kept, left = sorted(own.keys() - fitting.keys()), sorted(arrays.keys() - fitting.keys())
+    _logger.warning("%s: the model keeps its own %s and leaves %s", source, _first(kept), _first(left))
     return {**own, **fitting}
+
+
+def _first(names):
+    return f"{names[:_SHOWN]} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else f"{names}"
 
 
 def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):
     """Set ``model``, and ``optimizer`` if given, to where a checkpoint folder or a file of weights left them.
 
-    Returns ``(other_state, resume_epoch)``: the optimizer's state and what the training loop had saved (None if
-    nothing), under ``optimizer`` and ``state``, and the epoch to go on with, which is the same one after a checkpoint
-    from inside an epoch; ``({}, None)`` for a file, which holds weights alone, unless PyTorch's training code wrote it.
-    Raises `CheckpointError` as `load_checkpoint` does.
+    Args:
+        model: the net.
+        checkpoint_path: a checkpoint folder, or a file as in `load_checkpoint`.
+        optimizer: the optimizer of the net, or None.
+        log_info: whether to log which epoch was loaded.
+
+    Returns:
+        ``(other_state, resume_epoch)``: the optimizer's state and what the training loop had saved (None if nothing),
+        under ``optimizer`` and ``state``, and the epoch to go on with, which is the same epoch after a checkpoint from
+        inside an epoch; ``({}, None)`` for a file, which holds weights alone, unless PyTorch's training code wrote it.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, and for a checkpoint without the optimizer's state.
     """
     path = Path(checkpoint_path)
     if is_torch_file(path):
@@ -127,7 +150,9 @@ def resume_checkpoint(model, checkpoint_path, optimizer=None, log_info=True):
     load_state_dict_strictly(model, checkpoint.files[MODEL], str(path))
     if optimizer is not None:
         load_optimizer_state(optimizer, model, checkpoint.files[OPTIMIZER])
-    epoch = checkpoint.manifest["epoch"]
+    epoch = checkpoint.manifest.get("epoch")
+    if epoch is None:
+        raise CheckpointError(f"checkpoint {path} does not say of which epoch it is")
     if log_info:
         _logger.info("loaded checkpoint %s of epoch %d", path, epoch)
     resume_epoch = epoch if "batch" in checkpoint.manifest else epoch + 1
@@ -149,5 +174,5 @@ def _resume_from_torch(model, path, optimizer):
     if type(epoch) is not int or epoch < 0:
         return other_state, None
     _logger.info("loaded checkpoint %s of epoch %d", path, epoch)
-    version = content.get("version")  # before timm's second, the epoch to go on with was saved, and not the last one
+    version = content.get("version")  # timm's first version saved the epoch to go on with, later ones the last epoch
     return other_state, epoch + 1 if type(version) is int and version > 1 else epoch

@@ -1,4 +1,4 @@
-"""A net's parameters, with and without its head."""
+"""List the parameters of a net, with or without its head."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pimm.optim.layout import mark_linear_weights
 
 
 def model_parameters(model, exclude_head=False):
-    """The trainable parameters of a net, without those of its classifier if ``exclude_head``, as AGC wants them.
+    """Return the trainable parameters of a net.
 
-    The classifier is what ``get_classifier()`` gives; of a net without it, the last two parameters.
+    Args:
+        model: the net.
+        exclude_head: whether to leave out the classifier, as adaptive gradient clipping does: the layer that the net's
+            ``get_classifier()`` returns, or the last two parameters of a net without that method.
     """
     mark_linear_weights(model)
     params = [param for param in model.parameters() if not param.stop_gradient]

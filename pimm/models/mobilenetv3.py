@@ -1,7 +1,6 @@
-"""MobileNet V3 (https://arxiv.org/abs/1905.02244): names, state names and numbers are timm's.
+"""MobileNet V3 (https://arxiv.org/abs/1905.02244), with the names, state names and numbers of timm.
 
-``tf_`` variants pad and normalise as TensorFlow does; ``minimal`` ones have neither gates nor 5x5 kernels nor hard
-swish.
+``tf_`` variants pad and normalise as TensorFlow does; ``minimal`` variants have no gates, 5x5 kernels or hard swish.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,27 @@ from pimm.models.registry import default_cfg, register_variants
 
 
 class MobileNetV3(nn.Layer):
-    """Stem, stages of mobile blocks, and the efficient head: pooling first, then a convolution without batch norm.
+    """Classify images with a stem, stages of mobile blocks and the efficient head.
 
-    ``block_args`` as `decode_arch_def` gives them.
+    The efficient head pools first and then applies a convolution without batch norm. The attribute ``num_features``
+    counts the channels of the feature maps, ``head_hidden_size`` those of the head convolution, as in timm 1.x.
+
+    Args:
+        block_args: the blocks by stage, as `decode_arch_def` returns them.
+        num_classes: classes; 0 for a net that returns the features of the head.
+        in_chans: channels of the images.
+        stem_size: channels of the stem, before the width multiplier.
+        num_features: channels of the head convolution.
+        head_bias: whether the head convolution has a bias.
+        channel_multiplier: width multiplier.
+        pad_type: padding of all convolutions, such as ``same``.
+        act_layer: class of the activations.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; it grows linearly over the blocks.
+        se_kwargs: arguments of the squeeze-and-excitation gates.
+        norm_layer: class of the normalisation layers.
+        norm_kwargs: arguments of the normalisation layers.
+        global_pool: ``avg``, ``max``, ``avgmax`` or ``catavgmax``.
     """
 
     def __init__(
@@ -44,7 +61,6 @@ class MobileNetV3(nn.Layer):
         super().__init__()
         norm_kwargs = norm_kwargs or {}
         self.num_classes = num_classes
-        self.num_features = num_features
         self.drop_rate = drop_rate
 
         stem_size = round_channels(stem_size, channel_multiplier)
@@ -56,6 +72,7 @@ class MobileNetV3(nn.Layer):
             channel_multiplier, 8, None, 32, pad_type, act_layer, se_kwargs, norm_layer, norm_kwargs, drop_path_rate
         )
         self.blocks = nn.Sequential(*builder(stem_size, block_args))
+        self.num_features, self.head_hidden_size = builder.in_chs, num_features
 
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
         pooled = builder.in_chs * self.global_pool.feat_mult()
@@ -65,36 +82,48 @@ class MobileNetV3(nn.Layer):
         efficientnet_init_weights(self)
 
     def group_matcher(self, coarse=False):
-        """Patterns of names that sort parameters by depth, by stage if ``coarse``: see ``group_with_matcher``."""
+        """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
         blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
         return {"stem": r"^conv_stem|bn1", "blocks": blocks}
 
     def get_classifier(self):
-        """The last layer."""
+        """Return the last layer."""
         return self.classifier
 
     def reset_classifier(self, num_classes, global_pool="avg"):
-        """Put a new pooling and a new classifier in; with 0 classes the model returns the head's features.
+        """Replace pooling and classifier; with 0 classes the model returns the features of the head.
 
-        Raises `ConfigError` if the new pooling gives the head another number of channels.
+        Raises:
+            ConfigError: if the new pooling returns another number of channels than the head convolution takes.
         """
         pool = SelectAdaptivePool2d(pool_type=global_pool)
         if pool.feat_mult() != self.global_pool.feat_mult():
-            raise ConfigError(f"the head cannot change from {self.global_pool.pool_type} to {global_pool} pooling")
+            raise ConfigError(
+                f"the head cannot change from {self.global_pool.pool_type} to {global_pool} pooling: give global_pool "
+                "when the model is created"
+            )
         self.num_classes = num_classes
         self.global_pool = pool
-        self.classifier = Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.classifier = Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x):  # [N, in_chans, H, W]
+        """Return the feature maps before the head, as in timm 1.x; timm 0.1.20 returned the output of the head."""
         x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
-        x = self.blocks(x)  # [N, C, H / 32, W / 32]
-        x = self.global_pool(x)  # [N, C, 1, 1]
-        return self.act2(self.conv_head(x))  # [N, num_features, 1, 1]
+        return self.blocks(x)  # [N, num_features, H / 32, W / 32]
+
+    def forward_head(self, x, pre_logits=False):
+        """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier.
+
+        Args:
+            x: feature maps of `forward_features`, [N, num_features, H / 32, W / 32].
+            pre_logits: whether to stop before the classifier.
+        """
+        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head_hidden_size]
+        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
+        return x if pre_logits else self.classifier(x)  # [N, num_classes]
 
     def forward(self, x):
-        x = self.forward_features(x).flatten(1)
-        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return self.classifier(x)  # [N, num_classes]
+        return self.forward_head(self.forward_features(x))  # [N, num_classes]
 
 
 _LARGE = [

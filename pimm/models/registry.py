@@ -1,6 +1,5 @@
-"""Models by name."""
+"""Register models and find them by name."""
 
-import difflib
 import fnmatch
 import math
 
@@ -11,27 +10,29 @@ from pimm.data.constants import (
     IMAGENET_INCEPTION_STD,
 )
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.utils.misc import natural_key
 
 _entrypoints = {}
 
 
 def register_model(fn):
-    """Decorator: make ``fn(pretrained=False, **kwargs)`` the model called as the function is.
+    """Register the decorated function ``fn(pretrained=False, **kwargs)`` as the model of the function's name.
 
-    Raises `ConfigError` if the name is taken.
+    Raises:
+        ConfigError: if another function has the name.
     """
     name = fn.__name__
     if name in _entrypoints:
         raise ConfigError(
-            f"two models are called {name!r}: {_entrypoints[name].__module__} has it, {fn.__module__} too"
+            f"two models are called {name!r}: one in {_entrypoints[name].__module__}, one in {fn.__module__}"
         )
     _entrypoints[name] = fn
     return fn
 
 
 def list_models(filter="", module=""):
-    """Sorted names of all models, of those that match a wildcard ``filter``, or of those of one ``module``."""
+    """Return the sorted names of the models that match a wildcard ``filter`` and belong to a ``module``, or of all."""
     names = fnmatch.filter(_entrypoints, filter) if filter else _entrypoints
     return sorted((n for n in names if not module or module == _module_of(n)), key=natural_key)
 
@@ -41,21 +42,24 @@ def _module_of(name):
 
 
 def is_model(model_name):
-    """Whether there is a model of this name."""
+    """Return whether a model of this name exists."""
     return model_name in _entrypoints
 
 
 def model_entrypoint(model_name):
-    """The function that creates the model; `ConfigError` with the nearest names if there is none."""
+    """Return the function that creates a model.
+
+    Raises:
+        ConfigError: for an unknown name; the message lists the nearest names.
+    """
     if model_name not in _entrypoints:
-        near = difflib.get_close_matches(model_name, _entrypoints, n=5)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise ConfigError(f"unknown model {model_name!r}; {hint}pimm.list_models() names them all")
+        hint = did_you_mean(model_name, _entrypoints, count=5)
+        raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
     return _entrypoints[model_name]
 
 
 def register_variants(variants, create):
-    """Register a model for every ``{name: variant}``, made by ``create(variant, **kwargs)``."""
+    """Register a model for every ``{name: variant}``, created by ``create(variant, **kwargs)``."""
     for name, variant in variants.items():
         register_model(_entrypoint(name, variant, create))
 
@@ -75,9 +79,13 @@ def _entrypoint(name, variant, create):
 
 
 def default_cfg(size=224, crop_pct=0.875, interpolation="bicubic", centred=False):
-    """How a model of a mobile family wants its images, under timm's keys.
+    """Return the image settings of a model of a mobile family, under timm's keys.
 
-    ``size`` in pixels; ``centred`` means pixels from -1 to 1 and not ImageNet's statistics.
+    Args:
+        size: side of the images in pixels.
+        crop_pct: share of the resized image that evaluation keeps.
+        interpolation: how images are resized.
+        centred: whether pixels are scaled to -1 .. 1 instead of by ImageNet's mean and standard deviation.
     """
     return {
         "num_classes": 1000,

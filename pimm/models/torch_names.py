@@ -1,4 +1,4 @@
-"""PyTorch's view of a model's state: names, shapes and orientation.
+"""Translate a model's state between Paddle's and PyTorch's names, shapes and orientation.
 
 Three things differ: Paddle's Linear holds the transposed weight, running statistics are called ``_mean`` and
 ``_variance``, and batch norm counts no batches (``num_batches_tracked``).
@@ -17,7 +17,7 @@ _NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
 def _entries(layer, prefix=""):
     """Yield ``(torch_name, paddle_name, value, transposed)`` in the order of PyTorch's state dict.
 
-    Value and Paddle name of a batch counter are None.
+    The value and the Paddle name of a batch counter are None.
     """
     is_norm = isinstance(layer, _NORMS)
     for name, value in [*layer._parameters.items(), *layer._buffers.items()]:
@@ -36,25 +36,32 @@ def _torch_shape(value, transposed):
 
 
 def torch_names(model):
-    """``[(torch_name, torch_shape)]`` of everything in PyTorch's state dict of ``model``, in its order."""
+    """List ``(torch_name, torch_shape)`` of all in PyTorch's state dict of ``model``, in the order of that dict."""
     return [(name, _torch_shape(value, transposed)) for name, _, value, transposed in _entries(model)]
 
 
 def is_batch_counter(name):
-    """Whether this is PyTorch's name of a count of batches."""
+    """Tell whether a name is PyTorch's for a counter of batches."""
     return name.rpartition(".")[2] == _COUNTER
 
 
-def from_torch_arrays(model, arrays, shown=SHOWN):
-    """Paddle's state dict ``{name: array}`` from PyTorch's ``{name: array}``.
+def from_torch_arrays(model, arrays, source="the weights", shown=SHOWN):
+    """Return Paddle's state dict ``{name: array}`` made of PyTorch's ``{name: array}``; batch counters are dropped.
 
-    Batch counters may be there or not and are dropped. Raises `CheckpointError` with the first ``shown`` of the
-    names left over on either side and of the shapes that differ; None shows them all.
+    Args:
+        model: the net whose names are wanted.
+        arrays: the arrays under PyTorch's names.
+        source: what an error calls the arrays.
+        shown: how many differences of each kind an error lists; None lists all.
+
+    Raises:
+        CheckpointError: as `check_state`.
     """
     entries = [entry for entry in _entries(model) if entry[1] is not None]
     expected = {name: _torch_shape(value, transposed) for name, _, value, transposed in entries}
     given = {name: value for name, value in arrays.items() if not is_batch_counter(name)}
-    check_state(expected, {name: tuple(np.shape(value)) for name, value in given.items()}, shown=shown)
+    shapes = {name: tuple(np.shape(value)) for name, value in given.items()}
+    check_state(expected, shapes, source, shown, model)
     return {
         paddle_name: np.transpose(given[name]) if transposed else given[name]
         for name, paddle_name, _, transposed in entries
@@ -67,10 +74,9 @@ def load_torch_arrays(model, arrays):
 
 
 def to_torch_arrays(model, state):
-    """PyTorch's ``{name: array}``, in its order, from Paddle's state dict ``{name: array}`` of ``model``.
+    """Return PyTorch's ``{name: array}``, in PyTorch's order, made of Paddle's state dict of ``model``.
 
-    Batch counters are 0. Raises `CheckpointError` that lists every name left over on either side and every shape that
-    differs.
+    Batch counters are 0. Raises `CheckpointError` as `check_state`, with every difference.
     """
     entries = list(_entries(model))
     expected = {name: tuple(value.shape) for _, name, value, _ in entries if name is not None}
@@ -82,5 +88,5 @@ def to_torch_arrays(model, state):
 
 
 def transposed_names(model):
-    """Paddle's names of the weights that PyTorch holds transposed."""
+    """Return Paddle's names of the weights that PyTorch holds transposed."""
     return {name for _, name, _, transposed in _entries(model) if transposed}

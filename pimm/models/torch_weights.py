@@ -1,4 +1,4 @@
-"""The weights inside PyTorch's checkpoints: where they are, which of them, and under which of our names."""
+"""Find the weights inside PyTorch's checkpoints, and give them the names of a model here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pimm.errors import CheckpointError
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from pimm.models.torch_names import is_batch_counter, torch_names
-from pimm.torch_file import is_bfloat16
+from pimm.torch_file import Inert, is_bfloat16
 
-AVERAGED = ("state_dict_ema", "model_ema")  # keys under which training code saves them
-PLAIN = ("state_dict", "model")
-_WRAPPER = "module."  # what DataParallel puts before every name
+AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema_state_dict")  # keys under which training code saves them
+PLAIN = ("state_dict", "model", "model_state_dict", "net", "params")
+# What DataParallel, torch.compile, and classes that hold a net put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
+_NO_WEIGHTS = ("n_averaged",)  # the counter of PyTorch's AveragedModel
+_SHOWN = 3
 
 # The parts of an EfficientNet, and of its blocks, as efficientnet_pytorch and efficientnet_lite_pytorch call them.
 _PARTS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -40,41 +43,86 @@ _BLOCK_PARTS = {
 
 
 class Weights(NamedTuple):
-    """Arrays under PyTorch's names, whether they are averaged ones, and the key of the checkpoint they were under."""
+    """Holds arrays under PyTorch's names, and says how the checkpoint held them.
+
+    ``averaged`` tells whether they are averages over the training, ``key`` is where they were (``""``: the checkpoint
+    is a state dict itself), and ``prefix`` is what each name began with and has lost.
+    """
 
     arrays: dict
     averaged: bool
     key: str
+    prefix: str = ""
+
+    def __str__(self):
+        place = f"the weights under {self.key!r}" if self.key else "its weights"
+        return f"{place}, taken without their prefix {self.prefix!r}" if self.prefix else place
 
 
 def find_weights(content, use_ema=None):
-    """The `Weights` of what `load_torch` read: a training checkpoint, or a state dict itself (key ``""``).
+    """Return the `Weights` of what `load_torch` read: of a training checkpoint, or of a state dict itself.
 
-    ``use_ema`` takes averaged weights or plain ones; None takes averaged ones where there are. Raises
-    `CheckpointError` if there are none of these, and for values that are not numbers.
+    Args:
+        content: the dict in the file.
+        use_ema: whether to take averaged weights or plain ones; None takes averaged ones if there are any.
+
+    Raises:
+        CheckpointError: if there are no such weights, if there are several, and for values that are not numbers.
     """
-    averaged = [(key, True) for key in AVERAGED if use_ema is not False]
-    plain = [(key, False) for key in PLAIN if not use_ema]
-    for key, is_averaged in averaged + plain:
-        if isinstance(content.get(key), dict):
-            return Weights(_clean(content[key], key), is_averaged, key)
-    if content and all(isinstance(value, np.ndarray) for value in content.values()):
+    kinds = [(AVERAGED, True)] * (use_ema is not False) + [(PLAIN, False)] * (not use_ema)
+    for keys, averaged in kinds:
+        key = _only_key(content, keys)
+        if key is not None:
+            return _clean(content[key], key, averaged)
+    arrays = sum(isinstance(value, np.ndarray) for value in content.values())
+    if 2 * arrays > len(content):
         if use_ema:
             raise CheckpointError("it is a plain state dict, and does not say whether its weights are averaged")
-        return Weights(_clean(content, "it"), False, "")
-    sought = ", ".join(key for key, _ in averaged + plain)
-    held = ", ".join(sorted(f"{key!r:.40}" for key in list(content)[:20])) or "nothing"
-    raise CheckpointError(f"there are no weights in it under {sought}; it holds {held}")
+        return _clean(content, "", averaged=False)
+    sought = [key for keys, _ in kinds for key in keys]
+    for key in sought:
+        if isinstance(content.get(key), dict):
+            return _clean(content[key], key, key in AVERAGED)
+    held = ", ".join(sorted(f"{key!r:.40}" for key in list(content)[:5])) or "nothing"
+    more = f" and {len(content) - 5} more" if len(content) > 5 else ""
+    raise CheckpointError(f"there are no weights in it under {', '.join(sought)}; it holds {held}{more}")
 
 
-def _clean(state, where):
-    """Arrays by name, without the prefix of a wrapped net."""
-    faults = [f"{name!r:.60} is {_kind(value)}" for name, value in state.items() if not _is_weight(name, value)]
-    if not state or faults:
-        raise CheckpointError(f"{where} is no state dict of a net: {'; '.join(faults[:10]) or 'it is empty'}")
-    if all(name.startswith(_WRAPPER) for name in state):
-        return {name[len(_WRAPPER) :]: value for name, value in state.items()}
-    return dict(state)
+def _only_key(content, keys):
+    """Return the only one of ``keys`` that has arrays, or None; several keys may have the same arrays."""
+    found = [key for key in keys if isinstance(content.get(key), dict) and _has_arrays(content[key])]
+    if any(content[key] is not content[found[0]] for key in found[1:]):
+        raise CheckpointError(
+            f"it holds weights under {' and '.join(map(repr, found))}; save the wanted ones alone, as 'state_dict'"
+        )
+    return found[0] if found else None
+
+
+def _has_arrays(state):
+    return any(isinstance(value, np.ndarray) for value in state.values())
+
+
+def _clean(state, key, averaged):
+    """Return the weights of a state dict, without the prefixes that all their names have."""
+    arrays = {name: value for name, value in state.items() if name not in _NO_WEIGHTS}
+    faults = [f"{name!r:.60} is {_kind(value)}" for name, value in arrays.items() if not _is_weight(name, value)]
+    if not arrays or faults:
+        more = [f"{len(faults) - _SHOWN} more"] * (len(faults) > _SHOWN)
+        listed = "; ".join(faults[:_SHOWN] + more) or "it is empty"
+        raise CheckpointError(f"{key or 'it'} is no state dict of a net: {listed}")
+    prefix = _common_prefix(arrays)
+    return Weights({name[len(prefix) :]: value for name, value in arrays.items()}, averaged, key, prefix)
+
+
+def _common_prefix(names):
+    """Return the longest row of ``_PREFIXES`` with which all names begin."""
+    prefix = ""
+    while True:
+        longer = (prefix + each for each in _PREFIXES if all(name.startswith(prefix + each) for name in names))
+        found = next(longer, None)
+        if found is None or any(name == found for name in names):
+            return prefix
+        prefix = found
 
 
 def _is_weight(name, value):
@@ -84,26 +132,35 @@ def _is_weight(name, value):
 
 
 def _kind(value):
-    return f"of type {value.dtype}" if isinstance(value, np.ndarray) else repr(value)[:60]
+    if isinstance(value, np.ndarray):
+        return f"of type {value.dtype!s:.40}"
+    return f"a {value.name:.60}" if isinstance(value, Inert) else f"{value!r:.60}"
 
 
 def is_foreign(arrays):
-    """Whether the names are those of efficientnet_pytorch, whose nets pad as TensorFlow does."""
+    """Tell whether the names are those of efficientnet_pytorch, whose nets pad as TensorFlow does."""
     return "_conv_stem.weight" in arrays
 
 
-def rename_arrays(model, arrays):
-    """PyTorch's arrays under the names that PyTorch would use for ``model``, and the names of those that are dropped.
+def rename_arrays(model, arrays, prefix=""):
+    """Return PyTorch's arrays under the names that PyTorch would use for ``model``, and the names that are dropped.
 
-    Raises `CheckpointError` where two get one name; any others are kept, for the comparison with the model.
+    Args:
+        model: the net whose names are wanted.
+        arrays: ``{name: array}``; names of no part of the net are kept, for the comparison with the net.
+        prefix: what `find_weights` took off each name; as much of the prefix is put back as the net's names need.
+
+    Raises:
+        CheckpointError: where two arrays get one name.
     """
     table = rename_table(model)
     own = {name for name, _ in torch_names(model)}
+    prefix = _needed_prefix(own, arrays, prefix, table)
     renamed, dropped = {}, []
     for name, value in arrays.items():
-        target = name if name in own else rename(name, table)
+        target = _target(prefix + name, own, table)
         if target is None or is_batch_counter(target):
-            dropped.append(name)
+            dropped.append(prefix + name)
         elif target in renamed:
             raise CheckpointError(f"{name} has the place of another array, {target}")
         else:
@@ -111,10 +168,21 @@ def rename_arrays(model, arrays):
     return renamed, dropped
 
 
-def rename_table(model):
-    """``{dotted beginning of a foreign name: beginning of ours}`` for a model; None: names with it are dropped.
+def _target(name, own, table):
+    return name if name in own else rename(name, table)
 
-    A model adds to it by an attribute ``torch_renames``. A name that the model has itself is never renamed.
+
+def _needed_prefix(own, arrays, prefix, table):
+    """Return the end of ``prefix`` with which the most arrays have names of the net: a part of it may be called so."""
+    parts = [f"{part}." for part in prefix.split(".") if part]
+    ends = ["".join(parts[start:]) for start in range(len(parts), -1, -1)]
+    return max(ends, key=lambda end: sum(_target(end + name, own, table) in own for name in arrays))
+
+
+def rename_table(model):
+    """Return ``{dotted beginning of a foreign name: beginning of ours}`` for a model; None stands for names to drop.
+
+    A model adds to the table by an attribute ``torch_renames``. A name that the model has itself is never renamed.
     """
     table = dict(getattr(model, "torch_renames", {}))
     if isinstance(model, EfficientNet):
@@ -127,7 +195,7 @@ def rename_table(model):
 
 
 def rename(name, table):
-    """The name with its longest beginning that is in ``table`` replaced; None if that is dropped."""
+    """Replace the longest beginning of ``name`` that is in ``table``; return None if the table drops the name."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         beginning = ".".join(parts[:end])

@@ -1,4 +1,4 @@
-"""Optimizers under timm's names, on Paddle's optimizer classes, and their state under the net's names."""
+"""Optimizers by timm's names on Paddle's optimizer classes, and their state by the names of a net's parameters."""
 
 from pimm.optim.adabelief import AdaBelief
 from pimm.optim.adafactor import Adafactor, AdafactorBigVision
@@ -25,7 +25,7 @@ from pimm.optim.sgdw import SGDW
 from pimm.optim.state import load_optimizer_state, optimizer_state
 from pimm.optim.torch_state import load_torch_optimizer_state
 
-NAdamLegacy = Nadam = NAdam  # timm's present name of its own implementation, and that of 0.1.20
+NAdamLegacy = Nadam = NAdam  # names of timm 1.x and of timm 0.1.20
 
 __all__ = [
     "MADGRAD",

@@ -1,4 +1,4 @@
-"""AdaBelief: steps adapted by the belief in the observed gradient (arXiv 2010.07468)."""
+"""AdaBelief: step sizes by the belief in the observed gradient (arXiv 2010.07468)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from pimm.optim.update import average_square, with_l2
 
 
 class AdaBelief(RuleOptimizer):
-    """Adam whose second average is of the gradient's deviation from the first.
+    """Average the square of the gradient's deviation from its average, in place of Adam's squared gradient.
 
-    ``rectify`` corrects the variance of early steps as RAdam does, ``degenerated_to_sgd`` saying whether steps that
-    are too early to correct are plain ones or none. ``fixed_decay`` shrinks weights whatever the rate.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas: decays of both averages.
+        eps: added to the average of squares and to its root.
+        amsgrad: whether to divide by the largest average of squares so far.
+        decoupled_decay: whether weights decay apart from the gradient.
+        fixed_decay: whether decoupled decay does not depend on the rate.
+        rectify: whether to correct the variance of early steps as RAdam does.
+        degenerated_to_sgd: whether steps that are too early for this correction use the average gradient; otherwise
+            these steps change nothing.
     """
 
     slots = ("exp_avg", "exp_avg_var")
@@ -73,7 +81,7 @@ class AdaBelief(RuleOptimizer):
 
 
 def _rectification(step, beta2):
-    """RAdam's factor (arXiv 1908.03265), the second average's bias correction included; 0 if it is too early."""
+    """Return RAdam's factor (arXiv 1908.03265) with the bias correction of the second average; 0 if it is too early."""
     power = beta2**step
     longest = 2.0 / (1.0 - beta2) - 1.0
     length = longest - 2.0 * step * power / (1.0 - power)

@@ -1,4 +1,4 @@
-"""Adafactor: Adam's second average in two factors (arXiv 1804.04235), in its two implementations."""
+"""Adafactor: Adam with a factored second average (arXiv 1804.04235), in two implementations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,24 @@ from pimm.optim.update import cautious, root_mean_square
 
 
 class Adafactor(RuleOptimizer):
-    """Adafactor with an outer rate, or at ``lr`` None with its own, relative to the step and to the weight's size.
+    """Keep the average of squared gradients as an average of rows and one of columns.
 
-    A second average is kept by rows and columns where both are longer than ``min_dim_size_to_factor``. ``betas`` adds
-    a first average, by the first of them. At ``lr`` None the optimizer's rate is 1 and multiplies the relative one.
+    Args:
+        params, weight_decay: see `TimmOptimizer`.
+        lr: learning rate. None computes a rate from the number of steps; the optimizer's rate is then 1 and multiplies
+            the computed one.
+        eps: added to squared gradients.
+        eps_scale: least size of a weight that its rate is scaled to.
+        clip_threshold: limit of the root mean square of an update.
+        decay_rate: power of the step that the decay of the average follows.
+        betas: adds an average of the updates whose decay is the first of them.
+        scale_parameter: whether a computed rate is relative to the size of the weight.
+        warmup_init: whether a computed rate rises from 0.
+        min_dim_size_to_factor: axes must be longer than this to be factored.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+
+    Raises:
+        ConfigError: for ``warmup_init`` with a given rate.
     """
 
     def __init__(
@@ -35,7 +49,7 @@ class Adafactor(RuleOptimizer):
     ):
         self.relative_step = lr is None
         if warmup_init and not self.relative_step:
-            raise ConfigError(f"warmup_init belongs to the relative rate, and not to lr={lr}")
+            raise ConfigError(f"warmup_init belongs to the relative rate, lr=None, and not to lr={lr}")
         super().__init__(
             params,
             1.0 if self.relative_step else lr,
@@ -91,7 +105,10 @@ class Adafactor(RuleOptimizer):
 
 
 def _factored_axes(shape, longer_than):
-    """The axes of columns and rows: those of a convolution's channels, else the last two; None if one is too short."""
+    """Return the axes of columns and rows, or None if one is too short.
+
+    These are the channel axes of a convolution and the last two axes of other weights.
+    """
     if len(shape) > 2 and min(shape[:2]) > longer_than:
         return 0, 1
     if len(shape) >= 2 and min(shape[-2:]) > longer_than:
@@ -100,10 +117,21 @@ def _factored_axes(shape, longer_than):
 
 
 class AdafactorBigVision(RuleOptimizer):
-    """Adafactor of Scaling Vision Transformers (arXiv 2106.04560): no relative rate, momentum in half precision.
+    """Follow the Adafactor of Scaling Vision Transformers (arXiv 2106.04560), with momentum in half precision.
 
-    The two longest axes are factored if both have ``min_dim_size_to_factor``. Weights decay by ``weight_decay`` alone
-    with ``unscaled_wd``.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        min_dim_size_to_factor: least length of the two longest axes, which are factored.
+        decay_rate: power of the step that the decay of the average follows.
+        decay_offset: number of steps by which this decay starts later.
+        beta2_cap: highest decay.
+        momentum: decay of the average of the updates; None for no average.
+        momentum_dtype: type of this average.
+        eps: added to squared gradients.
+        clipping_threshold: limit of the root mean square of an update; None for no limit.
+        unscaled_wd: whether weights decay by ``weight_decay`` whatever the rate.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        corrected_weight_decay: whether decay is relative to the peak rate.
     """
 
     def __init__(
@@ -179,7 +207,7 @@ class AdafactorBigVision(RuleOptimizer):
 
 
 def _longest_axes(shape, at_least):
-    """The second longest axis and the longest, or None if they are too short to factor."""
+    """Return the second longest and the longest axis, or None if they are too short to factor."""
     order = sorted(range(len(shape)), key=lambda axis: (shape[axis], axis))
     if len(shape) < 2 or shape[order[-2]] < at_least:
         return None
@@ -187,7 +215,7 @@ def _longest_axes(shape, at_least):
 
 
 def _half_precision_average(average, update, momentum):
-    """Move an average by an update rounded to its precision; the average in the update's own."""
+    """Move an average by an update rounded to the average's type; return the average in the update's type."""
     dtype = update.dtype
     moved = average.astype(dtype).lerp_(update.astype(average.dtype).astype(dtype), 1.0 - momentum)
     paddle.assign(moved.astype(average.dtype), output=average)

@@ -1,4 +1,4 @@
-"""AdamP and SGDP: momentum that does not make norms grow (arXiv 2006.08217)."""
+"""AdamP and SGDP: momentum that does not increase the norms of scale-invariant weights (arXiv 2006.08217)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from pimm.optim.update import adam_direction, cautious
 
 
 class AdamP(RuleOptimizer):
-    """Adam whose step loses its part along weights that seem scale-invariant; these decay by ``wd_ratio`` as much.
+    """Remove the radial part of Adam's step for weights that appear scale-invariant.
 
-    A weight seems so if its gradient is nearly orthogonal to it (a cosine below ``delta`` over the root of its size),
-    output by output or as a whole.
+    A weight appears scale-invariant if its gradient is nearly orthogonal to it, for each output or as a whole.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas, eps: see `Adam`.
+        delta: limit of the cosine between gradient and weight, times the root of the weight's size.
+        wd_ratio: share of the weight decay that scale-invariant weights keep.
+        nesterov: whether to use Nesterov momentum.
+        caution: whether to leave out updates whose sign is not that of the gradient.
     """
 
     slots = ("exp_avg", "exp_avg_sq")
@@ -54,7 +61,7 @@ class AdamP(RuleOptimizer):
 
 
 class SGDP(RuleOptimizer):
-    """Momentum whose step is projected as AdamP's."""
+    """Remove the radial part of the step of momentum, as `AdamP` does, with the same arguments."""
 
     slots = ("momentum",)
 
@@ -94,12 +101,18 @@ class SGDP(RuleOptimizer):
 
 
 def _projected(param, grad, update, group):
-    """The update without its part along the weight, where that is due, and the share of the decay, a 0-d tensor."""
+    """Return the update and the share of the decay, a 0-d tensor.
+
+    The update loses its radial part where the weight appears scale-invariant.
+    """
     share = paddle.ones([], param.dtype)
     result = cautious(update, grad) if group["caution"] else update
     if param.ndim < 2:
         return result, share
-    for axes in (list(range(param.ndim)), unit_axes(param)):  # output by output comes last: it has precedence
+    for axes in (
+        list(range(param.ndim)),
+        unit_axes(param),
+    ):  # the result for each output comes last and takes precedence
         radius = _norms(param, axes)
         floor = group["eps"]
         cosine = _dots(grad, param, axes).abs() / (radius.clip(min=floor) * _norms(grad, axes).clip(min=floor))
@@ -115,7 +128,7 @@ def _tangent(grad, update, direction, axes, caution):
     def orthogonal(tensor):
         return tensor - direction * _dots(direction, tensor, axes)
 
-    if caution:  # on the sphere: of the tangents, and the mask must not bring a radial part back
+    if caution:  # compare tangents, and remove the radial part that the mask brings back
         return orthogonal(cautious(orthogonal(update), orthogonal(grad)))
     return orthogonal(update)
 

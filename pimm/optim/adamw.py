@@ -1,4 +1,4 @@
-"""Adam with decoupled weight decay beyond Paddle's kernel: cautious, corrected, clipped, with Nesterov momentum."""
+"""Variants of AdamW that Paddle has no kernel for: cautious, corrected, clipped, with Nesterov momentum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from pimm.optim.update import adam_direction
 
 
 class AdamWLegacy(RuleOptimizer):
-    """AdamW (arXiv 1711.05101) with AMSGrad, caution, corrected decay and StableAdamW's clipping on request."""
+    """Update by AdamW (arXiv 1711.05101) with options.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas, eps: see `Adam`.
+        amsgrad: whether to divide by the largest average of squares so far.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        corrected_weight_decay: whether decay is relative to the peak rate.
+        clipping_threshold: limit of the root mean square of the normalised gradient (StableAdamW); None for no limit.
+    """
 
     slots = ("exp_avg", "exp_avg_sq")
 
@@ -46,7 +55,7 @@ class AdamWLegacy(RuleOptimizer):
 
 
 class NAdamW(RuleOptimizer):
-    """AdamW with Nesterov momentum, as table 1 of arXiv 1910.05446 has it."""
+    """Update by AdamW with Nesterov momentum (table 1 of arXiv 1910.05446); for the arguments see `AdamWLegacy`."""
 
     slots = ("exp_avg", "exp_avg_sq")
 

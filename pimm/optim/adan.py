@@ -9,9 +9,15 @@ from pimm.optim.update import average_square, cautious
 
 
 class Adan(RuleOptimizer):
-    """Averages of the gradient, of its change, and of the square of both together.
+    """Average the gradient, its change, and the square of their sum.
 
-    Weights decay after the step, by division (a proximal step), or with ``no_prox`` before it, as AdamW's.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas: decays of the three averages.
+        eps: added to the root of the average of squares.
+        no_prox: whether weights decay before the step as AdamW's; by default they are divided after it (a proximal
+            step).
+        caution: whether to leave out updates whose sign is not that of the gradient.
     """
 
     slots = ("exp_avg", "exp_avg_sq", "exp_avg_diff", "previous_grad")

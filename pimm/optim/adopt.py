@@ -1,4 +1,4 @@
-"""ADOPT: Adam that converges with any second beta (arXiv 2411.02853)."""
+"""ADOPT: a variant of Adam that converges with any second beta (arXiv 2411.02853)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from pimm.optim.update import average_square, cautious, with_l2
 
 
 class Adopt(RuleOptimizer):
-    """Normalises a gradient by the squares before it, then averages; the first gradient only starts the squares.
+    """Average gradients that are normalised by the squares of earlier gradients; the first gradient moves no weight.
 
-    A normalised gradient is clipped to ``(step - 1) ** clip_exp``, unless that is None.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas, eps: see `Adam`.
+        clip_exp: normalised gradients are clipped to ``(step - 1) ** clip_exp``; None for no clipping.
+        decoupled: whether weights decay apart from the gradient.
+        corrected_weight_decay: whether decoupled decay is relative to the peak rate.
+        caution: whether to leave out updates whose sign is not that of the gradient.
     """
 
     slots = ("exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""What every optimizer here adds to Paddle's: timm's arguments, gradients that are dropped, rules written in Python."""
+"""Base classes of the optimizers: timm's arguments on Paddle's optimizers, and update rules in Python."""
 
 from __future__ import annotations
 
@@ -13,72 +13,128 @@ from pimm.optim.param_groups import as_param_groups, group_lrs
 
 
 class TimmOptimizer:
-    """Mixin in front of a ``paddle.optimizer`` class: timm's constructor and its way with gradients.
+    """Give a ``paddle.optimizer`` class timm's constructor and its treatment of gradients, as a mixin in front of it.
 
-    ``params`` is an iterable of parameters or of groups, as ``as_param_groups`` takes them; ``options`` are the
-    hyperparameters, each of which a group may have its own value of. Paddle keeps the rate and the decay of a group on
-    its parameters, so there is always at least one group: it overwrites what an earlier optimizer left there.
-    Half-precision parameters are kept with float32 copies, which the updates act on.
+    Half-precision parameters get float32 copies, on which the updates act.
+
+    Args:
+        params: parameters or groups of them, as ``as_param_groups`` takes them.
+        lr: learning rate of groups without their own.
+        weight_decay: weight decay of groups without their own.
+        options: hyperparameters of the optimizer; a group may have its own value of each.
+
+    Raises:
+        ConfigError: for unknown or impossible settings of a group, and if no parameter can be trained.
     """
 
     def __init__(self, params, lr, weight_decay=0.0, **options):
+        # Paddle keeps the rate and the decay of a group on its parameters. Passing groups, always, overwrites what an
+        # earlier optimizer left there.
         groups = as_param_groups(params, lr, weight_decay, options)
         if options.get("corrected_weight_decay") and not lr > 0:
-            raise ConfigError(f"corrected weight decay is relative to the peak rate, which must be positive, not {lr}")
+            raise ConfigError(f"corrected weight decay is relative to the peak rate, which must be positive, got {lr}")
         self.max_lr = float(lr)
+        decays = [group["weight_decay"] for group in groups]
         super().__init__(learning_rate=float(lr), parameters=groups, **self.paddle_options(options))
         self._multi_precision = True
-        for group in self._param_groups:
+        for group, decay in zip(self._param_groups, decays):
             if not (group["weight_decay"] and self.adds_l2(group)):
                 for param in group["params"]:
                     param.regularizer = None  # Paddle would add the L2 term to the gradient, one of zero too
+            group["weight_decay"] = decay  # Paddle's Momentum moves the value to another key
 
     def paddle_options(self, options):
-        """Arguments of the Paddle class for timm's ``options``."""
+        """Return the arguments of the Paddle class for timm's ``options``."""
         return {}
 
     def adds_l2(self, group):
-        """Whether Paddle is to add the L2 term to a group's gradients; else the update decays weights, if at all."""
+        """Return whether Paddle adds the L2 term to a group's gradients; otherwise the update decays the weights."""
         return False
 
     def clear_grad(self, set_to_zero=False):
-        """Forget all gradients; Paddle's default of zeros would let momentum and decay move weights off the path."""
+        """Drop all gradients; with zeros, Paddle's default, momentum and decay would move weights off the path."""
         super().clear_grad(set_to_zero)
 
     def zero_grad(self, set_to_none=True):
-        """``clear_grad`` under timm's name."""
+        """Call ``clear_grad`` under PyTorch's name."""
         self.clear_grad(set_to_zero=not set_to_none)
+
+    def backward(self, loss, startup_program=None, parameters=None, no_grad_set=None, callbacks=None):
+        """Return ``[(parameter, gradient)]`` of the parameters that ``loss.backward()`` gave gradients.
+
+        The signature is that of Paddle, whose method does not take groups.
+
+        Args:
+            loss: unused, as in Paddle's dynamic mode: call ``loss.backward()`` before.
+            startup_program, callbacks: unused, arguments of the static mode.
+            parameters: parameters, or names of them, to choose from; by default those of the optimizer.
+            no_grad_set: parameters, or names of them, to leave out.
+        """
+        chosen, left_out = _names(parameters), _names(no_grad_set)
+        params = [param for group in self._param_groups for param in group["params"]]
+        return [
+            (param, param.grad)
+            for param in params
+            if param.grad is not None and (not chosen or param.name in chosen) and param.name not in left_out
+        ]
+
+    def apply_gradients(self, params_grads):
+        """Update the parameters of ``[(parameter, gradient)]`` alone and return an empty list of operators."""
+        given = {param.name: grad for param, grad in params_grads if grad is not None}
+        params = [param for group in self._param_groups for param in group["params"]]
+        others = [param for param in params if param.name not in given and not param.stop_gradient]
+        for param in params:
+            if param.name in given and param.grad is not given[param.name]:
+                param.grad = given[param.name]
+        for param in others:
+            param.stop_gradient = True  # step() passes over these
+        try:
+            self.step()
+        finally:
+            for param in others:
+                param.stop_gradient = False
+        return []
+
+    def minimize(self, loss, startup_program=None, parameters=None, no_grad_set=None):
+        """Update the parameters by the gradients of ``loss.backward()``, as ``paddle.Model.fit`` does.
+
+        The arguments are those of `backward`. Returns an empty list of operators and ``[(parameter, gradient)]``.
+        """
+        params_grads = self.backward(loss, startup_program, parameters, no_grad_set)
+        return self.apply_gradients(params_grads), params_grads
 
     @property
     def param_groups(self):
-        """Read-only view of the groups, each with its present ``lr``; ``set_lr`` and the schedulers set rates."""
+        """Return read-only views of the groups with the present ``lr`` of each; ``set_lr`` and schedulers set rates."""
         pairs = zip(self._param_groups, group_lrs(self))
         return [types.MappingProxyType({**group, "lr": lr}) for group, lr in pairs]
 
     def shrink(self, weight, lr, group):
-        """Decoupled decay (arXiv 1711.05101), by ``lr * weight_decay``.
+        """Shrink a weight in place by the share ``lr * weight_decay`` (decoupled decay, arXiv 1711.05101).
 
-        With the group's ``corrected_weight_decay`` by ``lr**2 / max_lr * weight_decay`` (arXiv 2506.02285).
+        With the group's ``corrected_weight_decay`` the share is ``lr**2 / max_lr * weight_decay`` (arXiv 2506.02285).
         """
         if group["weight_decay"]:
             rate = lr * lr / self.max_lr if group.get("corrected_weight_decay") else lr
             weight.scale_(1.0 - rate * group["weight_decay"])
 
 
+def _names(parameters):
+    return {param if isinstance(param, str) else param.name for param in parameters or ()}
+
+
 class Slot(NamedTuple):
-    """An accumulator: its shape and type, where they are not the parameter's."""
+    """Describe an accumulator: its shape and type, where they differ from those of the parameter."""
 
     shape: list | None = None
     dtype: str | None = None
 
 
 class RuleOptimizer(TimmOptimizer, paddle.optimizer.Optimizer):
-    """Base of the optimizers whose update is written in Python, in operations that never wait for the device.
+    """Base of the optimizers whose update is written in Python, with operations that never wait for the device.
 
-    A subclass names its accumulators in ``slots``, or by ``slots_of`` where they differ from parameter to parameter,
-    and defines ``update_param(param, grad, lr, step, group, **accumulators)``, which changes the parameter and the
-    accumulators in place, decay included. ``step`` counts the updates of that parameter, from one: those without a
-    gradient are not counted. ``group`` has the hyperparameters.
+    A subclass names its accumulators in ``slots``, or overrides ``slots_of`` where they differ between parameters, and
+    defines `update_param`. The arguments are those of `TimmOptimizer`.
     """
 
     slots: tuple = ()
@@ -91,10 +147,20 @@ class RuleOptimizer(TimmOptimizer, paddle.optimizer.Optimizer):
         }
 
     def slots_of(self, param, group):
-        """The accumulators of a parameter, ``{name: Slot}``."""
+        """Return the accumulators of a parameter as ``{name: Slot}``."""
         return {name: Slot() for name in self.slots}
 
     def update_param(self, param, grad, lr, step, group, **accumulators):
+        """Change a parameter and its accumulators in place, weight decay included.
+
+        Args:
+            param: the parameter, or its float32 copy.
+            grad: its gradient.
+            lr: the present rate of its group.
+            step: number of its updates, this one included; steps without a gradient do not count.
+            group: the hyperparameters of its group.
+            accumulators: its accumulators by name.
+        """
         raise NotImplementedError
 
     def _create_accumulators(self, block, parameters):

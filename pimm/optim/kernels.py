@@ -1,4 +1,4 @@
-"""The optimizers that Paddle has a kernel for, with timm's arguments and names."""
+"""The optimizers that Paddle has a kernel for, with timm's names and arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOT_PADDLES = (*_DECOUPLED, "corrected_weight_decay", "lr_in_momentum", "cautio
 
 
 class KernelOptimizer(TimmOptimizer):
-    """Mixin that hands timm's hyperparameters, a group's own too, to a ``paddle.optimizer`` class under its names."""
+    """Pass timm's hyperparameters, also those of a group, to a ``paddle.optimizer`` class under Paddle's names."""
 
     def paddle_options(self, options):
         named = {key: value for key, value in options.items() if key not in (*_PADDLE_NAMES, *_NOT_PADDLES, "betas")}
@@ -25,7 +25,7 @@ class KernelOptimizer(TimmOptimizer):
         return not any(group.get(name) for name in _DECOUPLED)
 
     def weight_of(self, param):
-        """What the update acts on: the parameter, or the float32 copy of one in half precision."""
+        """Return what the update changes: the parameter, or its float32 copy if it has half precision."""
         return self._master_weights.get(param.name, param)
 
     def _update_param_group(self, parameters):
@@ -38,7 +38,7 @@ class KernelOptimizer(TimmOptimizer):
 
 
 class SGD(KernelOptimizer, paddle.optimizer.Momentum):
-    """Stochastic gradient descent with momentum, Nesterov's on request."""
+    """Update by stochastic gradient descent with classical or Nesterov momentum."""
 
     def __init__(self, params, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False):
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
@@ -50,15 +50,15 @@ class _AdamLike(KernelOptimizer):
 
 
 class Adam(_AdamLike, paddle.optimizer.Adam):
-    """Adam with L2 decay (Kingma and Ba, arXiv 1412.6980); AMSGrad on request."""
+    """Update by Adam or AMSGrad with L2 decay (Kingma and Ba, arXiv 1412.6980)."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
         super().__init__(params, lr, betas, eps, weight_decay)
-        self._amsgrad = amsgrad  # of all groups: the kernel's accumulators depend on it
+        self._amsgrad = amsgrad  # the same for all groups, because the kernel's accumulators depend on it
 
 
 class AdamW(_AdamLike, paddle.optimizer.AdamW):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); AMSGrad on request."""
+    """Update by Adam or AMSGrad with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101)."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False):
         super().__init__(params, lr, betas, eps, weight_decay)
@@ -69,39 +69,42 @@ class AdamW(_AdamLike, paddle.optimizer.AdamW):
 
 
 class Adamax(_AdamLike, paddle.optimizer.Adamax):
-    """Adam by the infinity norm (arXiv 1412.6980)."""
+    """Update by Adam with the infinity norm (arXiv 1412.6980)."""
+
+    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(params, lr, betas, eps, weight_decay)
 
 
 class NAdam(KernelOptimizer, paddle.optimizer.NAdam):
-    """Adam with Nesterov momentum and its warming schedule (Dozat, 2016)."""
+    """Update by Adam with Nesterov momentum and its momentum schedule (Dozat, 2016)."""
 
     def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, schedule_decay=4e-3):
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps, schedule_decay=schedule_decay)
 
 
 class RAdam(KernelOptimizer, paddle.optimizer.RAdam):
-    """Rectified Adam (arXiv 1908.03265), with L2 decay unless ``decoupled_weight_decay``."""
+    """Update by rectified Adam (arXiv 1908.03265), with L2 decay unless ``decoupled_weight_decay``."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled_weight_decay=False):
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled_weight_decay=decoupled_weight_decay)
 
 
 class RAdamLegacy(RAdam):
-    """Rectified Adam with decoupled weight decay: timm 0.1.20's RAdam."""
+    """Update by rectified Adam with decoupled weight decay, as timm 0.1.20's RAdam does."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)
 
 
 class Adadelta(KernelOptimizer, paddle.optimizer.Adadelta):
-    """Adadelta (Zeiler, arXiv 1212.5701)."""
+    """Update by Adadelta (Zeiler, arXiv 1212.5701)."""
 
     def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0):
         super().__init__(params, lr, weight_decay, rho=rho, eps=eps)
 
 
 class Adagrad(KernelOptimizer, paddle.optimizer.Adagrad):
-    """Adagrad (Duchi et al., 2011)."""
+    """Update by Adagrad (Duchi et al., 2011)."""
 
     def __init__(self, params, lr=1e-2, eps=1e-10, weight_decay=0.0):
         super().__init__(params, lr, weight_decay, eps=eps)

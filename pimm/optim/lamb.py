@@ -1,4 +1,4 @@
-"""LAMB: Adam with layer-wise rates (arXiv 1904.00962), as Nvidia's FusedLAMB has it."""
+"""LAMB: Adam with layer-wise rates (arXiv 1904.00962), as in Nvidia's FusedLAMB."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from pimm.optim.update import average_square, cautious, norm
 
 
 class Lamb(RuleOptimizer):
-    """Adam's step, with the decay in it, scaled to the norm of its weight; at most by one with ``trust_clip``.
+    """Scale Adam's step, weight decay included, to the norm of the weight.
 
-    The norm of all gradients together is clipped to ``max_grad_norm``. Parameters without decay keep Adam's step,
-    unless ``always_adapt``.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        bias_correction: whether to correct the bias of the averages.
+        betas, eps: see `Adam`.
+        grad_averaging: whether the first average weighs a gradient by one minus beta.
+        max_grad_norm: limit of the norm of all gradients together; None for no limit.
+        trust_clip: whether the scale is at most 1.
+        always_adapt: whether to scale the steps of parameters without decay too.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        decoupled_decay: whether weights decay apart from the step.
+        corrected_weight_decay: whether decoupled decay is relative to the peak rate.
     """
 
     slots = ("exp_avg", "exp_avg_sq")
@@ -52,7 +61,7 @@ class Lamb(RuleOptimizer):
 
     @paddle.no_grad()
     def step(self):
-        """One step, of gradients that all parameters' together are clipped."""
+        """Update all parameters, with the norm of all gradients together clipped."""
         grads = [param.grad for group in self._param_groups for param in group["params"] if param.grad is not None]
         if self.max_grad_norm and grads:
             norms = [norm(grad.astype("float64" if grad.dtype == paddle.float64 else "float32")) for grad in grads]

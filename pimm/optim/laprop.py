@@ -1,4 +1,4 @@
-"""LaProp: momentum and adaptivity apart (arXiv 2002.04839)."""
+"""LaProp: momentum separated from adaptivity (arXiv 2002.04839)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pimm.optim.update import average_square, cautious
 
 
 class LaProp(RuleOptimizer):
-    """Averages gradients that are already normalised and times the rate; the weights decay after the step."""
+    """Average gradients after normalising them and multiplying them by the rate; weights decay after the step.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas, eps: see `Adam`.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        corrected_weight_decay: whether decay is relative to the peak rate.
+    """
 
     slots = ("exp_avg", "exp_avg_sq")
 
@@ -40,7 +47,7 @@ class LaProp(RuleOptimizer):
         exp_avg_lr.scale_(beta1, bias=(1.0 - beta1) * lr)
         scale = exp_avg_sq.sqrt().scale_((1.0 - beta2**step) ** -0.5, bias=group["eps"])
         exp_avg.scale_(beta1).add_(grad / scale * (lr * (1.0 - beta1)))
-        if lr:  # at rate zero the average rate may be zero as well
+        if lr:  # at rate 0 the average rate may be 0 too
             momentum = cautious(exp_avg, grad) if group["caution"] else exp_avg
             param.subtract_(momentum * (lr / exp_avg_lr))
         self.shrink(param, lr, group)

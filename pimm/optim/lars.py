@@ -1,4 +1,4 @@
-"""LARS and LARC: layer-wise rates by the ratio of norms (arXiv 1708.03888)."""
+"""LARS and LARC: layer-wise rates by the ratio of the norms of weight and gradient (arXiv 1708.03888)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from pimm.optim.update import norm, with_l2
 
 
 class Lars(MomentumRule):
-    """Momentum on gradients scaled to ``trust_coeff`` of their weight's norm; LARC's, at most one, with ``trust_clip``.
+    """Scale gradients to a share of the norm of their weight before momentum.
 
-    Parameters without decay keep their gradients, unless ``always_adapt``.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        momentum, dampening, nesterov: see `SGDW`.
+        trust_coeff: the share.
+        eps: added to the norm of the gradient.
+        trust_clip: whether the scale is at most 1, relative to the rate (LARC).
+        always_adapt: whether to scale the gradients of parameters without decay too.
     """
 
     def __init__(
@@ -53,5 +59,5 @@ class Lars(MomentumRule):
 
 
 def trusted(ratio, size, other):
-    """The ratio where both norms are positive, else one."""
+    """Return the ratio where both norms are positive, else 1."""
     return paddle.where((size > 0).logical_and(other > 0), ratio, paddle.ones_like(ratio))

@@ -1,4 +1,4 @@
-"""A net's parameters by depth: the layers that a net's ``group_matcher`` names, or slices of equal length."""
+"""Group the parameters of a net by depth: by the patterns of its ``group_matcher``, or in slices of equal length."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import re
 from collections import defaultdict
 from itertools import chain
 
-MATCH_PREV_GROUP = (99999,)  # the last number of a key that joins the layer before it
-_BEHIND_ALL = (float("inf"),)
+MATCH_PREV_GROUP = (99999,)  # end of the key of an object that joins the layer before it
+_AFTER_ALL = (float("inf"),)
 
 
 def group_with_matcher(named_objects, group_matcher, return_values=False, reverse=False):
-    """``{layer: names}`` of named objects, layers counted from the input; ``{name: layer}`` if ``reverse``.
+    """Return ``{layer: names}`` of named objects, with layers counted from the input.
 
-    ``group_matcher`` is a function of the name that gives a sortable number or tuple (None leaves the object out), or
-    ``{group: pattern}``, where a pattern is a regular expression whose groups are numbers, or a list of pairs of one
-    and a suffix to its key. What no pattern matches comes last. ``return_values`` lists the objects themselves.
+    Args:
+        named_objects: pairs of a name and an object.
+        group_matcher: a function that maps a name to a sortable number or tuple, or to None to leave the object out;
+            or ``{group: pattern}``, where a pattern is a regular expression whose groups match numbers, or a list of
+            pairs of such an expression and a suffix of the key. Objects that no pattern matches come last.
+        return_values: whether to return the objects in place of their names.
+        reverse: whether to return ``{name: layer}``.
     """
     key_of = _pattern_keys(group_matcher) if isinstance(group_matcher, dict) else group_matcher
     by_key = defaultdict(list)
@@ -35,7 +39,7 @@ def group_with_matcher(named_objects, group_matcher, return_values=False, revers
 
 
 def _pattern_keys(matcher):
-    """The function that maps a name to the number of its pattern, the numbers found by it, and its suffix."""
+    """Return a function that maps a name to the number of its pattern, the numbers that it matches, and its suffix."""
     specs = []
     for number, patterns in enumerate(matcher.values()):
         for pattern, suffix in [(patterns, None)] if isinstance(patterns, str) else patterns or ():
@@ -47,21 +51,26 @@ def _pattern_keys(matcher):
             if match:
                 found = (part for part in match.groups() if part is not None)
                 return tuple(map(float, chain([number], found, suffix)))
-        return _BEHIND_ALL
+        return _AFTER_ALL
 
     return key_of
 
 
 def group_parameters(model, group_matcher, return_values=False, reverse=False):
-    """``group_with_matcher`` of a net's parameters."""
+    """Group the parameters of a net by `group_with_matcher`."""
     return group_with_matcher(model.named_parameters(), group_matcher, return_values, reverse)
 
 
 def auto_group_layers(model, layers_per_group=12, num_groups=None):
-    """``{name: layer}`` of a net without a matcher: ``layers_per_group`` parameters each, the classifier last.
+    """Return ``{name: layer}`` for a net without a matcher, with the classifier as the last layer.
 
-    ``num_groups`` layers instead, if given. The classifier is what the net's ``default_cfg`` calls so; without one all
-    parameters are of one layer. Frozen parameters, among them running statistics, are left out.
+    Without a ``classifier`` in the net's ``default_cfg`` there is one layer. Frozen parameters, among them running
+    statistics, are left out.
+
+    Args:
+        model: the net.
+        layers_per_group: parameters in a layer.
+        num_groups: number of layers before the classifier, in place of ``layers_per_group``.
     """
     head = getattr(model, "default_cfg", {}).get("classifier")
     prefixes = tuple(head) if isinstance(head, (tuple, list)) else (head,)
@@ -70,5 +79,5 @@ def auto_group_layers(model, layers_per_group=12, num_groups=None):
     if num_groups is not None:
         layers_per_group = -(-len(trunk) // num_groups)
     layers = {name: index // layers_per_group for index, name in enumerate(trunk)}
-    behind = max(layers.values(), default=-1) + 1
-    return {**layers, **{name: behind for name in names if name not in layers}}
+    last = max(layers.values(), default=-1) + 1
+    return {**layers, **{name: last for name in names if name not in layers}}

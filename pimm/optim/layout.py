@@ -1,4 +1,4 @@
-"""Which axis of a weight counts its outputs: Paddle's linear weights are [in, out], all others [out, ...]."""
+"""Tell the output axis of a weight: Paddle's linear weights are [in, out], all others [out, ...]."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from paddle import nn
 
 
 def mark_linear_weights(model):
-    """Note on the weights of the linear layers inside ``model`` that their outputs are the last axis.
+    """Mark the weights of all linear layers of a net: their outputs are the last axis.
 
-    What looks at one output at a time (AGC, AdamP, SGDP, Muon) needs it, and gets parameters without their layers. The
-    factory, and ``model_parameters``, call this.
+    AGC, AdamP, SGDP and Muon work on each output of a weight and get parameters without their layers. The optimizer
+    factory and ``model_parameters`` call this function.
     """
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, nn.Linear):
@@ -17,10 +17,10 @@ def mark_linear_weights(model):
 
 
 def output_axis(param):
-    """The axis of the outputs: 0 unless the parameter was marked as a linear layer's."""
+    """Return the axis of the outputs: 0 unless the parameter is marked as the weight of a linear layer."""
     return getattr(param, "output_axis", 0)
 
 
 def unit_axes(param):
-    """All axes but that of the outputs."""
+    """Return all axes but that of the outputs."""
     return [axis for axis in range(param.ndim) if axis != output_axis(param)]

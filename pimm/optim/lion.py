@@ -1,4 +1,4 @@
-"""Lion: the sign of a momentum, found by search (arXiv 2302.06675)."""
+"""Lion: updates by the sign of a momentum, a rule found by program search (arXiv 2302.06675)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pimm.optim.update import cautious
 
 
 class Lion(RuleOptimizer):
-    """Every weight moves by the rate, in the sign of an average that the gradient weighs more in than in the state."""
+    """Move every weight by the rate, in the direction of the sign of an average.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas: decay of the average whose sign is taken, and decay of the average that is kept.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        corrected_weight_decay: whether decay is relative to the peak rate.
+    """
 
     slots = ("exp_avg",)
 

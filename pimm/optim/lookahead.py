@@ -1,4 +1,4 @@
-"""Lookahead: k steps forward, one step back (arXiv 1907.08610)."""
+"""Lookahead: k steps of an optimizer, then one step back (arXiv 1907.08610)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pimm.optim.base import TimmOptimizer
 
 
 class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
-    """Any optimizer, with weights that go back half-way to a slow copy of themselves after every ``k`` steps.
+    """Wrap an optimizer and move the weights back towards slow copies of them after every ``k`` steps.
 
-    As in timm a slow weight starts at its first synchronisation, which therefore changes nothing.
+    As in timm, a slow copy is made at its first synchronisation, which therefore changes nothing.
+
+    Args:
+        base_optimizer: the optimizer.
+        alpha: share of the way from the slow copy to the weight at which both meet.
+        k: steps between synchronisations.
+
+    Raises:
+        ConfigError: for settings outside their ranges.
     """
 
     SLOW = "slow"
@@ -19,14 +27,14 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
     def __init__(self, base_optimizer, alpha=0.5, k=6):
         if not 0.0 <= alpha <= 1.0 or k < 1:
             raise ConfigError(f"Lookahead needs 0 <= alpha <= 1 and k >= 1, got alpha={alpha} and k={k}")
-        # One optimizer under two classes: rates, groups and accumulators are the wrapped optimizer's own.
+        # Both objects share their attributes: rates, groups and accumulators are those of the wrapped optimizer.
         self.__dict__ = base_optimizer.__dict__
         self.base_optimizer = base_optimizer
         self.alpha, self.k, self.lookahead_step = alpha, k, 0
 
     @paddle.no_grad()
     def step(self):
-        """One step of the wrapped optimizer and, after every ``k``-th, one step back."""
+        """Take one step of the wrapped optimizer and, after every ``k``-th step, one step back."""
         self.base_optimizer.step()
         if self._get_auxiliary_var("found_inf"):
             return  # the loss scaler skipped this step
@@ -38,7 +46,7 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
                         self._synchronise(param)
 
     def add_slow(self, param):
-        """The accumulator of a parameter's slow copy, made if there is none."""
+        """Return the accumulator of a parameter's slow copy, and create it if there is none."""
         weight = self._master_weights.get(param.name, param)
         return self._add_accumulator(self.SLOW, param, dtype=weight.dtype)
 

@@ -11,7 +11,14 @@ from pimm.optim.update import with_l2
 
 
 class MADGRAD(RuleOptimizer):
-    """Weights average towards their start minus the sum of gradients over the cube root of the sum of squares."""
+    """Move weights towards their start minus the sum of gradients over the cube root of the sum of squares.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        momentum: share of the weight that a step keeps.
+        eps: added to the rate and to the cube root.
+        decoupled_decay: whether weights decay apart from the gradient.
+    """
 
     slots = ("grad_sum_sq", "grad_sum")
 
@@ -40,5 +47,5 @@ class MADGRAD(RuleOptimizer):
 
 
 def _cube_root(tensor, eps):
-    third = paddle.full([], 1.0 / 3.0, tensor.dtype)  # as a number it would be float32, whatever the tensor is
+    third = paddle.full([], 1.0 / 3.0, tensor.dtype)  # a Python number would be float32 whatever the type of the tensor
     return tensor.pow(third).scale_(1.0, bias=eps)

@@ -12,10 +12,20 @@ _TYPES = ("adamw", "lion")
 
 
 class Mars(RuleOptimizer):
-    """AdamW, or the sign of its first average, on gradients corrected by their last change and clipped to norm one.
+    """Apply AdamW or Lion to gradients that are corrected by their last change and clipped to norm 1.
 
-    Parameters of one dimension learn by plain AdamW with ``betas_1d`` at ``lr_1d_factor`` times the rate, unless
-    ``optimize_1d``.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas, eps: see `Adam`.
+        gamma: factor of the correction.
+        mars_type: ``adamw``, or ``lion`` for the sign of the first average.
+        optimize_1d: whether parameters of one dimension are treated like the others; by default they get plain AdamW.
+        lr_1d_factor: factor of the rate of parameters that get plain AdamW.
+        betas_1d: betas of plain AdamW; by default ``betas``.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+
+    Raises:
+        ConfigError: for another ``mars_type``.
     """
 
     slots = ("exp_avg", "exp_avg_sq", "last_grad")

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal by a Newton-Schulz iteration (Jordan et al., 2024), and AdaMuon (arXiv 2507.11005)."""
+"""Muon: orthogonalised momentum (Newton-Schulz iteration; Jordan et al., 2024), and AdaMuon (arXiv 2507.11005)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pimm.optim.base import RuleOptimizer, Slot
 from pimm.optim.layout import output_axis
 from pimm.optim.update import adam_direction, average_square, norm
 
-# Coefficients of the quintic a * X + (b * A + c * A A) X with A = X X', one triple a step, the last one repeated.
+# Coefficients of the quintic a * X + (b * A + c * A A) X with A = X X': one triple for each step; the last is repeated.
 NS_COEFFICIENTS = {
     "original": [(3.4445, -4.7750, 2.0315)],
     "quintic": [
@@ -44,7 +44,7 @@ NS_COEFFICIENTS = {
     ],
 }
 
-# the factor on the rate of an orthogonal step of [..., out, in]
+# Factor of the rate for an orthogonal step of shape [..., out, in].
 LR_SCALES = {
     "muon": {
         None: lambda shape: 1.0,
@@ -54,7 +54,7 @@ LR_SCALES = {
     },
     "adamuon": {
         None: lambda shape: 1.0,
-        "match_rms_adamw": lambda shape: 0.2 * math.sqrt(math.prod(shape)),  # of a step scaled to norm one
+        "match_rms_adamw": lambda shape: 0.2 * math.sqrt(math.prod(shape)),  # for a step that is scaled to norm 1
         "rms_to_rms": lambda shape: math.sqrt(shape[-2] / shape[-1]),
         "rsqrt_in": lambda shape: shape[-1] ** -0.5,
     },
@@ -63,12 +63,30 @@ CONV_MODES = ("flatten", "batched")
 
 
 class Muon(RuleOptimizer):
-    """Orthogonal steps for matrices and convolutions, AdamW's for the rest and for groups with ``use_fallback``.
+    """Take orthogonal steps for matrices and convolutions, and steps of AdamW for all other parameters.
 
-    With ``nesterov`` the rest takes NAdamW's; ``fallback_lr_scale`` multiplies its rate. ``algo`` "adamuon" divides a
-    step by a running average of its squares. A convolution is a matrix of [out, in * h * w] or, with ``conv_mode``
-    "batched", one matrix a position. The iteration runs in float32, also where PyTorch's runs in bfloat16: Paddle has
-    no such product on a CPU, and the steps agree to bfloat16's rounding.
+    The iteration runs in float32, also where timm's runs in bfloat16, because Paddle has no bfloat16 product on a CPU;
+    the steps agree up to the rounding of bfloat16.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`. Groups with ``use_fallback`` get AdamW.
+        momentum: decay of the average of gradients.
+        nesterov: whether to use Nesterov momentum, in AdamW too.
+        ns_steps: steps of the Newton-Schulz iteration.
+        ns_coefficients: name of a preset of `NS_COEFFICIENTS`, a triple, or a list of triples.
+        eps: least norm that a matrix is divided by.
+        safety_factor: factor of this norm.
+        adjust_lr_fn: name of the factor of the rate in `LR_SCALES`, or None.
+        conv_mode: ``flatten`` for a convolution as one matrix [out, in * h * w], ``batched`` for one matrix for each
+            position.
+        normalize_spatial: whether to divide batched steps by the root of the number of positions.
+        fallback_lr_scale: factor of the rate of AdamW.
+        betas: betas of AdamW; the second also for ``adamuon``.
+        algo: ``muon``, or ``adamuon``, which divides steps by the root of a running average of their squares.
+        scale_eps: whether ``eps`` is scaled by the shape and added (arXiv 2512.05620).
+
+    Raises:
+        ConfigError: for an unknown choice.
     """
 
     def __init__(
@@ -132,7 +150,7 @@ class Muon(RuleOptimizer):
 
 
 def _orthogonal_step(param, update, step, group, exp_avg_sq):
-    """The orthogonal step at rate one, in the parameter's shape."""
+    """Return the orthogonal step at rate 1, in the shape of the parameter."""
     matrices = _as_matrices(update, output_axis(param), group["conv_mode"])
     scale = LR_SCALES[group["algo"]][group["adjust_lr_fn"]](matrices.shape)
     if matrices.ndim == 3 and group["normalize_spatial"]:
@@ -141,7 +159,7 @@ def _orthogonal_step(param, update, step, group, exp_avg_sq):
     if exp_avg_sq is not None:
         beta2 = group["betas"][1]
         average_square(exp_avg_sq, update, beta2)
-        to_norm_one = group["adjust_lr_fn"] == "match_rms_adamw"  # then a bias of the average does not matter
+        to_norm_one = group["adjust_lr_fn"] == "match_rms_adamw"  # the bias of the average then has no effect
         correction = 1.0 if to_norm_one else 1.0 - beta2**step
         update = update / exp_avg_sq.sqrt().scale_(correction**-0.5, bias=group["eps"])
         if to_norm_one:
@@ -150,7 +168,7 @@ def _orthogonal_step(param, update, step, group, exp_avg_sq):
 
 
 def newton_schulz(matrices, group):
-    """Nearly the closest orthogonal matrices to [..., out, in]: singular values near one, in ``ns_steps`` steps."""
+    """Return matrices near the closest orthogonal ones to [..., out, in], with singular values near 1."""
     eps = group["eps"]
     if group["scale_eps"]:  # arXiv 2512.05620
         eps *= math.sqrt(matrices.shape[-1] / matrices.shape[-2])
@@ -167,7 +185,13 @@ def newton_schulz(matrices, group):
 
 
 def is_suitable_for_muon(param, min_dim_size=4, max_aspect_ratio=128.0):
-    """Whether a parameter is a matrix worth an orthogonal step: no vector, depthwise weight or thin strip."""
+    """Return whether a parameter gets orthogonal steps: not a vector, a depthwise weight or a thin matrix.
+
+    Args:
+        param: the parameter.
+        min_dim_size: least length of the shorter side.
+        max_aspect_ratio: largest ratio of the sides.
+    """
     shape = param.shape
     if sum(n > 1 for n in shape) < 2 or 1 in shape[:2]:
         return False
@@ -176,7 +200,7 @@ def is_suitable_for_muon(param, min_dim_size=4, max_aspect_ratio=128.0):
 
 
 def _as_matrices(tensor, outputs, conv_mode):
-    """[out, in] of a matrix, else [out, in * h * w], or [h * w, out, in] if batched."""
+    """Return a matrix as [out, in], and a convolution as [out, in * h * w] or, batched, [h * w, out, in]."""
     if tensor.ndim == 2:
         return tensor.t() if outputs else tensor
     if conv_mode == "flatten":
@@ -191,13 +215,13 @@ def _from_matrices(matrices, shape, outputs):
 
 
 def _coefficients(value):
-    """The triples of a preset, of one triple, or of a list of them."""
+    """Return the list of triples that a preset's name, one triple or a list of triples means."""
     if isinstance(value, str):
         _check_choice("ns_coefficients", value, NS_COEFFICIENTS)
         return NS_COEFFICIENTS[value]
     triples = value if value and isinstance(value[0], Sequence) else [value]
     if not all(len(triple) == 3 for triple in triples):
-        raise ConfigError(f"ns_coefficients are a preset's name or triples of numbers, not {value!r}")
+        raise ConfigError(f"ns_coefficients must be the name of a preset or triples of numbers, got {value!r}")
     return [tuple(map(float, triple)) for triple in triples]
 
 

@@ -1,4 +1,4 @@
-"""NovoGrad, layer-wise normalised gradients with momentum (arXiv 1905.11286), in its two implementations."""
+"""NovoGrad: momentum of layer-wise normalised gradients (arXiv 1905.11286), in two implementations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from pimm.optim.base import RuleOptimizer, Slot
 
 
 class NvNovoGrad(RuleOptimizer):
-    """NovoGrad as Nvidia's reference code has it; the decay is part of the momentum unless ``decoupled_decay``."""
+    """Update as Nvidia's reference code of NovoGrad does.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        betas: decays of the average of gradients and of the average of their squared norm.
+        eps: added to the norm.
+        grad_averaging: whether the first average weighs a gradient by one minus beta.
+        amsgrad: whether to divide by the largest average norm so far.
+        decoupled_decay: whether weights decay apart from the momentum.
+        corrected_weight_decay: whether decoupled decay is relative to the peak rate.
+    """
 
     def __init__(
         self,
@@ -58,7 +68,7 @@ class NvNovoGrad(RuleOptimizer):
 
 
 class NovoGrad(RuleOptimizer):
-    """NovoGrad as timm 0.1.20 has it: gradients normalised twice, both averages started by the first gradient."""
+    """Update as timm 0.1.20 does: gradients are normalised twice, and the first gradient starts both averages."""
 
     def __init__(self, params, grad_averaging=False, lr=0.1, betas=(0.95, 0.98), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr, weight_decay, grad_averaging=grad_averaging, betas=betas, eps=eps)

@@ -1,4 +1,4 @@
-"""Optimizers by timm's names."""
+"""Create optimizers by timm's names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pimm.optim.registry import OptimInfo, get_optimizer_info
 
 _logger = logging.getLogger(__name__)
 
-# what timm 0.1.20's create_optimizer understands otherwise
+# Names with another meaning in create_optimizer of timm 0.1.20.
 _INFO_0_1_20 = {"radam": OptimInfo("radam", RAdamLegacy), "novograd": OptimInfo("novograd", NovoGrad)}
 _DECAY_OVER_LR_0_1_20 = ("adamw", "radam")
 
-# args of a training script: arguments of create_optimizer_v2
+# Field of a training script's arguments: argument of create_optimizer_v2.
 _SCRIPT_ARGUMENTS = {
     "opt": "opt",
     "lr": "lr",
@@ -36,7 +36,7 @@ _SCRIPT_ARGUMENTS = {
 
 
 def add_weight_decay(model, weight_decay=1e-5, skip_list=()):
-    """`param_groups_weight_decay` under timm 0.1.20's name."""
+    """Call `param_groups_weight_decay` under timm 0.1.20's name."""
     return param_groups_weight_decay(model, weight_decay, no_weight_decay_list=skip_list)
 
 
@@ -56,13 +56,23 @@ def create_optimizer_v2(
     param_group_fn=None,
     **kwargs,
 ):
-    """The optimizer named ``opt``, or ``lookahead_`` and a name, of a net or of parameters or groups.
+    """Return an optimizer of a net, of parameters or of groups.
 
-    Of a net, biases and other 1-D weights do not decay unless ``filter_bias_and_bn`` is off, nor what the net's
-    ``no_weight_decay()`` names; with ``layer_decay`` its layers learn at falling rates (``param_groups_layer_decay``);
-    ``param_group_fn`` makes groups of the net instead. ``momentum`` goes to the optimizers that have one, ``kwargs``
-    (``betas``, ``alpha`` ...) to the constructor. ``foreach`` does nothing: Paddle has no such implementations to
-    choose. ``opt`` may be an ``OptimInfo`` too. ConfigError for an unknown name or argument.
+    Args:
+        model_or_params: a net, whose ``no_weight_decay()`` may name parameters that do not decay; or parameters, or
+            groups of them.
+        opt: a name of `list_optimizers`, ``lookahead_`` and a name, or an `OptimInfo`.
+        lr, weight_decay: see `TimmOptimizer`.
+        momentum: for optimizers that have one.
+        foreach: unused; Paddle has no such implementations.
+        filter_bias_and_bn: whether biases and other 1-D parameters of a net do not decay.
+        fallback_list, fallback_no_weight_decay: see `param_groups_weight_decay`.
+        layer_decay, layer_decay_min_scale, layer_decay_no_opt_scale: see `param_groups_layer_decay`.
+        param_group_fn: function that returns the groups of a net.
+        kwargs: arguments of the optimizer's class (``betas``, ``alpha`` ...).
+
+    Raises:
+        ConfigError: for an unknown name or argument.
     """
     lookahead, info = _lookup(opt)
     options = _options(info, {"momentum": momentum, **kwargs} if info.has_momentum else kwargs)
@@ -90,9 +100,9 @@ def create_optimizer_v2(
 
 
 def optimizer_kwargs(cfg):
-    """Arguments of ``create_optimizer_v2`` from those of a training script (``opt``, ``lr``, ``opt_eps`` ...).
+    """Return the arguments of ``create_optimizer_v2`` from those of a training script (``opt``, ``opt_eps`` ...).
 
-    Scripts set ``opt_eps`` and ``opt_betas`` whatever the optimizer; they are left out where it has none.
+    ``opt_eps`` and ``opt_betas`` are left out for an optimizer that has none.
     """
     found = {argument: getattr(cfg, name, None) for name, argument in _SCRIPT_ARGUMENTS.items()}
     kwargs = {argument: value for argument, value in found.items() if value is not None}
@@ -102,10 +112,10 @@ def optimizer_kwargs(cfg):
 
 
 def create_optimizer(args, model, filter_bias_and_bn=True):
-    """The optimizer that the arguments of a training script ask for, with the meaning they had in timm 0.1.20.
+    """Return the optimizer of a training script's arguments, with the meaning that they had in timm 0.1.20.
 
-    There the decay of adamw and radam is not multiplied by the rate, so it is divided by it here, and novograd never
-    decays. Use ``create_optimizer_v2(model, **optimizer_kwargs(args))`` where that is not wanted.
+    In timm 0.1.20 the decay of adamw and radam is not multiplied by the rate, so it is divided by the rate here, and
+    novograd never decays. For today's meaning call ``create_optimizer_v2(model, **optimizer_kwargs(args))``.
     """
     lookahead, info = _lookup(args.opt)
     info = _INFO_0_1_20.get(info.name, info)
@@ -113,7 +123,9 @@ def create_optimizer(args, model, filter_bias_and_bn=True):
     if info.name in _DECAY_OVER_LR_0_1_20 and args.lr:
         scale = 1.0 / args.lr
     if info.opt_class is NovoGrad and args.weight_decay:
-        _logger.warning("novograd does not apply the weight decay of %g; nvnovograd does", args.weight_decay)
+        _logger.warning(
+            "novograd of timm 0.1.20 ignores the weight decay of %g; nvnovograd applies it", args.weight_decay
+        )
         scale = 0.0
     if not isinstance(model, Layer):
         model = [_with_decay(entry, scale) for entry in model]
@@ -123,25 +135,25 @@ def create_optimizer(args, model, filter_bias_and_bn=True):
 
 
 def _with_decay(entry, scale):
-    """A parameter as it is, a group with its own decay scaled."""
+    """Return a parameter unchanged, and a group with its own decay scaled."""
     if not isinstance(entry, dict) or "weight_decay" not in entry:
         return entry
     return {**entry, "weight_decay": entry["weight_decay"] * scale}
 
 
 def _lookup(opt):
-    """Whether a Lookahead is asked for, and the table's entry."""
+    """Return whether the name asks for Lookahead, and the entry of the table."""
     if isinstance(opt, OptimInfo):
         return False, opt
     *wrappers, name = opt.lower().split("_")
     info = get_optimizer_info(name)
     if wrappers not in ([], ["lookahead"]):
-        raise ConfigError(f"unknown optimizer {opt!r}: only 'lookahead_' can stand before {name!r}")
+        raise ConfigError(f"unknown optimizer {opt!r}: only 'lookahead_' may stand before {name!r}")
     return bool(wrappers), info
 
 
 def _options(info, kwargs):
-    """The arguments of the constructor: the table's defaults and ``kwargs``, of which it must know each."""
+    """Return the arguments of the class: those of the table, and ``kwargs``, which the class must know."""
     unknown = sorted(kwargs.keys() - info.arguments.keys())
     if unknown:
         names, valid = ", ".join(map(repr, unknown)), ", ".join(info.arguments)

@@ -1,19 +1,19 @@
-"""Parameter groups: who decays, and at what rate each group learns."""
+"""Parameter groups: which parameters decay, and the learning rate of each group."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import logging
 import math
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.optim.layer_groups import auto_group_layers, group_parameters
 
 _logger = logging.getLogger(__name__)
 
 _GROUP_KEYS = ("params", "lr", "lr_scale", "learning_rate", "weight_decay", "initial_lr")
-# settings that have a range wherever they occur: from the least value up to what they stay below
+# Settings with a range in all optimizers: the least value, and the value that they stay below.
 _RANGES = {
     "lr": (0.0, math.inf),
     "lr_scale": (0.0, math.inf),
@@ -32,11 +32,15 @@ def param_groups_weight_decay(
     fallback_list=(),
     fallback_no_weight_decay=False,
 ):
-    """Trainable parameters in two groups: those that do not decay, and the rest.
+    """Return the trainable parameters in groups without and with weight decay; empty groups are left out.
 
-    Biases and other 1-D ones do not decay unless ``weight_decay_exclude_1d`` is off, nor do those whose names match a
-    pattern of ``no_weight_decay_list`` (``*`` and ``?``, as of files). Those that match ``fallback_list`` come in two
-    more groups, marked for the fallback of Muon. A group without parameters is left out.
+    Args:
+        model: the net.
+        weight_decay: decay of the second group.
+        weight_decay_exclude_1d: whether biases and other 1-D parameters do not decay.
+        no_weight_decay_list: patterns (``*`` and ``?``) of the names of parameters that do not decay.
+        fallback_list: patterns of the names of parameters that get groups of their own, for which `Muon` uses AdamW.
+        fallback_no_weight_decay: whether ``fallback_list`` includes ``no_weight_decay_list``.
     """
     fallback_list = _patterns(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
     members = {}
@@ -61,17 +65,26 @@ def param_groups_layer_decay(
     min_scale=0.0,
     no_opt_scale=None,
 ):
-    """Trainable parameters by layer and decay, a layer learning at ``layer_decay`` of the rate of the next (as BEiT).
+    """Return the trainable parameters in groups by layer and decay, with a rate for each layer (as in BEiT).
 
-    Layers are those of the net's ``group_matcher``, or slices of its parameters; the head learns at the full rate.
-    Rates do not fall below ``min_scale`` of it, and layers below ``no_opt_scale`` are frozen. Patterns as in
-    ``param_groups_weight_decay``.
+    Layers are those of the net's ``group_matcher``, or slices of its parameters. The head learns at the full rate.
+
+    Args:
+        model: the net.
+        weight_decay: decay of the parameters that decay.
+        no_weight_decay_list, fallback_list, fallback_no_weight_decay, weight_decay_exclude_1d: see
+            `param_groups_weight_decay`.
+        layer_decay: rate of a layer relative to that of the next layer.
+        min_scale: lowest rate relative to the full rate.
+        no_opt_scale: relative rate below which layers are frozen.
     """
     fallback_list = _patterns(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
     layers = _layers(model)
     last = max(layers.values())
     if last == 0:
-        _logger.warning("layer decay has no effect: the net has no group_matcher() and names no classifier")
+        _logger.warning(
+            "layer decay has no effect: the net has no group_matcher() and no classifier in its default_cfg"
+        )
     groups = {}
     for name, param in _trainable(model):
         layer = layers.get(name, last)
@@ -110,12 +123,19 @@ def _group(params, weight_decay, fallback):
 
 
 def as_param_groups(params, lr, weight_decay, options):
-    """Parameters, or groups in timm's or Paddle's spelling, as the list of groups that Paddle's optimizers take.
+    """Return the list of groups that Paddle's optimizers take.
 
-    A group's ``lr`` is its own rate; ``lr_scale`` (Paddle: ``learning_rate``) multiplies whatever rate is set, for
-    good. ``options`` are the hyperparameters of groups that do not say otherwise. Frozen parameters are left out; in
-    Paddle the running statistics of BatchNorm are among them. ConfigError for a setting that does not exist or has an
-    impossible value, and if no parameter is left.
+    Frozen parameters are left out; in Paddle the running statistics of BatchNorm are among them.
+
+    Args:
+        params: parameters, or groups with timm's or Paddle's keys. A group's ``lr`` is its own rate; its ``lr_scale``
+            (in Paddle ``learning_rate``) multiplies every rate that is set.
+        lr: rate of groups without their own.
+        weight_decay: decay of groups without their own.
+        options: hyperparameters of groups without their own.
+
+    Raises:
+        ConfigError: for an unknown or impossible setting, and if no parameter is left.
     """
     _check_ranges({"lr": lr, "weight_decay": weight_decay, **options})
     entries = list(params)
@@ -141,8 +161,7 @@ def _check_keys(group, options):
     valid = [*_GROUP_KEYS, *options]
     for key in group:
         if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, valid) or "."
             raise ConfigError(f"a parameter group of this optimizer has no {key!r}{hint} It has {', '.join(valid)}")
 
 
@@ -157,20 +176,24 @@ def _check_ranges(settings):
 
 
 def group_list(optimizer):
-    """The optimizer's groups; those of a Paddle optimizer made without groups as one, of which changes are lost."""
+    """Return the optimizer's groups.
+
+    A Paddle optimizer that was created without groups returns one new group: changes of it are lost.
+    """
     groups = optimizer._param_groups
     return groups if isinstance(groups[0], dict) else [{"params": groups}]
 
 
 def group_lrs(optimizer):
-    """The rate that each parameter group learns at now."""
+    """Return the present learning rate of each parameter group."""
     return [optimizer.get_lr() * group.get("learning_rate", 1.0) for group in group_list(optimizer)]
 
 
 def initial_lrs(optimizer):
-    """The rate of each group, before its ``lr_scale``, when this was first asked: what its schedules start from.
+    """Return the rate, before ``lr_scale``, that each group had at the first call: the base of its schedules.
 
-    It stays with the group, and with the optimizer's saved state, so that a schedule made after resuming starts there.
+    The group keeps the rate, and so does the saved state of the optimizer: schedules that are created after resuming
+    have the same base.
     """
     lrs = []
     for group, lr in zip(group_list(optimizer), group_lrs(optimizer)):
@@ -180,7 +203,7 @@ def initial_lrs(optimizer):
 
 
 def set_group_lrs(optimizer, lrs):
-    """Let each group learn at its rate in ``lrs``, times its ``lr_scale``."""
+    """Set the rate of each group to its entry of ``lrs`` times its ``lr_scale``."""
     top = max(lrs)
     optimizer.set_lr(top)
     scales = [group.get("lr_scale", 1.0) for group in group_list(optimizer)]
@@ -188,10 +211,10 @@ def set_group_lrs(optimizer, lrs):
 
 
 def set_lr_multipliers(optimizer, multipliers):
-    """Set what multiplies the one rate of the optimizer in each group.
+    """Set the factor by which each group multiplies the optimizer's rate.
 
-    Paddle keeps it with every parameter, so it is rewritten only where the groups' rates are no longer in proportion,
-    as when one of them has reached its floor.
+    Paddle keeps the factor with every parameter. It is only written when the proportion of the groups' rates changes,
+    such as when one of them reaches its floor.
     """
     for group, multiplier in zip(group_list(optimizer), multipliers):
         if multiplier != group.get("learning_rate", 1.0):

@@ -1,14 +1,14 @@
-"""The table of optimizers: timm's names, their classes, and what they set otherwise than the class does."""
+"""The table of optimizers: timm's names, their classes, and the arguments that differ from the class's defaults."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 import inspect
 from dataclasses import dataclass, field
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.optim.adabelief import AdaBelief
 from pimm.optim.adafactor import Adafactor, AdafactorBigVision
 from pimm.optim.adamp import SGDP, AdamP
@@ -30,7 +30,7 @@ from pimm.optim.sgdw import SGDW
 
 @dataclass(frozen=True)
 class OptimInfo:
-    """An optimizer of the table: ``defaults`` are the arguments that differ from the class's own."""
+    """Describe an optimizer of the table; ``defaults`` are arguments that differ from the defaults of the class."""
 
     name: str
     opt_class: type
@@ -39,7 +39,7 @@ class OptimInfo:
 
     @property
     def arguments(self):
-        """Names of the class's arguments, without its parameters, and their defaults."""
+        """Return the arguments of the class, without ``params``, and their defaults."""
         accepted = inspect.signature(self.opt_class).parameters
         return {name: value.default for name, value in accepted.items() if name != "params"}
 
@@ -57,7 +57,7 @@ class OptimInfo:
 
     @property
     def num_betas(self):
-        """How many betas it takes: two, or three."""
+        """Return how many betas the optimizer takes: two or three."""
         return len(self.arguments.get("betas") or (0, 0))
 
 
@@ -165,28 +165,36 @@ _FOREIGN = ("fused", "bnb")  # Nvidia's apex and bitsandbytes: CUDA libraries of
 
 
 def get_optimizer_info(name):
-    """The table's entry of an optimizer; ConfigError with the nearest names if there is none."""
+    """Return the entry of an optimizer in the table.
+
+    Raises:
+        ConfigError: for an unknown name; the message has the nearest names.
+    """
     key = name.lower()
     if key in OPTIMIZERS:
         return OPTIMIZERS[key]
     for prefix in _FOREIGN:
         if key.startswith(prefix):
             raise ConfigError(f"{name!r} needs a CUDA library of PyTorch; {key[len(prefix) :]!r} may be what you want")
-    near = difflib.get_close_matches(key, OPTIMIZERS, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ConfigError(
-        f"unknown optimizer {name!r}{hint} Valid are {', '.join(OPTIMIZERS)}, alone or after 'lookahead_'"
-    )
+    hint = did_you_mean(key, OPTIMIZERS, count=3)
+    valid = "pimm.optim.list_optimizers() names all, which may also stand after 'lookahead_'"
+    raise ConfigError(f"unknown optimizer {name[:80]!r}{hint or ';'} {valid}")
 
 
 def get_optimizer_class(name, bind_defaults=True):
-    """The class of an optimizer, with the table's defaults bound unless that is turned off."""
+    """Return the class of an optimizer, with the table's arguments bound to it unless ``bind_defaults`` is off."""
     info = get_optimizer_info(name)
     return functools.partial(info.opt_class, **info.defaults) if bind_defaults and info.defaults else info.opt_class
 
 
 def list_optimizers(filter="", exclude_filters=None, with_description=False):
-    """Sorted names of all optimizers, or of those that match a wildcard or a list of them; pairs with descriptions."""
+    """Return the sorted names of the optimizers.
+
+    Args:
+        filter: a wildcard or a list of wildcards that names must match.
+        exclude_filters: wildcards of names to leave out.
+        with_description: whether to return pairs of name and description.
+    """
     wanted = [filter] if isinstance(filter, str) else list(filter)
     names = [
         name

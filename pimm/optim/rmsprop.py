@@ -1,4 +1,4 @@
-"""RMSprop (Hinton's lecture 6) as PyTorch has it and as TensorFlow has it."""
+"""RMSprop (Hinton's lecture 6) as in PyTorch and as in TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pimm.optim.update import average_square, cautious, with_l2
 
 
 class RMSprop(RuleOptimizer):
-    """RMSprop with eps outside the root and squares averaged from zero; see also RMSpropTF."""
+    """Update as PyTorch's RMSprop: eps is added to the root, and the average of squares starts at 0."""
 
     def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0):
         super().__init__(params, lr, weight_decay, alpha=alpha, eps=eps, momentum=momentum)
@@ -29,9 +29,19 @@ class RMSprop(RuleOptimizer):
 
 
 class RMSpropTF(KernelOptimizer, paddle.optimizer.RMSProp):
-    """RMSprop as TensorFlow has it: eps inside the root, squares averaged from one, the rate inside the momentum.
+    """Update as TensorFlow's RMSprop: eps is inside the root, and the average of squares starts at 1.
 
-    ``lr_in_momentum`` off, and ``caution``, take a few operations more a parameter than Paddle's kernel.
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        alpha: decay of the average of squares.
+        eps: added to the average of squares.
+        momentum: decay of the average of updates.
+        centered: whether to subtract the squared average gradient from the average of squares.
+        decoupled_decay: whether weights decay apart from the gradient.
+        corrected_weight_decay: whether decoupled decay is relative to the peak rate.
+        lr_in_momentum: whether the average of updates contains the rate. Paddle's kernel does this; False takes a few
+            more operations for each parameter.
+        caution: whether to leave out updates whose sign is not that of the gradient, without Paddle's kernel too.
     """
 
     def __init__(

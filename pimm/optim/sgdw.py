@@ -1,4 +1,4 @@
-"""Momentum as PyTorch has it, and stochastic gradient descent with decoupled weight decay (arXiv 1711.05101)."""
+"""Momentum as in PyTorch, and stochastic gradient descent with decoupled weight decay (arXiv 1711.05101)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pimm.optim.update import cautious
 
 
 class MomentumRule(RuleOptimizer):
-    """Base of the rules whose groups have ``momentum``, ``dampening`` and ``nesterov``."""
+    """Base of the optimizers with ``momentum``, ``dampening`` and ``nesterov``."""
 
     def __init__(self, params, lr, weight_decay, momentum, dampening, nesterov, **options):
         if nesterov and (momentum <= 0 or dampening):
@@ -21,7 +21,7 @@ class MomentumRule(RuleOptimizer):
         return {"momentum_buffer": Slot()} if group["momentum"] else {}
 
     def with_momentum(self, grad, step, group, momentum_buffer):
-        """What to subtract for a gradient; the first one starts the buffer undamped."""
+        """Return the direction for a gradient; the first gradient enters the buffer without dampening."""
         if momentum_buffer is None:
             return grad
         share = 1.0 if step == 1 else 1.0 - group["dampening"]
@@ -30,7 +30,16 @@ class MomentumRule(RuleOptimizer):
 
 
 class SGDW(MomentumRule):
-    """Momentum, Nesterov's on request, with weights that decay apart from it."""
+    """Descend with momentum and decoupled weight decay.
+
+    Args:
+        params, lr, weight_decay: see `TimmOptimizer`.
+        momentum: decay of the sum of gradients.
+        dampening: share of a gradient that does not enter this sum.
+        nesterov: whether to use Nesterov momentum.
+        caution: whether to leave out updates whose sign is not that of the gradient.
+        corrected_weight_decay: whether decay is relative to the peak rate.
+    """
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
-"""Optimizer state under the net's own names.
+"""Optimizer state by the names of a net's parameters.
 
-Paddle keys accumulators by generated names (``conv2d_7.w_0_velocity_0``), which shift with every net built earlier in
-the process, and refuses a state that lacks an accumulator made since. Here a state is ``{"conv_stem.weight/velocity":
-array}``, with a ``step`` counter where the optimizer counts by parameter, and the optimizer's own values beside them.
+Paddle names accumulators by generated names (``conv2d_7.w_0_velocity_0``), which depend on the nets that the process
+built before, and refuses a state without an accumulator that was created later. Here a state is
+``{"conv_stem.weight/velocity": array}``, with a counter ``step`` for each parameter where the optimizer counts updates
+by parameter, and with the optimizer's own values.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ _STEP = "step"
 _MASTER = "master_weight"
 _RATE = "learning_rate"
 _MULTIPLIERS = "lr_multipliers"
-_INITIAL = "initial_lr"  # there when a schedule has been made
+_INITIAL = "initial_lr"  # present once a schedule has been created
 _LOOKAHEAD_STEP = "lookahead_step"
 _SHOWN_PROBLEMS = 5
 
 
 def optimizer_state(optimizer, model):
-    """All that the next step depends on besides weights and gradients, as ``{name: array}``.
+    """Return everything that the next step depends on besides weights and gradients, as ``{name: array}``.
 
-    Parameters that no step has visited have no entry. A Paddle ``LRScheduler`` inside the optimizer is left to its
-    owner. CheckpointError if the optimizer holds parameters that the model does not name.
+    Parameters that no step has updated have no entry. The state of a Paddle ``LRScheduler`` in the optimizer is not
+    included.
+
+    Raises:
+        CheckpointError: if the optimizer has parameters that are not the model's.
     """
     state = _global_values(optimizer)
     for name, param in _named_parameters(optimizer, model).items():
@@ -38,10 +42,11 @@ def optimizer_state(optimizer, model):
 
 
 def load_optimizer_state(optimizer, model, state):
-    """Put back what ``optimizer_state`` gave, bit for bit; parameters without an entry start afresh.
+    """Restore a state of ``optimizer_state`` bit for bit; parameters without an entry start anew.
 
-    CheckpointError for entries that do not belong to this optimizer and net, for missing ones, and for other shapes or
-    types: it lists them, and nothing has changed.
+    Raises:
+        CheckpointError: for entries that are unknown, missing, or of another shape or type. The message lists them, and
+            the optimizer is unchanged.
     """
     params = _named_parameters(optimizer, model)
     entries, values = {name: {} for name in params}, {}
@@ -71,7 +76,7 @@ def _named_parameters(optimizer, model):
     if len(named) < len(held):
         raise CheckpointError(
             f"{len(held) - len(named)} of the optimizer's {len(held)} parameters are not the model's: "
-            "its state can only be kept with the net that it trains"
+            "save or load the state together with the net that the optimizer trains"
         )
     return named
 
@@ -112,7 +117,7 @@ def _steps(optimizer):
 
 
 def _tensors(optimizer, param):
-    """The parameter's accumulators by slot; those of a half-precision one hang on its float32 master copy."""
+    """Return a parameter's accumulators by name; those of a half-precision one belong to its float32 copy."""
     master = optimizer._master_weights.get(param.name)
     owners = [param.name] if master is None else [param.name, master.name]
     tensors = {
@@ -136,7 +141,7 @@ def _forget(optimizer, param):
 
 
 def _misfits(optimizer, param, found):
-    """What is wrong with the entries found for a parameter: ``{slot: problem}``."""
+    """Return what is wrong with the entries of a parameter, as ``{slot: problem}``."""
     if not found:
         return {}
     fresh = not _tensors(optimizer, param)
@@ -154,7 +159,7 @@ def _misfits(optimizer, param, found):
 
 
 def _compare(expected, found):
-    """What is wrong with arrays against ``{key: (shape, dtype)}``."""
+    """Return what is wrong with arrays that should be ``{key: (shape, dtype)}``."""
     problems = {key: "missing" for key in expected if key not in found}
     for key, value in found.items():
         if key not in expected:
@@ -167,7 +172,7 @@ def _compare(expected, found):
 
 def _numpy_dtype(tensor):
     name = str(tensor.dtype).rsplit(".", 1)[-1]
-    return np.dtype("uint16" if name == "bfloat16" else name)  # numpy has no bfloat16: Paddle hands out its bits
+    return np.dtype("uint16" if name == "bfloat16" else name)  # numpy has no bfloat16; Paddle returns the bits
 
 
 def _replace(optimizer, param, found):

@@ -1,4 +1,4 @@
-"""PyTorch's optimizer state, for an optimizer of ours."""
+"""Load the state of a PyTorch optimizer into an optimizer of pimm."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pimm.optim.state import load_optimizer_state, optimizer_state
 
 
 class _Form(NamedTuple):
-    marks: frozenset  # settings that only this optimizer has in PyTorch
-    slots: dict  # PyTorch's name of an average: ours
+    marks: frozenset  # keys of PyTorch's groups that only this optimizer has
+    slots: dict  # PyTorch's name of an average: pimm's
 
 
 _ADAM = _Form(frozenset({"betas", "eps"}), {"exp_avg": "moment1", "exp_avg_sq": "moment2"})
@@ -34,16 +34,24 @@ _FORMS = {
 
 
 def load_torch_optimizer_state(optimizer, model, state, transposed=()):
-    """Put what PyTorch's ``optimizer.state_dict()`` averaged into an optimizer of ours for the same net.
+    """Load the averages of PyTorch's ``optimizer.state_dict()`` into an optimizer for the same net.
 
-    Parameters are matched group by group in their order; those without an entry start afresh. Rates and other
-    settings stay the optimizer's own. ``transposed`` names the weights that PyTorch holds transposed. Raises
-    `CheckpointError`, before anything has changed, if the state is another optimizer's or another net's.
+    Parameters are matched by their order in each group; parameters without an entry start anew. Rates and other
+    settings of the optimizer do not change.
+
+    Args:
+        optimizer: the optimizer.
+        model: the net that it trains.
+        state: PyTorch's state.
+        transposed: names of the weights that PyTorch stores transposed.
+
+    Raises:
+        CheckpointError: if the state belongs to another optimizer or net; the optimizer is then unchanged.
     """
     form = _FORMS.get(type(optimizer))
     if form is None:
         known = ", ".join(cls.__name__ for cls in _FORMS)
-        raise CheckpointError(f"PyTorch's state is taken over by {known}, and not by {type(optimizer).__name__}")
+        raise CheckpointError(f"{type(optimizer).__name__} cannot load a state of PyTorch; {known} can")
     try:
         groups, entries = [group for group in state["param_groups"] if group["params"]], state["state"]
         shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
@@ -54,12 +62,16 @@ def load_torch_optimizer_state(optimizer, model, state, transposed=()):
                     values = _averages(optimizer, entries[identifier], form, shapes[name], name in transposed)
                     own.update({f"{name}/{slot}": value for slot, value in values.items()})
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"it is no state of an optimizer: {error!r}") from error
+        raise CheckpointError(f"this is no state of an optimizer of PyTorch: {str(error)[:200]!r}") from error
     load_optimizer_state(optimizer, model, own)
 
 
 def _check_groups(optimizer, model, groups, form):
-    """The net's names of the parameters in each group; `CheckpointError` if the other groups are not these."""
+    """Return the names of the parameters in each group.
+
+    Raises:
+        CheckpointError: if PyTorch's groups are not those of the optimizer.
+    """
     for group in groups:
         is_rmsprop_tf = bool(group.get("lr_in_momentum"))
         if not form.marks <= group.keys() or is_rmsprop_tf != isinstance(optimizer, RMSpropTF):
@@ -73,7 +85,7 @@ def _check_groups(optimizer, model, groups, form):
 
 
 def _averages(optimizer, entry, form, shape, flipped):
-    """Our accumulators of one parameter of this shape from PyTorch's, which may be transposed."""
+    """Return pimm's accumulators of a parameter from those of PyTorch, which may be transposed."""
     found = {
         own: np.asarray(entry[name], np.float32) for name, own in form.slots.items() if entry.get(name) is not None
     }
@@ -84,9 +96,8 @@ def _averages(optimizer, entry, form, shape, flipped):
             raise CheckpointError(f"the state has averages of shape {list(value.shape)} for a parameter {list(shape)}")
     found = {slot: np.transpose(value) if flipped else value for slot, value in found.items()}
     if isinstance(optimizer, (SGD, RMSpropTF)):
-        nothing = np.zeros_like(
-            next(iter(found.values()))
-        )  # without momentum, or not centred, there is no such average
+        # PyTorch has no such average without momentum, or if the variance is not centred.
+        nothing = np.zeros_like(next(iter(found.values())))
         return {slot: found.get(slot, nothing) for slot in form.slots.values()}
     step = int(entry["step"])
     if isinstance(optimizer, RMSprop):

@@ -1,4 +1,4 @@
-"""Pieces that several updates share."""
+"""Parts of update rules that several optimizers share."""
 
 from __future__ import annotations
 
@@ -6,38 +6,45 @@ import paddle
 
 
 def with_l2(grad, param, weight_decay):
-    """The gradient with the L2 term's."""
+    """Return the gradient plus that of the L2 term."""
     return grad + param * weight_decay if weight_decay else grad
 
 
 def cautious(update, grad):
-    """The update where it agrees with the gradient in sign, scaled up for the rest (arXiv 2411.16085)."""
+    """Return the update where it has the sign of the gradient, scaled up for the rest (arXiv 2411.16085)."""
     mask = (update * grad > 0).astype(grad.dtype)
     return update * (mask / mask.mean().clip(min=1e-3))
 
 
 def average_square(average, grad, beta):
-    """Move a running average of squares by one gradient, in place."""
+    """Move a running average of squares by one gradient in place, and return it."""
     return average.scale_(beta).add_(grad.square().scale_(1.0 - beta))
 
 
 def root_mean_square(tensor):
-    """Root of the mean of squares, 0-d."""
+    """Return the root of the mean of squares, 0-d."""
     return tensor.square().mean().sqrt()
 
 
 def norm(tensor):
-    """Euclidean norm of all elements, 0-d."""
+    """Return the Euclidean norm of all elements, 0-d."""
     return tensor.square().sum().sqrt()
 
 
 def adam_direction(
     grad, step, group, exp_avg, exp_avg_sq, nesterov=False, clipping_threshold=None, max_exp_avg_sq=None
 ):
-    """Adam's step at rate one (arXiv 1412.6980), from averages that it moves.
+    """Move Adam's averages by one gradient and return the step at rate 1 (arXiv 1412.6980).
 
-    ``nesterov`` averages the gradient in once more (arXiv 1910.05446). ``clipping_threshold`` bounds the root mean
-    square of the normalised gradient (StableAdamW, arXiv 2304.13013); ``max_exp_avg_sq`` makes it AMSGrad.
+    Args:
+        grad: the gradient.
+        step: number of the update, from 1.
+        group: hyperparameters: ``betas``, ``eps`` and ``caution``.
+        exp_avg: average of gradients.
+        exp_avg_sq: average of squares.
+        nesterov: whether to average the gradient in once more (arXiv 1910.05446).
+        clipping_threshold: limit of the root mean square of the normalised gradient (StableAdamW, arXiv 2304.13013).
+        max_exp_avg_sq: largest average of squares so far, for AMSGrad.
     """
     beta1, beta2 = group["betas"]
     exp_avg.lerp_(grad, 1.0 - beta1)

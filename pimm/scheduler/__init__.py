@@ -1,5 +1,6 @@
 """Learning-rate schedules under timm's names."""
 
+from pimm.scheduler.callback import ScheduleCallback
 from pimm.scheduler.cosine_lr import CosineLRScheduler
 from pimm.scheduler.linear_lr import LinearLRScheduler
 from pimm.scheduler.multistep_lr import MultiStepLRScheduler
@@ -17,6 +18,7 @@ __all__ = [
     "MultiStepLRScheduler",
     "PlateauLRScheduler",
     "PolyLRScheduler",
+    "ScheduleCallback",
     "Scheduler",
     "StepLRScheduler",
     "TanhLRScheduler",

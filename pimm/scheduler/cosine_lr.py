@@ -1,4 +1,4 @@
-"""Cosine annealing."""
+"""Anneal the rate along a cosine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pimm.scheduler.cycles import CycleScheduler
 
 
 class CosineLRScheduler(CycleScheduler):
-    """Half a cosine wave from peak to floor (arXiv 1608.03983); ``k_decay`` bends its clock (arXiv 2004.05909).
+    """Follow half a cosine wave from peak to floor in each cycle (SGDR, arXiv 1608.03983).
 
-    The other arguments are `CycleScheduler`'s.
+    Args:
+        k_decay: power of the share of the cycle that has passed (arXiv 2004.05909).
+
+    The other arguments are those of `CycleScheduler`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A rate that falls along a straight line."""
+"""Lower the rate along a straight line."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from pimm.scheduler.scheduler import WarmupScheduler
 
 
 class LinearLRScheduler(WarmupScheduler):
-    """A straight line from the group's rate to ``lr_min`` over ``t_initial`` ticks, by default optimizer updates.
+    """Lower the rate in equal steps to ``lr_min`` over ``t_initial`` ticks, as Cream trains its supernet.
 
-    The schedule of the supernet; after the last tick the rate stays at ``lr_min``. ``options`` are
-    `WarmupScheduler`'s and `Scheduler`'s.
+    After the last tick the rate stays at ``lr_min``.
+
+    Args:
+        optimizer: the optimizer whose rates are set.
+        t_initial: number of ticks.
+        lr_min: last rate.
+        t_in_epochs: whether a tick is an epoch; by default it is an optimizer update.
+        options: arguments of `WarmupScheduler` and `Scheduler`.
+
+    Raises:
+        ConfigError: for a length that is not positive and for a negative last rate.
     """
 
     def __init__(self, optimizer, t_initial, lr_min=0.0, t_in_epochs=False, **options):

@@ -1,4 +1,4 @@
-"""A rate that falls by the same factor at chosen moments."""
+"""Multiply the rate by a factor at chosen ticks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from pimm.scheduler.scheduler import WarmupScheduler
 
 
 class MultiStepLRScheduler(WarmupScheduler):
-    """``decay_rate`` times the rate at every milestone of ``decay_t``, an ascending list.
+    """Multiply the rate by ``decay_rate`` at every milestone.
 
-    As in timm, and other than in PyTorch, a milestone of 10 acts at tick 9; ticks are counted from the end of the
-    warm-up, or with ``warmup_prefix=False`` from the start.
+    A milestone of 10 acts at tick 9, as in timm and unlike in PyTorch.
+
+    Args:
+        optimizer: the optimizer whose rates are set.
+        decay_t: the milestones, in ascending order.
+        decay_rate: the factor.
+        warmup_prefix: whether ticks are counted from the end of the warm-up, or from the start.
+
+    The other arguments are those of `WarmupScheduler` and `Scheduler`.
+
+    Raises:
+        ConfigError: for milestones in another order.
     """
 
     def __init__(
@@ -48,7 +58,7 @@ class MultiStepLRScheduler(WarmupScheduler):
         )
 
     def get_curr_decay_steps(self, t):
-        """The number of milestones passed at tick ``t``."""
+        """Return the number of milestones passed at tick ``t``."""
         return bisect.bisect_right(self.decay_t, t + 1)
 
     def scheduled(self, t):

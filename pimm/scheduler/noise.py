@@ -1,4 +1,4 @@
-"""The random draws of PyTorch's CPU generator, which timm's schedules take their noise from."""
+"""Draw the random numbers of PyTorch's CPU generator, from which timm's schedules take their noise."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def normal_draws(seed):
-    """What successive ``torch.randn(1)`` give, without end, on a generator seeded with ``seed``.
+    """Yield what successive calls of ``torch.randn(1)`` return on a generator seeded with ``seed``.
 
-    Both frameworks have the Mersenne twister: PyTorch joins two of its words to 53 bits, makes two normal values of two
-    such numbers (Box and Muller's transform) and keeps the second value for the next call.
+    numpy and PyTorch share the Mersenne twister. PyTorch joins two of its words to 53 bits, turns two such numbers
+    into two normal values (Box and Muller's transform) and keeps the second value for the next call.
     """
     source = _twister(seed)
 
@@ -27,12 +27,15 @@ def normal_draws(seed):
 
 
 def truncated_normal(seed, std, limit):
-    """The first of ``std`` times these draws that is smaller than ``limit`` in size."""
+    """Return the first normal draw times ``std`` whose absolute value is below ``limit``."""
     return next(value * std for value in normal_draws(seed) if abs(value * std) < limit)
 
 
 def uniform(seed, std, limit):
-    """What ``torch.rand(1)`` gives on a generator seeded so, spread from minus to plus ``limit``; ``std`` is unused."""
+    """Return what ``torch.rand(1)`` returns on a generator seeded with ``seed``, scaled to -``limit`` .. ``limit``.
+
+    ``std`` is unused; it is there because all noises are called alike.
+    """
     word = int(_twister(seed).randint(0, 2**32, dtype=np.uint32))
     return 2.0 * ((word & ((1 << 24) - 1)) * 2.0**-24 - 0.5) * limit
 

@@ -1,4 +1,4 @@
-"""A rate that falls when the metric no longer improves."""
+"""Lower the rate when the metric no longer improves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,25 @@ _logger = logging.getLogger(__name__)
 
 
 class PlateauLRScheduler(WarmupScheduler):
-    """``decay_rate`` times the rate when the metric has not improved for more than ``patience_t`` epochs.
+    """Multiply the rate by ``decay_rate`` when the metric has not improved for more than ``patience_t`` epochs.
 
-    An improvement is one by the share ``threshold`` of the best value, upwards in mode ``max`` (an accuracy), downwards
-    in mode ``min`` (a loss; timm 0.1.20's default). After a decay the next ``cooldown_t`` epochs are not counted.
-    Epochs without a metric leave everything as it is, and so does ``step_update``. ``verbose`` logs every decay.
+    Epochs without a metric change nothing, and neither does ``step_update``.
+
+    Args:
+        optimizer: the optimizer whose rates are set.
+        decay_rate: the factor.
+        patience_t: epochs without an improvement that are accepted.
+        threshold: the least improvement that counts, as a share of the best metric.
+        cooldown_t: epochs after a decay that are not counted.
+        lr_min: the lowest rate.
+        mode: ``max`` if a higher metric is better (an accuracy), ``min`` if a lower one is (a loss; the default of
+            timm 0.1.20).
+        verbose: whether to log every decay.
+
+    The other arguments are those of `WarmupScheduler` and `Scheduler`.
+
+    Raises:
+        ConfigError: for another mode.
     """
 
     _BETTER = {
@@ -24,7 +38,7 @@ class PlateauLRScheduler(WarmupScheduler):
         "max": lambda metric, best, threshold: metric > best * (1.0 + threshold),
     }
     _WORST = {"min": math.inf, "max": -math.inf}
-    _SMALLEST_CHANGE = 1e-8  # a smaller one is not worth making
+    _SMALLEST_CHANGE = 1e-8  # smaller changes are left out, as in PyTorch
 
     def __init__(
         self,
@@ -69,7 +83,7 @@ class PlateauLRScheduler(WarmupScheduler):
         self.best = self._WORST[mode]
         self.bad_epochs = 0
         self.cooldown_left = 0
-        self.plateau_values = list(self.base_values)  # the rates without noise
+        self.plateau_values = list(self.base_values)  # the groups' rates without noise
 
     def step(self, epoch, metric=None):
         if epoch <= self.warmup_t:
@@ -95,7 +109,9 @@ class PlateauLRScheduler(WarmupScheduler):
                 new if old - new > self._SMALLEST_CHANGE else old for old, new in zip(self.plateau_values, lowered)
             ]
             if self.verbose:
-                _logger.info("no improvement on %g: learning rate lowered to %g", self.best, self.plateau_values[0])
+                _logger.info(
+                    "the metric has not improved on %g: learning rate lowered to %g", self.best, self.plateau_values[0]
+                )
 
     def state_dict(self):
         state = {name: getattr(self, name) for name in ("best", "bad_epochs", "cooldown_left")}

@@ -1,4 +1,4 @@
-"""Annealing along a polynomial."""
+"""Anneal the rate along a polynomial."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from pimm.scheduler.cycles import CycleScheduler
 
 
 class PolyLRScheduler(CycleScheduler):
-    """What is left of the cycle, to the power ``power``; ``k_decay`` bends the clock (arXiv 2004.05909).
+    """Lower the rate from peak to floor in proportion to a power of the part of the cycle that is left.
 
-    The other arguments are `CycleScheduler`'s.
+    Args:
+        power: the power.
+        k_decay: power of the share of the cycle that has passed (arXiv 2004.05909).
+
+    The other arguments are those of `CycleScheduler`.
     """
 
     def __init__(

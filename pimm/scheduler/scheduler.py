@@ -1,4 +1,4 @@
-"""Bases of the learning-rate schedules: the two clocks, noise, and warm-up."""
+"""Base classes of the learning-rate schedules: epochs or updates as the clock, noise, and warm-up."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ from pimm.scheduler.noise import NOISES
 
 
 class Scheduler:
-    """A schedule is a function of the epoch or of the update count, both kept by the training loop.
+    """Set the rates of an optimizer as a function of the epoch or of the number of updates.
 
-    Call ``step(epoch)`` at the end of each epoch with the number of the next one, ``step_update(num_updates)`` after
-    each optimizer step with the number done; ``t_in_epochs`` says which of the two acts. ``noise_range_t`` (a start, or
-    start and end) adds relative noise of type ``normal``, redrawn until it is inside ``noise_pct``, or ``uniform``
-    inside it. ``initialize=False`` goes on from the rates that an earlier schedule of the same optimizer began with.
+    The training loop keeps both clocks. It calls ``step(epoch)`` at the end of each epoch with the number of the next
+    epoch, and ``step_update(num_updates)`` after each optimizer update with the number of updates done.
 
-    A subclass defines ``_get_lr(t)``, one rate a group, made of ``base_values``; or as in timm 0.1.20
-    ``get_epoch_values`` and ``get_update_values``. ConfigError for noise of another type, and for any
-    ``param_group_field`` but the rate.
+    A subclass defines ``_get_lr(t)``, which returns one rate for each group, computed from ``base_values``; or, as in
+    timm 0.1.20, ``get_epoch_values`` and ``get_update_values``.
+
+    Args:
+        optimizer: the optimizer whose rates are set.
+        param_group_field: ``lr``; timm has other fields.
+        t_in_epochs: whether a tick of the schedule is an epoch, or an update.
+        noise_range_t: tick at which relative noise begins, or ticks at which it begins and ends; None for no noise.
+        noise_type: ``normal``, drawn again until its size is below ``noise_pct``, or ``uniform`` up to ``noise_pct``.
+        noise_pct: limit of the noise, relative to the rate.
+        noise_std: standard deviation of normal noise, relative to the rate.
+        noise_seed: seed of the noise; 42 by default.
+        initialize: whether the present rates of the optimizer are the base; False takes those with which the
+            optimizer's first schedule began.
+
+    Raises:
+        ConfigError: for another field, an unknown noise, and ``initialize=False`` without an earlier schedule.
     """
 
     def __init__(
@@ -49,23 +61,23 @@ class Scheduler:
         self.update_groups(self.base_values)
 
     def _get_lr(self, t):
-        """The groups' rates at tick ``t``, without noise."""
+        """Return the rate of each group at tick ``t``, without noise."""
         raise NotImplementedError(f"{type(self).__name__} needs a method _get_lr(t)")
 
     def get_epoch_values(self, epoch):
-        """The groups' rates in epoch ``epoch``; None if they change with updates."""
+        """Return the rate of each group in an epoch, or None if the rates change with updates."""
         return self._get_lr(epoch) if self.t_in_epochs else None
 
     def get_update_values(self, num_updates):
-        """The groups' rates after ``num_updates`` updates; None if they change with epochs."""
+        """Return the rate of each group after ``num_updates`` updates, or None if the rates change with epochs."""
         return None if self.t_in_epochs else self._get_lr(num_updates)
 
     def step(self, epoch, metric=None):
-        """Set the rates of epoch ``epoch``; ``metric`` matters to the plateau schedule alone."""
+        """Set the rates of an epoch; only the plateau schedule uses ``metric``."""
         self._set(self.get_epoch_values(epoch), epoch)
 
     def step_update(self, num_updates, metric=None):
-        """Set the rates of the update that follows ``num_updates`` others."""
+        """Set the rates for the update after ``num_updates`` updates; ``metric`` is unused."""
         self._set(self.get_update_values(num_updates), num_updates)
 
     def _set(self, values, t):
@@ -73,7 +85,7 @@ class Scheduler:
             self.update_groups(self.with_noise(values, t))
 
     def with_noise(self, values, t):
-        """``values`` times one plus the noise of tick ``t``, inside ``noise_range_t``."""
+        """Return ``values`` times one plus the noise of tick ``t`` if the tick lies in ``noise_range_t``."""
         limits = self.noise_range_t
         if limits is None:
             return values
@@ -84,30 +96,41 @@ class Scheduler:
         return [value + value * noise for value in values]
 
     def update_groups(self, values):
-        """Set the groups' rates, or one rate of all; an ``lr_scale`` of a group multiplies its own."""
+        """Set one rate for all groups or a list with one for each; a group's ``lr_scale`` multiplies its rate."""
         self.values = list(values) if isinstance(values, (list, tuple)) else [values] * len(self.base_values)
         set_group_lrs(self.optimizer, self.values)
 
     def state_dict(self):
-        """What cannot be computed from the clock: the rates in force."""
+        """Return what the clock does not determine: the present rates."""
         return {"values": list(self.values)}
 
     def load_state_dict(self, state_dict):
-        """Put the rates of ``state_dict`` back in force; CheckpointError if it is another schedule's."""
+        """Restore the rates of a ``state_dict()``.
+
+        Raises:
+            CheckpointError: for the state of another kind of schedule or of another number of groups.
+        """
         own = self.state_dict()
         if set(state_dict) != set(own) or len(state_dict["values"]) != len(own["values"]):
             raise CheckpointError(
-                f"the saved state is not that of this {type(self).__name__}: it has {sorted(state_dict)} and "
+                f"the saved state does not fit this {type(self).__name__}: it has {sorted(state_dict)} and "
                 f"{len(state_dict.get('values', []))} parameter groups, expected {sorted(own)} and {len(own['values'])}"
             )
         self.update_groups(state_dict["values"])
 
 
 class WarmupScheduler(Scheduler):
-    """Base of this package's schedules: a rise before what ``scheduled`` says.
+    """Raise the rates linearly before the schedule that a subclass defines as ``scheduled(t)``.
 
-    The first ``warmup_t`` ticks rise linearly from ``warmup_lr_init`` to the group's rate; ``warmup_prefix`` starts the
-    schedule's own clock after them. A subclass defines ``scheduled(t)``, one rate a group.
+    Args:
+        optimizer: the optimizer whose rates are set.
+        warmup_t: ticks of the warm-up.
+        warmup_lr_init: first rate of the warm-up.
+        warmup_prefix: whether the clock of the schedule starts after the warm-up, or at its beginning.
+        options: arguments of `Scheduler`.
+
+    Raises:
+        ConfigError: for a negative length or rate.
     """
 
     def __init__(self, optimizer, warmup_t=0, warmup_lr_init=0.0, warmup_prefix=False, **options):
@@ -121,11 +144,11 @@ class WarmupScheduler(Scheduler):
             self.update_groups(warmup_lr_init)
 
     def scheduled(self, t):
-        """The groups' rates at tick ``t`` of the schedule's own clock, warm-up aside."""
+        """Return the rate of each group at tick ``t`` of the schedule, without warm-up."""
         raise NotImplementedError
 
     def warmup_targets(self):
-        """The groups' rates that warm-up rises to."""
+        """Return the rates that the warm-up ends at."""
         return self.base_values
 
     def _get_lr(self, t):
@@ -134,6 +157,6 @@ class WarmupScheduler(Scheduler):
         return self.scheduled(t - self.warmup_t if self.warmup_prefix else t)
 
     def warming(self, t):
-        """The groups' rates at tick ``t`` of the warm-up."""
+        """Return the rate of each group at tick ``t`` of the warm-up."""
         start, share = self.warmup_lr_init, t / self.warmup_t
         return [start + share * (top - start) for top in self.warmup_targets()]

@@ -1,11 +1,38 @@
-"""Schedules by timm's names."""
+"""Create schedules by timm's names.
+
+Arguments of `create_scheduler_v2`:
+    optimizer: the optimizer whose rates are set.
+    sched: ``cosine``, ``tanh``, ``poly``, ``step``, ``multistep``, ``plateau``, ``wsd``, ``rsqrt``, ``constant``,
+        ``linear``, or ``none``.
+    num_epochs: epochs of the schedule, or of its first cycle.
+    decay_epochs: interval of ``step`` (None: 90); or length of the decay of ``wsd`` and ``rsqrt``, below 1 as a
+        share of all epochs (None: 0.2).
+    decay_milestones: epochs at which ``multistep`` lowers the rate.
+    cooldown_epochs: epochs at the last rate after a cyclic schedule.
+    patience_epochs: epochs without an improvement that ``plateau`` accepts.
+    decay_rate: factor of ``step``, ``multistep`` and ``plateau``; power of ``poly``.
+    min_lr: last rate.
+    warmup_lr: first rate of the warm-up.
+    warmup_epochs: epochs of the warm-up.
+    warmup_prefix: whether the warm-up comes before the schedule's epochs.
+    noise: share of all epochs at which noise begins, or shares at which it begins and ends.
+    noise_pct, noise_std, noise_seed: see `Scheduler`.
+    cycle_mul, cycle_decay, cycle_limit: see `CycleScheduler`.
+    k_decay: see `CosineLRScheduler` and `PolyLRScheduler`.
+    decay_fn: decay of ``wsd`` and ``rsqrt``, see `WSDLRScheduler`.
+    stable_timescale: the same, in epochs.
+    plateau_mode: ``max`` if a higher metric is better, else ``min``.
+    step_on_epochs: whether the rate changes with epochs, or with updates.
+    updates_per_epoch: optimizer updates of an epoch.
+    options: further arguments of the schedule's class, which override those that are derived from the others.
+"""
 
 from __future__ import annotations
 
-import difflib
 from types import SimpleNamespace
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.scheduler.cosine_lr import CosineLRScheduler
 from pimm.scheduler.linear_lr import LinearLRScheduler
 from pimm.scheduler.multistep_lr import MultiStepLRScheduler
@@ -15,11 +42,11 @@ from pimm.scheduler.step_lr import StepLRScheduler
 from pimm.scheduler.tanh_lr import TanhLRScheduler
 from pimm.scheduler.wsd_lr import WSDLRScheduler
 
-# Names for a rate that nothing changes: timm 0.1.20 makes no schedule for a name that it does not know, and Cream's
-# files have "sgd".
+# Names of a constant rate. timm 0.1.20 creates no schedule for a name that it does not know, and Cream's files say
+# "sgd".
 UNSCHEDULED = ("none", "sgd")
 
-# Keyword of `create_scheduler_v2`: the field of timm's arguments that it is read from, and its value without one.
+# Keyword of `create_scheduler_v2`: the field of timm's arguments that holds it, and the value where that is missing.
 FIELDS = {
     "sched": ("sched", "cosine"),
     "num_epochs": ("epochs", 100),
@@ -43,7 +70,7 @@ FIELDS = {
     "decay_fn": ("lr_decay_fn", None),
     "stable_timescale": ("lr_stable_timescale", None),
 }
-# Fields that 0.1.20 did not have; where one of them is given the arguments are a newer timm's.
+# Fields that timm 0.1.20 did not have: arguments with one of them are those of a newer timm.
 _NEWER = (
     *("sched_on_updates", "warmup_prefix", "decay_milestones", "lr_cycle_mul", "lr_cycle_decay", "lr_cycle_limit"),
     *("lr_k_decay", "lr_decay_fn", "lr_stable_timescale"),
@@ -51,9 +78,11 @@ _NEWER = (
 
 
 def scheduler_kwargs(cfg, decreasing_metric=None):
-    """Keywords for `create_scheduler_v2` from the fields of timm's command line, with its defaults for those missing.
+    """Return the keywords for `create_scheduler_v2` from the fields of timm's command line.
 
-    The plateau schedule follows ``decreasing_metric``, or else the name ``cfg.eval_metric``: down for a loss.
+    Args:
+        cfg: an object with the fields; timm's defaults stand in for missing ones.
+        decreasing_metric: whether a lower metric is better; by default whether ``cfg.eval_metric`` is a loss.
     """
     kwargs = {keyword: getattr(cfg, field, default) for keyword, (field, default) in FIELDS.items()}
     if decreasing_metric is None:
@@ -64,12 +93,20 @@ def scheduler_kwargs(cfg, decreasing_metric=None):
 
 
 def create_scheduler(args, optimizer, updates_per_epoch=0):
-    """The schedule that ``args.sched`` names, or None for a constant rate, and the number of epochs to train.
+    """Return the schedule that ``args.sched`` names, None for a constant rate, and the number of epochs to train.
 
-    ``args`` has the fields of timm's command line. Where they are 0.1.20's (``lr_noise`` and none of the newer ones)
-    they mean what they meant there: tanh between -6 and 4, ``lr_noise_std`` without effect, plateau downwards, without
-    noise and with ``cooldown_epochs``; ``plateau_mode`` may then be ``max``, for an accuracy. ``linear``, which timm
-    does not have, falls with every update where ``updates_per_epoch`` is given. ConfigError for an unknown name.
+    Arguments of timm 0.1.20 (``lr_noise`` and no newer field) keep the meaning that they had there: tanh runs from -6
+    to 4, ``lr_noise_std`` has no effect, and plateau lowers the rate for a metric that no longer falls
+    (``args.plateau_mode`` may be ``max``), without noise and with ``cooldown_epochs``. ``linear``, which timm does not
+    have, changes the rate with every update where ``updates_per_epoch`` is given.
+
+    Args:
+        args: an object with the fields of timm's command line.
+        optimizer: the optimizer whose rates are set.
+        updates_per_epoch: optimizer updates of an epoch, for schedules that change with updates.
+
+    Raises:
+        ConfigError: for an unknown name or impossible settings.
     """
     kwargs = scheduler_kwargs(args)
     if kwargs["sched"] == "linear":
@@ -81,7 +118,7 @@ def create_scheduler(args, optimizer, updates_per_epoch=0):
 
 
 def _meant_in_0_1_20(args):
-    """What the schedule ``args.sched`` of timm 0.1.20 had that today's factory gives otherwise."""
+    """Return the settings of the schedule ``args.sched`` that were different in timm 0.1.20."""
     mode = getattr(args, "plateau_mode", "min")
     return {
         "tanh": {"lb": -6.0, "ub": 4.0},
@@ -117,14 +154,12 @@ def create_scheduler_v2(
     updates_per_epoch=0,
     **options,
 ):
-    """The schedule ``sched``, or None for ``none``, and the number of epochs to train, with cycles and cool-down.
+    """Return a schedule, or None for a constant rate, and the number of epochs to train.
 
-    Names are ``cosine, tanh, poly, step, multistep, plateau, wsd, rsqrt, constant`` and ``linear``. Lengths are in
-    epochs; without ``step_on_epochs`` the rate changes with every update, of which an epoch has ``updates_per_epoch``.
-    ``decay_rate`` is poly's power. ``decay_epochs`` are step's interval (None: 90), or the length of the fall of wsd
-    and rsqrt, a share of the whole below one (None: 0.2). ``noise`` is one or two shares of the whole. ``options`` go
-    to the schedule's class and stand above what the factory passes. ConfigError for an unknown name and for schedules
-    that cannot be.
+    The text at the top of this module explains each argument.
+
+    Raises:
+        ConfigError: for an unknown name or impossible settings.
     """
     given = SimpleNamespace(**locals())
     if sched in UNSCHEDULED:
@@ -143,8 +178,7 @@ def create_scheduler_v2(
 
 
 def _unknown(sched):
-    near = difflib.get_close_matches(str(sched), [*_SCHEDULES, *UNSCHEDULED], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(sched, [*_SCHEDULES, *UNSCHEDULED]) or "."
     names, constant = ", ".join(_SCHEDULES), " or ".join(UNSCHEDULED)
     return f"unknown scheduler {sched!r}{hint} Valid are {names}, and {constant} for a constant rate"
 
@@ -208,7 +242,7 @@ def _plateau(given):
 
 
 def _wsd(given):
-    """The warm-up is inside the given epochs, unless it is to come before them."""
+    """Return the arguments of a schedule whose warm-up is part of the given epochs, unless it is to come before."""
     epochs = given.num_epochs if given.warmup_prefix else given.num_epochs - given.warmup_epochs
     fall = 0.2 if given.decay_epochs is None else given.decay_epochs
     timescale = given.stable_timescale

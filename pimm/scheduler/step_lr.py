@@ -1,15 +1,26 @@
-"""A rate that falls by the same factor at equal distances."""
+"""Multiply the rate by a factor at equal intervals."""
 
 from __future__ import annotations
+
+import math
 
 from pimm.errors import ConfigError
 from pimm.scheduler.scheduler import WarmupScheduler
 
 
 class StepLRScheduler(WarmupScheduler):
-    """``decay_rate`` times the rate after every ``decay_t`` ticks.
+    """Multiply the rate by ``decay_rate`` after every ``decay_t`` ticks.
 
-    They are counted from the end of the warm-up; with ``warmup_prefix=False`` from the start, as in timm 0.1.20.
+    Args:
+        optimizer: the optimizer whose rates are set.
+        decay_t: the interval in ticks, which may be a fraction.
+        decay_rate: the factor.
+        warmup_prefix: whether ticks are counted from the end of the warm-up, or from the start, as in timm 0.1.20.
+
+    The other arguments are those of `WarmupScheduler` and `Scheduler`.
+
+    Raises:
+        ConfigError: for an interval that is not positive.
     """
 
     def __init__(
@@ -27,7 +38,7 @@ class StepLRScheduler(WarmupScheduler):
         noise_seed=42,
         initialize=True,
     ):
-        if decay_t <= 0:
+        if not 0 < decay_t < math.inf:
             raise ConfigError(f"StepLRScheduler needs decay_t > 0, got {decay_t}")
         self.decay_t = decay_t
         self.decay_rate = decay_rate

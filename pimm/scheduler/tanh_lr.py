@@ -1,4 +1,4 @@
-"""Annealing along the hyperbolic tangent."""
+"""Anneal the rate along the hyperbolic tangent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from pimm.scheduler.cycles import CycleScheduler
 
 
 class TanhLRScheduler(CycleScheduler):
-    """The hyperbolic tangent between ``lb`` and ``ub`` (arXiv 1806.01593), which were -6 and 4 in timm 0.1.20.
+    """Follow the hyperbolic tangent from ``lb`` to ``ub`` in each cycle (arXiv 1806.01593).
 
-    The other arguments are `CycleScheduler`'s.
+    Args:
+        lb: where the tangent begins (-6 in timm 0.1.20).
+        ub: where the tangent ends (4 in timm 0.1.20).
+
+    The other arguments are those of `CycleScheduler`.
+
+    Raises:
+        ConfigError: if ``lb`` is not below ``ub``.
     """
 
     def __init__(

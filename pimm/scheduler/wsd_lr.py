@@ -1,4 +1,4 @@
-"""Warm-up, a stable phase, and a decay at the end."""
+"""Warm up, keep the rate stable, and lower it at the end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,25 @@ _DECAY = {
 
 
 class WSDLRScheduler(WarmupScheduler):
-    """Warm-up, then ``t_initial`` ticks, of which the last ``decay_t`` fall to ``lr_min`` (arXiv 2404.06395).
+    """Warm up, keep the rate stable, and lower it over the last ticks (WSD, arXiv 2404.06395).
 
-    Before these the rate is ``stable_fn`` of the ticks since the warm-up: ``constant``, or ``rsqrt`` or ``power`` with
-    ``stable_timescale``, by default the warm-up's length (arXiv 2106.04560). ``decay_fn`` leads from 1 to 0 over the
-    last ones (arXiv 2405.18392): ``linear, 1-sqrt, cosine, power, exp``, or a function of the share that has passed.
-    ConfigError for anything else.
+    Args:
+        optimizer: the optimizer whose rates are set.
+        t_initial: ticks after the warm-up, those of the decay included.
+        decay_t: ticks of the decay.
+        lr_min: last rate.
+        stable_fn: ``constant``, ``rsqrt`` or ``power`` of the ticks since the warm-up (arXiv 2106.04560).
+        stable_timescale: ticks in which ``rsqrt`` and ``power`` begin to fall; by default the length of the warm-up.
+        stable_power: the power of ``power``.
+        decay_fn: ``linear``, ``1-sqrt``, ``cosine``, ``power``, ``exp`` (arXiv 2405.18392), or a function that maps the
+            share of the decay that has passed, from 0 to 1, to a factor from 1 to 0.
+        decay_power: the power of the decay ``power``.
+        decay_ratio: last factor of the decay ``exp`` before it is shifted to 0.
+
+    The other arguments are those of `WarmupScheduler` and `Scheduler`.
+
+    Raises:
+        ConfigError: for settings outside their ranges and for unknown functions.
     """
 
     def __init__(
@@ -100,5 +113,5 @@ class WSDLRScheduler(WarmupScheduler):
         return [self.lr_min + (value - self.lr_min) * left for value in stable]
 
     def get_cycle_length(self, cycles=0):
-        """Ticks of the whole schedule, warm-up included; there is one cycle, whatever ``cycles`` says."""
+        """Return the ticks of the schedule, the warm-up included; ``cycles`` is unused, because there is one cycle."""
         return self.warmup_t + self.t_initial

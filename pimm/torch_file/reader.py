@@ -1,79 +1,67 @@
-"""Reading ``.pth`` files without PyTorch: the zip format, and the one before PyTorch 1.6.
+"""Read ``.pth`` files without PyTorch: the zip format, and the format before PyTorch 1.6.
 
-Storages stay in the file, which is mapped into memory: arrays are read-only views of it. In the old format numbers
-are little-endian whatever the machine, its marker notwithstanding; in the zip format a record says what they are.
+Storages stay in the file, which is mapped into memory: arrays are read-only views of the file. In the old format
+numbers are little-endian on every machine, whatever its marker says; in the zip format a record names the byte order.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
-import mmap
 import pickle
 import struct
 from typing import NamedTuple
 
 from pimm.errors import CheckpointError
-from pimm.torch_file.tensors import FUNCTIONS, NumpyArray, NumpyType, Storage, Tensor, storage_dtype
-from pimm.torch_file.unpickler import Global, Inert, Malformed, Unpickler
+from pimm.safe_pickle import Global, Inert, Malformed, Resolver, Unpickler, map_file, no_garbage_collection
+from pimm.torch_file.tensors import FUNCTIONS, Storage, Tensor, storage_dtype
 from pimm.torch_file.zip_directory import read_directory
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _NO_FORMAT = "it begins as none of PyTorch's formats does"
-_MAX_DEPTH = 100
 _MAX_TENSORS = 50_000
+_TORCHSCRIPT = (
+    "constants.pkl",
+    "code/",
+    "model.json",
+)  # what archives of torch.jit.save have beside data.pkl, or before it
 _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """The dict in a ``.pth`` file, and in which of PyTorch's formats: ``"zip"`` or ``"legacy"``."""
+    """Holds the dict of a ``.pth`` file, and which of PyTorch's formats the file has: ``"zip"`` or ``"legacy"``."""
 
     content: dict
     format: str
 
 
 def load_torch(path):
-    """The dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors: read-only views of the file.
+    """Return the dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors.
 
-    bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as `Inert`; nothing in the file is run. Raises
-    `CheckpointError`, naming the file, for damaged and hostile ones and those that hold no dict.
+    The arrays are read-only views of the file; bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as
+    `Inert`; nothing in the file is run.
+
+    Raises:
+        CheckpointError: for damaged and hostile files and for those that hold no dict; the message names the file.
     """
     return read_torch(path).content
 
 
 def read_torch(path):
-    """What `load_torch` gives, and in which format it was; errors as there."""
+    """Return what `load_torch` returns together with the file's format; raise what `load_torch` raises."""
     try:
-        with open(path, "rb") as file:
-            if not file.seek(0, io.SEEK_END):
-                raise Malformed("it is empty")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with _no_garbage_collection():
+        data = map_file(path)
+        with no_garbage_collection():
             content, form = _read(data)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except Malformed as error:
         raise CheckpointError(f"{path} is no PyTorch file that can be read: {error}") from None
     except Exception as error:  # a damaged file can raise anything
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error!s:.200}") from error
     if not isinstance(content, dict):
-        what = f"a whole {content.name}" if isinstance(content, Inert) else f"a {type(content).__name__}"
+        what = f"a whole {content.name:.100}" if isinstance(content, Inert) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
     return TorchFile(content, form)
-
-
-@contextlib.contextmanager
-def _no_garbage_collection():
-    """A million new containers would have the collector look through all of them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(data):
@@ -90,13 +78,15 @@ def _read_zip(data):
     records = read_directory(data)
     folder = next(iter(records)).partition("/")[0]
     pickled = records.get(f"{folder}/data.pkl")
-    if pickled is None or f"{folder}/constants.pkl" in records:
-        what = "a TorchScript archive" if pickled else "a zip archive"
-        raise Malformed(f"it is {what}, but not one that torch.save writes")
-    order = records.get(f"{folder}/byteorder")
-    order = data[order.start : order.end] if order else b"little"
-    if order not in (b"little", b"big"):
-        raise Malformed(f"its byte order is {order[:20]!r}")
+    of_torchscript = tuple(f"{folder}/{part}" for part in _TORCHSCRIPT)
+    if any(name.startswith(of_torchscript) for name in records):
+        raise Malformed(
+            "it is a TorchScript archive, a program and not a state dict; in PyTorch, "
+            "torch.save(torch.jit.load(OLD).state_dict(), NEW) writes a file of its weights"
+        )
+    if pickled is None:
+        raise Malformed("it is a zip archive, but not one that torch.save writes")
+    swapped = _byte_order(data, records.get(f"{folder}/byteorder")) == b"big"
 
     def refer(identifier):
         tag, kind, key, _, numel = identifier
@@ -116,7 +106,17 @@ def _read_zip(data):
             record.check(data)
         return record.start
 
-    return _Resolver(data, locate, swapped=order == b"big")(content)
+    return _TensorResolver(data, locate, swapped)(content)
+
+
+def _byte_order(data, record):
+    if record is None:
+        return b"little"
+    record.check(data)
+    order = data[record.start : record.end]
+    if order not in (b"little", b"big"):
+        raise Malformed(f"its byte order is {order[:20]!r}")
+    return order
 
 
 def _read_legacy(data):
@@ -137,7 +137,7 @@ def _read_legacy(data):
         _check_tag(tag)
         storage = _storage(kind, key, numel)
         if isinstance(storage, Inert):
-            raise Malformed(f"{storage.name} is a type of numbers that numpy does not have")
+            raise Malformed(f"{storage.name:.60} is a type of numbers that numpy does not have")
         if storages.setdefault(key, storage).nbytes != storage.nbytes:
             raise Malformed(f"storage {key!r:.40} has two sizes")
         if view is None:
@@ -152,11 +152,11 @@ def _read_legacy(data):
     content = machine.load()
     machine = Unpickler(data, machine.position, len(data), FUNCTIONS)
     starts = _storage_starts(data, machine.load(), storages, machine)
-    return _Resolver(data, lambda storage: starts[storage.key] + storage.start * storage.dtype.itemsize)(content)
+    return _TensorResolver(data, lambda storage: starts[storage.key] + storage.start * storage.dtype.itemsize)(content)
 
 
 def _storage_starts(data, keys, storages, machine):
-    """Where each storage's numbers begin: they follow the list of keys, each after its number of elements."""
+    """Return where the numbers of each storage begin: after the list of keys, each after its number of elements."""
     if not isinstance(keys, list) or set(keys) != set(storages) or len(keys) != len(storages):
         raise Malformed("the storages that follow are not those that the tensors need")
     starts = {}
@@ -185,56 +185,16 @@ def _storage(kind, key, numel):
     return Storage(key, dtype, numel)
 
 
-class _Resolver:
-    """Puts arrays where tensors are and inert objects where names are; every shared value once."""
+class _TensorResolver(Resolver):
+    """Puts arrays where tensors are, too: views of ``data``, in which ``locate(storage)`` says where a storage is."""
 
     def __init__(self, data, locate, swapped=False):
+        super().__init__()
         self.data, self.locate, self.swapped = data, locate, swapped
-        self.done, self.tensors, self.copied = {}, 0, 0
-
-    def __call__(self, value, depth=0):
-        if isinstance(value, (str, bytes, int, float, type(None))):
-            return value
-        resolve = self._KINDS.get(type(value))
-        if resolve is None:
-            return value
-        if depth > _MAX_DEPTH:
-            raise Malformed(f"it is nested more than {_MAX_DEPTH} deep")
-        if id(value) not in self.done:
-            self.done[id(value)] = (value, _UNFINISHED)  # with the value, whose id must not be given to another
-            self.done[id(value)] = (value, resolve(self, value, depth + 1))
-        found = self.done[id(value)][1]
-        if found is _UNFINISHED:
-            raise Malformed("something in it contains itself")
-        return found
-
-    def _dict(self, value, depth):
-        return {key: self(item, depth) for key, item in value.items()}
-
-    def _list(self, value, depth):
-        return [self(item, depth) for item in value]
-
-    def _tuple(self, value, depth):
-        return tuple([self(item, depth) for item in value])
-
-    def _inert(self, value, depth):
-        self.done[id(value)] = (value, value)  # an object may refer to itself: nobody goes through it
-        value.args, value.state, value.items = (self(part, depth) for part in (value.args, value.state, value.items))
-        return value
-
-    def _name(self, value, depth):
-        return Inert(value.name)
+        self.tensors, self.copied = 0, 0
 
     def _storage(self, value, depth):
         return Inert("torch storage")
-
-    def _numpy_array(self, value, depth):
-        if value.value is None:
-            raise Malformed("a numpy array without data")
-        return value.value
-
-    def _numpy_type(self, value, depth):
-        return Inert("numpy.dtype", (value.dtype.str,))
 
     def _tensor(self, value, depth):
         self.tensors += 1
@@ -248,17 +208,4 @@ class _Resolver:
             raise Malformed("it has more to convert than it holds")
         return value.copy(view)
 
-    _KINDS = {
-        dict: _dict,
-        list: _list,
-        tuple: _tuple,
-        Inert: _inert,
-        Global: _name,
-        Storage: _storage,
-        Tensor: _tensor,
-        NumpyArray: _numpy_array,
-        NumpyType: _numpy_type,
-    }
-
-
-_UNFINISHED = object()
+    KINDS = {**Resolver.KINDS, Storage: _storage, Tensor: _tensor}

@@ -1,4 +1,4 @@
-"""Writing ``.pth.tar`` files that ``torch.load(weights_only=True)`` accepts, without PyTorch."""
+"""Write ``.pth.tar`` files that ``torch.load(weights_only=True)`` accepts, without PyTorch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ _PADDING = 0x4246  # the extra field that PyTorch pads with
 def save_torch(path, content):
     """Write ``content`` to ``path`` in PyTorch's zip format, atomically.
 
-    ``content`` is a dict, list or tuple of arrays, text, numbers, bools and None, nested at will; bfloat16 arrays are
-    those that `is_bfloat16` knows. Equal content makes equal files. Raises `CheckpointError` for other content.
+    Equal content makes equal files.
+
+    Args:
+        path: the file to write.
+        content: a dict, list or tuple of arrays, text, numbers, bools and None, nested at will; bfloat16 arrays are
+            those that `is_bfloat16` knows.
+
+    Raises:
+        CheckpointError: for other content, and if the file cannot be written.
     """
     arrays = []
     pickled = b"".join([pickle.PROTO, b"\2", *_pickle(content, arrays), pickle.STOP])
@@ -44,13 +51,13 @@ def _write(archive, name, data):
 
 
 def _bytes(array):
-    """The elements in C order, little-endian."""
+    """Return the bytes of the elements in C order, little-endian."""
     ordered = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
     return ordered.reshape(-1).view(np.uint8).data
 
 
 def _pickle(value, arrays):
-    """Yield the pickle operations of ``value``, those alone that PyTorch's own restricted reader knows."""
+    """Yield the pickle operations of ``value``, all of them known to PyTorch's own restricted reader."""
     if value is None:
         yield pickle.NONE
     elif isinstance(value, (bool, np.bool_)):
@@ -115,7 +122,7 @@ def _tensor(array, arrays):
 
 
 def _torch_type(array):
-    """PyTorch's name of an array's type, and its class of storage."""
+    """Return PyTorch's name of an array's type, and the class of storage for this type."""
     for name, (dtype, storage) in DTYPES.items():
         if array.dtype.newbyteorder("<") == dtype and is_bfloat16(array) == (name == "bfloat16"):
             return name, storage

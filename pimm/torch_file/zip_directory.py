@@ -1,4 +1,4 @@
-"""What is where in a zip archive whose entries are stored as they are, as PyTorch's are."""
+"""Find the entries of a zip archive that stores them as they are, as PyTorch's archives do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from pimm.torch_file.unpickler import Malformed
+from pimm.safe_pickle import Malformed
 
 _MAX_ENTRIES = 200_000
 _END = struct.Struct("<4s4H2LH")
@@ -20,20 +20,24 @@ _NOT_HERE = 0xFFFFFFFF  # the number is in the zip64 extra field
 
 
 class Record(NamedTuple):
-    """Bytes ``start`` to ``end`` of the archive, and their CRC-32 (0: not computed)."""
+    """Says where the bytes of an entry are, what their CRC-32 is (0: not computed), and whether they are plain."""
 
+    name: str
     start: int
     end: int
     crc: int
+    is_plain: bool
 
     def check(self, data):
-        """Raise Malformed if the bytes are not those that were written."""
+        """Raise `Malformed` if the entry is compressed, or if its bytes are not those that were written."""
+        if not self.is_plain:
+            raise Malformed(f"{self.name!r:.60} is compressed or encrypted, which PyTorch's files never are")
         if self.crc and zlib.crc32(memoryview(data)[self.start : self.end]) != self.crc:
             raise Malformed(f"bytes {self.start} to {self.end} are damaged: their checksum is another")
 
 
 def read_directory(data):
-    """``{name: Record}`` of an archive; raises Malformed if it is damaged, or has entries compressed or named twice."""
+    """Return ``{name: Record}`` of an archive; raise `Malformed` if it is damaged or names an entry twice."""
     count, position = _find_directory(data)
     if count > _MAX_ENTRIES:
         raise Malformed(f"it lists {count:,} entries; up to {_MAX_ENTRIES:,} are read")
@@ -49,7 +53,7 @@ def read_directory(data):
 
 
 def _find_directory(data):
-    """Number of entries, and where the first is."""
+    """Return the number of entries, and where the directory's row for the first one is."""
     position = data.rfind(b"PK\5\6", max(0, len(data) - _END.size - _MAX_COMMENT))
     if position < 0:
         raise Malformed("it is a zip archive that breaks off")
@@ -64,7 +68,7 @@ def _find_directory(data):
 
 
 def _read_entry(data, position):
-    """Name and record of the entry at ``position`` of the directory, and where the next is."""
+    """Return the name and the record of the row at ``position`` of the directory, and where the next row is."""
     fields = _unpack(_ENTRY, data, position)
     signature, flags, method, crc, stored, size = fields[0], fields[5], fields[6], *fields[9:12]
     name_length, extra_length, comment_length = fields[12:15]
@@ -76,22 +80,23 @@ def _read_entry(data, position):
     position += name_length
     extra = data[position : position + extra_length]
     size, stored, local = _zip64(extra, size, stored, local)
-    if method or flags & 1 or size != stored:
-        raise Malformed(f"{name!r:.60} is compressed or encrypted, which PyTorch's files never are")
-    return name, _record(data, local, size, crc), position + extra_length + comment_length
+    is_plain = not method and not flags & 1 and size == stored
+    start = _start_of_entry(data, local, stored)
+    return name, Record(name, start, start + stored, crc, is_plain), position + extra_length + comment_length
 
 
-def _record(data, local, size, crc):
+def _start_of_entry(data, local, size):
+    """Return where the ``size`` bytes of the entry begin whose own header is at ``local``."""
     if data[local : local + 4] != b"PK\3\4":
         raise Malformed("its zip directory points to nothing")
     start = local + _LOCAL_SIZE + sum(_unpack(_LOCAL_LENGTHS, data, local + 26))
     if start + size > len(data):
         raise Malformed("an entry of it reaches beyond its end")
-    return Record(start, start + size, crc)
+    return start
 
 
 def _zip64(extra, *numbers):
-    """The numbers, with those that did not fit into 32 bits read from the extra field."""
+    """Return the numbers, with those that did not fit into 32 bits read from the extra field."""
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, position)

@@ -1,4 +1,4 @@
-"""Meters, averages of weights, checkpoints, logs, and several processes."""
+"""Offer meters, averages of weights, checkpoints, logs, and exchange between processes."""
 
 from pimm.utils.agc import adaptive_clip_grad
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
@@ -10,6 +10,7 @@ from pimm.utils.distributed import (
     all_reduce_gradients,
     all_reduce_mean,
     all_reduce_sum,
+    asked_to_end,
     barrier,
     broadcast_parameters,
     broadcast_tensors,
@@ -54,6 +55,7 @@ __all__ = [
     "all_reduce_gradients",
     "all_reduce_mean",
     "all_reduce_sum",
+    "asked_to_end",
     "atomic_file",
     "barrier",
     "broadcast_parameters",

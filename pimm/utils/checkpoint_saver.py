@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: the best few, and always the newest."""
+"""Keep the best few checkpoints of a training, and always the newest."""
 
 from __future__ import annotations
 
@@ -35,18 +35,35 @@ BEST = "model_best"
 class CheckpointSaver:
     """Saves a training after epochs and in the middle of them, in folders that ``read_checkpoint`` reads.
 
-    Of the epochs' checkpoints the ``max_history`` best by metric are kept (the higher the better, or the lower with
-    ``decreasing``) and always the newest, so that resuming never goes back; ``model_best`` is the best one. Of those
-    inside epochs the last ``max_recoveries`` are kept. Checkpoints found in ``checkpoint_dir`` count as this saver's
-    own: a resumed training goes on with the history it had. The main process alone writes, and at first it clears away
-    what a kill left half-done.
+    Of the checkpoints after epochs, the ``max_history`` best by metric are kept and always the newest, so that a
+    resumed training never goes back; ``model_best`` is the best one. Checkpoints that are found in ``checkpoint_dir``
+    count as this saver's own: a resumed training goes on with the history that it had. Only the main process writes;
+    it begins by clearing away what a kill left half-done.
 
     As in today's timm the saver can be given what it saves: ``save_checkpoint(epoch, metric=None)`` and
-    ``save_recovery(epoch, batch_idx=0)`` are then enough, and the state of ``amp_scaler`` is saved along. As in 0.1.20
-    it can do without; then each call names it all: ``save_checkpoint(model, optimizer, args, epoch, model_ema=None,
-    metric=None, use_amp=False, state=None)`` and ``save_recovery(model, optimizer, args, epoch, model_ema=None,
-    use_amp=False, batch_idx=0, state=None)``. There ``state`` is whatever else the training needs, plain data and
-    arrays; a loss scaler's state belongs there, for which 0.1.20 had ``use_amp``. ``args`` is noted in the manifest.
+    ``save_recovery(epoch, batch_idx=0)`` are then enough, and the state of ``amp_scaler`` is saved as well. As in
+    0.1.20 the saver can do without; then each call names it all: ``save_checkpoint(model, optimizer, args, epoch,
+    model_ema=None, metric=None, use_amp=False, state=None)`` and ``save_recovery(model, optimizer, args, epoch,
+    model_ema=None, use_amp=False, batch_idx=0, state=None)``. There ``state`` is whatever else the training needs,
+    plain data and arrays; a loss scaler's state belongs there, for which 0.1.20 had ``use_amp``.
+
+    Args:
+        model: the net to save; None if each call names the net.
+        optimizer: its optimizer.
+        args: the settings of the training, noted in the manifest.
+        model_ema: the moving average of the weights, if any.
+        amp_scaler: the loss scaler, if any.
+        checkpoint_prefix: how the names of checkpoints after epochs begin.
+        recovery_prefix: how the names of checkpoints inside epochs begin.
+        checkpoint_dir: the folder of the checkpoints after epochs.
+        recovery_dir: the folder of those inside epochs; by default ``checkpoint_dir``.
+        decreasing: whether a lower metric is better.
+        max_history: how many checkpoints after epochs to keep.
+        unwrap_fn: returns the net inside a wrapped model.
+        max_recoveries: how many checkpoints inside epochs to keep.
+
+    Raises:
+        ConfigError: for numbers below one, and for a model without an optimizer.
     """
 
     def __init__(
@@ -88,19 +105,19 @@ class CheckpointSaver:
         self.checkpoint_files = []  # (folder, metric), the best first
         if checkpoint_dir and is_main_process():  # the working directory is not the saver's own to tidy
             for folder in {self.checkpoint_dir, self.recovery_dir}:
-                clear_leftovers(folder)
+                clear_leftovers(folder, (checkpoint_prefix, recovery_prefix))
         self._find_history()
 
     def save_checkpoint(self, *call, **named):
-        """Save the end of an epoch and return the best metric and its epoch, or two Nones.
+        """Save the end of an epoch, and return the best metric and its epoch, or two Nones.
 
-        The arguments are in the class's description. CheckpointError if the checkpoint cannot be written.
+        The description of the class has the arguments. Raises `CheckpointError` if the checkpoint cannot be written.
         """
         save = self._save_given_checkpoint if self.model is None else self._save_own_checkpoint
         return save(*call, **named)
 
     def save_recovery(self, *call, **named):
-        """Save the moment before a batch; the arguments are in the class's description."""
+        """Save the moment before a batch; the description of the class has the arguments."""
         save = self._save_given_recovery if self.model is None else self._save_own_recovery
         return save(*call, **named)
 
@@ -144,7 +161,7 @@ class CheckpointSaver:
                 remove_checkpoint(old)
 
     def find_recovery(self):
-        """The furthest complete checkpoint from inside an epoch, or an empty string."""
+        """Return the path of the furthest complete checkpoint from inside an epoch, or an empty string."""
         return str(latest_checkpoint(self.recovery_dir, self.recovery_prefix) or "")
 
     def _write(self, folder, model, optimizer, args, manifest, model_ema, state):
@@ -191,10 +208,12 @@ class CheckpointSaver:
         self._sort()
         best = self.checkpoint_dir / BEST
         if best.is_dir():
-            with contextlib.suppress(CheckpointError):  # a damaged one is replaced by the next that has a metric
+            with contextlib.suppress(
+                CheckpointError, KeyError
+            ):  # a damaged one is replaced by the next that has a metric
                 manifest = read_manifest(best)
                 self.best_epoch, self.best_metric = manifest["epoch"], manifest["metric"]
         if self.checkpoint_files and is_main_process():  # a kill may have come before the best one was linked
-            with contextlib.suppress(CheckpointError):
+            with contextlib.suppress(CheckpointError, KeyError):
                 folder, metric = self.checkpoint_files[0]
                 self._link_if_best(folder, verify_checkpoint(folder)["epoch"], metric)

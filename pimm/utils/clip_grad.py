@@ -1,10 +1,11 @@
-"""Gradient clipping by name."""
+"""Clip gradients in a way that is chosen by name."""
 
 from __future__ import annotations
 
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 from pimm.utils.agc import adaptive_clip_grad
 
 _CLIP = {
@@ -15,13 +16,20 @@ _CLIP = {
 
 
 def dispatch_clip_grad(parameters, value, mode="norm", norm_type=2.0):
-    """Clip the gradients of ``parameters`` in place, those without one left out; nothing waits for the device.
+    """Clip the gradients of ``parameters`` in place, without waiting for the device.
 
-    ``mode`` "norm" scales all together to a norm of at most ``value``, "value" cuts every element to it, "agc" scales
-    every output's to ``value`` times the norm of its weights (``adaptive_clip_grad``). ConfigError for another mode.
+    Args:
+        parameters: the parameters; those without a gradient are passed over.
+        value: the limit.
+        mode: "norm" scales all gradients together to a norm of at most ``value``, "value" cuts every element to
+            ``value``, "agc" scales the gradient of each output to ``value`` times the norm of the output's weights.
+        norm_type: which norm: 2 for the Euclidean one.
+
+    Raises:
+        ConfigError: for another mode.
     """
     if mode not in _CLIP:
-        raise ConfigError(f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r}")
+        raise ConfigError(f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r}{did_you_mean(mode, _CLIP)}")
     with_gradient = [param for param in parameters if param.grad is not None]
     if with_gradient:
         _CLIP[mode](with_gradient, value, norm_type)

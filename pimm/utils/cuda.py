@@ -1,4 +1,4 @@
-"""Mixed precision: the backward pass and the optimizer's step under a loss scale."""
+"""Run the backward pass and the optimizer's step of mixed precision under a loss scale."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pimm.utils.clip_grad import dispatch_clip_grad
 
 
 class GradScaler(paddle.amp.GradScaler):
-    """Paddle's scaler, with a scale of no dimensions.
+    """Is Paddle's scaler with a scale of no dimensions.
 
-    Paddle prints the scale at every overflow, and numpy 2.4 refuses to make a number of its array of one element: the
-    first overflow would end the training.
+    Paddle prints the scale at every gradient overflow, and numpy 2.4 makes no number of an array [1]: the first
+    overflow would end the training.
     """
 
     def __init__(self, *args, **kwargs):
@@ -33,11 +33,11 @@ class GradScaler(paddle.amp.GradScaler):
 
 
 class NativeScaler:
-    """`GradScaler` under timm's call: ``loss_scaler(loss, optimizer, clip_grad=..., parameters=...)``.
+    """Offers `GradScaler` under timm's call: ``loss_scaler(loss, optimizer, clip_grad=..., parameters=...)``.
 
-    The scale starts at 2 ** 16, halves with every gradient that overflows, and doubles after 2000 steps without one.
-    Nothing is scaled on a ``device`` other than a GPU, or where there is none, nor by Paddle itself in a training that
-    no ``auto_cast`` runs in float16.
+    The scale starts at 2 ** 16, halves at every gradient overflow, and doubles after 2000 steps without an overflow.
+    Nothing is scaled if ``device`` is not a GPU or if there is no GPU, and Paddle scales nothing in a training that no
+    ``auto_cast`` runs in float16.
     """
 
     state_dict_key = "amp_scaler"
@@ -62,10 +62,19 @@ class NativeScaler:
         create_graph=False,
         need_update=True,
     ):
-        """Backward, and with ``need_update`` a step of the optimizer; the gradients stay for the caller to clear.
+        """Run the backward pass, and with ``need_update`` a step of the optimizer; the caller clears the gradients.
 
-        Gradients of ``parameters`` are clipped to ``clip_grad`` after unscaling, as `dispatch_clip_grad` does it.
-        ConfigError for clipping without ``parameters``, and for ``create_graph``, which Paddle's backward cannot make.
+        Args:
+            loss: the loss, a tensor without dimensions.
+            optimizer: the optimizer that steps.
+            clip_grad: the limit of the unscaled gradients, as `dispatch_clip_grad` takes it; None clips nothing.
+            clip_mode: how to clip.
+            parameters: whose gradients to clip.
+            create_graph: timm's; Paddle's backward pass cannot make a graph.
+            need_update: whether to step; without it gradients accumulate.
+
+        Raises:
+            ConfigError: for ``create_graph``, and for ``clip_grad`` without ``parameters``.
         """
         if create_graph:
             raise ConfigError("create_graph is not possible: Paddle's backward pass makes no graph of its own")
@@ -76,7 +85,8 @@ class NativeScaler:
     def step(self, optimizer, clip_grad=None, clip_mode="norm", parameters=None):
         """Clip and step after calls without ``need_update``, for gradients that must be averaged in between.
 
-        A gradient that overflowed in one process is not finite in the average, so all of them pass over the step.
+        A gradient that overflowed in one process is not finite in the average, so that no process takes the step. The
+        arguments and errors are those of the call.
         """
         if clip_grad is not None and parameters is None:
             raise ConfigError("clip_grad needs the parameters whose gradients are to be clipped")
@@ -87,11 +97,11 @@ class NativeScaler:
         self._scaler.update()
 
     def state_dict(self):
-        """The scale and its counters, for a checkpoint; empty where nothing is scaled."""
+        """Return the scale and its counters for a checkpoint; an empty dict if nothing is scaled."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state_dict):
-        """Go on with a saved scale; CheckpointError if the training that saved it scaled nothing."""
+        """Go on with a saved scale; raise `CheckpointError` if the training that saved the state scaled nothing."""
         if self._scaler.is_enable() and not state_dict:
             raise CheckpointError("there is no loss scale: the checkpoint is of a training without mixed precision")
         self._scaler.load_state_dict(state_dict)

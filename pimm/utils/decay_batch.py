@@ -1,4 +1,4 @@
-"""Batch sizes to try when one does not fit into memory."""
+"""Choose batch sizes to try when a batch does not fit into memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ _FINAL = ("illegal",)
 
 
 def decay_batch_step(batch_size, num_intra_steps=2, no_odd=False):
-    """The next smaller batch size: powers of two, with ``num_intra_steps`` equal steps between each and the next.
+    """Return the next smaller batch size, or 0 after the last: 64, 48, 32, 24, 16, ... with two steps.
 
-    With two steps 64, 48, 32, 24, 16, ...; ``no_odd`` leaves odd ones out. 0 after the last.
+    Args:
+        batch_size: the present size.
+        num_intra_steps: the number of equal steps from a power of two to the next.
+        no_odd: round odd sizes down to even ones.
     """
     if batch_size <= 1:
         return 0
@@ -20,5 +23,5 @@ def decay_batch_step(batch_size, num_intra_steps=2, no_odd=False):
 
 
 def check_batch_size_retry(error_str):
-    """Whether a smaller batch may help after the error with this text."""
+    """Tell whether a smaller batch may help after the error with this text."""
     return not any(word in error_str.lower() for word in _FINAL)

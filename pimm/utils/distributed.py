@@ -1,4 +1,4 @@
-"""Several processes under ``paddle.distributed.launch``; with one process every function here costs nothing."""
+"""Exchange values between the processes of ``paddle.distributed.launch``; with one process nothing is exchanged."""
 
 from __future__ import annotations
 
@@ -11,75 +11,81 @@ import paddle
 from paddle import distributed as dist
 from paddle.base import core
 
+from pimm import preemption
 from pimm.errors import ConfigError
 from pimm.utils.model import unwrap_model
 
 _DEVICES = {"cuda": "gpu"}  # PyTorch's names for what Paddle calls otherwise
-_MEETING = "pimm/barrier"  # where the processes count how often they arrived at one
-_meetings = 0
-_alone = False
+_ARRIVALS = "pimm/barrier"  # where the processes count how often they arrived at a barrier
+_barriers = 0
+_single = False
 
 
 @contextlib.contextmanager
 def single_process():
-    """Inside, this process is the only one there is: number 0 of 1, which waits for no other and asks none.
+    """Let this process act inside the block as the only process there is: number 0 of 1, which waits for no other.
 
-    For processes of one launch that have different things to do, such as nets of their own to train.
+    The block is for processes of one launch that have different things to do, such as nets of their own to train.
     """
-    global _alone
-    before, _alone = _alone, True
+    global _single
+    before, _single = _single, True
     try:
         yield
     finally:
-        _alone = before
+        _single = before
 
 
 def rank():
-    """This process's number."""
-    return 0 if _alone else dist.get_rank()
+    """Return the rank of this process."""
+    return 0 if _single else dist.get_rank()
 
 
 def world_size():
-    """The number of processes."""
-    return 1 if _alone else dist.get_world_size()
+    """Return the number of processes."""
+    return 1 if _single else dist.get_world_size()
 
 
 def is_main_process():
-    """Whether this is the process that writes files and logs."""
+    """Tell whether this is the process that writes files and logs, which has rank 0."""
     return rank() == 0
 
 
 def init_distributed():
     """Connect the processes, if there is more than one: NCCL between GPUs, Gloo between CPUs."""
     if world_size() > 1 and not dist.is_initialized():
-        if paddle.get_device() == "cpu":  # asked for where there are GPUs, Paddle would take them all the same
+        if paddle.get_device() == "cpu":  # Paddle would take GPUs that there are, asked for or not
             os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         dist.init_parallel_env()
 
 
 def world_info_from_env():
-    """This process's number on its machine, its number among all, and their number, as the launcher has set them."""
+    """Return this process's rank on its machine, its rank among all, and the number of processes, from the launcher."""
     names = ("PADDLE_LOCAL_RANK", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM")
     local, everywhere, processes = (os.environ.get(name) for name in names)
     return int(local or 0), int(everywhere or 0), int(processes or 1)
 
 
 def is_distributed_env():
-    """Whether the launcher has started more than one process."""
+    """Tell whether the launcher has started more than one process."""
     return world_info_from_env()[2] > 1
 
 
 def is_primary(args, local=False):
-    """Whether ``args``, as `init_distributed_device` leaves them, are the first process's, or the machine's first."""
+    """Tell whether ``args`` of `init_distributed_device` belong to rank 0; with ``local``, to rank 0 of the machine."""
     return (args.local_rank if local else args.rank) == 0
 
 
 def init_distributed_device(args):
-    """Connect the processes, choose this one's device, and note both in ``args``; returns the device.
+    """Connect the processes, choose the device of this process, note both in ``args``, and return the device.
 
-    Reads ``args.device`` (``cpu``, ``gpu`` or ``gpu:N``, ``cuda`` alike; by default the GPU if there is one) and sets
-    ``device, local_rank, rank, world_size, distributed``. Each of several processes takes the GPU that the launcher
-    gave it. ConfigError for a GPU where Paddle has none, and for a device that there is not.
+    Each of several processes takes the GPU that the launcher gave to it.
+
+    Args:
+        args: ``args.device`` is ``cpu``, ``gpu``, ``gpu:N`` or the like with ``cuda``, by default the GPU if there is
+            one; the function sets ``device, local_rank, rank, world_size, distributed``.
+
+    Raises:
+        ConfigError: for a GPU if Paddle finds none, and for a device that does not exist.
     """
     args.local_rank, args.rank, args.world_size = world_info_from_env()
     args.distributed = args.world_size > 1
@@ -99,35 +105,50 @@ def init_distributed_device(args):
 
 
 def barrier():
-    """Wait for all processes, on CPUs for as long as it takes: there Gloo's operations give up after half a minute.
+    """Wait for all processes, for as long as it takes.
 
-    So it stands before them wherever one process may have had more to do than another.
+    Between CPUs, the operations of Gloo give up after half a minute: a barrier belongs before an operation wherever one
+    process may have had more to do than another.
     """
-    global _meetings
+    global _barriers
     if world_size() == 1:
         return
     if paddle.get_device() != "cpu":
         dist.barrier()
         return
-    _meetings += 1
-    arrived = _count_meeting(1)
-    while arrived < _meetings * world_size():
+    _barriers += 1
+    arrived = _count_arrivals(1)
+    while arrived < _barriers * world_size():
         time.sleep(0.02)
-        arrived = _count_meeting(0)
+        arrived = _count_arrivals(0)
 
 
-def _count_meeting(n):
-    """The store's count after ``n`` more. A signal would break Paddle's talk with it, and waits until it is over."""
+def _count_arrivals(n):
+    """Add ``n`` to the count in Paddle's store, and return the count; a signal, which would break this, waits."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
-        return core.create_or_get_global_tcp_store().add(_MEETING, n)
+        return core.create_or_get_global_tcp_store().add(_ARRIVALS, n)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def asked_to_end(waiting=True):
+    """Return whether SIGTERM has come to any process: all of them must ask together, and all get the same answer.
+
+    Args:
+        waiting: whether the processes wait for the device here anyway. On several GPUs the question makes them wait;
+            without ``waiting`` the answer there is False.
+    """
+    if world_size() == 1:
+        return preemption.came()
+    if not waiting and not paddle.get_device().startswith("cpu"):
+        return False
+    return bool(all_reduce_sum(paddle.to_tensor([int(preemption.came())], "int64")).item())
+
+
 @paddle.no_grad()
 def all_reduce_sum(tensor):
-    """The sum of ``tensor`` over all processes; the tensor itself stays as it is."""
+    """Return the sum of ``tensor`` over all processes; the tensor itself stays as it is."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -136,13 +157,13 @@ def all_reduce_sum(tensor):
 
 
 def reduce_tensor(tensor, n):
-    """The sum of ``tensor`` over all processes divided by ``n``: timm's mean over ``n`` processes."""
+    """Return the sum of ``tensor`` over all processes divided by ``n``: timm's mean over ``n`` processes."""
     return all_reduce_sum(tensor) / n
 
 
 @paddle.no_grad()
 def all_reduce_mean(tensors):
-    """The means of tensors over all processes: one message for each data type."""
+    """Return the means of tensors over all processes, in one message for each data type."""
     if world_size() == 1:
         return list(tensors)
     return _in_one_message(tensors, lambda flat: all_reduce_sum(flat) / world_size())
@@ -152,7 +173,7 @@ def all_reduce_mean(tensors):
 def all_reduce_gradients(parameters):
     """Average the gradients that exist over all processes, in place.
 
-    Every process must have gradients for the same parameters, as it has when all train the same path.
+    Every process must have gradients for the same parameters, as processes have that train the same path.
     """
     if world_size() == 1:
         return
@@ -163,35 +184,35 @@ def all_reduce_gradients(parameters):
 
 @paddle.no_grad()
 def broadcast_tensors(tensors):
-    """The first process's values of tensors, which must have the same shapes everywhere."""
+    """Return the values that tensors have on rank 0; the shapes must be the same on all ranks."""
     if world_size() == 1:
         return list(tensors)
     return _in_one_message(tensors, _broadcast)
 
 
 def broadcast_values(tensor):
-    """The first process's values of a tensor, as Python numbers: one wait for the device."""
+    """Return the values that a tensor has on rank 0, as Python numbers, after one wait for the device."""
     return broadcast_tensors([tensor])[0].tolist()
 
 
 @paddle.no_grad()
 def broadcast_parameters(model):
-    """Give all processes the first one's weights and running statistics."""
+    """Give all processes the weights and running statistics of rank 0."""
     _overwrite(list(unwrap_model(model).state_dict().values()), broadcast_tensors)
 
 
 @paddle.no_grad()
 def distribute_bn(model, world_size=None, reduce=False):
-    """Give all processes the same running statistics: the first one's, or with ``reduce`` the mean.
+    """Give all processes the same running statistics: those of rank 0, or with ``reduce`` the mean.
 
-    ``world_size`` is timm's argument; the number of processes is known here.
+    ``world_size`` is timm's argument and has no effect: the number of processes is known.
     """
     _overwrite(_running_statistics(model), all_reduce_mean if reduce else broadcast_tensors)
 
 
 @paddle.no_grad()
 def gather_bn(model):
-    """Every process's own running statistics, [processes, values]: what `distribute_bn` would make alike."""
+    """Return the running statistics of each process, [processes, values], which `distribute_bn` would make equal."""
     flat = paddle.concat([tensor.reshape([-1]) for tensor in _running_statistics(model)] or [paddle.zeros([0])])
     rows = paddle.zeros([world_size(), flat.size], flat.dtype)
     rows[rank()] = flat
@@ -200,7 +221,7 @@ def gather_bn(model):
 
 @paddle.no_grad()
 def scatter_bn(model, rows):
-    """Gives every process its row of what `gather_bn` returned."""
+    """Give every process the row that it had in what `gather_bn` returned."""
     running = _running_statistics(model)
     pieces = paddle.to_tensor(rows)[rank()].split([tensor.size for tensor in running]) if running else ()
     for tensor, piece in zip(running, pieces):
@@ -224,7 +245,7 @@ def _broadcast(flat):
 
 
 def _in_one_message(tensors, exchange):
-    """Pass tensors through ``exchange`` as one flat copy for each data type, and cut them out again."""
+    """Pass tensors through ``exchange`` as one flat copy for each data type, and return them in their shapes."""
     results = [None] * len(tensors)
     by_dtype = {}
     for index, tensor in enumerate(tensors):

@@ -1,4 +1,4 @@
-"""Logging to the console and to a file."""
+"""Log to the console and to a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FILE_COPIES = 3
 
 
 class FormatterNoInfo(logging.Formatter):
-    """Plain messages at level INFO, with the level's name in front at the others."""
+    """Formats messages of level INFO as they are, and those of other levels with the level's name in front."""
 
     def __init__(self, fmt="%(levelname)s: %(message)s"):
         super().__init__(fmt)
@@ -20,7 +20,7 @@ class FormatterNoInfo(logging.Formatter):
 
 
 def setup_default_logging(default_level=logging.INFO, log_path=""):
-    """Log to the console and, where ``log_path`` is given, to a rotating file with times and modules."""
+    """Log to the console and, if ``log_path`` is given, to a rotating file with times and modules."""
     for handler in list(logging.root.handlers):
         if type(handler) is logging.StreamHandler:  # Paddle's, or an earlier call's: lines would come twice
             logging.root.removeHandler(handler)

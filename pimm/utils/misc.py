@@ -1,4 +1,4 @@
-"""Small helpers of training scripts."""
+"""Help training scripts with sort keys and command-line options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 
 def natural_key(string_):
-    """Sort key in which numbers inside names count as numbers and case does not: ``epoch-9`` before ``epoch-10``."""
+    """Return a sort key in which numbers inside names count as numbers and case does not: ``e-9`` before ``E-10``."""
     parts = re.split(r"(\d+)", string_.lower())
     parts[1::2] = map(int, parts[1::2])
     return parts
@@ -24,9 +24,9 @@ def add_bool_arg(parser, name, default=False, help=""):
 
 
 class ParseKwargs(argparse.Action):
-    """Action of an option with ``nargs="*"`` that takes ``KEY=VALUE`` and leaves ``{key: value}``.
+    """Turns the words ``KEY=VALUE`` of an option with ``nargs="*"`` into ``{key: value}``.
 
-    Values are Python literals; what is none is text. A word without ``=`` is an error of the command line.
+    Values are Python literals, or else text. A word without ``=`` is an error of the command line.
     """
 
     def __call__(self, parser, namespace, values, option_string=None):

@@ -1,8 +1,7 @@
-"""A net inside its wrappers, its weights, and which of them learn."""
+"""Unwrap nets, freeze parts of them, and collect statistics of their activations."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 
 import paddle
@@ -10,29 +9,37 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.messages import did_you_mean
 
-_WRAPPED_AS = ("ema", "module", "_layers")  # by ModelEma, ModelEmaV2 and later, paddle.DataParallel
 _BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm)
 
 
 def unwrap_model(model):
-    """The net inside an averaged or a data-parallel model, or the net itself."""
-    for name in _WRAPPED_AS:
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Layer):
-            return unwrap_model(inner)
-    return model
+    """Return the net inside an averaged or a data-parallel model, or the net itself.
+
+    A layer is taken for a wrapper by its class, as a net may well have a part called ``module`` or ``ema``. The class
+    attribute ``wrapped_as`` of a wrapper names the attribute that is the net; Paddle's wrappers call it ``_layers``.
+    What is no layer can be no net, and is a wrapper if it has one of the usual attributes.
+    """
+    if not isinstance(model, nn.Layer):
+        names = ("ema", "module", "_layers")
+    elif type(model).__module__.startswith("paddle.distributed.") or isinstance(model, paddle.DataParallel):
+        names = ("_layers",)
+    else:
+        names = (getattr(type(model), "wrapped_as", ""),)
+    inner = next((getattr(model, name) for name in names if isinstance(getattr(model, name, None), nn.Layer)), None)
+    return model if inner is None else unwrap_model(inner)
 
 
 def get_state_dict(model, unwrap_fn=unwrap_model):
-    """Weights and running statistics of the net inside ``model``, by name."""
+    """Return weights and running statistics of the net inside ``model``, by name."""
     return unwrap_fn(model).state_dict()
 
 
 class FrozenBatchNorm2d(nn.Layer):
-    """A batch norm that normalises by its running statistics in training too, and changes nothing of its state.
+    """Normalises by running statistics in training too, and changes nothing of its state.
 
-    It shares the state of ``thawed``, the layer that it stands for, under the same names.
+    This layer shares the state of ``thawed``, the batch norm that it stands for, under the same names.
     """
 
     def __init__(self, thawed):
@@ -47,19 +54,19 @@ class FrozenBatchNorm2d(nn.Layer):
         return F.batch_norm(x, own._mean, own._variance, own.weight, own.bias, epsilon=own._epsilon)
 
     def thaw(self):
-        """The layer that this one stands for, learning again."""
+        """Return the layer that this one stands for, learning again."""
         _set_parameters_frozen(self.thawed, False)
         self.thawed.training = self.training
         return self.thawed
 
 
 def freeze_batch_norm_2d(module):
-    """Replace every batch norm in ``module`` by a `FrozenBatchNorm2d`; returns the module, or what replaces it."""
+    """Replace every batch norm in ``module`` by a `FrozenBatchNorm2d`; return the module or its successor."""
     return _replace(module, _BATCH_NORMS, FrozenBatchNorm2d)
 
 
 def unfreeze_batch_norm_2d(module):
-    """Put back every batch norm that `freeze_batch_norm_2d` has replaced; returns the module, or what replaces it."""
+    """Put back each batch norm that `freeze_batch_norm_2d` replaced; return the module or its successor."""
     return _replace(module, FrozenBatchNorm2d, FrozenBatchNorm2d.thaw)
 
 
@@ -74,17 +81,22 @@ def _replace(module, kinds, replacement):
 
 
 def freeze(root_module, submodules=(), include_bn_running_stats=True):
-    """Let the parameters of the named ``submodules`` of ``root_module`` (none: all of it) stay as they are.
+    """Let parameters of ``root_module`` stay as they are; make the optimizer afterwards, which leaves them out.
 
-    ``include_bn_running_stats`` freezes the running statistics of their batch norms too, by replacing the layers in
-    ``root_module``. ConfigError for a name that is not there, and for a batch norm as ``root_module``, which cannot be
-    replaced in place. Make the optimizer afterwards: frozen parameters are left out of it.
+    Args:
+        root_module: the net.
+        submodules: names of the parts to freeze; none freezes the whole net.
+        include_bn_running_stats: freeze the running statistics of batch norms too, by replacing the layers in the net.
+
+    Raises:
+        ConfigError: for a name that is not there, and for a batch norm as ``root_module``, which cannot be replaced in
+            place.
     """
     _set_frozen(root_module, submodules, freeze_batch_norm_2d if include_bn_running_stats else None, frozen=True)
 
 
 def unfreeze(root_module, submodules=(), include_bn_running_stats=True):
-    """Undo `freeze`, with its arguments."""
+    """Undo `freeze`, with the same arguments."""
     _set_frozen(root_module, submodules, unfreeze_batch_norm_2d if include_bn_running_stats else None, frozen=False)
 
 
@@ -94,8 +106,7 @@ def _set_frozen(root, names, replace_norms, frozen):
     layers = dict(root.named_sublayers(include_self=True))
     for name in [names] if isinstance(names, str) else names or [""]:
         if name not in layers:
-            near = difflib.get_close_matches(name, layers, n=1)
-            raise ConfigError(f"{type(root).__name__} has no part {name!r}" + (f"; {near[0]!r}?" if near else ""))
+            raise ConfigError(f"{type(root).__name__} has no part {name!r}{did_you_mean(name, layers)}")
         for layer in layers[name].sublayers(include_self=True):
             _set_parameters_frozen(layer, frozen)
         replaced = replace_norms(layers[name]) if replace_norms else layers[name]
@@ -105,27 +116,28 @@ def _set_frozen(root, names, replace_norms, frozen):
 
 
 def _set_parameters_frozen(layer, frozen):
-    """Running statistics are among a layer's parameters in Paddle, and never learn."""
+    """Freeze or thaw a layer's own parameters; running statistics, parameters too in Paddle, never learn."""
     for name, parameter in layer.named_parameters(include_sublayers=False):
         if name not in ("_mean", "_variance"):
             parameter.stop_gradient = frozen
 
 
 def avg_sq_ch_mean(model, input, output):
-    """Mean over channels of the squared channel mean of ``output`` [N, C, H, W], a hook for `ActivationStatsHook`."""
+    """Return the mean over channels of the squared channel mean of ``output`` [N, C, H, W], as a hook function."""
     return (output.mean(axis=[0, 2, 3]) ** 2).mean().item()
 
 
 def avg_ch_var(model, input, output):
-    """Mean over channels of the channel variance of ``output`` [N, C, H, W], a hook for `ActivationStatsHook`."""
+    """Return the mean over channels of the channel variance of ``output`` [N, C, H, W], as a hook function."""
     return output.var(axis=[0, 2, 3]).mean().item()
 
 
 class ActivationStatsHook:
-    """Collects numbers from the outputs of layers, in ``stats`` under the names of the functions that give them.
+    """Collects numbers from the outputs of layers, in ``stats`` under the names of the functions that return them.
 
-    ``hook_fns[i](layer, inputs, output)`` is called for the layers whose names fit the pattern ``hook_fn_locs[i]``
-    (``blocks.*.conv``), at every forward pass. ConfigError if the two lists differ in length or nothing fits.
+    ``hook_fns[i](layer, inputs, output)`` is called at every forward pass for the layers whose names fit the pattern
+    ``hook_fn_locs[i]``, as ``blocks.*.conv``. Raises `ConfigError` if the two lists differ in length, and for a pattern
+    that no name fits.
     """
 
     def __init__(self, model, hook_fn_locs, hook_fns):
@@ -137,7 +149,7 @@ class ActivationStatsHook:
             self.register_hook(hook_fn_loc, hook_fn)
 
     def register_hook(self, hook_fn_loc, hook_fn):
-        """Collect what ``hook_fn`` gives for the layers whose names fit ``hook_fn_loc``."""
+        """Collect what ``hook_fn`` returns for the layers whose names fit ``hook_fn_loc``."""
         layers = [layer for name, layer in self.model.named_sublayers() if fnmatch.fnmatch(name, hook_fn_loc)]
         if not layers:
             raise ConfigError(f"no layer of {type(self.model).__name__} has a name like {hook_fn_loc!r}")
@@ -148,7 +160,7 @@ class ActivationStatsHook:
 
 @paddle.no_grad()
 def extract_spp_stats(model, hook_fn_locs, hook_fns, input_shape=(8, 3, 224, 224)):
-    """What `ActivationStatsHook` collects for one batch of normal noise: signal propagation (arXiv 2101.08692)."""
+    """Return what `ActivationStatsHook` collects for a batch of normal noise: signal propagation (arXiv 2101.08692)."""
     hook = ActivationStatsHook(model, hook_fn_locs, hook_fns)
     model(paddle.randn(list(input_shape)))
     return hook.stats

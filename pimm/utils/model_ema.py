@@ -1,4 +1,4 @@
-"""Exponential moving averages of a net's weights and running statistics."""
+"""Keep exponential moving averages of a net's weights and running statistics."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from pimm.utils.state import load_state_dict_strictly
 
 
 class ModelEma:
-    """A copy of the net, ``ema``, that keeps ``decay`` of itself with every update and takes the rest from the net.
+    """Holds a copy of the net, ``ema``, that moves a little towards the net with every update.
 
-    ``device`` is where the copy lives, by default where the net does. ``resume`` names a checkpoint folder with an
-    average in it, or a ``.pdema`` file, to start from.
+    Args:
+        model: the net.
+        decay: the share that stays, from 0 to 1.
+        device: where the copy lives; by default where the net lives.
+        resume: a checkpoint folder with an average in it, or a ``.pdema`` file, to start from.
     """
+
+    wrapped_as = "ema"
 
     def __init__(self, model, decay=0.9999, device="", resume=""):
         self.ema = _frozen_copy(model, device)
@@ -30,7 +35,7 @@ class ModelEma:
             self.load(resume)
 
     def load(self, path):
-        """Start from a saved average; CheckpointError if there is none or it is another net's."""
+        """Start from a saved average; raise `CheckpointError` if there is none, or if the average is of another net."""
         arrays = read_checkpoint(path).files.get(EMA) if Path(path).is_dir() else load_arrays(path)
         if arrays is None:
             raise CheckpointError(f"{path} holds no average: it was saved by a training without one")
@@ -42,7 +47,9 @@ class ModelEma:
 
 
 class ModelEmaV2(nn.Layer):
-    """``ModelEma`` as a layer: the average is ``module``, and calling this calls it."""
+    """Keeps an average as `ModelEma` does, as a layer: ``module`` is the average, and a call of the layer calls it."""
+
+    wrapped_as = "module"
 
     def __init__(self, model, decay=0.9999, device=None):
         super().__init__()
@@ -55,7 +62,7 @@ class ModelEmaV2(nn.Layer):
         _blend(self.module, model, 1.0 - self.decay, self.device)
 
     def set(self, model):
-        """Make the average the net's present weights."""
+        """Set the average to the net's present weights."""
         _blend(self.module, model, 1.0, self.device)
 
     def forward(self, *args, **kwargs):
@@ -63,13 +70,24 @@ class ModelEmaV2(nn.Layer):
 
 
 class ModelEmaV3(ModelEmaV2):
-    """An average whose decay follows the step, if ``update`` is told it.
+    """Keeps an average whose decay follows the step, if ``update`` is told the step.
 
-    Through step ``update_after_step + 1`` the average is the net itself. With ``use_warmup`` the decay is then
-    ``1 - (1 + step / warmup_gamma) ** -warmup_power``, between ``min_decay`` and ``decay``. With ``exclude_buffers``
-    running statistics are copied, not averaged. ``dtype`` may be ``float32``, for a net of half precision, whose own
-    type would lose in rounding what an update adds: ConfigError for such a net without it. ``foreach`` is timm's, and
-    has no effect here.
+    Args:
+        model: the net.
+        decay: the share that stays, at most.
+        min_decay: the share that stays, at least.
+        update_after_step: through the step after this one the average is the net itself.
+        use_warmup: let the decay be ``1 - (1 + step / warmup_gamma) ** -warmup_power``, inside its limits.
+        warmup_gamma: see there.
+        warmup_power: see there.
+        device: where the average lives; by default where the net lives.
+        dtype: None for the net's own type, or ``float32``, which a net of half precision needs: its own type would
+            lose in rounding what an update adds.
+        foreach: timm's, without effect here.
+        exclude_buffers: copy running statistics in place of averaging them.
+
+    Raises:
+        ConfigError: for another ``dtype``, and for a net of half precision without one.
     """
 
     def __init__(
@@ -100,7 +118,7 @@ class ModelEmaV3(ModelEmaV2):
         self.exclude_buffers = exclude_buffers
 
     def get_decay(self, step=None):
-        """How much of the average stays at optimizer step ``step``, counted from one."""
+        """Return the share of the average that stays at optimizer step ``step``, counted from one."""
         if step is None:
             return self.decay
         step -= self.update_after_step + 1

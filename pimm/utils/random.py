@@ -1,4 +1,4 @@
-"""Seeds of the global random streams."""
+"""Seed the global random streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Setting a model's weights, strict about every name and shape."""
+"""Set a model's weights, strict about every name and shape."""
 
 import numpy as np
 import paddle
@@ -7,12 +7,21 @@ from pimm.errors import CheckpointError
 
 LOADABLE = {"bool", "uint8", "uint16", *(f"int{n}" for n in (8, 16, 32, 64)), *(f"float{n}" for n in (16, 32, 64))}
 SHOWN = 3  # of each kind of difference: to another net there are hundreds
+_MAX_LISTED = 260  # characters, so that with a path a message has fewer than 400
 
 
-def check_state(expected, given, source="the weights", shown=SHOWN):
-    """Compare two ``{name: shape}``.
+def check_state(expected, given, source="the weights", shown=SHOWN, model=None):
+    """Compare two ``{name: shape}``, of a model and of an array for each name.
 
-    Raises `CheckpointError` with the number of differences and the first ``shown`` of each kind; None shows them all.
+    Args:
+        expected: what the model has.
+        given: what there is.
+        source: what an error calls the arrays.
+        shown: the most differences of each kind that an error lists; None lists all, however long that is.
+        model: the model, which an error then names by its class.
+
+    Raises:
+        CheckpointError: with the number of differences and the first ones.
     """
     differences = {
         "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in given],
@@ -25,8 +34,17 @@ def check_state(expected, given, source="the weights", shown=SHOWN):
     }
     count = sum(map(len, differences.values()))
     if count:
-        listed = "; ".join(text for kind, found in differences.items() for text in _first(kind, found, shown))
-        raise CheckpointError(f"{source}: does not fit the model, {count} difference{'s' * (count > 1)}: {listed}")
+        name = "the model" if model is None else f"the model {type(model).__name__}"
+        listed = _list_differences(differences, shown)
+        raise CheckpointError(f"{source}: does not fit {name}, {count} difference{'s' * (count > 1)}: {listed}")
+
+
+def _list_differences(differences, shown):
+    """Return the first ``shown`` differences of each kind as text, or fewer where the text would be too long."""
+    text = "; ".join(part for kind, found in differences.items() for part in _first(kind, found, shown))
+    if shown is None or len(text) <= _MAX_LISTED:
+        return text
+    return f"{text[:_MAX_LISTED]} ..." if shown == 1 else _list_differences(differences, shown - 1)
 
 
 def _first(kind, found, shown):
@@ -36,17 +54,22 @@ def _first(kind, found, shown):
 
 
 def load_state_dict_strictly(model, arrays, source="the weights"):
-    """Set parameters and running statistics of ``model`` from ``{name: array or tensor}``.
+    """Set parameters and running statistics of ``model``; values take the model's types.
 
-    Values take the model's types; uint16 means the bits of bfloat16, as in Paddle's files. Raises `CheckpointError`
-    as in `check_state`, and for arrays that hold no such numbers, with ``source`` saying where the arrays are from; the
-    model is then unchanged.
+    Args:
+        model: the net; an error leaves it unchanged.
+        arrays: ``{name: array or tensor}``; uint16 stands for the bits of bfloat16, as in Paddle's files.
+        source: where the arrays are from, for errors.
+
+    Raises:
+        CheckpointError: as `check_state`, and for arrays of other things than numbers.
     """
     state = model.state_dict()
     check_state(
         {name: tuple(tensor.shape) for name, tensor in state.items()},
         {name: tuple(np.shape(value)) for name, value in arrays.items()},
         source,
+        model=model,
     )
     for name in state:
         dtype = np.asarray(arrays[name]).dtype

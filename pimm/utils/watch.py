@@ -1,7 +1,7 @@
-"""A process of a launch that dies is noticed by all others within seconds, and named, on whichever machine it ran.
+"""Notice within seconds that a process of a launch has died, on whichever machine, and name it in all others.
 
-Collective operations do not tell who is missing: between GPUs they wait for ever, between CPUs they break with an
-address. So every process keeps a connection to the first one, which the system closes however a process ends.
+Collective operations do not tell which process is missing: between GPUs they wait for ever, between CPUs they break
+with an address. Every process therefore keeps a connection to rank 0, which the system closes however a process ends.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from pimm.utils.distributed import world_size
 _GOODBYE = "goodbye"
 _LINE = 200  # bytes of a message, filled up with spaces
 _PATIENCE = 60.0  # seconds for the processes to find each other
-_STRANGERS_PATIENCE = 5.0  # and for one that connects to say which it is
-_GRACE = 4.0  # seconds in which the launcher can see which process failed, before the others follow
+_INTRODUCTION = 5.0  # seconds for a process that connects to say which rank it has
+_GRACE = 4.0  # seconds in which the launcher can see which process failed, before the other processes end
 
-_connections: dict[int, socket.socket] = {}  # to the processes that this one watches, by their numbers
+_connections: dict[int, socket.socket] = {}  # to the processes that this process watches, by their ranks
 _names: dict[int, str] = {}
 
 
 def watch_processes() -> None:
-    """Ends this process, with a line that names the culprit, as soon as another one ends before its work is done.
+    """End this process, with a line that names the culprit, as soon as another process ends before its work is done.
 
-    For every process of a launch, once they are connected; a process that exits in the ordinary way takes its leave.
-    Without effect where there is one alone. Raises TrainingError where the processes cannot reach each other.
+    Every process of a launch calls this once the processes are connected; a process that exits in the ordinary way says
+    goodbye. With one process the function has no effect.
+
+    Raises:
+        TrainingError: if the processes cannot reach each other.
     """
     if world_size() == 1 or _connections:
         return
@@ -49,7 +52,7 @@ def watch_processes() -> None:
             f"the processes of this run cannot watch each other: {error}; the first one's machine must let the others "
             "connect to any of its ports"
         ) from error
-    atexit.register(_take_leave)
+    atexit.register(_say_goodbye)
     for rank, connection in _connections.items():
         threading.Thread(target=_watch, args=(rank, connection), daemon=True).start()
 
@@ -60,9 +63,9 @@ def _accept_all() -> None:
         _, secret = _broadcast([server.getsockname()[1], secrets.randbits(62)])
         while len(_connections) < dist.get_world_size() - 1:
             connection, _ = server.accept()
-            connection.settimeout(_STRANGERS_PATIENCE)
+            connection.settimeout(_INTRODUCTION)
             told, _, name = _receive(connection).partition(" ")
-            if told != str(secret):  # a stranger's
+            if told != str(secret):  # not a process of this launch
                 connection.close()
                 continue
             rank = int(name.split()[1])
@@ -89,7 +92,7 @@ def _watch(rank: int, connection: socket.socket) -> None:
     message = _receive(connection)
     if message == _GOODBYE:
         return
-    lost = message or _names[rank]  # a message is the name of another process, which the first one passes on
+    lost = message or _names[rank]  # a message is the name of another process, which rank 0 passes on
     for other, link in list(_connections.items()):
         if other != rank:
             _send(link, lost)
@@ -99,14 +102,14 @@ def _watch(rank: int, connection: socket.socket) -> None:
 
 
 def _expect_life(connection: socket.socket) -> None:
-    """Lets the connection break within half a minute when the machine at its other end is gone without a word."""
+    """Let the connection break within half a minute if the machine at its other end is gone without a word."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):  # not on all systems
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _take_leave() -> None:
+def _say_goodbye() -> None:
     if getattr(sys, "last_value", None) is not None:  # an exception that nobody caught ends this process
         return
     for connection in _connections.values():
@@ -115,12 +118,12 @@ def _take_leave() -> None:
 
 
 def _send(connection: socket.socket, text: str) -> None:
-    with contextlib.suppress(OSError):  # who has ended is noticed where its messages are awaited
+    with contextlib.suppress(OSError):  # a process that has ended is noticed where its messages are awaited
         connection.sendall(text.encode()[:_LINE].ljust(_LINE))
 
 
 def _receive(connection: socket.socket) -> str:
-    """The next message; empty when the connection has broken."""
+    """Return the next message; an empty text if the connection has broken."""
     received = b""
     with contextlib.suppress(OSError):
         while len(received) < _LINE:

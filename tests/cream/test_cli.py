@@ -12,11 +12,17 @@ import pytest
 from paths import ROOT
 
 from cream import cli
+from cream.config.keys import KEYS
 from pimm import preemption
 from pimm.cli import run
 from pimm.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 COMMANDS = {"train": "search", "retrain": "retrain", "test": "test"}
+TOOLS = {
+    **COMMANDS,
+    **{"select": "select", "latency": "latency", "rank_correlation": "retrain", "spos_supernet": "spos_supernet"},
+    **{"spos_search": "spos_search", "spos_scratch": "spos_scratch"},
+}
 
 
 @pytest.fixture
@@ -54,6 +60,7 @@ def test_command_runs_its_job_with_the_settings(name, settings, calls):
         (TrainingError("loss is nan"), 2, "error: loss is nan\n"),
         (FileNotFoundError(errno.ENOENT, "x", "a/b.tar"), 2, "error: a/b.tar: No such file or directory\n"),
         (PermissionError(errno.EACCES, "x", "a/b.tar"), 2, "error: a/b.tar: Permission denied\n"),
+        (OSError(errno.ENAMETOOLONG, "x", "a" * 5000), 2, f"error: {'a' * 300}: File name too long\n"),
         (OSError(errno.ENOSPC, "x"), 2, "error: No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted; it goes on\n"),
         (preemption.Preempted("saved", saved=True), 0, "saved; it goes on\n"),
@@ -106,6 +113,96 @@ def test_tool_runs_from_anywhere_without_installation(tool, tmp_path):
     code, out, err = run_tool(tool, tmp_path, "--help")
     assert (code, err) == (0, "")
     assert f"usage: {tool}.py [-h] --cfg FILE [KEY=VALUE ...]" in out
+
+
+def run_without_paddle(tool, *args):
+    """Run a tool where an import of Paddle fails."""
+    code = "import runpy, sys; sys.modules['paddle'] = None; sys.argv = sys.argv[1:]; "
+    code += "runpy.run_path(sys.argv[0], {}, '__main__')"
+    command = [sys.executable, "-c", code, ROOT / "tools" / f"{tool}.py", *args]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "80"}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_lists_the_settings_of_the_job_without_paddle(tool):
+    code, out, err = run_without_paddle(tool, "--help")
+    assert (code, err) == (0, "")
+    assert f"tools/{tool}.py " in out.partition("example:")[2].partition("settings")[0]
+    listed = {
+        line.partition("=")[0].strip() for line in out.partition("settings, ")[2].splitlines() if line[2:3].isupper()
+    }
+    assert listed == {name for name, known in KEYS.items() if TOOLS[tool] in known.jobs}
+    assert max(map(len, out.partition("settings, ")[2].splitlines())) <= 80
+
+
+@pytest.mark.parametrize("tool", ["report", "generate_subImageNet", "demo", "main"])
+def test_help_of_other_tools_needs_no_paddle(tool):
+    code, out, err = run_without_paddle(tool, "--help")
+    assert (code, err) == (0, "") and out.startswith(f"usage: {tool}.py")
+
+
+PEERS = {
+    # NNI's scripts of Cream
+    ("train", "--flops_minimum", "0"): "type SUPERNET.FLOPS_MINIMUM=0",
+    ("retrain", "--model_selection", "14"): "type NET.SELECTION=14",
+    ("retrain", "--resume=a.pth.tar"): "type RESUME_PATH=a.pth.tar",
+    ("test", "--resume", "a.pth.tar"): "type RESUME_PATH=a.pth.tar",
+    # NNI's scripts of SPOS
+    ("spos_supernet", "--imagenet-dir", "data"): "type DATA_DIR=data",
+    ("spos_supernet", "--load-checkpoint", "--seed", "3"): "type NET.INITIAL_WEIGHTS=FILE",
+    ("spos_supernet", "--cfg", "configs/spos/supernet.yaml", "--seed", "3"): "type SEED=3",
+    ("spos_scratch", "--batch-size", "64"): "type DATASET.BATCH_SIZE=64",
+    ("spos_scratch", "--learning-rate", "0.1"): "type LR=0.1",
+    ("spos_scratch", "--lr-decay", "linear"): "type SCHED=linear",
+    ("spos_scratch", "--label-smooth", "0.1"): "type AUGMENTATION.SMOOTHING=0.1",
+    ("spos_scratch", "--log-frequency", "9"): "type LOG_INTERVAL=9",
+    ("spos_scratch", "--tb-dir", "out"): "type SAVE_PATH=out",
+    ("spos_scratch", "--weight-decay", "0"): "type WEIGHT_DECAY=0",
+    # PaddleClas's
+    ("train", "-c", "configs/train.yaml", "-o", "EPOCHS=3"): "type EPOCHS=3",
+    ("train", "configs/train.yaml"): "required: --cfg/-c",
+    ("train", "--cfg", "configs/train.yaml", "configs/train.yaml"): "is given by --cfg configs/train.yaml",
+    # Nobody's
+    ("select", "output", "--outputt", "x"): "there is no option --outputt; did you mean --output?",
+    ("select",): "one SEARCH is needed, not 0",
+    ("select", "--help-me" + "e" * 5000): "there is no option --help-mee",
+    ("rank_correlation", "--cfg", "x.yaml", "--output", "x"): "at least one SEARCH is needed",
+    ("spos_search", "output", "--cfg", "x.yaml"): "one SEARCH is needed, or --cfg in its place",
+    ("main", "train", "missing.yaml"): "error: missing.yaml: No such file or directory",
+    ("main", "serve", "missing.yaml"): "invalid choice: 'serve'",
+    ("train", "-c", "configs/train.yaml", "EPOCH=3"): "unknown key EPOCH; did you mean EPOCHS?",
+    ("train", "-c", "configs/train.yaml", "SUPERNET.FLOPS_MINIMUM=700"): "must be at most SUPERNET.FLOPS_MAXIMUM",
+}
+
+
+@pytest.mark.parametrize(("command", "says"), PEERS.items(), ids=map(" ".join, PEERS))
+def test_a_mistake_is_answered_in_one_line_without_paddle(command, says):
+    code, out, err = run_without_paddle(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and says in err and err.count("\n") == 1 and len(err) < 400, err
+
+
+def test_options_with_another_name(settings, calls):
+    assert cli.search(["-c", str(settings), "EPOCHS=3"]) == 0
+    assert cli.main(["train", str(settings), "EPOCHS=3"]) == 0
+    (first, cfg), (second, same) = calls
+    assert (first, second, cfg.EPOCHS) == ("search", "search", 3) and same == cfg
+
+
+def test_a_system_without_locks_is_named(settings, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.search(["--cfg", str(settings)]) == 2
+    assert capsys.readouterr().err.startswith("error: cream runs on Linux and macOS alone")
+
+
+def test_the_options_of_the_subset_are_those_that_it_has():
+    from cream.studies import subset
+
+    how = next(action for action in cli.subset_parser()._actions if action.dest == "how")
+    assert set(how.choices) == set(subset.PLACE)
 
 
 def test_tool_names_a_missing_file_and_an_unknown_key(tmp_path):

@@ -26,7 +26,7 @@ PATHS = {
 
 
 def drawn(space, first, second=None, probability=None, n=250):
-    """Rows of n mutations of a path, or crossovers of two."""
+    """Return rows of n mutations of a path, or of n crossovers of two paths."""
     rng = np.random.default_rng(1)
     if second is None:
         return np.stack([space.encode(space.mutate(first, rng, probability)) for _ in range(n)])

@@ -1,5 +1,6 @@
 """Cream's space and supernet against the official PyTorch code."""
 
+import functools
 import hashlib
 import json
 
@@ -10,7 +11,7 @@ import pytest
 
 from cream.counting import count_parameters
 from cream.flops import cost_tables
-from cream.mobile.depths import OPERATION_MFLOPS, fit_to_flops
+from cream.mobile.depths import OPERATION_MFLOPS, SHARED_MFLOPS, fit_to_flops
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import CHILD_NETS
 from cream.mobile.space import mobile_space
@@ -20,8 +21,9 @@ from pimm.models.torch_names import load_torch_arrays, torch_names
 
 FACTS = golden.facts("supernet")
 ARCHS = [parse_arch(arch) for arch in FACTS["archs"]]
-# The official stage of 80 channels builds a fifth block once it has four, which no path reaches.
+# If the stage of 80 channels has four blocks, the official code builds a fifth one that no path runs.
 DEAD = "blocks.3.4."
+TEN_CLASSES = {"classifier.weight": [10, 1280], "classifier.bias": [10], "meta_layer.weight": [1, 40]}
 
 
 def relative_error(actual, expected):
@@ -41,18 +43,30 @@ def supernet():
     return MobileSuperNet(mobile_space(fit_to_flops(0, 600)[0]), num_classes=10)
 
 
+@functools.cache
+def reference_state(gain):
+    """Draw the weights and buffers of the supernet of 600 MFLOPs, which takes seconds."""
+    net = FACTS["names_shapes_0_600_nc1000"]
+    shapes = dict(alive(net)) | TEN_CLASSES
+    return golden.state(shapes.items(), gain=gain)
+
+
 def set_state(net, gain=1.0):
-    names = [[name, shape] for name, shape in torch_names(net) if not name.startswith(DEAD)]
-    load_torch_arrays(net, golden.state(names, gain=gain))
+    load_torch_arrays(net, reference_state(gain))
     return net
+
+
+def test_the_supernet_of_the_reference_logits_has_the_official_names():
+    shapes = dict(FACTS["names_shapes_0_600_nc1000"]) | TEN_CLASSES
+    assert names_hash([[name, shape] for name, shape in shapes.items()]) == FACTS["names_shapes_nc10_sha256"]
 
 
 @pytest.mark.parametrize(
     "wanted", [row for row in FACTS["flops_ranges"] if "error" not in row], ids=lambda row: f"{row['min']}-{row['max']}"
 )
 def test_a_flops_range_gives_the_official_space(wanted):
-    depths, resolution = fit_to_flops(wanted["min"], wanted["max"])
-    assert (list(depths), resolution) == (wanted["sta_num"], wanted["resolution"])
+    check_fitted(wanted["min"], wanted["max"], wanted["sta_num"], wanted["resolution"])
+    depths = wanted["sta_num"]
     net = MobileSuperNet(mobile_space(depths))
     ours = [[name, list(shape)] for name, shape in torch_names(net)]
     if depths[2] < 4:
@@ -64,7 +78,7 @@ def test_a_flops_range_gives_the_official_space(wanted):
 
 
 def dead_values():
-    """Number of entries and of trainable values in the official fifth block, with all its operations."""
+    """Count the entries and the trainable values of the official fifth block, with all its operations."""
     dead = [(name, shape) for name, shape in FACTS["names_shapes_0_600_nc1000"] if name.startswith(DEAD)]
     trainable = [int(np.prod(shape)) for name, shape in dead if not name.endswith(("_mean", "_var", "_tracked"))]
     return len(dead), sum(trainable)
@@ -79,7 +93,7 @@ def test_the_largest_space_differs_from_the_official_one_by_the_dead_block_alone
 
 @pytest.mark.parametrize("low, high, depths, resolution", [r for r in FACTS["search_for_layer"] if r[2] is not None])
 def test_depths_and_resolution(low, high, depths, resolution):
-    assert fit_to_flops(low, high) == (tuple(depths), resolution)
+    check_fitted(low, high, depths, resolution)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +104,38 @@ def test_depths_and_resolution(low, high, depths, resolution):
 def test_ranges_that_the_official_code_refuses_get_deeper_stages(low, high):
     depths, resolution = fit_to_flops(low, high)
     assert resolution == 224 and max(depths) > 4
+    assert SHARED_MFLOPS + sum(
+        sum(first) / 6 + (depth - 1) * sum(further) / 6 for depth, (first, further) in zip(depths, OPERATION_MFLOPS)
+    ) >= min(low, 2000)
+
+
+@functools.lru_cache
+def cheapest(depths, resolution):
+    """Least cost of a path, by its supernet, in MFLOPs."""
+    return cost_tables(MobileSuperNet(mobile_space(depths)), resolution)[0].least
+
+
+def check_fitted(low, high, depths, resolution):
+    """Compare with the official depths and image size, where these leave a path to search."""
+    found = fit_to_flops(low, high)
+    if sum(depths) < 8 and cheapest(tuple(depths), resolution) > high >= cheapest((1,) * 5, 64):
+        assert found[0] == (1,) * 5
+        assert cheapest(*found) <= high < cheapest((1,) * 5, found[1] + 32)
+    else:
+        assert found == (tuple(depths), resolution)
+
+
+@pytest.mark.parametrize("high, resolution", [(8, 64), (15, 64), (16, 96), (25, 96), (70, 192), (81, 224)])
+def test_images_shrink_until_a_path_fits(high, resolution):
+    assert fit_to_flops(0, high) == ((1,) * 5, resolution)
+
+
+@pytest.mark.parametrize("low, high", [(640, 700), (700, 900)])
+def test_stages_grow_until_the_average_path_reaches_the_range(low, high):
+    depths, _ = fit_to_flops(low, high)
+    table, _ = cost_tables(MobileSuperNet(mobile_space(depths)), 224)
+    mean = table.fixed + sum(sum(costs) / len(costs) for stage in table.choices for costs in stage)
+    assert low <= mean + 1 and mean < low + 45  # one block more costs up to 25
 
 
 def test_the_operation_table_is_the_official_one():
@@ -104,17 +150,17 @@ def test_depths_for_a_given_resolution_are_those_of_the_same_range_at_224_pixels
     depths, resolution = fit_to_flops(low / 4, high / 4, 112)
     assert resolution == 112
     assert depths == fit_to_flops(low, high, 224)[0]
-    if high > 40:  # above it images of 224 pixels fit by themselves
+    if high > 40:  # these ranges lead to images of 224 pixels in any case
         assert depths == fit_to_flops(low, high)[0]
 
 
 def test_unreachable_ranges_say_so():
     with pytest.raises(ConfigError, match="FLOPS_MAXIMUM=1 "):
         fit_to_flops(0, 1)
-    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=2000 .*ends at 8\d\d"):
-        fit_to_flops(2000, 3000)
-    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=500 .*ends at 2\d\d"):
-        fit_to_flops(500, 750, 112)
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=3000 .*ends at 28\d\d"):
+        fit_to_flops(3000, 4000)
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=800 .*ends at 7\d\d"):
+        fit_to_flops(800, 900, 112)
 
 
 @pytest.mark.parametrize("selection", CHILD_NETS)
@@ -140,6 +186,32 @@ def test_logits_in_evaluation(supernet, resolution, index):
         with paddle.no_grad():
             logits = net(images, ARCHS[index]).numpy()
         assert relative_error(logits, arrays[f"{prefix}/{resolution}/{index}"]) < 1e-4
+
+
+@pytest.fixture
+def double(supernet):
+    """Lend the supernet in float64, with the gain by which its logits depend on every layer."""
+    supernet.to(dtype="float64")
+    yield set_state(supernet, FACTS["gain"])
+    supernet.to(dtype="float32")
+
+
+@pytest.mark.parametrize("resolution", [64, 96])
+def test_logits_in_evaluation_and_double_precision(double, resolution):
+    arrays = golden.arrays("supernet")
+    double.eval()
+    images = paddle.to_tensor(golden.inputs((2, 3, resolution, resolution)).astype("float64"))
+    for index, arch in enumerate(ARCHS):
+        with paddle.no_grad():
+            logits = double(images, arch).numpy()
+        expected = arrays[f"eval_gain_f64/{resolution}/{index}"]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_scores_of_the_matching_network(supernet):
+    difference = paddle.to_tensor(golden.inputs((1, 4, 10), stream=12346))
+    score = set_state(supernet).meta_layer(difference)
+    assert score.item() == pytest.approx(golden.arrays("supernet")["forward_meta"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("index", FACTS["train_archs"])
@@ -177,7 +249,8 @@ def test_costs_of_all_choices(supernet):
         np.testing.assert_allclose(table.fixed, facts[f"{kind}_fixed"], rtol=1e-9)
         np.testing.assert_allclose([table(arch) for arch in ARCHS], facts[f"get_{kind}"], rtol=1e-9)
         rows = np.stack([supernet.space.encode(arch) for arch in ARCHS])
-        np.testing.assert_allclose(table.of_rows(rows), facts[f"get_{kind}"], rtol=1e-9)
+        costs = [table(supernet.space.decode(row)) for row in rows]
+        np.testing.assert_allclose(costs, facts[f"get_{kind}"], rtol=1e-9)
 
 
 def test_a_path_and_its_child_net_compute_the_same(supernet):
@@ -199,7 +272,7 @@ def test_a_path_and_its_child_net_compute_the_same(supernet):
 
 
 @pytest.mark.parametrize(
-    "text, complaint",
+    "text, message",
     [
         ("[[0], [3", "not a list of lists"),
         ("[[0], 3, [0]]", "must be a list of stages"),
@@ -212,8 +285,8 @@ def test_a_path_and_its_child_net_compute_the_same(supernet):
         ("[[0], [1, 2], [0], [0], [0], [0], [0]]", "stage 1 has 2 blocks, not 1"),
     ],
 )
-def test_malformed_architectures_are_refused_with_the_reason(text, complaint):
-    with pytest.raises(ConfigError, match=complaint.replace("[", r"\[")):
+def test_malformed_architectures_are_refused_with_the_reason(text, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         mobile_space((1, 1, 1, 1, 1)).check(parse_arch(text))
 
 

@@ -1,6 +1,6 @@
-"""Our augmentation beside timm's and torchvision's own; needs both, as nothing else here does, and is skipped without.
+"""Compare pimm's augmentation with that of timm and torchvision; skipped where these are not installed.
 
-``python tests/parity/test_timm_augment.py`` writes what they make of one image to tests/data/augment/transforms.npz.
+``python tests/parity/test_timm_augment.py`` writes their results for one image to tests/data/augment/transforms.npz.
 """
 
 import random
@@ -76,7 +76,7 @@ def test_the_golden_file_is_timms():
 
 
 def assert_same_pixels(apply, ours, theirs):
-    """Whether ``apply(ours)`` and ``apply(theirs)`` agree; newer Pillow refuses timm's posterizing to no bits."""
+    """Check that ``apply(ours)`` and ``apply(theirs)`` agree; newer Pillow refuses to posterize to 0 bits."""
     try:
         expected = apply(theirs)
     except ValueError as error:
@@ -102,7 +102,7 @@ def test_transforms(name, shape):
 @pytest.mark.parametrize("size", [224, 160, 96])
 @pytest.mark.parametrize("is_training", [True, False])
 def test_loader_transforms_of_photograph_sizes(size, is_training):
-    """What the benchmark compares: the default transforms, without the jitter that PyTorch draws."""
+    """Compare the default transforms of the benchmark, without the jitter, which PyTorch draws."""
     from pimm.data import create_transform
 
     options = {"is_training": is_training, "color_jitter": None, "hflip": 0.0, "use_prefetcher": True}
@@ -177,7 +177,7 @@ def test_colors(ours):
 
 
 def test_blur():
-    """Sums are added in another order: where one lies on a half, it may be rounded to either side."""
+    """Allow one level: sums are added in another order, and one that lies on a half may be rounded to either side."""
     from pimm.data.color import GaussianBlur
 
     blur, differing = GaussianBlur(23), []

@@ -1,4 +1,4 @@
-"""Our reader and writer beside PyTorch itself; needs torch, which nothing else here does, and is skipped without it."""
+"""Compare the reader and writer of PyTorch files with PyTorch; skipped where torch is not installed."""
 
 from collections import OrderedDict
 
@@ -32,7 +32,7 @@ VIEWS = [
 
 
 def random_content(rng, dtypes=DTYPES, depth=3):
-    """Nested containers of tensors, some of which share a storage, and plain data."""
+    """Return nested containers of tensors, some of which share a storage, and of plain data."""
     kind = rng.integers(0, 10 if depth else 6)
     if kind < 4:
         return random_tensor(rng, dtypes)
@@ -53,7 +53,7 @@ def random_tensor(rng, dtypes):
 
 
 def assert_same(found, expected):
-    """Whether ours is what PyTorch has: arrays bit by bit."""
+    """Check that pimm's content is that of PyTorch, with arrays equal bit by bit."""
     if isinstance(expected, torch.Tensor):
         expected = expected.detach().resolve_conj().resolve_neg().contiguous()
         if expected.dtype == torch.bfloat16:
@@ -87,7 +87,7 @@ def test_what_pytorch_writes_is_read_equal(is_zip, protocol, tmp_path):
 
 
 def as_array(value):
-    """A tensor as ours, other values as they are."""
+    """Return a tensor as pimm's array, and other values unchanged."""
     if isinstance(value, torch.Tensor):
         value = value.detach().resolve_conj().resolve_neg().contiguous()
         return value.view(torch.uint16).numpy().view(BFLOAT16) if value.dtype == torch.bfloat16 else value.numpy()

@@ -66,7 +66,7 @@ def test_every_reason_is_one_of_the_table():
 
 def test_the_counts_are_those_of_the_lists():
     table = counts()
-    assert len(table) == 10 and all(names == sum(parts) for names, *parts in table.values())
+    assert len(table) == 12 and all(names == sum(parts) for names, *parts in table.values())
     stars = len(re.findall(rf"{NAME}\\\*", PAGE))
     assert sum(numbers[0] for (_, version), numbers in table.items() if version == "0.1.20") == stars
     listed = len(list(present())) + len(list(missing()))

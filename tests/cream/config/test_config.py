@@ -3,15 +3,20 @@
 import ast
 import functools
 import logging
+import subprocess
+import sys
 
 import golden
 import pytest
 import yaml
 from paths import ROOT
 
-from cream.build.build import PAPER_RECIPE
-from cream.config.load import ALIASES, INERT, KEYS, dump, load_config
+from cream.build.recipe import PAPER_RECIPE
+from cream.config.dump import dump
+from cream.config.keys import ALIASES, INERT, KEYS, SECTIONS, siblings
+from cream.config.load import load_config
 from cream.config.schema import Config
+from cream.mobile.published import CHILD_NETS, child_spec
 from pimm.errors import ConfigError
 
 FACTS = golden.facts("official_facts")
@@ -75,7 +80,41 @@ def test_official_file_loads_with_typed_values(name, write, caplog):
     }
     untouched = {key: known.default for key, known in KEYS.items() if key not in flat}
     assert {key: value(cfg, key) for key in untouched} == untouched
-    assert not caplog.records
+    gpus = flat.get("NUM_GPU", 1) if "LR" in flat else 1
+    assert [f"NUM_GPU is {gpus} and LR={cfg.LR:g} is meant for" in line for line in caplog.messages] == [True] * (
+        gpus > 1
+    )
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FACTS["yaml_files"] if "/train" not in name))
+def test_official_file_names_a_published_net(name, write):
+    flat = FACTS["yaml_files"][name]
+    cfg = load_config(write(yaml.safe_dump(nested(flat))))
+    meant = {42: 43, 470: 481}.get(flat["NET.SELECTION"], flat["NET.SELECTION"])
+    assert child_spec(cfg.NET.SELECTION, cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE) is CHILD_NETS[meant]
+
+
+@pytest.mark.parametrize(
+    ("processes", "text", "overrides", "says"),
+    [
+        (1, "NUM_GPU: 8\nLR: 1.0\n", [], ["settings.yaml, line 1: NUM_GPU is 8", "has 1", "_node 8", "LR=0.125"]),
+        (2, "NUM_GPU: 8\nLR: 0.064\n", [], ["has 2", "LR=0.016"]),
+        (1, "NUM_GPU: 8\nLR: 1.0\n", ["LR=1.0", "NUM_GPU=2"], ["command line: NUM_GPU is 2", "LR=0.5"]),
+        (8, "NUM_GPU: 8\nLR: 1.0\n", [], []),
+        (1, "NUM_GPU: 1\nLR: 1.0\n", [], []),
+        (1, "NUM_GPU: 8\n", [], []),
+        (1, "NUM_GPU: 8\nLR: 1.0\n", ["LR=0.125"], []),
+        (1, "NUM_GPU: 8\nLR: 1.0\n", ["NUM_GPU=1"], []),
+    ],
+)
+def test_fewer_processes_than_a_learning_rate_was_meant_for(
+    processes, text, overrides, says, write, monkeypatch, caplog
+):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(processes))
+    load_config(write(text), overrides)
+    warned = " ".join(line for line in caplog.messages if "meant for" in line)
+    assert bool(warned) == bool(says)
+    assert [part for part in says if part not in warned] == []
 
 
 def test_plain_yaml_text_becomes_numbers(write):
@@ -210,6 +249,32 @@ MISTAKES = {
     "SUPERNET.RESUNIT=True": ["SUPERNET.PRE_PROB has 6 values", "must have 7"],
     "SUPERNET.FLOPS_MINIMUM=601": ["SUPERNET.FLOPS_MINIMUM is 601", "at most SUPERNET.FLOPS_MAXIMUM, which is 600"],
     "SUPERNET.STAGE_DEPTHS=(1,2)": ["five of them, each at least 1"],
+    "DATASET.IMAGE_SIZE=1e18": ["DATASET.IMAGE_SIZE is '1e18'", "at least 8 and at most 4096"],
+    "EPOCHS=1e300": ["EPOCHS is '1e300'", "at least 1 and at most 1e+09"],
+    "EPOCHS=" + "9" * 5000: ["EPOCHS is '999", "at most 1e+09"],
+    "LR=1e400": ["LR is '1e400'", "a number, at least 0"],
+    "WORKERS=1e6": ["at most 1024"],
+    "SUPERNET.STAGE_DEPTHS=(1,1,1,1,10**9)": ["five of them"],
+    "SUPERNET.SHUFFLE.DEPTHS=(1,1,1,1000000000)": ["each at least 1 and at most 100"],
+    "SUPERNET.SHUFFLE.CHANNELS=(64,160,320,100000)": ["the last at most 10000"],
+    "NET.SELECTION=1e12": ["NET.SELECTION is '1e12'", "at least -1 and at most 1e+06"],
+    "NET.INPUT_ARCH=[[0],[123456789]]": ["none above 999"],
+    "NET.INPUT_ARCH=[[" + "5," * 1000 + "5]]": ["at most 1000 numbers"],
+    "MODEL=a/b": ["MODEL is 'a/b'", "the name of one folder"],
+    "MODEL=../b": ["the name of one folder"],
+    "MODEL=..": ["the name of one folder"],
+    "MODEL=": ["MODEL is ''", "the name of one folder"],
+    "MODEL=\udce4": ["MODEL is '\\udce4'", "text in UTF-8, without control characters"],
+    "MODEL=" + "m" * 256: ["at most 255 bytes"],
+    "DATA_DIR=\udce4": ["DATA_DIR is '\\udce4'", "text in UTF-8"],
+    "DATA_DIR=a\0b": ["DATA_DIR is 'a\\x00b'", "without control characters"],
+    "SUPERNET.SPACE=a\0b": ["SUPERNET.SPACE is 'a\\x00b'", "without control characters"],
+    "RETRAIN_CFG=a\nb": ["RETRAIN_CFG is 'a\\nb'"],
+    "K" * 5000 + "=1": ["unknown key KKK"],
+    "k" * 5000: ["is no setting"],
+    "OPT.\udce4=1": ["unknown key OPT.\\udce4"],
+    "SUPERNET.ZZZZZZZZZZZZZZ=3": ["known are SUPERNET.FAMILY", ", ..."],
+    "configs/train.yaml": ["is no setting", "--cfg configs/train.yaml"],
 }
 
 
@@ -219,8 +284,13 @@ def test_mistake_on_the_command_line(text, says):
         load_config(None, [text])
     message = str(error.value)
     assert message.startswith("command line: ")
-    assert "\n" not in message
+    assert "\n" not in message and len(message) < 400
+    message.encode()
     assert [part for part in says if part not in message] == []
+
+
+# Forty aliases of aliases, 2 to the power of 40 values.
+UNFOLDING = f"[&a0 [0, 0], {', '.join(f'&a{n + 1} [*a{n}, *a{n}]' for n in range(40))}]\n"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +312,17 @@ def test_mistake_on_the_command_line(text, says):
         ("EPOCHS: {[A]: 1}\n", 'line 1: EPOCHS is {"[A]": 1}; must be a whole number'),
         ("LR: " + "[" * 9999, "not valid YAML"),
         ("LR: [\n", "line 2: not valid YAML"),
+        ("LR: 1\nMODEL: \x00\n", "not valid YAML"),
+        (f"{'k' * 1000}: 1\n{'k' * 1000}: 1\n", "line 2: kkk"),
+        (f"EPOCHS: {{{'k' * 1000}: 1, {'k' * 1000}: 1}}\n", "line 1: EPOCHS.kkk"),
+        ("SEED: 1 #" + "x" * 2**18, "is larger than 256 kB"),
+        (f"DATA_DIR: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
+        (f"NET: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
+        (f"SUPERNET:\n  SPACE:\n    stages: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
+        (f"QQQ: {UNFOLDING}", "aliases (*NAME) unfold to more than 100000 values"),
+        ("RETRAIN_CFG: a\\x00b\nNET: 3", "line 2: NET is a section"),
+        (f"RETRAIN_CFG: {'a' * 5000}\nNET: 3", "line 2: NET is a section"),
+        ("LR: 1\nNET: {EMA: &x {USE: *x}}\n", "line 2: NET.EMA.USE holds itself"),
         ("- 1\n", "holds no settings; must be lines of the form KEY: VALUE"),
         (
             "DATASET:\n  NO_PREFECHTER: True\nAUGMENTATION:\n  MIXUP: 0.2\n",
@@ -257,7 +338,37 @@ def test_mistake_in_a_file(text, says, write):
     with pytest.raises(ConfigError) as error:
         load_config(write(text))
     assert says in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(error.value).partition(" ")[0])
     assert str(error.value).count("settings.yaml") >= 1
+
+
+def test_aliases_stand_for_their_values(write):
+    text = "LR: &rate 0.5\nMIN_LR: *rate\nLR_NOISE: &shares [0.4, 0.9]\nDATASET: {SCALE: *shares}\n"
+    cfg = load_config(write(text))
+    assert (cfg.LR, cfg.MIN_LR, cfg.LR_NOISE, cfg.DATASET.SCALE) == (0.5, 0.5, (0.4, 0.9), (0.4, 0.9))
+
+
+def test_a_space_of_aliases_without_end_is_refused(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"stages: {UNFOLDING}")
+    with pytest.raises(ConfigError, match=r"space.yaml: its aliases \(\*NAME\) unfold to more than 100000 values"):
+        load_config(None, [f"SUPERNET.SPACE={path}"])
+
+
+@pytest.mark.parametrize("section", ["", *sorted(SECTIONS - {"OPTIMIZER"})])
+def test_every_key_explains_itself(section):
+    for name in siblings(section):
+        known = KEYS[name]
+        assert known.text.endswith(".") and known.source in ("official", "NNI", "ours") and known.jobs, name
+        official = name in FACTS["config_defaults"]
+        assert official == (known.source == "official") or name in ("ACC_GAP", "NET.INPUT_ARCH"), name
+
+
+def test_the_page_of_settings_is_that_of_the_schema():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "make_settings.py", "--check"], timeout=60)
+    assert done.returncode == 0, "python docs/make_settings.py writes it"
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert [name for name in (*KEYS, *INERT, *ALIASES) if f"`{name}`" not in page] == []
 
 
 def test_empty_file_and_empty_section_keep_the_defaults(write):

@@ -72,9 +72,14 @@ def test_a_skipped_block_is_left_out():
 
 
 def test_an_unknown_selection_names_the_published_ones():
-    with pytest.raises(ConfigError, match=r"470.*14, 43, 114, 287, 481, 604.*INPUT_ARCH"):
-        child_spec(470, None, 224)
+    with pytest.raises(ConfigError, match=r"480.*14, 43, 114, 287, 481, 604.*INPUT_ARCH.*did you mean 481"):
+        child_spec(480, None, 224)
 
 
-def test_nnis_number_names_the_same_net():
-    assert child_spec(112, None, 224) is CHILD_NETS[114]
+@pytest.mark.parametrize("other, published", [(112, 114), (42, 43), (470, 481), (285, 287), (600, 604)])
+def test_other_numbers_name_the_same_net(other, published, caplog):
+    """NNI has one of them, the official YAML files and seeds the others."""
+    assert child_spec(other, None, 224) is CHILD_NETS[published]
+    assert caplog.messages == [f"NET.SELECTION={other} is taken as {published}: the published net goes by both numbers"]
+    assert child_spec(published, None, 224) is CHILD_NETS[published]
+    assert len(caplog.messages) == 1

@@ -14,8 +14,9 @@ from paddle import nn
 from paths import DATA
 from PIL import Image
 
-from cream.convert.convert import _read_image, convert, main, parse_args
+from cream.convert.command import convert, main, parse_args
 from cream.convert.names import find_net
+from cream.convert.verify import read_image
 from cream.counting import count_macs, count_parameters
 from cream.flops import cost_tables
 from cream.shuffle import nets as shuffle
@@ -33,7 +34,7 @@ FACTS = json.loads((DATA / "spos_names.json").read_text())
 GOLDEN = FACTS["golden"]
 SPACE = shuffle_space()
 ARCHS = [SPOS_ARCH, SPACE.decode([0] * 20), SPACE.decode([3] * 20), SPACE.decode([i % 4 for i in range(20)])]
-# What the authors' table has for the four operations, in multiply-adds at 224 pixels: first block, further ones.
+# The authors' costs of the four operations, in multiply-adds at 224 pixels: a stage's first block, its further ones.
 STAGE_COSTS = (
     ([13396992, 15805440, 19418112, 13146112], [7325696, 8931328, 11339776, 12343296]),
     ([26304768, 28111104, 30820608, 20296192], [10599680, 11603200, 13108480, 16746240]),
@@ -48,7 +49,7 @@ SMALL = {"depths": (1, 2, 1, 1), "channels": (40, 60, 80, 100)}
 
 
 def filled(net, names_shapes, seed):
-    """The net with the recipe's weights for these names, its dropout off."""
+    """Set the weights that the recipe of ``golden`` draws for these names, turn dropout off and return the net."""
     load_torch_arrays(net, golden.state(names_shapes.items(), seed))
     net.drop_rate = 0.0
     return net
@@ -71,7 +72,7 @@ def tables(supernet):
 
 @pytest.fixture
 def channel_net():
-    """A net that searches channels, of few and narrow blocks."""
+    """Build a supernet of few and narrow blocks that searches channels too."""
     paddle.seed(0)
     return ShuffleSuperNet(5, CHANNEL_RATIOS, drop_rate=0.0, **SMALL)
 
@@ -131,7 +132,7 @@ def test_training_pass_gradients_and_running_statistics(name, build, arch):
 
 
 def op_flops():
-    """The authors' table, as far as what is in it is known."""
+    """Return the known part of the authors' table."""
     table = {"conv1": {(3, 16, 224, 224, 2): FIRST_CONV}, "rest_operation": {(640, 1000, 7, 7, 1): REST}}
     size = 112
     for (in_chs, out_chs, stride), costs in zip(shuffle.positions(), COSTS):
@@ -172,16 +173,16 @@ def test_the_authors_table_gives_the_same_costs(tmp_path, tables):
     path.write_bytes(pickle.dumps(op_flops(), protocol=2))
     table = op_flops_table(read_op_flops(path))
     assert table(SPOS_ARCH) == pytest.approx(322.91872)
-    rows = SPACE.sample(np.random.default_rng(0), 20)
-    np.testing.assert_allclose(table.of_rows(rows), tables[0].of_rows(rows))
+    archs = [SPACE.decode(row) for row in SPACE.sample(np.random.default_rng(0), 20)]
+    np.testing.assert_allclose([table(arch) for arch in archs], [tables[0](arch) for arch in archs])
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"conv1": 3}, "is no table of operations' costs: it does not hold a dict of dicts"),
-        ({"conv1": {(3, 16): "many"}}, "is no table of operations' costs: could not convert"),
-        ({"conv1": {7: 1.0}}, "is no table of operations' costs"),
+        ({"conv1": 3}, "is no table of operation costs: it does not hold a dict of dicts"),
+        ({"conv1": {(3, 16): "many"}}, "is no table of operation costs: could not convert"),
+        ({"conv1": {7: 1.0}}, "is no table of operation costs"),
         ({"conv1": {(3, 16): print}}, "it asks for builtins.print"),
     ],
 )
@@ -284,7 +285,7 @@ def test_costs_of_channels():
     ratios = (0.2, 1.0, 2.0)
     net = ShuffleSuperNet(5, ratios, **SMALL)
     mflops, mparams = cost_tables(net, 64)
-    pixels, half = 8 * 8, 30  # of the second stage, channels that its further block transforms
+    pixels, half = 8 * 8, 30  # pixels, and transformed channels, of the further block of the second stage
     own = [round(cost * 1e6) for cost in mflops.choices[1][1]]
     shuffled = [pixels * mid * (half + kernel + half) for kernel in (9, 25, 49) for mid in (6, 30, 60)]
     xception = [pixels * (half * 9 + half * mid + mid * 9 + mid * mid + mid * 9 + mid * half) for mid in (6, 30, 60)]
@@ -310,7 +311,7 @@ def test_ratios_are_the_authors():
 
 
 def outline(names_shapes):
-    """Arrays of these names and shapes that take no memory."""
+    """Return arrays of these names and shapes that take no memory."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in names_shapes.items()}
 
 
@@ -319,14 +320,14 @@ def unchanged(state):
 
 
 def nni_names(state):
-    """As NNI's nets are saved after training on several GPUs: with projections that nothing runs."""
+    """Return a state as NNI saves it after training on several GPUs: prefixed, and with projections that never run."""
     kind = "supernet" if "features.0.0.branch_main.0.weight" in state else "net"
     unused = outline(FACTS["nni_unused"][kind])
     return {f"module.{key}": value for key, value in {**state, **unused}.items()}
 
 
 def first_nni_names(state):
-    """As NNI's choices were named at first."""
+    """Return a state under the names that NNI's first versions gave to choices."""
     renamed = {}
     for key, value in state.items():
         parts = key.split(".")
@@ -373,7 +374,7 @@ def test_released_weights_convert_and_come_back(tmp_path, capsys):
 def test_the_authors_preprocessing(tmp_path):
     Image.new("RGB", (300, 256), (250, 100, 0)).save(tmp_path / "image.png")
     net = find_net("spos", {})
-    x = _read_image(net, nn.Identity(), tmp_path / "image.png", spos_preprocessing=True)
+    x = read_image(net, nn.Identity(), tmp_path / "image.png", spos_preprocessing=True)
     np.testing.assert_allclose(x.numpy().mean(axis=(0, 2, 3)), [0, 100, 250], rtol=1e-5)
     with pytest.raises(ConfigError, match="there is none"):
         convert(parse_args(["net.pth", "--spos-preprocessing"]))

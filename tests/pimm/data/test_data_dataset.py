@@ -141,7 +141,7 @@ def lost_hard_link_in_tar(root):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (no_root, r"imagse: no such folder or tar file.*near names there: images"),
+        (no_root, r"imagse: no such folder or tar file.*did you mean images"),
         (empty_root, r"nothing: no images found; expected CLASS/NAME"),
         (empty_class, r"class4: a class folder without images"),
         (empty_class_in_tar, r"class4: a class folder without images"),
@@ -164,7 +164,7 @@ def test_unusable_roots_say_why(folder, damage, says):
         ("map.csv", "class2", r"a class map is a \.txt file"),
         ("map.txt", "class2\nclass2", "class2"),
         ("map.txt", b"caf\xe9", r"map\.txt: a class map is text in UTF-8"),
-        ("map.txt", "class2\nclass1\nclass10", r"Class1: this class is not in the class map .*near.*class1"),
+        ("map.txt", "class2\nclass1\nclass10", r"Class1: this class is not in the class map .*did you mean class1"),
     ],
 )
 def test_unusable_class_maps_say_why(folder, name, text, says):

@@ -216,6 +216,15 @@ def with_arrays(path, **changes):
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
 
 
+def outside(path, folder):
+    """Let the first folder with images be another one; all arrays keep making sense."""
+    with np.load(path) as file:
+        folders = list(TextTable(file["folders"], file["folders_ends"]))
+    folders[folders.index("b")] = folder
+    table = TextTable.of(folders)
+    with_arrays(path, folders=table.data, folders_ends=table.ends)
+
+
 DAMAGES = {
     "cut": cut,
     "flipped": flipped,
@@ -227,6 +236,11 @@ DAMAGES = {
     "fewer paths": lambda path: with_arrays(path, folder_ids=np.zeros(4, np.int32)),
     "no header": lambda path: with_arrays(path, made_from=None),
     "flat": lambda path: with_arrays(path, stamps=np.array(3)),
+    "folders by fractions": lambda path: with_arrays(path, folder_ids=np.zeros(5)),
+    "names in a table": lambda path: with_arrays(path, names_ends=np.zeros((5, 1), np.int64)),
+    "wide letters": lambda path: with_arrays(path, names=np.zeros(30, np.int64)),
+    "a path out of the root": lambda path: outside(path, "../" * 9),
+    "a path from the top": lambda path: outside(path, "/etc"),
 }
 
 

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from multiprocessing import active_children
 
-import augment_cases as cases
 import numpy as np
 import paddle
 import pytest
-from paths import DATA
 from PIL import Image
 
 from pimm.data import (
@@ -21,13 +19,12 @@ from pimm.data import (
     FastCollateMixup,
     ImageDataset,
     Mixup,
-    OrderedDistributedSampler,
     create_loader,
     create_transform,
 )
 from pimm.data.device import to_device
 from pimm.data.loader import default_collate, fast_collate
-from pimm.data.samplers import BatchPlan, RepeatAugSampler
+from pimm.data.samplers import BatchPlan
 from pimm.data.transforms import Normalize
 from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError, DataError
@@ -130,50 +127,11 @@ def test_what_is_drawn_depends_on_the_image_not_on_its_batch(folder):
     np.testing.assert_array_equal(parts, all_images[:20])
 
 
-@pytest.mark.parametrize(
-    ("size", "batch", "world", "batches"), [(22, 4, 1, 5), (22, 4, 2, 2), (22, 4, 3, 1), (24, 4, 2, 3), (8, 4, 2, 1)]
-)
-def test_training_ranks_share_global_batches(size, batch, world, batches):
-    plans = [BatchPlan(size, batch, True, rank, world, seed=2) for rank in range(world)]
-    whole = BatchPlan(size, batch * world, True, seed=2)
-    assert {len(plan) for plan in (*plans, whole)} == {batches}
-    for epoch in range(2):
-        shares = [plan.batches() for plan in plans]
-        assert {number for number, _ in shares} == {epoch}
-        for together, *each in zip(whole.batches()[1], *(share for _, share in shares)):
-            assert {len(part) for part in each} == {batch}
-            assert sorted(np.concatenate(each)) == sorted(together)
-            assert len(set(together)) == batch * world
-    assert sorted(np.concatenate(BatchPlan(24, 4, True).batches()[1])) == list(range(24))
-
-
-@pytest.mark.parametrize(("size", "world"), [(22, 1), (22, 3), (7, 4), (2, 3)])
-def test_evaluation_ranks_hold_every_image_exactly_once(size, world):
-    plans = [BatchPlan(size, 3, False, rank, world) for rank in range(world)]
-    shares = [np.concatenate([np.arange(0), *plan.batches()[1]]).tolist() for plan in plans]
-    assert shares == [list(range(rank, size, world)) for rank in range(world)]
-    assert [len(plan) for plan in plans] == [-(-len(share) // 3) for share in shares]
-
-
 def test_a_rank_without_images_evaluates_nothing(folder):
     for workers in (0, 1):
         loader = loader_of(folder, num_workers=workers)
         loader.loader.sampler = BatchPlan(2, 4, False, rank=2, world=3)
         assert (len(loader), list(loader)) == (0, [])
-
-
-def test_ordered_distributed_sampler_pads_as_timm():
-    samplers = [OrderedDistributedSampler(range(7), 3, rank) for rank in range(3)]
-    assert [list(sampler) for sampler in samplers] == [[0, 3, 6], [1, 4, 0], [2, 5, 1]]
-    assert [len(sampler) for sampler in samplers] == [3, 3, 3]
-
-
-@pytest.mark.parametrize(
-    ("batch", "world", "says"), [(23, 1, "22 images do not fill one batch.*at most 22"), (8, 3, "takes 24;.*at most 7")]
-)
-def test_too_few_images_for_one_batch(batch, world, says):
-    with pytest.raises(DataError, match=says):
-        BatchPlan(22, batch, True, world=world)
 
 
 def test_start_batch_must_exist(folder):
@@ -301,7 +259,10 @@ def die(image):
 @pytest.mark.parametrize(
     ("transform", "says"),
     [
-        (fail, "failed in a data worker: TypeError: a mistake in a transform"),
+        (
+            fail,
+            r"not one of its 22 images can be read, starting with .*a/0\.jpg \(a transform failed: TypeError: a mist",
+        ),
         (die, "a data-loading worker ended unexpectedly"),
     ],
 )
@@ -310,6 +271,14 @@ def test_failing_workers_end_in_an_error(folder, transform, says):
     loader.dataset.transform = transform
     with pytest.raises(DataError, match=says):
         list(loader)
+
+
+def test_a_failing_collate_function_ends_in_an_error(folder):
+    loader = loader_of(folder, num_workers=2, collate_fn=fail)
+    says = "a target transform or collate function failed in a data worker: TypeError: a mistake in a transform"
+    with pytest.raises(DataError, match=says) as caught:
+        list(loader)
+    assert "in fail" in str(caught.value.__cause__)  # the traceback of the worker
 
 
 def test_leaving_a_pass_early_is_harmless(folder):
@@ -414,33 +383,6 @@ def test_repeats_are_augmented_differently(folder):
     assert len(set(shares[0])) == 6
 
 
-@pytest.mark.parametrize(
-    ("repeats", "counts"), [(1, [1] * 20), (2, [2] * 10), (3, [3] * 6 + [2]), (1.5, [2, 1] * 6 + [2])]
-)
-def test_an_epoch_of_repeats_is_as_long_as_any(repeats, counts):
-    order = np.concatenate(BatchPlan(20, 2, True, repeats=repeats).batches_of(0))
-    images, first = np.unique(order % 20, return_index=True)
-    assert [np.sum(order % 20 == image) for image in images[np.argsort(first)]] == counts
-    assert order[:2].tolist() == ([order[0], order[0] + 20] if repeats > 1 else order[:2].tolist())
-    assert len(np.unique(order)) == 20
-
-
-@pytest.mark.parametrize("number", range(len(cases.REPEATS)))
-def test_repeat_aug_sampler_is_timms(number):
-    size, ranks, repeats, selected_round = cases.REPEATS[number]
-    options = {"num_repeats": repeats, "selected_round": selected_round}
-    plain = [RepeatAugSampler(range(size), ranks, rank, shuffle=False, **options) for rank in range(ranks)]
-    expected = np.load(DATA / "augment" / "transforms.npz")[f"repeats/{number}"]
-    np.testing.assert_array_equal([list(sampler) for sampler in plain], expected)
-    assert len(plain[0]) == expected.shape[1]
-    shuffled = RepeatAugSampler(range(size), ranks, 0, **options)
-    orders = []
-    for epoch in range(2):
-        shuffled.set_epoch(epoch)
-        orders.append(list(shuffled))
-    assert orders[0] != orders[1] and list(shuffled) == orders[1]
-
-
 @pytest.mark.parametrize("use_prefetcher", [True, False])
 def test_views_of_an_image_come_one_after_the_other(folder, use_prefetcher):
     loader = loader_of(folder, 4, tta=10, num_workers=2, use_prefetcher=use_prefetcher)
@@ -476,14 +418,6 @@ def test_batches_take_the_type_and_the_channels_that_are_asked_for(folder, caplo
     pixels = ImageDataset(folder, input_img_mode="L", transform=loader.dataset.transform)[0][0]
     np.testing.assert_allclose(grey[0], (pixels / 255 - np.mean(MEAN)) / np.mean(STD), atol=1e-5)
     assert "normalisation values for 1 channels" in caplog.text
-
-
-def test_labels_that_are_no_classes_stay_as_they_are():
-    images = np.zeros((2, 3, 4, 4), np.uint8)
-    dense = np.float32([[0, 1, 0.5], [1, 0, 0]])
-    np.testing.assert_array_equal(fast_collate(list(zip(images, dense)))[1], dense)
-    splits = [((image, image), label) for image, label in zip(images, dense)]
-    np.testing.assert_array_equal(fast_collate(splits)[1], np.concatenate([dense, dense]))
 
 
 def test_shards_have_a_plan_of_their_own(folder):

@@ -40,14 +40,28 @@ def test_fast_collate(name):
 
 
 @pytest.mark.parametrize("name", ["fast_collate_mixup0", "fast_collate_mixup1"])
-def test_fast_collate_as_timm_0_1_calls_it(name, monkeypatch):
+def test_fast_collate_as_timm_0_1_calls_it(name):
     case = FACTS["0.1.20"][name]
-    np.random.seed(case["np_seed"])
-    monkeypatch.setattr(np.random, "rand", lambda: 0.0)  # which that version did not draw
     collate = FastCollateMixup(case["mixup_alpha"], case["label_smoothing"], case["num_classes"])
+    np.random.seed(case["np_seed"])
     images, soft = collate(list(zip(golden.images_u8((4, 3, 8, 8)), batch()[1])))
     np.testing.assert_array_equal(images, expected("0.1.20", name, "images"))
     np.testing.assert_allclose(soft, expected("0.1.20", name, "target"), atol=1e-6)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_draws_of_timm_0_1(enabled):
+    """One share a batch, and nothing where mixup is off: the stream goes on where that version leaves it."""
+    collate = FastCollateMixup(0.3, 0.1, 10)
+    collate.mixup_enabled = enabled
+    samples = list(zip(golden.images_u8((4, 3, 8, 8)), batch()[1]))
+    np.random.seed(5)
+    theirs = np.random.RandomState(5)
+    for _ in range(3):
+        share = theirs.beta(0.3, 0.3) if enabled else 1.0
+        one_hot = np.eye(10)[batch()[1]] * 0.9 + 0.01
+        np.testing.assert_allclose(collate(samples)[1], one_hot * share + one_hot[::-1] * (1 - share), atol=1e-6)
+    assert np.random.rand() == theirs.rand()
 
 
 def test_mixup_target():

@@ -107,13 +107,17 @@ def test_webdataset_layout(tmp_path, options, targets, class_to_idx):
 @pytest.mark.parametrize(
     ("files", "options", "says"),
     [
-        ({"1.png": png(), "1.cls": b"cat"}, {}, "shard.tar: cat: not a class index; labels that are names need"),
+        (
+            {"1.png": png(), "1.cls": b"cat"},
+            {},
+            "shard.tar: 'cat' is no class index, 0 or more; names of classes need a class_map",
+        ),
         ({"1.png": png(), "2.cls": b"1"}, {}, r"1\.png has no class beside it"),
         ({"1.png": png(), "1.json": b"{}"}, {"target_key": "k"}, r"1\.png has no class beside it"),
         (
             {"1.png": png(), "1.cls": b"cat"},
             {"class_map": {"cats": 0}},
-            "cat: this class is not.*near names there: cats",
+            "cat: this class is not.*did you mean cats",
         ),
         ({"a/1.txt": b""}, {}, "no images found"),
         ({"inner.tar": b"no tar file"}, {}, r"shard\.tar: not a whole, uncompressed tar"),
@@ -239,7 +243,11 @@ def test_a_list_with_names_of_classes(folder):
         ("b/1.png 0\n\nb/2.png cat\n", {}, r"list\.txt:3: 'cat' is no class index"),
         ("b/1.png -1\n", {}, r"list\.txt:1: '-1' is no class index"),
         ("b/1.png 1.0\n", {}, r"list\.txt:1: '1\.0' is no class index"),
-        ("b/1.png cat\nb/1.png dig\n", {"class_map": {"cat": 0, "dog": 1}}, r"list\.txt:2: class 'dig'.*near.*dog"),
+        (
+            "b/1.png cat\nb/1.png dig\n",
+            {"class_map": {"cat": 0, "dog": 1}},
+            r"list\.txt:2: class 'dig'.*did you mean dog",
+        ),
         ("\n", {}, r"list\.txt: an empty list; expected lines 'path label'"),
         (b"caf\xe9.png 1", {}, r"list\.txt: a list is text in UTF-8"),
     ],
@@ -306,7 +314,7 @@ def test_which_files_are_images_can_be_changed(folder, extensions):
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda root: create_reader("fodler", root), ConfigError, "fodler: no such reader; near names there: folder"),
+        (lambda root: create_reader("fodler", root), ConfigError, "fodler: no such reader; did you mean folder"),
         (lambda root: create_reader("", None), ConfigError, "needs its root"),
         (
             lambda root: ImageDataset(root, cash_index=1),

@@ -191,6 +191,8 @@ def test_class_folders_and_broken_images(tmp_path, caplog):
         ({"reader": "folder"}, ConfigError, "folder: only tar files are read shard by shard"),
         ({"num_samples": 24}, ConfigError, "cannot evaluate 24 images, there are 23"),
         ({"split": "x-9*.tar"}, DataError, r"no tar file x-9\*\.tar here"),
+        ({"split": "train|all"}, ConfigError, r"train\|all: what follows the \| is a number of images, such as train"),
+        ({"split": "train|" + "9" * 5000}, ConfigError, r"train\|9{57}\.\.\.: what follows"),
     ],
 )
 def test_mistakes(root, options, error, says):

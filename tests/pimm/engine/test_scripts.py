@@ -450,7 +450,7 @@ def test_the_best_of_a_search_that_is_ranked_by_its_loss_are_the_lowest(monkeypa
 
 
 MISTAKES = [
-    (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; near ones are"),
+    (pimm_train, ["{images}", *NET, "--aug-split", "1", "--mix-up", "1"], "there is no option --mix-up; did you mean"),
     (pimm_train, ["{images}", *NET, "--drop", "1.5"], "argument --drop: it is from 0 to 1, not 1.5"),
     (pimm_train, ["{images}", *NET, "--model-ema-decay", "2"], "argument --model-ema-decay: it is from 0 to 1, not 2"),
     (pimm_validate, ["{images}", "--checkpoint", "none"], "none: there is no checkpoint here"),
@@ -478,7 +478,7 @@ MISTAKES = [
     (pimm_train, ["{images}", *NET, "--resume", "{images}"], "there is no checkpoint in this folder"),
     (pimm_train, ["{images}", *NET, "--conf", "x.yaml"], "--config is written out, or -c"),
     (pimm_train, ["{images}", *NET, "-c", "{images}/flag.yaml"], "amp is 'False'; it can be true and false"),
-    (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; near ones are epochs"),
+    (pimm_train, ["{images}", *NET, "-c", "{images}/typo.yaml"], "there is no option epochss; did you mean epochs"),
     (
         pimm_train,
         ["{images}", *NET, "-c", "{images}/choice.yaml"],

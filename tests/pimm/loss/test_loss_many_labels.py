@@ -1,5 +1,6 @@
 """Losses for many labels an image, weights of classes, and the factory: in closed form, written with numpy."""
 
+import inspect
 import json
 
 import golden
@@ -68,16 +69,16 @@ def zlpr(logits, y):
     return np.mean([np.log1p(np.exp(x[t == 0]).sum()) + np.log1p(np.exp(-x[t == 1]).sum()) for x, t in zip(logits, y)])
 
 
-def balanced(logits, y, counts, images, gamma=2.0, smoothing=0.0):
+def balanced(logits, y, counts, images, gamma=2.0, smoothing=0.0, scale=2.0, bias=0.05):
     counts = np.clip(counts, 1, images - 1)
     draws = (y / counts).sum(axis=1, keepdims=True)
     ratio = np.divide(1 / counts, draws, out=np.full_like(y, np.inf), where=draws > 0)
     with np.errstate(over="ignore"):
         weight = 0.1 + sigmoid(10 * (ratio - 0.2))
-    z = logits - np.log(images / counts - 1) * 0.05 / 2
+    z = logits - np.log(images / counts - 1) * bias / scale
     focus = (lambda v: 2 * sigmoid(v) ** gamma) if gamma else (lambda v: 1.0)
     y = y * (1 - smoothing) + smoothing / 2
-    return (weight * (y * softplus(-z) * focus(-z) + (1 - y) * softplus(2 * z) / 2 * focus(2 * z))).mean()
+    return (weight * (y * softplus(-z) * focus(-z) + (1 - y) * softplus(scale * z) / scale * focus(scale * z))).mean()
 
 
 COUNTS = np.array([30.0, 2.0, 90.0, 0.0])
@@ -165,33 +166,165 @@ def test_weights_and_counts_from_files(tmp_path):
         load_class_stats(path)
 
 
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def smoothed(classes, smoothing):
+    return np.eye(4)[classes] * (1 - smoothing) + smoothing / 4
+
+
+def cross_entropy(logits, targets):
+    return -(targets * log_softmax(logits)).sum(axis=1).mean()
+
+
+def binary(logits, y, weight=1.0, pos_weight=1.0):
+    """Binary cross entropy by image and class."""
+    return weight * (pos_weight * y * softplus(-logits) + (1 - y) * softplus(logits))
+
+
+def asymmetric_one(logits, classes, gamma_pos=1.0, gamma_neg=4.0, smoothing=0.0):
+    p, label = np.exp(log_softmax(logits)), np.eye(4)[classes] > 0
+    focus = np.where(label, (1 - p) ** gamma_pos, p**gamma_neg)
+    return -(smoothed(classes, smoothing) * focus * np.log(p)).sum(axis=1).mean()
+
+
+def asymmetric_many(logits, y, gamma_pos=1.0, gamma_neg=4.0, clip=0.05, pos_weight=1.0, weight=1.0, smoothing=0.0):
+    """Sums over classes of images; targets that are smoothed mix both terms and both focusing powers."""
+    y = y * (1 - smoothing) + smoothing / 2
+    p, n = sigmoid(logits), np.minimum(1 - sigmoid(logits) + clip, 1)
+    focus = (1 - p * y - n * (1 - y)) ** (gamma_pos * y + gamma_neg * (1 - y))
+    return -(weight * focus * (y * np.log(p) * pos_weight + (1 - y) * np.log(n))).sum(axis=1)
+
+
+def jensen_shannon(logits, classes, splits, smoothing=0.0):
+    parts = np.split(np.exp(log_softmax(logits)), splits)
+    mixture = np.mean(parts, axis=0)
+    divergence = np.mean([(p * np.log(p / mixture)).sum(axis=1).mean() for p in parts])
+    images = len(parts[0])
+    return cross_entropy(logits[:images], smoothed(classes[:images], smoothing)) + 12 * divergence
+
+
+SOFT = np.exp(log_softmax(golden.inputs((6, 4), stream=3).astype(np.float64)))
+BY_CLASS = np.array([1, 2, 3, 4.0])
+MANY, BALANCED = {"multi_label": True}, {"loss_type": "db", "class_counts": COUNTS, "num_samples": 100}
+# The factory's arguments, the class that it makes, targets, and the loss in closed form.
 FACTORY = [
-    ({}, "CrossEntropyLoss"),
-    ({"smoothing": 0.1}, "LabelSmoothingCrossEntropy"),
-    ({"smoothing": 0.1, "soft_targets": True}, "SoftTargetCrossEntropy"),
-    ({"multi_label": True}, "BinaryCrossEntropy"),
-    ({"loss_type": "bce", "bce_sum": True, "class_weight": [1, 2, 3, 4.0]}, "BinaryCrossEntropy"),
-    ({"loss_type": "bce", "class_weight": 2.0}, "BinaryCrossEntropy"),
-    ({"loss_type": "asl"}, "AsymmetricLossSingleLabel"),
-    ({"loss_type": "asl", "multi_label": True, "pos_weight": 2.0}, "AsymmetricLossMultiLabel"),
-    ({"loss_type": "poly"}, "PolyCrossEntropy"),
-    ({"loss_type": "poly", "multi_label": True, "poly_gamma": 1.0}, "PolyBinaryCrossEntropy"),
-    ({"loss_type": "jsd", "jsd_splits": 2}, "JsdCrossEntropy"),
-    ({"loss_type": "twoway", "multi_label": True}, "TwoWayLoss"),
-    ({"loss_type": "zlpr", "multi_label": True}, "ZlprLoss"),
-    ({"loss_type": "db", "multi_label": True, "class_counts": COUNTS, "num_samples": 100}, "DistributionBalancedLoss"),
+    ({}, "CrossEntropyLoss", CLASSES, cross_entropy(LOGITS, np.eye(4)[CLASSES])),
+    ({"smoothing": 0.1}, "LabelSmoothingCrossEntropy", CLASSES, cross_entropy(LOGITS, smoothed(CLASSES, 0.1))),
+    ({"smoothing": 0.1, "soft_targets": True}, "SoftTargetCrossEntropy", SOFT, cross_entropy(LOGITS, SOFT)),
+    (MANY, "BinaryCrossEntropy", LABELS, binary(LOGITS, LABELS).mean()),
+    (
+        {**MANY, "smoothing": 0.1, "pos_weight": 3.0},
+        "BinaryCrossEntropy",
+        LABELS,
+        binary(LOGITS, LABELS * 0.9 + 0.05, pos_weight=3.0).mean(),
+    ),
+    ({**MANY, "soft_targets": True, "smoothing": 0.2}, "BinaryCrossEntropy", SOFT, binary(LOGITS, SOFT).mean()),
+    (
+        {"loss_type": "bce", "bce_sum": True, "class_weight": [1, 2, 3, 4.0], "smoothing": 0.2},
+        "BinaryCrossEntropy",
+        CLASSES,
+        binary(LOGITS, smoothed(CLASSES, 0.2), BY_CLASS).sum(axis=1).mean(),
+    ),
+    (
+        {"loss_type": "bce", "class_weight": 2.0},
+        "BinaryCrossEntropy",
+        CLASSES,
+        binary(LOGITS, np.eye(4)[CLASSES], 2.0).mean(),
+    ),
+    (
+        {"loss_type": "bce", "soft_targets": True, "smoothing": 0.2, "bce_target_thresh": 0.25},
+        "BinaryCrossEntropy",
+        SOFT,
+        binary(LOGITS, SOFT > 0.25).mean(),
+    ),
+    ({"loss_type": "asl"}, "AsymmetricLossSingleLabel", CLASSES, asymmetric_one(LOGITS, CLASSES)),
+    (
+        {"loss_type": "asl", "asl_gamma_pos": 2.0, "asl_gamma_neg": 3.0, "smoothing": 0.2},
+        "AsymmetricLossSingleLabel",
+        CLASSES,
+        asymmetric_one(LOGITS, CLASSES, 2.0, 3.0, 0.2),
+    ),
+    (
+        {**MANY, "loss_type": "asl", "pos_weight": 2.0},
+        "AsymmetricLossMultiLabel",
+        LABELS,
+        asymmetric_many(LOGITS, LABELS, pos_weight=2.0).mean(),
+    ),
+    (
+        {
+            **MANY,
+            **{"loss_type": "asl", "asl_gamma_pos": 0.5, "asl_gamma_neg": 2.0, "asl_clip": 0.1, "smoothing": 0.2},
+            **{"asl_reduction": "sum", "class_weight": [1, 2, 3, 4.0]},
+        },
+        "AsymmetricLossMultiLabel",
+        LABELS,
+        asymmetric_many(LOGITS, LABELS, 0.5, 2.0, 0.1, weight=BY_CLASS, smoothing=0.2).sum(),
+    ),
+    ({"loss_type": "poly"}, "PolyCrossEntropy", CLASSES, poly(LOGITS, CLASSES, 2.0)),
+    (
+        {"loss_type": "poly", "poly_epsilon": -1.0, "smoothing": 0.2},
+        "PolyCrossEntropy",
+        CLASSES,
+        poly(LOGITS, CLASSES, -1.0, 0.2),
+    ),
+    (
+        {**MANY, "loss_type": "poly", "poly_gamma": 1.0},
+        "PolyBinaryCrossEntropy",
+        LABELS,
+        poly_binary(LOGITS, LABELS, 2.0, 1.0) / 4,  # the mean over classes too
+    ),
+    (
+        {**MANY, "loss_type": "poly", "poly_epsilon": 1.0, "poly_gamma": 2.0, "poly_alpha": 0.25, "smoothing": 0.1},
+        "PolyBinaryCrossEntropy",
+        LABELS,
+        poly_binary(LOGITS, LABELS, 1.0, 2.0, 0.25, 0.1) / 4,
+    ),
+    ({"loss_type": "jsd", "jsd_splits": 2}, "JsdCrossEntropy", CLASSES, jensen_shannon(LOGITS, CLASSES, 2)),
+    (
+        {"loss_type": "jsd", "jsd_splits": 3, "smoothing": 0.2},
+        "JsdCrossEntropy",
+        CLASSES,
+        jensen_shannon(LOGITS, CLASSES, 3, 0.2),
+    ),
+    ({**MANY, "loss_type": "twoway"}, "TwoWayLoss", LABELS, two_way(LOGITS, LABELS)),
+    (
+        {**MANY, "loss_type": "twoway", "twoway_tp": 1.0, "twoway_tn": 2.0},
+        "TwoWayLoss",
+        LABELS,
+        two_way(LOGITS, LABELS, 1.0, 2.0),
+    ),
+    ({**MANY, "loss_type": "zlpr"}, "ZlprLoss", LABELS, zlpr(LOGITS, LABELS)),
+    ({**MANY, **BALANCED}, "DistributionBalancedLoss", LABELS, balanced(LOGITS, LABELS, COUNTS, 100)),
+    (
+        {**MANY, **BALANCED, "db_focal_gamma": 0.0, "db_neg_scale": 3.0, "db_init_bias": 0.1, "smoothing": 0.1},
+        "DistributionBalancedLoss",
+        LABELS,
+        balanced(LOGITS, LABELS, COUNTS, 100, 0.0, 0.1, 3.0, 0.1),
+    ),
 ]
 
 
-@pytest.mark.parametrize("options, name", FACTORY, ids=[name for _, name in FACTORY])
-def test_factory(options, name):
+@pytest.mark.parametrize("options, name, targets, expected", FACTORY, ids=[row[1] for row in FACTORY])
+def test_factory(options, name, targets, expected):
     loss = create_classification_loss(**options)
     assert type(loss).__name__ == name
-    many = options.get("multi_label")
-    targets = LABELS if many else np.eye(4)[CLASSES] if options.get("soft_targets") else CLASSES
-    value = loss(tensor(LOGITS), tensor(targets)).item()
-    known = {"ZlprLoss": zlpr(LOGITS, LABELS), "PolyCrossEntropy": poly(LOGITS, CLASSES, 2.0)}
-    assert value == pytest.approx(known.get(name, value), rel=1e-5) and 0 < value < 60
+    assert loss(tensor(LOGITS), tensor(targets)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_argument_of_the_factory_is_tested():
+    used = set().union(*(options for options, *_ in FACTORY))
+    assert used == set(inspect.signature(create_classification_loss).parameters)
+
+
+def test_unlikely_classes_are_clipped_at_the_references_limits():
+    """A hundred millionth of a positive of the asymmetric loss; a ten millionth of a mixture, too little to show."""
+    loss = create_classification_loss("asl", multi_label=True)(paddle.to_tensor([[-40.0]]), paddle.to_tensor([[1.0]]))
+    assert loss.item() == pytest.approx(-np.log(1e-8), rel=1e-6)
+    logits, classes = np.array([[8.0, 0.0, -2.0, -9.0], [0.0, 8.0, -2.0, -9.0]]), np.array([0, 1])
+    loss = create_classification_loss("jsd", jsd_splits=2)(tensor(logits), tensor(classes))
+    assert loss.item() == pytest.approx(jensen_shannon(logits, classes, 2), rel=1e-6)
 
 
 def test_weights_reach_the_loss():
@@ -204,7 +337,7 @@ def test_weights_reach_the_loss():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: create_classification_loss("poli"), "did you mean 'poly'"),
+        (lambda: create_classification_loss("poli"), "did you mean poly"),
         (lambda: create_classification_loss("ce", multi_label=True), "no loss for many labels; use bce"),
         (lambda: create_classification_loss("zlpr"), "no loss for one label; use ce"),
         (lambda: create_classification_loss("ce", class_weight=[1.0]), "class_weight has no meaning"),

@@ -21,6 +21,7 @@ from pimm.utils.serialization import save_arrays
 from pimm.utils.state import check_state
 
 LARGE = ("efficientnet_el", "efficientnet_em", "mixnet_xl", "semnasnet_140", "mnasnet_140")  # smaller kin are tested
+TINY = [["ds_r1_k3_s2_c8"], ["ir_r1_k3_s2_e2_c8_se0.25"]]
 REFERENCE = [name for name in golden.facts("timm_models")["models"] if pimm.is_model(name) and name not in LARGE]
 REQUIRED = [
     *(f"efficientnet_b{size}" for size in range(5)),
@@ -36,36 +37,83 @@ def test_required_models_have_a_reference():
     assert set(REQUIRED) <= set(REFERENCE)
 
 
+def reference_run(name, dtype="float32"):
+    """Return a model with the reference's weights, its features before the last pooling, and its logits [1000]."""
+    entry = golden.facts("timm_models")["models"][name]
+    model = pimm.create_model(name)
+    model.to(dtype=dtype)
+    model.eval()
+    models.load_torch_arrays(model, golden.state(entry["names_shapes"], gain=entry["gain"]))
+    features = []
+    model.global_pool.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0].numpy()))
+    with paddle.no_grad():
+        images = golden.inputs((1, *entry["default_cfg"]["input_size"])).astype(dtype)
+        logits = model(paddle.to_tensor(images))[0].numpy()
+    return model, features[0], logits
+
+
+def assert_values(features, logits, expected, entry, tolerance):
+    np.testing.assert_allclose(logits[:16], expected["logits16"], rtol=0, atol=tolerance * np.abs(logits).max())
+    assert logits.sum() == pytest.approx(expected["sum"], rel=0, abs=tolerance * expected["abs_sum"])
+    assert np.abs(logits).sum() == pytest.approx(expected["abs_sum"], rel=tolerance)
+    assert list(features.shape) == entry["features"]["shape"]
+    deviation = entry["features"]["std"]
+    assert features.std() == pytest.approx(deviation, rel=max(5e-6, tolerance))
+    assert features.mean() == pytest.approx(entry["features"]["mean"], rel=0, abs=max(5e-6, tolerance) * deviation)
+
+
 @pytest.mark.parametrize("name", REFERENCE)
 def test_model(name):
     entry = golden.facts("timm_models")["models"][name]
-    model = pimm.create_model(name)
-    model.eval()
+    model, features, logits = reference_run(name)
     assert [[key, list(shape)] for key, shape in models.torch_names(model)] == entry["names_shapes"]
     assert sum(p.size for p in model.parameters() if not p.stop_gradient) == entry["num_params"]
-    models.load_torch_arrays(model, golden.state(entry["names_shapes"], gain=entry["gain"]))
-    with paddle.no_grad():
-        logits = model(paddle.to_tensor(golden.inputs((1, *entry["default_cfg"]["input_size"]))))[0].numpy()
     tolerance = max(1e-5, 3 * entry["f32_f64_rel"])
-    np.testing.assert_allclose(logits[:16], entry["logits16"], rtol=0, atol=tolerance * np.abs(logits).max())
-    assert np.abs(logits).sum() == pytest.approx(entry["abs_sum"], rel=tolerance)
+    for expected in (entry, entry["f64"]):
+        assert_values(features, logits, expected, entry, tolerance)
 
 
-CONFIGURED = [  # (name, image size, pool size, crop, mean of the first channel, interpolation)
-    ("efficientnet_b0", 224, 7, 0.875, 0.485, "bicubic"),
-    ("efficientnet_b3", 300, 10, 0.904, 0.485, "bicubic"),
-    ("tf_efficientnet_b2", 260, 9, 0.890, 0.485, "bicubic"),
-    ("tf_efficientnet_lite4", 380, 12, 0.920, 0.5, "bilinear"),
-    ("mobilenetv3_small_100", 224, 7, 0.875, 0.485, "bilinear"),
-    ("tf_mobilenetv3_small_minimal_100", 224, 7, 0.875, 0.5, "bilinear"),
-]
+# One of each family, small ones.
+DOUBLE = (
+    "efficientnet_lite0",
+    "mobilenetv2_035",
+    "mobilenetv3_small_075",
+    "mnasnet_small",
+    "semnasnet_050",
+    "mixnet_s",
+)
 
 
-@pytest.mark.parametrize(("name", "size", "pool", "crop", "mean", "interpolation"), CONFIGURED)
-def test_default_cfg(name, size, pool, crop, mean, interpolation):
-    cfg = pimm.create_model(name, num_classes=10).default_cfg
-    assert (cfg["input_size"], cfg["pool_size"], cfg["crop_pct"]) == ((3, size, size), (pool, pool), crop)
-    assert (cfg["mean"][0], cfg["interpolation"], cfg["classifier"]) == (mean, interpolation, "classifier")
+@pytest.mark.parametrize("name", DOUBLE)
+def test_model_in_double_precision(name):
+    """All but what Paddle's kernels keep in float32, such as epsilons and the slope of a hard sigmoid, is exact."""
+    entry = golden.facts("timm_models")["models"][name]
+    _, features, logits = reference_run(name, "float64")
+    assert_values(features, logits, entry["f64"], entry, 1e-6)
+
+
+OLD = golden.facts("timm_0_1_20")["default_cfgs"]
+TODAY = {name: entry["default_cfg"] for name, entry in golden.facts("timm_models")["models"].items()}
+# The fields in which today's timm differs from timm 0.1.20, which the models follow.
+CHANGED = {
+    "efficientnet_b1": {"crop_pct", "mean", "std"},
+    "efficientnet_b2": {"input_size", "pool_size"},
+    "efficientnet_b3": {"input_size", "pool_size", "crop_pct"},
+    "efficientnet_b4": {"input_size", "pool_size", "crop_pct"},
+    "mobilenetv3_small_075": {"interpolation"},
+    "mobilenetv3_small_100": {"interpolation"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in {*OLD, *TODAY} if pimm.is_model(name)))
+def test_default_cfg(name):
+    """Every field is timm 0.1.20's, and today's wherever that has not changed or the model is newer."""
+    cfg = pimm.create_model(name, num_classes=1, block_args=decode_arch_def(TINY)).default_cfg
+    found = {field: list(value) if isinstance(value, tuple) else value for field, value in cfg.items()}
+    assert found == OLD.get(name, found)
+    if name in TODAY:
+        differs = {field for field, value in found.items() if TODAY[name][field] != value}
+        assert differs == CHANGED.get(name, set())
 
 
 def test_tensorflow_variants_pad_and_normalise_as_there():
@@ -135,9 +183,6 @@ def test_registry(monkeypatch):
         pimm.register_model(net_9)
 
 
-TINY = [["ds_r1_k3_s2_c8"], ["ir_r1_k3_s2_e2_c8_se0.25"]]
-
-
 def tiny(model_class=EfficientNet, seed=0, **kwargs):
     model = model_class(decode_arch_def(TINY), num_classes=5, num_features=16, stem_size=8, **kwargs)
     models.load_torch_arrays(model, golden.state(models.torch_names(model), seed=seed))
@@ -149,8 +194,10 @@ def tiny(model_class=EfficientNet, seed=0, **kwargs):
 def test_classifier(model_class):
     model = tiny(model_class)
     x = paddle.to_tensor(golden.inputs((2, 3, 32, 32)))
-    features = model.forward_features(x).mean([2, 3])
-    assert features.shape == [2, 16] and model.num_features == 16
+    maps = model.forward_features(x)
+    assert maps.shape == [2, model.num_features, *maps.shape[2:]]
+    features = model.forward_head(maps, pre_logits=True)
+    assert features.shape == [2, 16] and model.head_hidden_size == 16
     np.testing.assert_allclose(model(x).numpy(), model.get_classifier()(features).numpy(), rtol=1e-4, atol=1e-6)
     model.reset_classifier(3)
     assert model.get_classifier().weight.shape == [16, 3]

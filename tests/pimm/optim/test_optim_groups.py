@@ -257,7 +257,7 @@ def test_groups_have_their_own_hyperparameters(opt):
 @pytest.mark.parametrize(
     "group, message",
     [
-        ({"weight_dacay": 0.1}, "no 'weight_dacay'; did you mean 'weight_decay'? It has params, lr"),
+        ({"weight_dacay": 0.1}, r"no 'weight_dacay'; did you mean weight_decay? It has params, lr"),
         ({"momentum": 0.9}, "no 'momentum'"),
         ({"betas": (0.9, 1.0)}, r"betas must be at least 0 and below 1, got \(0.9, 1.0\)"),
         ({"lr": -0.1}, "lr must be at least 0, got -0.1"),
@@ -367,3 +367,17 @@ def test_parameters_of_a_net_without_its_head():
         plain[0].weight.name,
         plain[0].bias.name,
     ]
+
+
+@pytest.mark.parametrize(("exclude_1d", "decaying"), [(True, ["matrix"]), (False, ["scale", "matrix", "net.bias"])])
+def test_a_bias_of_any_shape_does_not_decay(exclude_1d, decaying):
+    """timm's rule: one dimension, or the name."""
+    net = paddle.nn.Layer()
+    net.scale, net.matrix = (paddle.create_parameter(shape, "float32") for shape in ([3], [2, 3]))
+    net.net = paddle.nn.Layer()
+    net.net.bias = paddle.create_parameter([2, 3], "float32")
+    groups = param_groups_weight_decay(net, 0.1, weight_decay_exclude_1d=exclude_1d)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    found = {group["weight_decay"]: [names[id(parameter)] for parameter in group["params"]] for group in groups}
+    assert found.pop(0.1) == decaying
+    assert found == ({0.0: ["scale", "net.bias"]} if exclude_1d else {})

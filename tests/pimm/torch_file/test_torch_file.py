@@ -154,18 +154,59 @@ def test_data_of_every_protocol(save, protocol, tmp_path):
     assert_same(load_torch(tmp_path / "a.pth"), {**PLAIN, "ordered": dict(PLAIN["ordered"])})
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_numpy_values(save, protocol, tmp_path):
     arrays = {
         "array": np.arange(6.0).reshape(2, 3),
         "fortran": np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
         "big endian": np.arange(3, dtype=">i4"),
+        "empty": np.zeros((0, 2), np.float32),
+        "text": np.array(["cat", "dog"]),
+        "bytes": np.array([b"cat", b"d"]),
         "scalar": np.float32(2.5),
         "bool": np.bool_(True),
     }
     save(tmp_path / "a.pth", pickle.dumps(arrays, protocol))
     found = load_torch(tmp_path / "a.pth")
     assert_same(found, {**arrays, "big endian": np.arange(3, dtype=np.int32)})
+
+
+ODD_ARRAYS = {
+    "objects": np.array(["cat", None, {"a": 1}], dtype=object),
+    "dates": np.array(["2020-01-01"], "M8[D]"),
+    "durations": np.array([3], "m8[s]"),
+    "structured": np.zeros(2, [("a", "f4"), ("b", "i8")]),
+    "records": np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]),
+    "raw": np.zeros(2, "V3"),
+    "date": np.datetime64("2020-01-01"),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", ODD_ARRAYS)
+def test_arrays_of_other_things_are_inert_beside_good_weights(save, name, protocol, tmp_path):
+    save(tmp_path / "a.pth", pickle.dumps({"odd": [ODD_ARRAYS[name]], "good": np.ones(2)}, protocol))
+    found = load_torch(tmp_path / "a.pth")
+    np.testing.assert_array_equal(found["good"], np.ones(2))
+    assert isinstance(found["odd"][0], Inert) and found["odd"][0].name.startswith("numpy array of type ")
+
+
+def test_keys_of_every_kind_are_read_beside_good_weights(save, tmp_path):
+    content = {
+        "confusion": {(0, 1): 3, ("a", (2, None)): 4},
+        "groups": {frozenset({1, 2}): "x"},
+        "types": {Name("torch", "float32"): 1, Call(Name("colours", "Colour"), (2,)): 2},
+        "of tensors": {Tensor(BASE): 5},
+        "classes": Call(Name("builtins", "set"), ([Name("a", "B"), ("c", 1)],)),
+        "state_dict": {"w": BASE},
+    }
+    save(tmp_path / "a.pth", content)
+    found = load_torch(tmp_path / "a.pth")
+    np.testing.assert_array_equal(found["state_dict"]["w"], BASE)
+    assert found["confusion"] == content["confusion"] and found["groups"] == content["groups"]
+    assert {key.name: value for key, value in found["types"].items()} == {"torch.float32": 1, "colours.Colour": 2}
+    assert [(key.name, value) for key, value in found["of tensors"].items()] == [("an array as a key", 5)]
+    assert {item if isinstance(item, tuple) else item.name for item in found["classes"]} == {"a.B", ("c", 1)}
 
 
 def test_text_of_python_2(save, tmp_path):

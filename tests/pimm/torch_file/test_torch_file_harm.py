@@ -44,10 +44,13 @@ OTHER_FILES = {
     "a plain pickle": (pickle.dumps({"a": 1}, 2), "begins as none of PyTorch's formats does"),
     "tar": (b"\0" * 257 + b"ustar\x0000" + b"\0" * 248, "tar archive, as PyTorch's first releases wrote"),
     "another zip": (zipped([("readme.txt", b"hello")]), "a zip archive, but not one that torch.save writes"),
-    "TorchScript": (
-        zipped([("net/data.pkl", EMPTY_PICKLE), ("net/constants.pkl", EMPTY_PICKLE)]),
-        "a TorchScript archive",
-    ),
+    **{
+        f"TorchScript with {name}": (
+            zipped([("net/data.pkl", EMPTY_PICKLE), (f"net/{name}", b"x" * 99)], zipfile.ZIP_DEFLATED),
+            r"a TorchScript archive.*torch\.save\(torch\.jit\.load\(OLD\)\.state_dict\(\), NEW\)",
+        )
+        for name in ("constants.pkl", "code/__torch__.py", "model.json")
+    },
     "compressed": (zipped([("a/data.pkl", EMPTY_PICKLE * 99)], zipfile.ZIP_DEFLATED), "is compressed or encrypted"),
     "an empty zip": (zipped([]), "PyTorch file"),
     "half a zip": (zipped([("a/data.pkl", EMPTY_PICKLE)])[:40], "a zip archive that breaks off"),
@@ -107,6 +110,12 @@ def laughs(times):
     return PROTO + b"]q\x00" + lists + b"}U\x01ah%cs" % times + STOP
 
 
+def colliding(count):
+    """Return a pickle of a dict of integers that differ in their highest bits alone, and so begin in the same slot."""
+    keys = b"".join(b"\x8a\x08" + (i << 44).to_bytes(8, "little") + b"N" for i in range(count))
+    return PROTO + b"}(" + keys + b"u" + STOP
+
+
 def run(module, name, *args):
     return {"a": Call(Name(module, name), args)}
 
@@ -141,7 +150,6 @@ REFUSED = {
     + b"e"
     + STOP,
     "an ndarray of nothing": run("numpy.core.multiarray", "_reconstruct", Name("numpy", "ndarray"), (0,), "b"),
-    "an ndarray of objects": run("numpy", "dtype", "O8", 0, 1),
     "an ndarray with less data than its shape": PROTO
     + b"}U\x01acnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
     + b"(K\x01\x8a\x05\x00\x00\x00\x00\x7f\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89U\x04abcdtbs"
@@ -150,9 +158,16 @@ REFUSED = {
     "state for a name": PROTO + b"}U\x01acos_path\nx\n}U\x01xK\x01sbs" + STOP,
     "an item for a tuple": PROTO + b"}U\x01a)K\x01as" + STOP,
     "a call of a number": PROTO + b"}U\x01aK\x01)Rs" + STOP,
-    "a call of a result": PROTO + b"}U\x01aca\nb\n)R)Rs" + STOP,
     "an unhashable key": PROTO + b"}]K\x01s" + STOP,
     "a tuple as key, nested beyond hashing": PROTO + b"})" + b"q\x00h\x00\x86" * 60 + b"K\x01s" + STOP,
+    "integers as keys that collide": colliding(87_381),
+    "a set of integers that collide": PROTO
+    + b"cbuiltins\nset\n]("
+    + b"".join(b"\x8a\x08" + (i << 44).to_bytes(8, "little") for i in range(87_381))
+    + b"e\x85R"
+    + STOP,
+    "a hundred dicts of four thousand integers": PROTO + b"](" + colliding(4000)[2:-1] * 100 + b"e" + STOP,
+    "one key set again and again": PROTO + b"}(" + b"\x88N" * 400_000 + b"u" + STOP,
     "not a number as key": PROTO + b"}G\x7f\xf8\x00\x00\x00\x00\x00\x00K\x01s" + STOP,
     "text that is not there": PROTO + b"}X\xff\xff\xff\x7fabc" + STOP,
     "bytes beyond all memory": b"\x80\x04}\x8e\xff\xff\xff\xff\xff\xff\xff\x7f" + STOP,
@@ -167,6 +182,11 @@ REFUSED = {
     "a buffer out of band": b"\x80\x05}U\x01a\x97s" + STOP,
     "a reference to elsewhere": {"a": Reference(("file", "/etc/passwd"))},
     "a reference that is text": PROTO + b"}U\x01aU\x01xQs" + STOP,
+    "ten thousand keys that are tuples": PROTO
+    + b"}("
+    + b"".join(b"K\x01M%c%c\x86N" % (i % 256, i // 256) for i in range(10_000))
+    + b"u"
+    + STOP,
     "a list in itself": PROTO + b"}U\x01a]q\x00h\x00as" + STOP,
     "a dict in itself": PROTO + b"}q\x00U\x01ah\x00s" + STOP,
     "nested a hundred thousand deep": nested(100_000),
@@ -199,12 +219,14 @@ REFUSED["two hundred thousand tensors"] = lambda legacy: {
     )
 }
 HARMLESS = {
+    "a numpy type of objects": run("numpy", "dtype", "O8", 0, 1),
     "getattr of getattr": run("builtins", "getattr", Call(Name("builtins", "getattr"), (1, "__class__")), "__bases__"),
     "copyreg": run("copyreg", "_reconstructor", Name("builtins", "object"), Name("builtins", "object"), None),
     "operator.attrgetter": run("operator", "attrgetter", "__class__"),
     "a class's own state": {"a": Call(Name("x", "y"), (), state={"__class__": 1, "__reduce__": 2})},
     "functools.partial": run("functools", "partial", Name("builtins", "print"), "x"),
     "state of a dict": {"a": Call(Name("collections", "OrderedDict"), (), state={"__class__": 1, "pop": 2})},
+    "a call of a result": PROTO + b"}U\x01aca\nb\n)R)Rs" + STOP,
     "numpy's loader of files": run("numpy", "load", "PWNED"),
     "a billion laughs": laughs(60),
     "pickles in pickles": {"a": Call(Name("pickle", "loads"), ("cos\nsystem\n",))},

@@ -283,3 +283,21 @@ def test_random_seed_differs_by_rank():
 
     assert draw(0) == draw(0)
     assert all(a != b for a, b in zip(draw(0), draw(1)))
+
+
+def test_a_summary_gains_columns_and_loses_none(tmp_path):
+    """As when a resumed training has an evaluation, or a rate, that it had not before, or no longer has."""
+    path = tmp_path / "summary.csv"
+    update_summary(0, {"loss": 3.0}, None, path)
+    update_summary(1, {"loss": 2.0}, {"top1": 50.0}, path, lr=0.5)
+    update_summary(2, {"loss": 1.0}, {}, path)
+    assert path.read_text() == "epoch,train_loss,eval_top1,lr\n0,3.0,,\n1,2.0,50.0,0.5\n2,1.0,,\n"
+    trim_summary(path, 1)
+    assert path.read_text() == "epoch,train_loss,eval_top1,lr\n0,3.0,,\n"
+
+
+def test_a_table_of_the_user_is_not_trimmed(tmp_path):
+    for content in (b"name,age\nx,3\n", b"\xff\xfe,\n1,2\n", b"", b"epoch,x\nnone,1\n"):
+        (tmp_path / "summary.csv").write_bytes(content)
+        trim_summary(tmp_path / "summary.csv", 0)
+        assert (tmp_path / "summary.csv").read_bytes() == content

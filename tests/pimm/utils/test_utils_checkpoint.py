@@ -1,23 +1,21 @@
-"""Files and folders of checkpoints: what goes in comes out, damage is told, strangers' code does not run."""
+"""Folders of checkpoints: damage is told, a kill loses nothing, and files of the user stay."""
 
 import errno
-import functools
-import io
+import hashlib
+import json
 import logging
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import tracemalloc
 import types
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from array_trees import TREE, assert_same
 from paddle import nn
 from paths import ROOT
 
@@ -33,208 +31,6 @@ from pimm.utils import (
     write_checkpoint,
 )
 from pimm.utils.checkpoint import link_checkpoint
-
-TREE = {
-    "float": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    "sliced": np.arange(10)[::3],
-    "big endian": np.arange(3, dtype=">i4"),
-    "empty": np.zeros((0, 3)),
-    "number": np.array(7, np.uint8),
-    "scalar": np.float32(3.5),
-    "text": np.array(["ab", "c"]),
-    "bool": np.array([True, False]),
-    "complex": np.array([1 + 2j]),
-    "nested": {"list": [1, 2.5, None, True, "é", b"\x00", (2, "x", 3)], 5: {"rng": 2**100, "inf": float("inf")}},
-    "set": {1, 2},
-    "ordered": OrderedDict(b=1, a=[np.ones(2)]),
-}
-
-
-def assert_same(found, expected):
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for key in expected:
-            assert_same(found[key], expected[key])
-    elif isinstance(expected, (list, tuple)):
-        assert type(found) is type(expected) and len(found) == len(expected)
-        for item, other in zip(found, expected):
-            assert_same(item, other)
-    elif isinstance(expected, (np.ndarray, np.generic)):
-        assert isinstance(found, np.ndarray) and found.dtype == expected.dtype.newbyteorder("=")
-        np.testing.assert_array_equal(found, expected)
-    else:
-        assert found == expected and type(found) is type(expected)
-
-
-def test_data_round_trip(tmp_path):
-    save_arrays(tmp_path / "a", TREE)
-    found = load_arrays(tmp_path / "a")
-    assert_same(found, TREE)
-    found["float"] += 1  # what is read can be written to
-    assert os.listdir(tmp_path) == ["a"]
-
-
-def test_paddle_reads_ours_and_we_read_paddles(tmp_path):
-    net = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4))
-    expected = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
-    save_arrays(tmp_path / "ours.pdparams", net.state_dict())
-    theirs = paddle.load(str(tmp_path / "ours.pdparams"))
-    assert_same({name: tensor.numpy() for name, tensor in theirs.items()}, expected)
-    assert net.set_state_dict(theirs) == ([], [])
-    for protocol in (2, 3, 4):
-        paddle.save(net.state_dict(), str(tmp_path / "theirs.pdparams"), protocol=protocol)
-        assert_same(load_arrays(tmp_path / "theirs.pdparams"), expected)
-
-
-def test_paddles_optimizer_state_and_nested_tensors(tmp_path):
-    net = nn.Linear(2, 2)
-    optimizer = paddle.optimizer.Adam(paddle.optimizer.lr.StepDecay(0.1, 3), parameters=net.parameters())
-    net(paddle.ones([1, 2])).sum().backward()
-    optimizer.step()
-    paddle.save(optimizer.state_dict(), str(tmp_path / "a.pdopt"))
-    found = load_arrays(tmp_path / "a.pdopt")
-    assert found.pop("LR_Scheduler") == {"last_epoch": 0, "last_lr": 0.1}
-    expected = {name: value.numpy() for name, value in optimizer.state_dict().items() if name != "LR_Scheduler"}
-    assert_same(found, expected)
-    paddle.save({"a": [paddle.ones([2]), 3]}, str(tmp_path / "nested"))
-    assert_same(load_arrays(tmp_path / "nested"), {"a": [np.ones(2, np.float32), 3]})
-
-
-def test_bfloat16_is_kept_as_bits(tmp_path):
-    value = paddle.to_tensor([1.5, -2.25]).astype("bfloat16")
-    paddle.save({"x": value}, str(tmp_path / "theirs"))
-    save_arrays(tmp_path / "ours", {"x": value})
-    bits = np.array([0x3FC0, 0xC010], np.uint16)
-    assert_same(load_arrays(tmp_path / "theirs"), {"x": bits})
-    assert_same(load_arrays(tmp_path / "ours"), {"x": bits})
-    reread = paddle.load(str(tmp_path / "ours"))["x"]
-    assert reread.dtype == paddle.bfloat16 and reread.astype("float32").tolist() == [1.5, -2.25]
-
-
-@pytest.mark.parametrize("value", [object(), print, np.array([None]), bytearray(2), types.SimpleNamespace(a=1)])
-def test_what_cannot_be_stored_is_refused_and_the_old_file_stays(tmp_path, value):
-    save_arrays(tmp_path / "a", {"x": 1})
-    with pytest.raises(CheckpointError, match="cannot be stored"):
-        save_arrays(tmp_path / "a", {"deep": [{"y": value}]})
-    assert load_arrays(tmp_path / "a") == {"x": 1}
-    assert os.listdir(tmp_path) == ["a"]
-
-
-class Call:
-    """Pickles as the call of a function."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-def contains_itself():
-    value = []
-    value.append(value)
-    return value
-
-
-HOSTILE = {
-    "os.system": Call(os.system, "touch PWNED"),
-    "eval": Call(eval, "open('PWNED', 'w')"),
-    "getattr": Call(getattr, "x", "upper"),
-    "open": Call(open, "PWNED", "w"),
-    "bytearray": Call(bytearray, 10),
-    "object array": np.array([Call(os.system, "touch PWNED")], dtype=object),
-    "huge array": Call(np.empty, 10**15),
-    "layer": types.SimpleNamespace(x=1),
-    "partial": functools.partial(os.system, "touch PWNED"),
-    "contains itself": contains_itself(),
-    "structured array": np.zeros(2, [("a", "f4")]),
-    "date": np.array(["2020-01-01"], "M8[D]"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_strangers_code_does_not_run(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    for protocol in (0, 2, 4, 5):
-        Path("file").write_bytes(pickle.dumps({"x": [HOSTILE[name]]}, protocol=protocol))
-        with pytest.raises(CheckpointError, match="file is damaged or not a file of arrays"):
-            load_arrays("file")
-    assert os.listdir() == ["file"]
-
-
-OPCODES = {
-    "a size beyond all memory": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
-    "an array with less data than its shape": (
-        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x05\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89U\x04abcdtb."
-    ),
-    "a dtype alone": b"\x80\x02cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R.",
-    "an array without data": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R.",
-    "state for a function": b"\x80\x02c_codecs\nencode\nN}U\x01aK\x01s\x86b.",
-    "state for a plain list": b"\x80\x02]}U\x01aK\x01sb.",
-    "a persistent reference": b"Pos\n.",
-    "an extension": b"\x80\x02\x82\x01.",
-    "nothing": b"",
-    "text": b"hello",
-    "a zip": b"PK\x03\x04",
-    "a stop": b".",
-}
-
-
-@pytest.mark.parametrize("name", OPCODES)
-def test_broken_pickles_are_one_clear_error(tmp_path, name):
-    path = tmp_path / "broken"
-    path.write_bytes(OPCODES[name])
-    with pytest.raises(CheckpointError, match="broken is damaged or not a file of arrays"):
-        load_arrays(path)
-
-
-def test_claims_cost_no_memory(tmp_path):
-    (tmp_path / "memo").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")  # entry 2 ** 31 - 1 of the unpickler's memo
-    tracemalloc.start()
-    assert load_arrays(tmp_path / "memo") == []
-    (tmp_path / "bytes").write_bytes(b"\x80\x02B\xff\xff\xff\x7f" + bytes(1000))  # 2 ** 31 - 1 bytes
-    with pytest.raises(CheckpointError, match="cut short"):
-        load_arrays(tmp_path / "bytes")
-    assert tracemalloc.get_traced_memory()[1] < 1e6
-    tracemalloc.stop()
-
-
-def test_nested_beyond_measure(tmp_path):
-    (tmp_path / "deep").write_bytes(b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".")
-    with pytest.raises(CheckpointError, match="deep is damaged"):
-        load_arrays(tmp_path / "deep")
-    laughs = []
-    for _ in range(60):  # 2 ** 60 leaves if shared lists were not read once
-        laughs = [laughs, laughs]
-    (tmp_path / "laughs").write_bytes(pickle.dumps(laughs))
-    assert len(load_arrays(tmp_path / "laughs")) == 2
-
-
-def test_every_cut_and_most_flips_give_our_error_or_data(tmp_path):
-    """Without a manifest a flip inside the numbers passes; whatever happens, it is no other error."""
-    whole = io.BytesIO()
-    pickle.dump({"a": np.arange(4, dtype=np.float32), "b": [1, "two"]}, whole, protocol=4)
-    content = whole.getvalue()
-    path = tmp_path / "a"
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="damaged"):
-            load_arrays(path)
-    refused = 0
-    for position in range(len(content)):
-        path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
-        try:
-            load_arrays(path)
-        except CheckpointError:
-            refused += 1
-    assert refused > len(content) // 2
-
-
-def test_a_missing_file():
-    with pytest.raises(CheckpointError, match=r"cannot read nowhere\.pdparams: No such file"):
-        load_arrays("nowhere.pdparams")
 
 
 class FullDisk:
@@ -369,6 +165,106 @@ def test_what_could_not_be_removed_once_does_not_end_a_training(tmp_path, monkey
     assert old.exists() == stays
     CheckpointSaver(checkpoint_dir=tmp_path)
     assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_files_of_the_user_stay_where_they_are(tmp_path, training):
+    """Whatever they are called: folders and files beside checkpoints, and files inside of folders with their names."""
+    users = [
+        *(".old-thesis/chapter.txt", ".tmp-notes/a.txt", ".tmp-mine", ".old-mine", ".tmp-checkpoint-7/notes.txt"),
+        *(".tmp-notes-3/model.pdparams", ".old-notes-3/model.pdparams", ".old-checkpoint-8/model.pdparams"),
+        *(".tmp-checkpoint-9/deep/model.pdparams", "checkpoint-20/photo.jpg", "recovery-0-1/model.pdparams"),
+        *(".old-checkpoint-1/mine.txt", ".tmp-recovery-1-5/mine.txt"),
+    ]
+    for name in users:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "kept").mkdir()
+    os.symlink(tmp_path / "kept", tmp_path / ".tmp-checkpoint-6")
+    before = snapshot(tmp_path)
+    saver = CheckpointSaver(checkpoint_dir=tmp_path, max_history=1, max_recoveries=1)
+    for epoch in range(3):
+        saver.save_checkpoint(*training, ARGS, epoch, metric=float(epoch))
+        saver.save_recovery(*training, ARGS, epoch, batch_idx=5)
+        saver.save_recovery(*training, ARGS, epoch, batch_idx=6)
+    assert before.items() <= snapshot(tmp_path).items()
+    assert (tmp_path / ".tmp-checkpoint-6").is_symlink()
+    assert saver.checkpoint_files == [(tmp_path / "checkpoint-2", 2.0)]
+
+
+def test_a_folder_of_the_user_is_not_replaced_by_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint-0").mkdir()
+    (tmp_path / "checkpoint-0" / "photo.jpg").write_text("photo")
+    with pytest.raises(
+        CheckpointError, match=r"holds 'photo\.jpg', which is no part of a checkpoint; move that folder"
+    ):
+        write_checkpoint(tmp_path / "checkpoint-0", FILES, {})
+    assert snapshot(tmp_path) == {"checkpoint-0/photo.jpg": b"photo"}
+
+
+def test_weights_without_a_manifest_are_set_aside(tmp_path, caplog):
+    write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": 0})
+    (tmp_path / "checkpoint-0" / "manifest.json").unlink()
+    weights = (tmp_path / "checkpoint-0" / "model.pdparams").read_bytes()
+    write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": 1})
+    assert read_checkpoint(tmp_path / "checkpoint-0").manifest["epoch"] == 1
+    assert snapshot(tmp_path)[".old-checkpoint-0/model.pdparams"] == weights and "is kept as" in caplog.text
+
+
+def test_files_of_a_file_system_do_not_matter(tmp_path):
+    for epoch in range(2):
+        write_checkpoint(tmp_path / "checkpoint-0", FILES, {"epoch": epoch})
+        (tmp_path / "checkpoint-0" / ".nfs000000000023").write_text("")
+    assert read_checkpoint(tmp_path / "checkpoint-0").manifest["epoch"] == 1
+    assert os.listdir(tmp_path) == ["checkpoint-0"]
+
+
+WRONG_MANIFESTS = {
+    "brackets": b"[" * 100_000,
+    "objects": b'{"a":' * 100_000,
+    "no text": b"\xff\xfe",
+    "a list": b"[1]",
+    "a number of many digits": b'{"checksum": ' + b"9" * 100_000 + b"}",
+    "no format": {"format": None},
+    "no files": {"files": None},
+    "a format of text": {"format": "1"},
+    "a list of files": {"files": ["model.pdparams"]},
+    "no size": {"files": {"model.pdparams": {"sha256": ""}}},
+    "a size of text": {"files": {"model.pdparams": {"bytes": "3", "sha256": ""}}},
+    "no digest": {"files": {"model.pdparams": {"bytes": 3}}},
+    "a file elsewhere": {"files": {"../checkpoint-1/model.pdparams": {"bytes": 3, "sha256": ""}}},
+    "a file of no name": {"files": {"": {"bytes": 3, "sha256": ""}}},
+    "a file name with a surrogate": {"files": {"\udc80": {"bytes": 3, "sha256": ""}}},
+    "a folder for a file": {"files": {"..": {"bytes": 3, "sha256": ""}}},
+    "an epoch of text": {"epoch": "2"},
+    "a negative epoch": {"epoch": -1},
+    "an epoch that is endless": {"epoch": float("inf")},
+    "a metric of text": {"metric": "good"},
+    "arguments of text": {"args": "all"},
+    "a number for a name": {"arch": 3},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MANIFESTS)
+def test_a_wrong_manifest_is_damage(tmp_path, caplog, name):
+    write_three(tmp_path)
+    path, content = tmp_path / "checkpoint-2" / "manifest.json", WRONG_MANIFESTS[name]
+    if isinstance(content, dict):  # with a checksum that is right
+        entries = {**json.loads(path.read_text()), **content}
+        del entries["checksum"]
+        entries = {key: value for key, value in entries.items() if value is not None}
+        checksum = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+        content = json.dumps({**entries, "checksum": checksum}).encode()
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint-2.manifest\.json is damaged") as caught:
+        read_checkpoint(tmp_path / "checkpoint-2")
+    assert len(str(caught.value)) < 400
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert "going back to the checkpoint before it" in caplog.text
+    CheckpointSaver(checkpoint_dir=tmp_path)
 
 
 WRITER = """

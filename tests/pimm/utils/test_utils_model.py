@@ -10,7 +10,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d
-from pimm.utils import freeze, get_state_dict, unfreeze
+from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, freeze, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model import (
     ActivationStatsHook,
     FrozenBatchNorm2d,
@@ -52,6 +52,7 @@ HEAD = {f"head.{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias", 
 @pytest.mark.parametrize("norm", [BatchNorm2d, nn.BatchNorm2D])
 @pytest.mark.parametrize("parts", ["stem", ["stem.0", "stem.1"]])
 def test_what_is_frozen_does_not_move(norm, parts):
+    paddle.seed(0)  # a weight may happen not to move
     net = Net(norm)
     names = list(net.state_dict())
     all_learning = learning(net)
@@ -98,7 +99,7 @@ def test_all_of_a_net_and_its_copy():
 
 @pytest.mark.parametrize(
     "root, parts, message",
-    [(Net(), ["sten"], "no part 'sten'; 'stem'"), (BatchNorm2d(2), [], "cannot be replaced in place")],
+    [(Net(), ["sten"], "no part 'sten'; did you mean stem"), (BatchNorm2d(2), [], "cannot be replaced in place")],
 )
 def test_what_cannot_be_frozen(root, parts, message):
     with pytest.raises(ConfigError, match=message):
@@ -131,3 +132,45 @@ def test_signal_propagation():
 def test_hooks_that_would_collect_nothing(patterns, message):
     with pytest.raises(ConfigError, match=message):
         ActivationStatsHook(Net(), patterns, [avg_ch_var])
+
+
+class Wrapping(nn.Layer):
+    """A net that has a part called as wrappers call their net, and more."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.add_sublayer(name, nn.Linear(2, 2))
+
+    def forward(self, x):
+        return next(reversed(list(self.children())))(self.first(x))
+
+
+class FromOutside:
+    """An average of somebody's own, which is no layer."""
+
+    def __init__(self, net):
+        self.module = net
+
+
+@pytest.mark.parametrize("name", ["module", "ema", "_layers", "wrapped_as"])
+def test_a_part_called_as_in_a_wrapper_is_not_the_net(name):
+    net = Wrapping(name)
+    average = ModelEma(net, decay=0.5)
+    wrapped = (net, average, ModelEmaV2(net), ModelEmaV3(net), ModelEmaV2(ModelEmaV2(net)), FromOutside(net))
+    for model in wrapped:
+        assert type(unwrap_model(model)) is Wrapping
+        assert list(get_state_dict(model)) == list(net.state_dict())
+    before = net.first.weight.numpy()
+    with paddle.no_grad():
+        net.first.weight.set_value(before + 1.0)
+    average.update(net)
+    np.testing.assert_allclose(average.ema.first.weight.numpy(), before + 0.5, rtol=1e-6)
+
+
+def test_paddles_wrapper_is_unwrapped():
+    net = Wrapping("module")
+    parallel = paddle.DataParallel.__new__(paddle.DataParallel)
+    nn.Layer.__init__(parallel)
+    parallel._layers = net
+    assert unwrap_model(parallel) is net

@@ -1,0 +1,208 @@
+"""The settings of a search: space, supernet, choice of a path, and evolution."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from cream.config.bounds import (
+    ABOVE_ZERO,
+    ABOVE_ZERO_EACH,
+    ALL,
+    AUGMENTED,
+    BLOCK_COUNTS,
+    CHOICES,
+    COUNT,
+    COUNT_OR_NONE,
+    DEPTHS,
+    FITTED,
+    OURS,
+    PIXELS,
+    SPACES,
+    SUPERNETS,
+    WEIGHTS,
+    WIDENING,
+)
+from cream.fields import ANYTHING, Nested, Numbers, at_least, between, key, one_of, section
+
+
+@dataclass
+class Shuffle:
+    """SPOS's space of ShuffleNetV2 blocks, where SUPERNET.FAMILY is shuffle."""
+
+    DEPTHS: tuple[int, ...] = key((4, 4, 8, 4), BLOCK_COUNTS, "Number of blocks of each stage.", source=OURS, jobs=ALL)
+    CHANNELS: tuple[int, ...] = key((64, 160, 320, 640), WIDENING, "Channels of each stage.", source=OURS, jobs=ALL)
+    RATIOS: Numbers = key(
+        (1.0,),
+        ABOVE_ZERO_EACH,
+        "Channels inside a block as shares of half the stage's; several make the width a choice (SPOS's paper has "
+        "0.2, 0.4, ... 2.0).",
+        source=OURS,
+        jobs=ALL,
+    )
+
+
+@dataclass
+class Supernet:
+    """The search: its space, how the supernet is trained, and how a path is chosen in the end."""
+
+    FAMILY: str = key(
+        "mobile",
+        one_of("mobile", "shuffle"),
+        "Nets to search: Cream's MobileNet blocks, or SPOS's ShuffleNetV2 blocks.",
+        source=OURS,
+        jobs=ALL,
+    )
+    SHUFFLE: Shuffle = section(Shuffle)
+    FLOPS_MINIMUM: float = key(
+        0.0, at_least(0), "Least cost of a path that is drawn or chosen.", unit="MFLOPs", jobs=FITTED
+    )
+    FLOPS_MAXIMUM: float = key(
+        600.0,
+        ABOVE_ZERO,
+        "Largest cost of a path that is drawn or chosen; with FLOPS_MINIMUM it implies the depth of Cream's space and "
+        "the size of its images.",
+        unit="MFLOPs",
+        jobs=FITTED,
+    )
+    FLOPS_BINS: int = key(
+        1,
+        at_least(1, 10**6),
+        "Equal parts of that range; each draw picks a part first, then a path of it.",
+        source=OURS,
+        jobs=SPACES,
+    )
+    RESOLUTION: Optional[int] = key(
+        None,
+        PIXELS,
+        "Width and height of the images in a search, in place of the size that the FLOPs range implies.",
+        unit="pixels",
+        source=OURS,
+        jobs=FITTED,
+    )
+    STAGE_DEPTHS: Optional[tuple[int, ...]] = key(
+        None,
+        DEPTHS,
+        "Blocks of the five searched stages, in place of the depths that the FLOPs range implies.",
+        source=OURS,
+        jobs=FITTED,
+    )
+    RESUNIT: bool = key(False, ANYTHING, "Add ResNet's bottleneck to the choices.", jobs=ALL)
+    DIL_CONV: bool = key(False, ANYTHING, "Add dilated depthwise convolutions to the choices.", jobs=ALL)
+    SKIP: bool = key(
+        False, ANYTHING, "Draw leaving out a block that keeps the shape as one more choice.", source=OURS, jobs=ALL
+    )
+    SPACE: Optional[Nested] = key(
+        None,
+        ANYTHING,
+        "A space of your own in place of Cream's: a YAML file, or the description itself.",
+        source=OURS,
+        jobs=ALL,
+    )
+    METHOD: str = key(
+        "cream",
+        one_of("cream", "single_path"),
+        "How the supernet is trained: Cream's board and matching network, or SPOS's single paths.",
+        source=OURS,
+        jobs=(*SUPERNETS, *CHOICES),
+    )
+    SLICE: int = key(4, COUNT, "Images of a batch that the matching network learns from.", unit="images", jobs=SPACES)
+    POOL_SIZE: int = key(10, COUNT, "Places on the prioritized board.", unit="paths", jobs=(*SUPERNETS, *CHOICES))
+    UPDATE_ITER: int = key(
+        1300, COUNT, "Taught batches between two updates of the matching network.", unit="batches", jobs=SUPERNETS
+    )
+    META_STA_EPOCH: int = key(
+        20, COUNT_OR_NONE, "Epoch after which paths of the board teach.", unit="epochs", jobs=SUPERNETS
+    )
+    PICK_METHOD: str = key(
+        "meta",
+        one_of("meta", "top1"),
+        "Who teaches a path: the entry that the matching network prefers, or the board's best.",
+        jobs=SUPERNETS,
+    )
+    HOW_TO_PROB: str = key(
+        "pre_prob",
+        one_of("even", "pre_prob", "teacher"),
+        "How choices are drawn: evenly, by PRE_PROB, or as often as the board has them.",
+        jobs=SPACES,
+    )
+    PRE_PROB: Numbers = key(
+        (0.05, 0.2, 0.05, 0.5, 0.05, 0.15),
+        WEIGHTS,
+        "Weight of each choice in a draw, where HOW_TO_PROB is pre_prob.",
+        jobs=SPACES,
+    )
+    PROBES: int = key(
+        4, COUNT, "Fixed paths that are evaluated after every epoch.", unit="paths", source=OURS, jobs=SUPERNETS
+    )
+    SELECT_RANDOM: int = key(
+        0,
+        COUNT_OR_NONE,
+        "Random paths that are scored in the end beside those of the board.",
+        unit="paths",
+        source=OURS,
+        jobs=("search", "select"),
+    )
+    SELECT_BATCHES: int = key(
+        32,
+        COUNT,
+        "Training batches that recalibrate batch norm before a path is scored.",
+        unit="batches",
+        source=OURS,
+        jobs=("search", *CHOICES),
+    )
+    SELECT_ON: str = key(
+        "val",
+        one_of("val", "held_out"),
+        "Images that decide the choice: those of validation, or training images that the search did not see.",
+        source=OURS,
+        jobs=AUGMENTED,
+    )
+    HELD_OUT: float = key(
+        0.1,
+        ABOVE_ZERO,
+        "How many training images SELECT_ON: held_out keeps; a share below 1, or else a number.",
+        source=OURS,
+        jobs=AUGMENTED,
+    )
+    PARAMS_MAXIMUM: Optional[float] = key(
+        None,
+        ABOVE_ZERO,
+        "Most parameters of the chosen path.",
+        unit="millions",
+        source=OURS,
+        jobs=(*SUPERNETS, *CHOICES),
+    )
+    LATENCY_MAXIMUM: Optional[float] = key(
+        None,
+        ABOVE_ZERO,
+        "Largest latency of the chosen path, as LATENCY_TABLE predicts it.",
+        unit="ms",
+        source=OURS,
+        jobs=(*SUPERNETS, *CHOICES),
+    )
+    LATENCY_TABLE: Optional[str] = key(
+        None, ANYTHING, "File that tools/latency.py wrote.", source=OURS, jobs=(*SUPERNETS, *CHOICES)
+    )
+
+
+@dataclass
+class Evolution:
+    """Evolution of the paths of a trained supernet."""
+
+    POPULATION: int = key(
+        50, at_least(1, 10**6), "Paths of each generation.", unit="paths", source=OURS, jobs=("spos_search",)
+    )
+    TOP: int = key(
+        10, at_least(1, 10**6), "Best paths, which have children.", unit="paths", source=OURS, jobs=("spos_search",)
+    )
+    CROSSOVER: int = key(
+        25, at_least(0, 10**6), "Children of two paths.", unit="paths", source=OURS, jobs=("spos_search",)
+    )
+    MUTATION: int = key(
+        25, at_least(0, 10**6), "Mutated copies of one path.", unit="paths", source=OURS, jobs=("spos_search",)
+    )
+    MUTATION_PROBABILITY: float = key(
+        0.1, between(0, 1), "Probability that a mutation draws a choice anew.", source=OURS, jobs=("spos_search",)
+    )
+    GENERATIONS: int = key(
+        20, at_least(1, 10**6), "How often a new generation is bred.", source=OURS, jobs=("spos_search",)
+    )

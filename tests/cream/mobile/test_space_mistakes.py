@@ -1,0 +1,91 @@
+"""Mistakes in the description of a space: what the message says."""
+
+import os
+
+import pytest
+from paths import ROOT
+
+from cream.config.load import load_config
+from pimm.errors import ConfigError
+
+SMALL = ROOT / "configs" / "spaces" / "small.yaml"
+ALL = """
+stem: 8
+stem_stride: 1
+head: 24
+activation: hard_swish
+operations:
+  - {kernel: 3, expansion: 2}
+  - {block: ds, kernel: 5, se: 0.5, dilation: 2}
+  - {block: er, kernel: 3, expansion: 1.5}
+  - {block: cn, kernel: 1}
+  - {block: ru, kernel: 3, reduction: 2}
+stages:
+  - {channels: 8, depth: [0, 2]}
+  - {channels: 12, stride: 2, depth: [1, 3]}
+  - {channels: 16, operations: [{block: cn, kernel: 3}]}
+"""
+MISTAKES = {
+    "no mapping": ("[1]", "space.yaml is [1]; must hold stages, operations, stem, stem_stride, head, activation"),
+    "empty": ("", "space.yaml: stages is missing"),
+    "unknown key": (ALL + "hed: 3", "space.yaml: hed is unknown; did you mean head?"),
+    "twice": (ALL + "head: 3", "space.yaml: head is given twice"),
+    "no stages": ("stages: []", "space.yaml: stages is []; must be a list, not an empty one"),
+    "stage no mapping": ("stages: [3]", "space.yaml: stages[0] is '3'; must hold channels, stride, depth, operations"),
+    "no channels": ("stages: [{stride: 2}]", "space.yaml: stages[0].channels is missing"),
+    "no operations": ("stages: [{channels: 8}]", "space.yaml: stages[0] has no operations; they must be given there"),
+    "wrong type": (ALL.replace("head: 24", "head: wide"), "space.yaml: head is 'wide'; must be a whole number"),
+    "stride": (ALL.replace("stride: 2,", "stride: 3,"), "stages[1].stride is '3'; must be a whole number, 1 or 2"),
+    "depth upside down": (ALL.replace("[1, 3]", "[3, 1]"), "stages[1].depth is ['3', '1']".replace("'", "")),
+    "depth of none": (ALL.replace("[1, 3]", "0"), "stages[1].depth is [0]; must be a list of whole numbers, one num"),
+    "shape in a skip": (ALL.replace("[1, 3]", "[0, 3]"), "stages[1].depth begins at 0, but its first block changes"),
+    "even kernel": (
+        ALL.replace("kernel: 5", "kernel: 4"),
+        "operations[1].kernel is '4'; must be a whole number, an",
+    ),
+    "block": (ALL.replace("block: er", "block: mb"), "operations[2].block is 'mb'; must be one of ir, ds, er, cn, ru"),
+    "activation": (ALL.replace("hard_swish", "gelu"), "activation is 'gelu'; must be one of swish, hard_swish"),
+    "of another block": (
+        ALL.replace("{block: cn, kernel: 1}", "{block: cn, kernel: 1, se: 0.25}"),
+        "space.yaml: operations[3].se is no field of a block cn; it has block, kernel, dilation",
+    ),
+    "no YAML": ("stages: [", "space.yaml, line 1: not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_file_key_and_what_is_valid(text, says, tmp_path):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [f"SUPERNET.SPACE={tmp_path / 'space.yaml'}"])
+    assert says in str(error.value).replace(f"{tmp_path}{os.sep}", "") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            "SUPERNET:\n  SPACE:\n    stem: 0\n",
+            "line 2: SUPERNET.SPACE.stem is '0'; must be a whole number, at",
+        ),
+        ("SUPERNET:\n  SPACE: {a: {b: 1, b: 2}}\n", "line 2: SUPERNET.SPACE.b is given twice"),
+        (
+            "SUPERNET:\n  SPACE: [1]\n",
+            "line 2: SUPERNET.SPACE is [1]; must be None or the name of a file, or",
+        ),
+        (f"SUPERNET:\n  SPACE: {SMALL}\n", "line 2: SUPERNET.PRE_PROB has 6 values; must have 6"),
+        (
+            f"SUPERNET:\n  SPACE: {SMALL}\n  RESUNIT: true\n",
+            "line 3: SUPERNET.RESUNIT changes Cream's own space; must be left out beside SUPERNET.SPACE",
+        ),
+    ],
+)
+def test_a_mistake_in_settings(settings, says, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings)
+    if says.endswith("must have 6"):  # five operations and skips: as many as Cream's own
+        assert load_config(file).SUPERNET.SPACE is not None
+        return
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert says in str(error.value) and str(file) in str(error.value)
