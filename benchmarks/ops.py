@@ -1,6 +1,6 @@
 """Time the CPU operators beside Paddle's own on the layers of Cream-287, for images of 224 and of 64 pixels.
 
-OMP_NUM_THREADS=2 python benchmarks/ops.py [--only depthwise batch_norm swish] [--repeats 7]
+OMP_NUM_THREADS=2 python benchmarks/ops.py [--only depthwise pointwise batch_norm swish] [--repeats 7]
 """
 
 import argparse
@@ -15,9 +15,10 @@ from paddle.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pimm import ops
+from pimm.ops.pointwise import FEW_PIXELS
 
 CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6))  # kernel, expansion
-# Of the stages of Cream-287: kernel and expansion of each block, stride of the first, output channels.
+# Stages of Cream-287: kernel and expansion of each block, stride of the first block, output channels.
 STAGES = (
     ([(3, 1)], 1, 16),
     ([(3, 4)], 2, 24),
@@ -30,7 +31,7 @@ INPUTS = ((8, 224), (32, 64))  # batch, pixels
 
 
 def depthwise_layers(size, channels=16):
-    """List (channels, size, kernel, stride) of the depthwise convolutions behind a stem of this output size."""
+    """List (channels, size, kernel, stride) of the depthwise convolutions that follow a stem of this output size."""
     layers = []
     for blocks, stride, out_channels in STAGES:
         for i, (kernel, expansion) in enumerate(blocks):
@@ -42,6 +43,7 @@ def depthwise_layers(size, channels=16):
 
 
 def random_tensor(*shape):
+    """Draw a tensor whose gradient is recorded."""
     tensor = paddle.randn(shape)
     tensor.stop_gradient = False
     return tensor
@@ -61,7 +63,7 @@ def depthwise_cases(batch, pixels):
 
 
 def maps(batch, pixels):
-    """List the shapes of the maps within blocks, each once, largest first."""
+    """List the different shapes of the maps within blocks, the largest first."""
     layers = depthwise_layers(pixels // 2)
     shapes = {(batch, c, size, size) for c, size, _, _ in layers}
     shapes |= {(batch, c, size // stride, size // stride) for c, size, _, stride in layers}
@@ -69,7 +71,7 @@ def maps(batch, pixels):
 
 
 def batch_norm_cases(batch, pixels):
-    """As `depthwise_cases`, for batch norm in training."""
+    """Yield what `depthwise_cases` does, for batch norm in training."""
     for shape in maps(batch, pixels):
         mean, variance = paddle.zeros([shape[1]]), paddle.ones([shape[1]])
         yield (
@@ -81,16 +83,29 @@ def batch_norm_cases(batch, pixels):
 
 
 def swish_cases(batch, pixels):
-    """As `depthwise_cases`, for swish."""
+    """Yield what `depthwise_cases` does, for swish."""
     for shape in maps(batch, pixels):
         yield str(list(shape)), F.silu, ops.swish, (random_tensor(*shape),)
 
 
-CASES = {"depthwise": depthwise_cases, "batch_norm": batch_norm_cases, "swish": swish_cases}
+def pointwise_cases(batch, pixels):
+    """Yield what `depthwise_cases` does, for 1x1 convolutions that shrink the channels of small maps by four."""
+    for shape in maps(batch, pixels):
+        if shape[2] * shape[3] <= FEW_PIXELS:
+            inputs = random_tensor(*shape), random_tensor(shape[1] // 4, shape[1], 1, 1)
+            yield str(list(shape)), F.conv2d, ops.pointwise_conv2d, inputs
+
+
+CASES = {
+    "depthwise": depthwise_cases,
+    "pointwise": pointwise_cases,
+    "batch_norm": batch_norm_cases,
+    "swish": swish_cases,
+}
 
 
 def least_times(functions, inputs, repeats):
-    """Least milliseconds of forward and of backward, for each function, run in turns."""
+    """Return the least milliseconds of forward and of backward for each function; the functions run in turns."""
     gradient = functions[0](*inputs).detach()
     times = [([], []) for _ in functions]
     for _ in range(repeats):
@@ -101,11 +116,11 @@ def least_times(functions, inputs, repeats):
             paddle.grad(out, inputs, gradient)
             backward.append(1000 * (time.perf_counter() - middle))
             forward.append(1000 * (middle - start))
-    return [[min(column) for column in columns] for columns in times]  # what else the machine does only adds
+    return [[min(column) for column in columns] for columns in times]  # other work of the machine only adds
 
 
 def compare(cases, repeats):
-    """Print the times of every case and of all together."""
+    """Print the times of every case, and their sums."""
     total = [0.0] * 4
     for label, paddles, ours, inputs in cases:
         (theirs_forward, theirs_backward), (forward, backward) = least_times((paddles, ours), inputs, repeats)
@@ -116,6 +131,7 @@ def compare(cases, repeats):
 
 
 def cells(row):
+    """Format times as columns: Paddle's, ours and the gain, for forward and for backward."""
     pairs = ((row[0], row[1]), (row[2], row[3]))
     return " |".join(f"{theirs:9.2f} {ours:8.2f} {theirs / ours:5.1f}x" for theirs, ours in pairs)
 

@@ -8,6 +8,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
+from ..errors import ConfigError
 from .backend import backend_for, run_operator
 from .geometry import check_bias, check_geometry, four_sides, to_pair
 
@@ -36,12 +37,15 @@ def depthwise_conv2d(
         dilation: a number or (height, width).
 
     Raises:
-        ConfigError: if these sizes give no output (see `check_geometry`), or the bias is of another length.
+        ConfigError: if tensors have not these dimensions, the bias is of another length, or these sizes give no output.
         ValueError: from Paddle, for other shapes and types than these.
     """
     stride, padding, dilation = to_pair(stride), four_sides(padding), to_pair(dilation)
     x_shape, weight_shape = tuple(x.shape), tuple(weight.shape)
-    if paddle.in_dynamic_mode() and len(x_shape) == len(weight_shape) == 4:
+    if len(x_shape) != 4 or len(weight_shape) != 4:
+        shapes = f"{list(x_shape)} and {list(weight_shape)}"
+        raise ConfigError(f"a depthwise convolution takes [N, C, H, W] and [C, 1, height, width], not {shapes}")
+    if paddle.in_dynamic_mode():
         check_geometry(x_shape[2:], weight_shape[2:], stride, padding, dilation)
     check_bias(weight, bias)
     backend = backend_for(x, weight)
@@ -56,7 +60,7 @@ def depthwise_conv2d(
 @functools.lru_cache(maxsize=4096)
 def _operator_can(x, weight, stride, padding, dilation) -> bool:
     """Return whether the operator takes tensors of these shapes; cached, as the answer is slow to compute."""
-    if len(x) != 4 or len(weight) != 4 or 0 in x or weight[:2] != (x[1], 1):
+    if 0 in x or weight[:2] != (x[1], 1):
         return False
     pixels = (x[2] + padding[0] + padding[1]) * (x[3] + padding[2] + padding[3])
     return stride in ((1, 1), (2, 2)) and dilation[0] == dilation[1] and pixels <= MOST_PIXELS

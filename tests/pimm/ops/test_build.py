@@ -138,7 +138,7 @@ def test_a_forked_child_convolves_too(tmp_path):
     assert process.returncode == 0, errors
 
 
-# What lies in the cache is loaded if it is whole and nobody else can have written it. CONVOLVE compares the values.
+# A library in the cache is loaded only if it is whole and no other user can have written it.
 
 
 def built(folder, monkeypatch, **options):

@@ -189,3 +189,9 @@ def test_a_bias_has_one_value_for_each_filter(function, weight, shape):
 def test_a_pointwise_convolution_refuses_other_channels(size, weight):
     with pytest.raises(ValueError, match=r"shape|dimension"):
         pointwise_conv2d(draw(2, 3, *size), draw(*weight))
+
+
+@pytest.mark.parametrize("shapes", [((), (3, 1, 3, 3)), ((3, 5, 5), (3, 1, 3, 3)), ((2, 3, 5, 5), (3, 9))])
+def test_a_depthwise_convolution_takes_four_dimensions(shapes):
+    with pytest.raises(ConfigError, match=r"takes \[N, C, H, W\] and \[C, 1, height, width\], not"):
+        depthwise_conv2d(*(draw(*shape) for shape in shapes))

@@ -173,7 +173,7 @@ def test_several_threads_of_python_at_once():
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-# Batch norm. The reference is the formula in float64.
+# Batch norm, against its formula in float64.
 
 NORM_SHAPES = [(2, 1, 1, 1), (1, 3, 1, 2), (33, 7, 2, 2), (4, 17, 7, 7), (16, 70, 4, 4), (3, 5, 17, 19)]
 SPLIT_SHAPES = [(9, 2, 200, 200), (1, 1, 700, 700)]  # too large for one task
