@@ -143,9 +143,9 @@ def latency(argv: Sequence[str] | None = None) -> int:
         )
         args = parser.parse_intermixed_args(argv)
         cfg = load_config(args.cfg, args.overrides)
-        from cream.selection.latency import measure_latency
+        from cream import jobs
 
-        measured = measure_latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
+        measured = jobs.latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
         for net in measured.check:
             print(f"{net['arch']}: predicted {net['predicted_ms']:.2f} ms, measured {net['measured_ms']:.2f} ms")
         print(f"mean deviation {measured.deviation:.0%}; where it is large, the machine was busy")
@@ -178,11 +178,11 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         )
         folders, overrides, args = _parse_with_settings(parser, argv, "searches")
         recipe = load_config(args.cfg, overrides)
-        from cream.studies import ranking
+        from cream import jobs
 
         cli.use_cores()
         searches = [Path(folder) for folder in folders]
-        found = ranking.rank_correlation(
+        found = jobs.rank_correlation(
             searches, recipe, Path(args.output), args.paths, args.sample, args.seed, args.trainings
         )
         if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":

@@ -1,247 +1,287 @@
-"""The jobs, top to bottom: search a net, choose again, retrain what was found, test it."""
+"""The jobs, top to bottom: search a net, select again, evolve, retrain what was found, test it."""
 
 from __future__ import annotations
 
 import copy
-import math
+import logging
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from cream.build.build import (
-    SearchNet,
-    check_same_checkpoint,
-    check_same_classes,
-    checkpoint_to_resume,
-    child_net,
-    run_folder,
-    search_net,
-    search_space,
-    settings_of_search,
-    start_processes,
-    start_run,
-    supernet_optimizer,
-    supernet_scheduler,
-    supernet_step,
-    timm_args,
-    trained_search,
-    trainer_options,
-    training_loader,
-    validation_loader,
-    weights_to_test,
-    write_config,
-)
-from cream.build.checks import check_named_net, check_search, check_supernet
-from cream.config.schema import Config
+from cream import build
+from cream.config import Config
+from cream.config.load import resume_settings
+from cream.report import report_search
 from cream.selection.architecture_file import read_architecture
 from cream.selection.candidates import Candidate
-from cream.selection.choose import choose, limits_of
-from cream.selection.evolve import evolve_paths, given_supernet, supernet_of_search
-from cream.train.evaluation import evaluate
-from cream.train.runlog import RunLog, log
-from cream.train.steps import ClassifyStep, SinglePathStep, Update
-from cream.train.trainer import Trainer
-from pimm.engine.evaluation import train_mode
-from pimm.errors import ConfigError
-from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from cream.selection.evolve import evolve_paths
+from cream.selection.latency import Latency, measure_latency, write_latency
+from cream.space import format_arch
+from cream.studies import ranking
+from cream.studies.correlation import Correlation
+from cream.train.evaluation import NetEvaluator, evaluate
+from cream.train.history import History
+from pimm.engine import RunLog, Trainer, train_mode
+from pimm.engine.steps import averaged_net
 from pimm.models import load_checkpoint
-from pimm.optim import create_optimizer
-from pimm.scheduler import create_scheduler
-from pimm.utils import ModelEma, is_main_process, latest_checkpoint, single_process
+from pimm.utils import is_main_process, latest_checkpoint, single_process
+from pimm.utils.checkpoint import MODEL, read_manifest
+
+_logger = logging.getLogger(__name__)
 
 
 def search(cfg: Config) -> Candidate:
-    """Trains a supernet and returns the best path inside the limits, of its board or sampled.
+    """Train a supernet whose paths teach each other, and select the best path of its board (Cream, algorithm 1).
 
-    Writes into ``SAVE_PATH/MODEL`` what ``train_supernet`` does, and ``candidates.csv``, ``architecture.json``, a
-    ``retrain.yaml`` that trains the found net, ``architecture.pdparams``, the supernet's weights for it, and
-    ``report.html``.
+    Writes into ``SAVE_PATH/MODEL`` checkpoints and records of the training, ``candidates.csv``,
+    ``architecture.json``, a ``retrain.yaml`` that trains the net, ``architecture.pdparams``, the supernet's weights
+    for it, and ``report.html``.
     """
-    check_search(cfg)
-    run, searched, step, epochs = train_supernet(cfg)
-    found = choose(cfg, searched, step, run.folder)
-    run.report(searched, epochs)
-    run.close()
+    build.check_search(cfg)
+    with build.running(cfg) as run:
+        plan = build.plan_search(cfg)
+        train_supernet(plan, run)
+        found = plan.selection.select(plan.step.board, run.folder)
+        report_search(run, plan.searched, plan.epochs)
     return found
+
+
+def train_supernet(plan: build.SearchPlan, run: RunLog) -> None:
+    """Train the supernet: each batch draws a path, finds its teacher, updates it, and offers it to the board.
+
+    The step does so (`CreamStep`); after every epoch fixed paths and the board's best are evaluated, and everything
+    that the next batch depends on is saved.
+    """
+    checkpoint = build.open_run(plan.cfg, run)
+    history = History(run)
+
+    def record(epoch: int, trained: Mapping, evaluated: Mapping) -> None:
+        history.record(epoch, probes=plan.probes.by_path, **plan.step.log_state())
+
+    trainer = Trainer(plan.step, plan.train_loader, [plan.probes], after_epoch=[record], **plan.loop_options(run))
+    trainer.resume_or_start(checkpoint)
+    history.rewind(trainer.epoch)
+    build.write_config(plan.cfg, run.folder)
+    trainer.fit()
 
 
 def supernet(cfg: Config) -> None:
-    """Trains a supernet, in which ``evolve`` or ``select`` then choose a path, and writes as ``train_supernet``."""
-    run, *_ = train_supernet(cfg)
-    log.info("a path of it is chosen by: python tools/spos_search.py %s", shlex.quote(str(run.folder)))
-    run.close()
-
-
-def train_supernet(cfg: Config) -> tuple[RunLog, SearchNet, SinglePathStep, int]:
-    """Trains a supernet; returns the open run, the net, what trained it, and the number of epochs.
-
-    Writes checkpoints, settings and logs into ``SAVE_PATH/MODEL``. NET.INITIAL_WEIGHTS are those it begins with.
-    """
-    check_supernet(cfg)
-    run = start_run(cfg)
-    searched = search_net(cfg)
-    limits_of(cfg, searched)  # a mistake in them must not wait for the end
-    net, resolution = searched.net, searched.resolution
-    train_loader, val_loader = training_loader(cfg, resolution), validation_loader(cfg, resolution)
-    check_same_classes(train_loader.dataset, val_loader.dataset)
-    if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
-    optimizer = supernet_optimizer(cfg, net)
-    scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
-    step = supernet_step(cfg, searched, optimizer)
-    probes = searched.sampler.spread(np.random.default_rng([cfg.SEED, 2]), cfg.SUPERNET.PROBES)
-
-    def evaluate_probes(epoch: int) -> dict[str, float]:
-        """Means over fixed paths, so that epochs compare, and the accuracy of the board's best."""
-        with train_mode(net, training=False):
-            found = [evaluate(lambda x, arch=arch: net(x, arch), val_loader) for arch in probes]
-            run.record(epoch, probes=[{"arch": arch, **one} for arch, one in zip(probes, found)], **step.log_state())
-            board_prec1 = math.nan
-            if step.board:
-                best = step.board.entries[0].arch
-                board_prec1 = evaluate(lambda x: net(x, best), val_loader)["prec1"]
-        means = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
-        return {**means, "board_prec1": board_prec1}
-
-    trainer = Trainer(step, train_loader, evaluate_probes, **trainer_options(cfg, run, epochs, scheduler))
-    trainer.resume_or_start(check_same_checkpoint(checkpoint_to_resume(cfg, run.folder), run.folder))
-    write_config(cfg, run.folder)
-    trainer.fit()
-    return run, searched, step, epochs
-
-
-def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
-    """Chooses again among the paths of a finished search, as ``overrides`` of its settings say, without training.
-
-    Writes into ``output``, by default the search's folder, what the search wrote in the end: ``candidates.csv``,
-    ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
-    """
-    if output is not None:
-        make_folder(output)
-    place = output or folder
-    run = RunLog(place if place.is_dir() else None)
-    cfg, searched, step = trained_search(folder, overrides)
-    if output is not None:
-        cfg.MODEL = f"{cfg.MODEL}_{output.name}"  # the search's own choice keeps its name
-        write_config(cfg, output)
-    found = choose(cfg, searched, step, place)
-    run.report(searched, cfg.EPOCHS)
-    run.close()
-    return found
-
-
-def make_folder(output: Path) -> None:
-    """A place for a choice of its own; ConfigError where a training is, whose settings must stay as they are."""
-    if latest_checkpoint(output):
-        raise ConfigError(f"--output {output} is the folder of a training; must be another one")
-    output.mkdir(parents=True, exist_ok=True)
-
-
-def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
-    """Searches a trained supernet by evolution and returns the best path that was met.
-
-    The supernet is that of a search's folder, whose settings the ``overrides`` change, or, of settings, that with
-    the weights of NET.INITIAL_WEIGHTS. Writes ``candidates.csv``, ``architecture.json``, ``retrain.yaml``,
-    ``architecture.pdparams`` and ``report.html`` as a search does, ``architecture_final.json`` and the best paths of
-    each generation in NNI's form, ``convergence.png``, and ``evolution.json``, with which the same command goes on
-    after a kill; by default into the folder ``evolution`` of the search. The processes of a launch share the paths.
-    """
-    given = isinstance(source, Config)
-    folder = run_folder(source) if given else source
-    cfg = source if given else settings_of_search(source, overrides)[1]
-    start_processes(cfg)
-    output = output or folder / "evolution"
-    make_folder(output)
-    run = RunLog(output, exclusive=True)
-    with single_process():
-        searched, weights = given_supernet(cfg) if given else supernet_of_search(folder, overrides)
-    found = evolve_paths(cfg, searched, weights, run)
-    run.close()
-    return found
-
-
-def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
-    """Trains one net as ``retrain`` does, and tests its best checkpoint.
-
-    ``architecture`` in place of NET.INPUT_ARCH is a file or text as ``read_architecture`` takes it.
-    """
-    if architecture is not None:
-        cfg = copy.deepcopy(cfg)
-        cfg.NET.SELECTION, cfg.NET.INPUT_ARCH = -1, read_architecture(architecture, search_space(cfg)[0])
-    retrain(cfg)
-    return test(replace(cfg, RESUME_PATH=str(run_folder(cfg))))
+    """Train a supernet, in which ``evolve`` or ``select`` then find a path; writes checkpoints and records."""
+    with build.running(cfg) as run:
+        train_supernet(build.plan_search(cfg), run)
+        command = f"python tools/spos_search.py {shlex.quote(str(run.folder))}"
+        _logger.info("a path of the supernet is selected by: %s", command)
 
 
 def retrain(cfg: Config) -> dict[str, float]:
-    """Trains one net, its moving average beside it, and returns the last evaluation.
+    """Train one net with its moving average, and return the last evaluation.
 
-    It starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``.
-
-    Writes checkpoints and logs into ``SAVE_PATH/MODEL``.
+    The net starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``. Writes
+    checkpoints and records into ``SAVE_PATH/MODEL``.
     """
-    check_named_net(cfg)
-    run = start_run(cfg)
-    spec, net = child_net(cfg)
-    train_loader = training_loader(cfg, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
-    val_loader = validation_loader(cfg, spec.resolution)
-    check_same_classes(train_loader.dataset, val_loader.dataset)
-    if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
-    ema = ModelEma(net, cfg.NET.EMA.DECAY) if cfg.NET.EMA.USE else None
-    optimizer = create_optimizer(timm_args(cfg), net)
-    scheduler, epochs = create_scheduler(timm_args(cfg), optimizer, len(train_loader))
-    smoothing = LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING)
-    loss_fn = SoftTargetCrossEntropy() if cfg.AUGMENTATION.MIXUP else smoothing
-    step = ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
-
-    def enable_mixup(epoch: int) -> None:
-        train_loader.mixup_enabled = not 0 < cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch
-
-    def evaluate_nets(epoch: int) -> dict[str, float]:
-        """The moving average if there is one, and the net itself beside it."""
-        enable_mixup(epoch + 1)
-        with train_mode(net, training=False):
-            evaluated = evaluate(net, val_loader)
+    with build.running(cfg) as run:
+        plan = build.plan_retraining(cfg)
+        checkpoint = build.open_run(cfg, run)
+        net, ema = plan.step.net, plan.step.ema
+        evaluators = [NetEvaluator(net, plan.val_loader)]
         if ema is not None:
-            own = {f"{name}_without_ema": value for name, value in evaluated.items()}
-            evaluated = {**evaluate(ema.ema, val_loader), **own}
-        return evaluated
-
-    trainer = Trainer(step, train_loader, evaluate_nets, **trainer_options(cfg, run, epochs, scheduler))
-    if cfg.SCHED != "sgd" and 0 < cfg.EPOCHS <= cfg.WARMUP_EPOCHS:
-        log.warning("EPOCHS=%d are all warm-up: WARMUP_EPOCHS=%d should be fewer", cfg.EPOCHS, cfg.WARMUP_EPOCHS)
-    trainer.resume_or_start(check_same_checkpoint(checkpoint_to_resume(cfg, run.folder), run.folder))
-    write_config(cfg, run.folder)
-    enable_mixup(trainer.epoch)
-    evaluated = trainer.fit()
-    if evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0):
-        log.info(
-            "the moving average, %.2f%%, lags behind the net itself, %.2f%%, which NET.EMA.USE=False tests",
-            evaluated["prec1"], evaluated["prec1_without_ema"],
-        )  # fmt: skip
-    folder = shlex.quote(str(run.folder))
-    log.info("the net is tested by: python tools/test.py --cfg %s/config.yaml RESUME_PATH=%s", folder, folder)
-    run.close()
+            average = averaged_net(ema)
+            evaluators = [NetEvaluator(average, plan.val_loader), NetEvaluator(net, plan.val_loader, "_without_ema")]
+        hooks = {"before_epoch": [plan.switch_mixup]}
+        trainer = Trainer(plan.step, plan.train_loader, evaluators, **hooks, **plan.loop_options(run))
+        trainer.resume_or_start(checkpoint)
+        build.write_config(cfg, run.folder)
+        evaluated = trainer.fit()
+        log_next_command(run.folder, evaluated)
     return evaluated
 
 
+def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
+    """Log the command that tests a retrained net, and which of net and moving average is better."""
+    if evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0):
+        _logger.info(
+            "the moving average, %.2f%%, lags behind the net itself, %.2f%%, which NET.EMA.USE=False tests",
+            *(evaluated["prec1"], evaluated["prec1_without_ema"]),
+        )
+    quoted = shlex.quote(str(folder))
+    _logger.info("the net is tested by: python tools/test.py --cfg %s/config.yaml RESUME_PATH=%s", quoted, quoted)
+
+
 def test(cfg: Config) -> dict[str, float]:
-    """Accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
+    """Print and return the accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
 
     The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
     file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
     """
-    check_named_net(cfg)
-    start_processes(cfg)
-    run = RunLog()
-    spec, net = child_net(cfg)
-    load_checkpoint(net, *weights_to_test(cfg))
-    net.eval()
-    metrics = evaluate(net, validation_loader(cfg, spec.resolution))
-    run.close()
+    with build.running(cfg):
+        net, loader = build.net_to_test(cfg)
+        load_checkpoint(net, *build.weights_to_test(cfg))
+        with train_mode(net, training=False):
+            metrics = evaluate(net, loader)
     if is_main_process():
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
+
+
+def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
+    """Train one net as ``retrain`` does, and test its best checkpoint.
+
+    ``architecture`` replaces NET.INPUT_ARCH; it is a file or text as ``read_architecture`` takes it.
+    """
+    if architecture is not None:
+        cfg = copy.deepcopy(cfg)
+        cfg.NET.SELECTION, cfg.NET.INPUT_ARCH = -1, read_architecture(architecture, build.search_space(cfg)[0])
+    retrain(cfg)
+    return test(replace(cfg, RESUME_PATH=str(build.run_folder(cfg))))
+
+
+# Selections in a trained supernet
+
+
+def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
+    """Select again among the paths of a finished search, as ``overrides`` of its settings say, without training.
+
+    Writes into ``output``, by default the search's folder, what the search wrote in the end: ``candidates.csv``,
+    ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
+    """
+    recorded, cfg = build.settings_of_search(folder, overrides)
+    if output is not None:
+        cfg = build.renamed(cfg, build.open_output(output).name)
+    with build.running(cfg) as run:
+        run.open(output or folder)
+        searched, step = build.trained_search(folder, recorded)
+        if output is not None:
+            build.write_config(cfg, output)
+        found = build.selection_of(cfg, searched).select(step.board, run.folder)
+        report_search(run, searched, cfg.EPOCHS)
+    return found
+
+
+def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
+    """Search a trained supernet by evolution and return the best path (SPOS, algorithm 1).
+
+    Writes what a search writes in the end, and ``architecture_final.json`` and the best paths of each generation in
+    NNI's form, ``convergence.png``, and ``evolution.json``, from which the same command resumes. The processes of a
+    launch share the paths.
+
+    Args:
+        source: the folder of a search; or settings, with a search in their run's folder or weights in
+            NET.INITIAL_WEIGHTS.
+        overrides: changes of the settings of a search's folder.
+        output: where all results go, by default the folder ``evolution`` of the search.
+    """
+    given = isinstance(source, Config)
+    cfg = source if given else build.settings_of_search(source, overrides)[1]
+    output = output or (build.run_folder(cfg) if given else source) / "evolution"
+    with build.running(cfg) as run:
+        run.open(build.open_output(output), exclusive=True)
+        with single_process():  # each process reads all images
+            searched, weights = build.supernet_to_evolve(source, overrides)
+            selection = build.selection_of(build.renamed(cfg, "evolution"), searched)
+        numbers = {name.lower(): value for name, value in vars(cfg.EVOLUTION).items()}
+        settings = build.evolution_settings(cfg, weights)
+        best, generations = evolve_paths(selection, numbers, cfg.SEED, settings, output)
+        build.write_config(cfg, output)
+        report_search(run, searched, generations)
+    return best
+
+
+# Studies
+
+
+def latency(cfg: Config, path: Path, threads: int, repeats: int = 30) -> Latency:
+    """Measure what each choice of a search takes on this machine, for DATASET.BATCH_SIZE images; writes ``path``."""
+    with single_process(), build.running(cfg):
+        searched = build.search_net(cfg)
+
+        def child(arch):
+            return build.child_net(build.retrain_config_for(cfg, cfg, arch, searched.resolution))[1]
+
+        measured = measure_latency(searched, child, cfg.DATASET.BATCH_SIZE, threads, repeats)
+        write_latency(path, measured)
+    return measured
+
+
+def rank_correlation(
+    folders: Sequence[Path],
+    recipe: Config,
+    output: Path,
+    n: int = 30,
+    how: str = "spread",
+    seed: int = 0,
+    trainings: int = 1,
+) -> dict[str, dict[str, Correlation]]:
+    """Score n paths with each search's weights, train each path from scratch, and correlate both (Cream, section 4.2).
+
+    What the trainings of a path reach on average is the truth, and how well one of them predicts the others is what a
+    supernet can hope for. Writes ``ranking.csv``, ``correlation.json`` and ``ranking.png`` into ``output``, and
+    resumes with what is there. Under ``paddle.distributed.launch``, or started several times, the processes share the
+    paths.
+
+    Args:
+        folders: searches of one space.
+        recipe: how paths are trained.
+        output: where all results go.
+        n: number of paths.
+        how: ``spread`` evenly over the costs, or ``uniform`` as drawn.
+        seed: of the draw of the paths.
+        trainings: how often each path is trained, with seeds that follow on ``recipe.SEED``.
+
+    Raises:
+        ConfigError: the searches' spaces differ, or ``output`` holds another experiment.
+    """
+    ranking.check_numbers(n, trainings)
+    output.mkdir(parents=True, exist_ok=True)
+    with single_process(), build.running(recipe) as run:
+        run.open(output)
+        names = ranking.distinct_names(folders)
+        configs = {name: build.settings_of_search(folder)[0] for name, folder in zip(names, folders)}
+        searches = {name: build.trained_search(folder, configs[name])[0] for name, folder in zip(names, folders)}
+        ranking.check_comparable(searches)
+        cfg, searched = configs[names[0]], searches[names[0]]
+        archs = ranking.draw_paths(searched, how, n, seed)
+        recipes = [build.retrain_config_for(recipe, cfg, arch, searched.resolution) for arch in archs]
+        ranking.check_same_experiment(output / "experiment.json", archs, experiment_settings(recipes[0]))
+        study = ranking.Study(
+            archs,
+            costs=[{"mflops": searched.mflops(arch), "mparams": searched.mparams(arch)} for arch in archs],
+            searches={
+                name: (
+                    read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"],
+                    scorer(configs[name], searches[name]),
+                )
+                for name, folder in zip(names, folders)
+            },
+            train=lambda i, training, path: train_path(recipes[i], i, len(recipes), training, path),
+            trainings=trainings,
+            output=output,
+        )
+        rows = study.rows(study.scores(), study.trained())
+    return ranking.write_report(output, rows, names)
+
+
+def scorer(cfg: Config, searched):
+    """Return what scores a path as the search scores its candidates."""
+    selection = build.selection_of(cfg, searched)
+    return lambda arch: vars(selection.score([arch])[0])
+
+
+def experiment_settings(recipe: Config) -> dict[str, object]:
+    """Return the settings that all trainings of an experiment share."""
+    settings = {name: value for name, value in resume_settings(recipe).items() if name != "NET.INPUT_ARCH"}
+    return {**settings, "EPOCHS": recipe.EPOCHS, "LR": recipe.LR}
+
+
+def train_path(recipe: Config, number: int, paths: int, training: int, folder: Path) -> dict:
+    """Train one path of an experiment from scratch in ``folder``, and return its architecture and metrics."""
+    recipe = copy.deepcopy(recipe)
+    recipe.SAVE_PATH, recipe.MODEL = str(folder.parent), folder.name
+    recipe.AUTO_RESUME, recipe.RESUME_PATH, recipe.CHECKPOINT_HISTORY = True, "", 1
+    recipe.SEED = (recipe.SEED + training) % 2**32
+    _logger.info("path %d of %d from scratch: %s", number, paths, format_arch(recipe.NET.INPUT_ARCH))
+    started = time.perf_counter()
+    found = retrain(recipe)
+    _logger.info("path %d: top-1 %.2f%%, %.0f s", number, found["prec1"], time.perf_counter() - started)
+    return {"arch": recipe.NET.INPUT_ARCH, **found}

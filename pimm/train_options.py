@@ -88,3 +88,58 @@ def add_augmentation_options(parser):
     group.add_argument("--drop", type=share, default=0.0, metavar="P", help="dropout")
     group.add_argument("--drop-connect", type=share, metavar="P", help="an old name of --drop-path")
     group.add_argument("--drop-path", type=share, metavar="P", help="of leaving out a block")
+
+
+def add_split_options(parser):
+    """Add the options that name the parts of a data set."""
+    group = parser.add_argument_group("Splits")
+    group.add_argument("--train-split", default="train", metavar="NAME")
+    group.add_argument("--val-split", default="validation", metavar="NAME", help="empty for no evaluation")
+    group.add_argument("--train-num-samples", type=int, metavar="N", help="in wds shards that do not say")
+    group.add_argument("--val-num-samples", type=int, metavar="N")
+    group.add_argument("--epoch-repeats", type=float, default=0.0, metavar="N", help="of wds shards in an epoch")
+
+
+def add_start_options(parser):
+    """Add the options of what a training starts or resumes from."""
+    group = parser.add_argument_group("Start")
+    group.add_argument("--initial-checkpoint", default="", metavar="PATH", help="weights to start with")
+    group.add_argument("--resume", default="", metavar="PATH", help="checkpoint, or folder of a training, to resume")
+    group.add_argument("--no-resume-opt", action="store_true", help="resume weights and epoch alone")
+    group.add_argument("--start-epoch", type=at_least(0), metavar="N", help="count on from this epoch")
+    group.add_argument("--head-init-scale", type=float, metavar="X", help="times the classifier's first weights")
+    group.add_argument("--head-init-bias", type=float, metavar="X", help="the classifier's first biases")
+
+
+def add_batch_options(parser):
+    """Add the options of batches and of batch norm."""
+    group = parser.add_argument_group("Batches")
+    group.add_argument("-b", "--batch-size", type=at_least(1), default=128, metavar="N", help="images of one process")
+    group.add_argument("-vb", "--validation-batch-size", type=at_least(1), metavar="N", help="(default: --batch-size)")
+    group.add_argument("--grad-accum-steps", type=at_least(1), default=1, metavar="N", help="batches of one update")
+    group.add_argument("--use-multi-epochs-loader", action="store_true", help="read ahead into the next epoch")
+    group.add_argument("--worker-seeding", default="all", metavar="MODE", help="all or part, which are the same here")
+
+    group = parser.add_argument_group("Batch norm")
+    group.add_argument("--bn-momentum", type=float, metavar="M", help="(default: the model's)")
+    group.add_argument("--bn-eps", type=float, metavar="EPSILON", help="(default: the model's)")
+    group.add_argument("--sync-bn", action="store_true", help="normalise by the batches of all processes together")
+    group.add_argument("--dist-bn", default="reduce", choices=("reduce", "broadcast", ""), help="after each epoch")
+
+
+def add_output_options(parser):
+    """Add the options of the moving average, the checkpoints and where results go."""
+    group = parser.add_argument_group("Moving average of the weights")
+    group.add_argument("--model-ema", action="store_true", help="keep one; its results count")
+    group.add_argument("--model-ema-force-cpu", action="store_true", help="keep it on the CPU, without evaluating it")
+    group.add_argument("--model-ema-decay", type=share, default=0.9998, metavar="X")
+    group.add_argument("--model-ema-warmup", action="store_true", help="begin with a smaller decay")
+
+    group = parser.add_argument_group("Miscellaneous")
+    group.add_argument("--seed", type=at_least(0), default=42, metavar="S")
+    group.add_argument("--recovery-interval", type=at_least(0), default=0, metavar="N", help="updates of a checkpoint")
+    group.add_argument("--checkpoint-hist", type=at_least(1), default=10, metavar="N", help="best checkpoints to keep")
+    group.add_argument("--output", default="", metavar="DIR", help="(default: output/train)")
+    group.add_argument("--experiment", default="", metavar="NAME", help="folder in it (default: date, model and size)")
+    metrics = ("top1", "top5", "loss")
+    group.add_argument("--eval-metric", default="top1", choices=metrics, help="which ranks checkpoints")

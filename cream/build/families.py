@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
+import paddle
 from paddle import nn
 
-from cream.config.load import given_space
+from cream.config.load import given_space, load_config
 from cream.config.schema import Config
+from cream.counting import count_macs, count_parameters
 from cream.mobile.depths import fit_to_flops
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import child_spec
 from cream.shuffle.nets import ShuffleNet, ShuffleSuperNet, shuffle_space
-from cream.space import ChildSpec, SearchSpace
+from cream.space import ChildSpec, SearchSpace, format_arch
 from cream.supernet import SuperNet
-from cream.train.runlog import log
 from pimm.errors import ConfigError
+from pimm.layers import convert_sync_batchnorm
 from pimm.models.efficientnet_blocks import resolve_bn_args
+
+_logger = logging.getLogger(__name__)
 
 
 class Family(NamedTuple):
@@ -30,30 +35,54 @@ class Family(NamedTuple):
 
 
 def search_space(cfg: Config) -> tuple[SearchSpace, int]:
-    """The space of these settings, and its image size."""
+    """Return the search space and its image size."""
     return FAMILIES[cfg.SUPERNET.FAMILY].space(cfg)
 
 
 def fresh_supernet(cfg: Config, space: SearchSpace) -> SuperNet:
-    """A supernet of this space."""
-    return FAMILIES[cfg.SUPERNET.FAMILY].supernet(cfg, space)
+    """Return a supernet of this space with fresh weights."""
+    return _with_sync_bn(cfg, FAMILIES[cfg.SUPERNET.FAMILY].supernet(cfg, space))
 
 
-def given_spec(cfg: Config) -> ChildSpec:
-    """The net that ``cfg.NET`` names, and its image size; ConfigError where there is none of that name."""
-    return FAMILIES[cfg.SUPERNET.FAMILY].spec(cfg)
+def child_net(cfg: Config) -> tuple[ChildSpec, nn.Layer]:
+    """Return the net that ``cfg.NET`` names, with fresh weights, ready to be trained or tested.
+
+    Raises:
+        ConfigError: there is no net of that name.
+    """
+    spec, net = net_of_settings(cfg)
+    net = _with_sync_bn(cfg, net())
+    macs, _ = count_macs(net, paddle.zeros([1, 3, spec.resolution, spec.resolution]), net.cost_rules)
+    _logger.info(
+        "net %s: %.1f MFLOPs at %d pixels, %.3fM parameters, with its classifier",
+        *(format_arch(spec.arch), macs / 1e6, spec.resolution, count_parameters(net) / 1e6),
+    )
+    return spec, net
 
 
-def named_net(cfg: Config, spec: ChildSpec) -> nn.Layer:
-    """This net with fresh weights."""
-    return FAMILIES[cfg.SUPERNET.FAMILY].net(cfg, spec)
+def net_of_settings(cfg: Config) -> tuple[ChildSpec, Callable[[], nn.Layer]]:
+    """Return the architecture and image size of the net that ``cfg.NET`` names, and what builds the net."""
+    family = FAMILIES[cfg.SUPERNET.FAMILY]
+    spec = family.spec(cfg)
+    return spec, lambda: family.net(cfg, spec)
+
+
+def net_from_settings(path: str) -> tuple[Callable[[], nn.Layer], ChildSpec]:
+    """Return what builds the net that a YAML file of settings names, and its architecture and image size."""
+    spec, net = net_of_settings(load_config(path))
+    return net, spec
+
+
+def _with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
+    """Return the net; with SYNC_BN it normalises over the batches of all processes together."""
+    return convert_sync_batchnorm(net) if cfg.BATCHNORM.SYNC_BN else net
 
 
 # Cream's
 
 
 def _mobile_space(cfg: Config) -> tuple[SearchSpace, int]:
-    """The space and its image size: as given, or as the FLOPs range implies."""
+    """Return the space and its image size: as given, or as the FLOPs range implies."""
     limits = cfg.SUPERNET
     depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
     if limits.SPACE is not None:
@@ -62,10 +91,10 @@ def _mobile_space(cfg: Config) -> tuple[SearchSpace, int]:
         fitted_depths, resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, resolution)
         depths = depths or fitted_depths
     if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
-        log.warning(
+        _logger.warning(
             "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
-            cfg.DATASET.IMAGE_SIZE, resolution,
-        )  # fmt: skip
+            *(cfg.DATASET.IMAGE_SIZE, resolution),
+        )
     return given_space(cfg, depths), resolution
 
 
@@ -91,7 +120,7 @@ def _mobile_spec(cfg: Config) -> ChildSpec:
 
 
 def _mobile_net(cfg: Config, spec: ChildSpec) -> nn.Layer:
-    """An INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` gives."""
+    """Return the net; an INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` gives."""
     space = None if cfg.NET.INPUT_ARCH is None else given_space(cfg, [len(stage) for stage in spec.arch[1:-1]])
     return ChildNet(spec.arch, space=space, **_mobile_options(cfg))
 

@@ -11,8 +11,7 @@ from typing import Callable
 
 from paddle import nn
 
-from cream.build.build import given_spec, named_net
-from cream.config.load import load_config
+from cream.build.families import net_from_settings
 from cream.mobile.nets import ChildNet, MobileSuperNet
 from cream.mobile.published import CHILD_NETS
 from cream.mobile.space import OPERATIONS, SE, WIDTHS_AND_STRIDES, Operation, mobile_space
@@ -79,9 +78,8 @@ def _by_name(name: str, shapes: Shapes) -> Net:
         channels = image_channels(shapes)
         return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.endswith(_SETTINGS):
-        cfg = load_config(name)
-        spec = given_spec(cfg)
-        return Net(name, lambda: named_net(cfg, spec), spec.resolution)
+        build, spec = net_from_settings(name)
+        return Net(name, build, spec.resolution)
     if name.startswith(_SUPERNET) and re.fullmatch(r"\d+(-\d+){4}", name[len(_SUPERNET) :]):
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,14 @@ from cream.nni.mutator import SPOSSupernetTrainingMutator
 from cream.space import Arch
 from cream.supernet import SuperNet
 from cream.train.evaluation import evaluate
-from cream.train.runlog import RunLog, log
-from cream.train.steps import SinglePathStep, Update
-from cream.train.trainer import Trainer
+from cream.train.seeding import seed_dropout
+from cream.train.steps import SinglePathStep
 from pimm.data.loader import Loader, PrefetchLoader
-from pimm.engine.evaluation import train_mode
+from pimm.engine import RunLog, Trainer, Update, train_mode
 from pimm.errors import ConfigError, DataError
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
+
+_logger = logging.getLogger(__name__)
 
 # Arguments of NNI's that something else decides here.
 DECIDED_ELSEWHERE = {
@@ -36,11 +38,15 @@ DECIDED_ELSEWHERE = {
 
 
 class Batches:
-    """A loader of the user's, as the training loop asks for it: any with a length and (images, labels) inside.
+    """Wraps a loader of the user's, with a length and (images, labels) inside, for the training loop.
 
-    Labels are classes, [N] or [N, 1]. Of a loader of `pimm.data` a training that goes on in the middle of an epoch gets
-    the batches that were left. Any other begins each epoch by itself, and only as many batches are passed over as were
-    done: their images may be others. Raises DataError for batches of fewer than ``least`` images.
+    Labels are classes, [N] or [N, 1]. With a loader of `pimm.data` a training that resumes inside an epoch gets the
+    batches that were left. Any other loader starts the epoch by itself, and as many batches are skipped as were done:
+    their images may differ.
+
+    Args:
+        loader: the user's loader.
+        least: the least number of images in a batch; DataError for fewer.
     """
 
     def __init__(self, loader: Iterable, least: int = 1):
@@ -50,6 +56,7 @@ class Batches:
         return len(self.loader)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Start an epoch at one of its batches."""
         if isinstance(self.loader, (Loader, PrefetchLoader)):
             self.loader.set_epoch(epoch, start_batch)
             return
@@ -73,51 +80,56 @@ class Batches:
 
 
 class EveryBatch:
-    """A schedule of Paddle's, which goes one step with every batch."""
+    """Steps a schedule of Paddle's after every batch."""
 
     def __init__(self, schedule: LRScheduler):
         self.schedule = schedule
 
     def step_update(self, updates: int) -> None:
+        """Step the schedule until it has counted all updates."""
         while self.schedule.last_epoch < updates:
             self.schedule.step()
 
     def step(self, epoch: int, metric: float | None = None) -> None:
-        """Nothing: an epoch's last batch has been counted."""
+        """Do nothing: the batches of the epoch have been counted."""
 
     def state_dict(self) -> dict:
+        """Return the state of the schedule."""
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
+        """Restore what ``state_dict`` returned."""
         self.schedule.set_state_dict(state)
 
 
-class Unsaved:
-    """In place of a CheckpointSaver where nothing is to be written."""
-
-    checkpoint_dir = "no folder, as none was asked for"
-
-    def save_checkpoint(self, *args, **kwargs) -> None:
-        """Nothing."""
-
-    save_recovery = save_checkpoint
-
-
 class SupernetTrainer:
-    """What both supernet trainers share; ``make_step`` gets net, loss, update, sampler and random generator.
+    """Trains a supernet with the user's own loss, optimizer, loaders and schedule; the base of both trainers.
 
-    Beside NNI's, options are:
+    Args:
+        make_step: returns the training step; its arguments are net, loss, update, sampler and random generator.
+        model: the supernet.
+        loss: maps logits and labels to the batch's mean loss.
+        optimizer: of Paddle or pimm; it holds the model's parameters.
+        num_epochs: number of epochs.
+        train_loader: batches of images and labels.
+        valid_loader: the same for validation.
+        mutator: draws the path of each batch.
+        log_frequency: number of batches between two lines of the log, by default an epoch's.
+        callbacks: each is called with (epoch, metrics) after an epoch.
+        lr_scheduler: of `pimm.scheduler`, or Paddle's own, which is stepped after every batch.
+        amp: compute in float16 on an accelerator.
+        clip_grad: limit of the norm of all gradients together.
+        probes: number of fixed paths over which ``validate`` averages.
+        seed: of the fixed paths and of dropout.
+        folder: gets log, summary.csv, VisualDL's records and checkpoints; without it nothing is written. A training in
+            the same folder resumes: exactly after an epoch, and inside one with a loader of `pimm.data`. Random streams
+            inside other loaders are not saved.
+        recovery_interval: number of batches between two checkpoints inside epochs, 0 for none.
+        inherited: NNI's arguments that something else decides here; the log says what.
 
-    - ``callbacks``: each is called with (epoch, metrics) after an epoch.
-    - ``lr_scheduler``: of `pimm.scheduler`, or Paddle's own, stepped after every batch.
-    - ``amp`` (float16 on a GPU) and ``clip_grad`` (norm of all gradients).
-    - ``probes``: number of fixed paths that ``validate`` averages over.
-    - ``seed``: of the probes and of dropout.
-    - ``folder``: gets log, summary.csv, VisualDL's records and checkpoints, after every epoch and every
-      ``recovery_interval`` batches; a training of the same folder goes on where the last one ended: exactly after an
-      epoch, and inside one with a loader of `pimm.data`. Loaders with a random stream of their own are not saved.
-
-    ``log_frequency`` is the number of batches between two lines of the log, by default an epoch's.
+    Raises:
+        ConfigError: the schedule is Paddle's ReduceOnPlateau.
+        TypeError: an argument is not NNI's either.
     """
 
     def __init__(
@@ -159,59 +171,55 @@ class SupernetTrainer:
         self.loop: Trainer | None = None
 
     def train(self) -> dict[str, float]:
-        """Trains to the last epoch, or goes on with what was interrupted, and returns the last validation."""
+        """Train to the last epoch, resuming what was interrupted, and return the last validation."""
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-        run = RunLog(self.folder)
-        try:
+        with RunLog(self.folder, loggers=("cream", "pimm")) as run:
             if self.loop is None:
                 loop = self._make_loop(run)
                 loop.resume_or_start(latest_checkpoint(self.folder) if self.folder else None)
                 self.loop = loop  # not before: a folder of another training is refused the second time too
             self.loop.run = run
             return self.loop.fit()
-        finally:
-            run.close()
 
     def _make_loop(self, run: RunLog) -> Trainer:
         return Trainer(
             self.step,
             self.train_loader,
-            self._finish_epoch,
+            [self.validate],
             epochs=self.num_epochs,
             scheduler=self.lr_scheduler,
-            saver=CheckpointSaver(checkpoint_dir=str(self.folder)) if self.folder else Unsaved(),
+            saver=CheckpointSaver(checkpoint_dir=str(self.folder)) if self.folder else None,
             run=run,
-            seed=self.seed,
+            seed_batch=partial(seed_dropout, self.seed, len(self.train_loader)),
+            after_epoch=[self._call_back],
             settings={**self.settings(), "number of processes": world_size()},
             log_interval=self.log_frequency or len(self.train_loader),
             recovery_interval=self.recovery_interval,
         )
 
     def settings(self) -> dict[str, object]:
-        """What a training that goes on must have in common with what it was, as plain data."""
+        """Return the settings that a resumed training must share with the interrupted one, as plain data."""
         return {"choices": [list(stage) for stage in self.model.space.choices], "seed": self.seed}
 
-    def _finish_epoch(self, epoch: int) -> dict[str, float]:
-        metrics = self.validate()
+    def _call_back(self, epoch: int, trained: Mapping, validated: Mapping) -> None:
         for callback in self.callbacks:
-            callback(epoch, metrics)
-        return metrics
+            callback(epoch, validated)
 
     def validate(self) -> dict[str, float]:
-        """Means of loss and accuracies over all validation images and over fixed paths, so that epochs compare."""
+        """Return the mean loss and accuracies of fixed paths on all validation images, so that epochs compare."""
         found = [self.validate_path(arch) for arch in self.probes]
         return {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
-        """Loss and accuracies of one path on the validation images, with the supernet's batch-norm statistics."""
+        """Return loss and accuracies of one path on the validation images, without recalibration."""
         with train_mode(self.model, training=False):
             return evaluate(partial(self.model, arch=arch), self.valid_loader)
 
 
 def pass_over(inherited: Mapping[str, object]) -> None:
-    """Says who decides what an argument of NNI's would have; TypeError for one that is not NNI's either."""
+    """Log who decides what an argument of NNI's would have decided; raise TypeError for one that is not NNI's."""
     for name in inherited:
         if name not in DECIDED_ELSEWHERE:
             raise TypeError(f"there is no argument {name!r}")
-        log.info("%s is passed over: %s decides", name, DECIDED_ELSEWHERE[name])
+        _logger.info("%s is passed over: %s decides", name, DECIDED_ELSEWHERE[name])

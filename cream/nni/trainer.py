@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Callable
@@ -21,7 +22,6 @@ from cream.train.board import PrioritizedBoard
 from cream.train.evaluation import evaluate
 from cream.train.meta import MetaMatching
 from cream.train.steps import CreamStep, SinglePathStep
-from cream.train.trainer import Averages
 from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d
@@ -31,9 +31,17 @@ from pimm.optim.param_groups import group_list
 class SPOSSupernetTrainer(SupernetTrainer):
     """Trains a supernet one uniformly drawn path a batch (SPOS, section 3.2); `SPOSEvolution` then searches it.
 
-    ``loss(logits, labels)`` gives a batch's mean; ``metrics(logits, labels)``, or None, a dict of further numbers,
-    whose means over this process's validation images ``validate`` adds to loss, ``prec1`` and ``prec5``. The
-    optimizer holds the model's parameters. Further options are `SupernetTrainer`'s.
+    Args:
+        model: the supernet.
+        loss: maps logits and labels to a batch's mean loss.
+        metrics: maps logits and labels to further numbers by name, or None; ``validate`` adds their means over this
+            process's validation images to ``loss``, ``prec1`` and ``prec5``.
+        optimizer: holds the model's parameters.
+        num_epochs: number of epochs.
+        train_loader: batches of images and labels.
+        valid_loader: the same for validation.
+        mutator: draws the paths, by default evenly.
+        options: the further arguments of `SupernetTrainer`.
     """
 
     def __init__(
@@ -54,33 +62,51 @@ class SPOSSupernetTrainer(SupernetTrainer):
         self.loss, self.metrics = loss, metrics or (lambda logits, labels: {})
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
-        further = Averages()
+        """Return loss, accuracies and the user's metrics of one path on the validation images."""
+        sums, images = Counter(), 0
 
         def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
-            further.add(self.metrics(logits, labels), len(labels))
+            nonlocal images
+            sums.update({name: float(value) * len(labels) for name, value in self.metrics(logits, labels).items()})
+            images += len(labels)
             return self.loss(logits, labels)
 
         with train_mode(self.model, training=False):
             found = evaluate(partial(self.model, arch=arch), self.valid_loader, loss_fn)
-        return {**found, **further.read()}
+        return {**found, **{name: total / images for name, total in sums.items()}}
 
 
 class CreamSupernetTrainer(SupernetTrainer, Found):
-    """Trains a supernet whose paths teach each other, and scores the best of them (Cream, https://arxiv.org/abs/2010.15821).
+    """Trains a supernet whose paths teach each other, and scores the best of them (https://arxiv.org/abs/2010.15821).
 
-    ``loss(logits, labels)`` gives a batch's mean, and so does ``val_loss``, by default cross-entropy. The optimizer
-    holds the model's parameters. After epoch ``meta_sta_epoch`` (they count from 0) paths compete for the ``pool_size``
-    places of the board, of which ``pick_method``, ``meta`` or ``top1``, picks each path's teacher. The matching
-    network of ``meta`` learns every ``update_iter`` taught batches from two slices of ``slices`` images; where the
-    model has no ``meta_layer`` it gets one, and where the optimizer does not hold it, it learns by plain descent at
-    ``meta_lr``. ``acc_gap`` is the official rule of the board, NNI's 5; without it accuracy decides, then FLOPs.
+    After training ``board`` holds the best paths met, and ``candidates`` the same paths, the best first, scored on all
+    validation images after batch-norm recalibration.
 
-    FLOPs come from NNI's ``flops_dict`` and ``flops_fixed`` in millions, else from the mutator's ``flops_func``, else
-    they are counted at ``resolution`` pixels. ``choice_num`` and ``sta_num``, where given, must be the space's.
+    Args:
+        model: the supernet; with ``pick_method="meta"`` it gets a ``meta_layer`` if it has none.
+        loss: maps logits and labels to a batch's mean loss.
+        val_loss: the same for validation, by default cross-entropy.
+        optimizer: holds the model's parameters.
+        num_epochs: number of epochs.
+        train_loader: batches of images and labels.
+        valid_loader: the same for validation.
+        mutator: draws the paths.
+        meta_sta_epoch: the last epoch, counted from 0, in which no path has a teacher.
+        update_iter: number of taught batches between two updates of the matching network.
+        slices: number of images in each of the two slices from which the matching network learns.
+        pool_size: number of places on the board.
+        pick_method: ``meta`` or ``top1``: what picks each path's teacher.
+        choice_num, sta_num: NNI's description of the space; where given, they must be the space's.
+        acc_gap: the official rule of the board (NNI's value is 5); without it accuracy decides, then FLOPs.
+        flops_dict, flops_fixed: NNI's table of costs in millions; without it the mutator's ``flops_func`` counts, and
+            without that FLOPs are counted at ``resolution`` pixels.
+        resolution: side of the images in pixels.
+        meta_lr: rate of plain descent for the matching network, where the optimizer does not hold it.
+        select_batches: number of training batches that recalibrate batch norm before a path is scored.
+        options: the further arguments of `SupernetTrainer`.
 
-    After training ``board`` holds the entries, and ``candidates`` their paths, best first, on all validation images
-    after ``select_batches`` training batches recalibrated batch norm. Further options are `SupernetTrainer`'s. Raises
-    ConfigError for what does not go together.
+    Raises:
+        ConfigError: arguments that do not go together.
     """
 
     def __init__(
@@ -142,6 +168,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         return self.step.board
 
     def settings(self) -> dict[str, object]:
+        """Return the settings that a resumed training must share with the interrupted one, as plain data."""
         step = self.step
         return {
             **super().settings(),
@@ -154,7 +181,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         }
 
     def train(self) -> dict[str, float]:
-        """Trains to the last epoch, or goes on with what was interrupted, and scores the board's paths."""
+        """Train to the last epoch, resuming what was interrupted, and score the board's paths."""
         metrics = super().train()
         costs = self.flops, partial(path_parameters, self.model)
         archs = [entry.arch for entry in self.board.entries]
@@ -162,18 +189,19 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         return metrics
 
     def validate(self) -> dict[str, float]:
-        """As for any supernet, and ``board_prec1``, the accuracy of the board's best."""
+        """Return what any supernet's ``validate`` does, and ``board_prec1``, the accuracy of the board's best path."""
         entries = self.board.entries
         board_prec1 = self.validate_path(entries[0].arch)["prec1"] if entries else math.nan
         return {**super().validate(), "board_prec1": board_prec1}
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
+        """Return loss and accuracies of one path on the validation images."""
         with train_mode(self.model, training=False):
             return evaluate(partial(self.model, arch=arch), self.valid_loader, self.val_loss)
 
 
 def check_batch_norms(model: SuperNet) -> None:
-    """Raises ConfigError for batch norms whose statistics would move when a teacher only speaks."""
+    """Raise ConfigError for batch norms whose statistics would move when a teacher is only asked."""
     foreign = [
         name
         for name, layer in model.named_sublayers()
@@ -189,9 +217,10 @@ def check_batch_norms(model: SuperNet) -> None:
 def matching(
     model: SuperNet, optimizer: paddle.optimizer.Optimizer, slices: int, meta_lr: float
 ) -> paddle.optimizer.Optimizer:
-    """The optimizer of the model's matching network, which it gets if it has none.
+    """Return the optimizer of the model's matching network; a model without a matching network gets one.
 
-    Raises ConfigError where ``num_classes`` is not said, and for a matching network of other slices.
+    Raises:
+        ConfigError: the model has no ``num_classes``, or its matching network is for slices of another size.
     """
     classes = getattr(model, "num_classes", None)
     if classes is None:

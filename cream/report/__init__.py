@@ -1,1 +1,5 @@
 """The report of a search."""
+
+from cream.report.after_search import report_search
+
+__all__ = ["report_search"]

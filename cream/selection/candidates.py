@@ -1,8 +1,9 @@
-"""The result of a search: which path becomes the net."""
+"""The candidates of a search: their scores, their costs, and the constraints on them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
 from cream.train.evaluation import Batches, evaluate, recalibrated_bn
-from cream.train.runlog import log
 from pimm.data.loader import Loader
 from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
 from pimm.utils import write_csv, write_text
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path with the supernet's weights: accuracy in percent, cost in millions."""
+    """A path scored with the supernet's weights: accuracies in percent, costs in millions."""
 
     arch: Arch
     prec1: float
@@ -33,9 +35,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a path may cost at least and at most; ``keys`` are the settings that say so, and ``unit`` that of the cost.
+    """Bounds the cost of a path.
 
-    Raises ConfigError when no path of the space keeps it.
+    Args:
+        unit: unit of the cost.
+        cost: the costs of paths.
+        least, most: the bounds, both allowed.
+        keys: the settings that give the bounds.
+
+    Raises:
+        ConfigError: no path of the space satisfies the constraint.
     """
 
     unit: str
@@ -54,22 +63,22 @@ class Constraint:
         bounds = [f"{key}={bound:g}" for key, bound in zip(self.keys, (self.least, self.most)) if 0 < bound < math.inf]
         return f"{' and '.join(bounds)} {self.unit}" if bounds else ""
 
-    def excess(self, arch: Arch) -> float:
-        """How far outside a path is, as a share of the bound; 0 inside."""
+    def violation(self, arch: Arch) -> float:
+        """Return how far outside the bounds a path is, as a share of the bound; 0 inside."""
         cost = self.cost(arch)
         return max(0.0, cost / self.most - 1, 1 - cost / self.least if self.least else 0.0)
 
-    def complaint(self, arch: Arch) -> str:
-        """What is wrong with a path in words, nothing if it is inside."""
+    def explain(self, arch: Arch) -> str:
+        """Return in words how a path violates the constraint, an empty text if it does not."""
         cost = self.cost(arch)
         if cost > self.most:
             return f"{cost:.4g} {self.unit} above {self.keys[1]}={self.most:g}"
         return f"{cost:.4g} {self.unit} below {self.keys[0]}={self.least:g}" if cost < self.least else ""
 
 
-def complaints(arch: Arch, limits: Sequence[Constraint]) -> str:
-    """All that is wrong with a path, nothing if it keeps all limits."""
-    return "; ".join(filter(None, (limit.complaint(arch) for limit in limits)))
+def violations(arch: Arch, constraints: Sequence[Constraint]) -> str:
+    """Return in words how a path violates constraints, an empty text if it satisfies all."""
+    return "; ".join(filter(None, (constraint.explain(arch) for constraint in constraints)))
 
 
 def score(
@@ -80,9 +89,17 @@ def score(
     val: Batches,
     batches: int,
 ) -> list[Candidate]:
-    """Every path's accuracy on ``val`` after its batch norms saw the first batches of ``train``; best first.
+    """Return the paths with their accuracies after recalibration of batch norm, the best first, of equals the cheaper.
 
-    Of equals the cheaper comes first. The net is left as it was.
+    The net is left as it was.
+
+    Args:
+        net: the supernet.
+        archs: the paths.
+        tables: millions of multiply-adds, and of parameters.
+        train: training batches; each path sees the same ones.
+        val: batches of the images that paths are scored on.
+        batches: number of training batches for recalibration.
     """
     mflops, mparams = tables
     candidates = []
@@ -95,50 +112,52 @@ def score(
         with recalibrated_bn(net, predict, train, batches), train_mode(net, training=False):
             found = evaluate(predict, val)
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))
-        log.info("candidate %s: top-1 %.2f%%, %.1f MFLOPs", format_arch(arch), found["prec1"], mflops(arch))
+        _logger.info("candidate %s: top-1 %.2f%%, %.1f MFLOPs", format_arch(arch), found["prec1"], mflops(arch))
     return sorted(candidates, key=lambda candidate: (-candidate.prec1, candidate.mflops))
 
 
-def best_inside(candidates: Sequence[Candidate], limits: Sequence[Constraint]) -> Candidate:
-    """The first candidate that keeps all limits.
+def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constraint]) -> Candidate:
+    """Return the first candidate that satisfies all constraints.
 
-    Raises ConfigError where there is none; it names the limits and the candidate that misses them by least.
+    Raises:
+        ConfigError: there is none; the message names the constraints, and the candidate that violates them least.
     """
     for candidate in candidates:
-        if not complaints(candidate.arch, limits):
+        if not violations(candidate.arch, constraints):
             return candidate
-    nearest = min(candidates, key=lambda candidate: sum(limit.excess(candidate.arch) for limit in limits))
+    nearest = min(candidates, key=lambda candidate: sum(each.violation(candidate.arch) for each in constraints))
+    listed = ", ".join(filter(None, map(str, constraints)))
     raise ConfigError(
-        f"none of {len(candidates)} candidates keeps {', '.join(str(limit) for limit in limits if str(limit))}; the "
-        f"nearest, {format_arch(nearest.arch)}, has {complaints(nearest.arch, limits)}: choose again with other limits "
-        "or a larger SUPERNET.SELECT_RANDOM (tools/select.py)"
+        f"none of {len(candidates)} candidates keeps {listed}; the nearest, {format_arch(nearest.arch)}, has "
+        f"{violations(nearest.arch, constraints)}: choose again with other limits or a larger SUPERNET.SELECT_RANDOM "
+        "(tools/select.py)"
     )
 
 
-def rows_of(candidates: Iterable[Candidate], limits: Sequence[Constraint]) -> list[dict]:
-    """Candidates as rows of a table, with what speaks against each."""
-    latency = next((limit.cost for limit in limits if limit.unit == "ms"), None)
+def rows_of(candidates: Iterable[Candidate], constraints: Sequence[Constraint]) -> list[dict]:
+    """Return candidates as rows of a table, with the constraints that each violates."""
+    latency = next((constraint.cost for constraint in constraints if constraint.unit == "ms"), None)
     return [
         {
             **vars(candidate),
             "arch": format_arch(candidate.arch),
             **({"latency_ms": latency(candidate.arch)} if latency else {}),
-            "outside": complaints(candidate.arch, limits),
+            "outside": violations(candidate.arch, constraints),
         }
         for candidate in candidates
     ]
 
 
 def write_candidates(
-    folder: Path, candidates: Sequence[Candidate], limits: Sequence[Constraint], scored_on: str
+    folder: Path, candidates: Sequence[Candidate], constraints: Sequence[Constraint], scored_on: str
 ) -> None:
-    """``candidates.csv``: all of them, best first, those outside the limits included and marked."""
-    rows = [{**row, "scored_on": scored_on} for row in rows_of(candidates, limits)]
+    """Write ``candidates.csv``: all candidates, the best first; those outside the constraints are marked."""
+    rows = [{**row, "scored_on": scored_on} for row in rows_of(candidates, constraints)]
     write_csv(folder / "candidates.csv", rows)
 
 
-def write_architecture(folder: Path, best: Candidate, limits: Sequence[Constraint], **facts: object) -> None:
-    """``architecture.json``: the chosen path, its costs, and further facts."""
-    (row,) = rows_of([best], limits)
+def write_architecture(folder: Path, best: Candidate, constraints: Sequence[Constraint], **facts: object) -> None:
+    """Write ``architecture.json``: the selected path, its costs, and further facts."""
+    (row,) = rows_of([best], constraints)
     del row["outside"]
     write_text(folder / "architecture.json", json.dumps({**row, "arch": best.arch, **facts}, indent=2) + "\n")

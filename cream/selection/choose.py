@@ -1,141 +1,145 @@
-"""The end of a search: a trained supernet and settings in, the files of the chosen net out."""
+"""How a path of a trained supernet is selected, and the files that are left of the selected net."""
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
+from paddle import nn
 
-from cream.build.build import (
-    SearchNet,
-    child_net,
-    retrain_config_for,
-    retrain_recipe,
-    selection_loader,
-    training_loader,
-    write_retrain_config,
-)
-from cream.config.schema import Config
 from cream.selection.candidates import (
     Candidate,
     Constraint,
     best_inside,
-    complaints,
     score,
+    violations,
     write_architecture,
     write_candidates,
 )
-from cream.selection.latency import read_latency
 from cream.space import Arch
-from cream.train.evaluation import recalibrated_bn
-from cream.train.runlog import log
+from cream.train.board import PrioritizedBoard
+from cream.train.evaluation import Batches, recalibrated_bn
 from cream.train.sampler import Sampler
-from cream.train.steps import SinglePathStep
+from cream.train.search_net import SearchNet
 from pimm.data.loader import Loader
 from pimm.errors import ConfigError
-from pimm.utils import is_main_process, save_arrays
+from pimm.utils import is_main_process, save_arrays, write_text
 
-UNLIMITED = float("inf")
-DRAWS_A_PATH = 100
+_logger = logging.getLogger(__name__)
+
+DRAWS_PER_PATH = 100
 WEIGHTS = "architecture.pdparams"
 
 
-def limits_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
-    """What the chosen path may cost.
+@dataclass(frozen=True)
+class Selection:
+    """Selects the net among paths of a supernet, and hands it on.
 
-    Raises ConfigError for a limit that no path keeps, and for a table of latencies that is of another space.
+    Args:
+        searched: the supernet with its trained weights.
+        constraints: what the selected path may cost.
+        sampler: draws the random paths.
+        random_paths: how many of them are scored beside the board's paths.
+        seed: of these draws.
+        train: loader of the batches that recalibrate batch norm, ``batches`` of them.
+        loader: loader of the images that paths are scored on, which ``scored_on`` says in words.
+        batches: number of recalibration batches.
+        num_classes: number of classes.
+        child: builds the single net of a path.
+        retrain_yaml: writes the settings by which a path is retrained, as YAML text.
     """
-    asked = cfg.SUPERNET
-    keys = ("SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM")
-    limits = [Constraint("MFLOPs", searched.mflops, asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM, keys)]
-    if asked.PARAMS_MAXIMUM is not None:
-        limits.append(
-            Constraint(
-                "million parameters", searched.mparams, 0.0, asked.PARAMS_MAXIMUM, ("", "SUPERNET.PARAMS_MAXIMUM")
+
+    searched: SearchNet
+    constraints: Sequence[Constraint]
+    sampler: Sampler
+    random_paths: int
+    seed: int
+    train: Loader
+    loader: Batches
+    scored_on: str
+    batches: int
+    num_classes: int
+    child: Callable[[Arch], nn.Layer]
+    retrain_yaml: Callable[[Arch], str]
+
+    def select(self, board: PrioritizedBoard | None, folder: Path) -> Candidate:
+        """Score the board's paths and random ones, and return the best that satisfies all constraints.
+
+        Writes ``candidates.csv`` with all of them, and the files of ``write_selected``.
+
+        Raises:
+            ConfigError: no path satisfies all constraints.
+        """
+        archs = self.paths_to_score(board)
+        _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
+        return self.write_selected(self.score(archs), folder)
+
+    def paths_to_score(self, board: PrioritizedBoard | None) -> list[Arch]:
+        """Return the board's paths, and ``random_paths`` drawn ones that satisfy the constraints.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        rng = np.random.default_rng([self.seed, 3])
+        archs = [entry.arch for entry in board.entries] if board else []
+        wanted = len(archs) + self.random_paths
+        for _ in range(DRAWS_PER_PATH * self.random_paths):
+            if len(archs) == wanted:
+                break
+            arch = self.sampler(rng)
+            if arch not in archs and not violations(arch, self.constraints):
+                archs.append(arch)
+        if not archs:
+            raise ConfigError(
+                "there is no path to select: the board is empty, and SUPERNET.SELECT_RANDOM="
+                f"{self.random_paths} found none inside the limits"
             )
-        )
-    if asked.LATENCY_TABLE is not None:
-        measured = read_latency(Path(asked.LATENCY_TABLE))
-        latency = measured.costs_for(searched)
-        log.info("latencies are those of %s", measured)
-        most = UNLIMITED if asked.LATENCY_MAXIMUM is None else asked.LATENCY_MAXIMUM
-        limits.append(Constraint("ms", latency, 0.0, most, ("", "SUPERNET.LATENCY_MAXIMUM")))
-    return limits
+        return archs
 
+    def score(self, archs: Iterable[Arch]) -> list[Candidate]:
+        """Return the paths with their accuracy after recalibration, the best first."""
+        searched = self.searched
+        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches)
 
-def paths_to_score(cfg: Config, searched: SearchNet, step: SinglePathStep, limits: list[Constraint]) -> list[Arch]:
-    """The paths among which the search chooses: the board's, and SUPERNET.SELECT_RANDOM drawn inside the limits.
+    def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
+        """Return the best candidate that satisfies all constraints, after its files are written.
 
-    Raises ConfigError where this is none.
-    """
-    flops, asked = limits[0], cfg.SUPERNET
-    sampler = Sampler(searched.space, searched.mflops, flops.least, flops.most, asked.HOW_TO_PROB, asked.PRE_PROB)
-    rng = np.random.default_rng([cfg.SEED, 3])
-    archs = [entry.arch for entry in step.board.entries] if step.board else []
-    wanted = len(archs) + asked.SELECT_RANDOM
-    for _ in range(DRAWS_A_PATH * asked.SELECT_RANDOM):
-        if len(archs) == wanted:
-            break
-        arch = sampler(rng)
-        if arch not in archs and not complaints(arch, limits):
-            archs.append(arch)
-    if not archs:
-        raise ConfigError(
-            "there is no path to choose: the board is empty, and SUPERNET.SELECT_RANDOM="
-            f"{asked.SELECT_RANDOM} found none inside the limits"
-        )
-    return archs
+        These are ``candidates.csv`` with all candidates, ``architecture.json``, ``retrain.yaml``, and
+        ``architecture.pdparams`` with the supernet's weights for the selected net.
 
+        Args:
+            candidates: the best first.
+            folder: where the files go.
 
-def choose(cfg: Config, searched: SearchNet, step: SinglePathStep, folder: Path) -> Candidate:
-    """Scores the search's paths and writes what becomes of the best one that keeps all limits.
+        Raises:
+            ConfigError: no candidate satisfies all constraints.
+        """
+        if is_main_process():
+            write_candidates(folder, candidates, self.constraints, self.scored_on)
+        best = best_inside(candidates, self.constraints)
+        weights = self.inherited_weights(best.arch)
+        if is_main_process():
+            facts = {
+                "resolution": self.searched.resolution,
+                "num_classes": self.num_classes,
+                "scored_on": self.scored_on,
+            }
+            write_architecture(folder, best, self.constraints, **facts)
+            recipe = folder / "retrain.yaml"
+            write_text(recipe, self.retrain_yaml(best.arch))
+            save_arrays(folder / WEIGHTS, weights)
+            _logger.info("the net is trained by: python tools/retrain.py --cfg %s", shlex.quote(str(recipe)))
+        return best
 
-    That is ``candidates.csv`` with all of them, ``architecture.json``, ``retrain.yaml`` and, with the supernet's
-    weights for the found net, ``architecture.pdparams``. Raises ConfigError where no path keeps all limits.
-    """
-    retrain_recipe(cfg)  # a mistake in it must not wait for the end
-    limits = limits_of(cfg, searched)
-    archs = paths_to_score(cfg, searched, step, limits)
-    train, (images, scored_on) = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)
-    log.info("choosing among %d paths on %s", len(archs), scored_on)
-    candidates = score(searched.net, archs, searched.tables, train, images, cfg.SUPERNET.SELECT_BATCHES)
-    return write_choice(cfg, searched, candidates, limits, train, scored_on, folder)
-
-
-def write_choice(
-    cfg: Config,
-    searched: SearchNet,
-    candidates: Sequence[Candidate],
-    limits: Sequence[Constraint],
-    train: Loader,
-    scored_on: str,
-    folder: Path,
-) -> Candidate:
-    """The best of these candidates that keeps all limits, after its files are in the folder, see ``choose``.
-
-    ``candidates`` come best first, ``train`` brings the batches for batch norm, and ``scored_on`` says in words what
-    they were scored on.
-    """
-    if is_main_process():
-        write_candidates(folder, candidates, limits, scored_on)
-    best = best_inside(candidates, limits)
-    weights = inherited_weights(cfg, searched, best.arch, train)
-    if is_main_process():
-        facts = {"resolution": searched.resolution, "num_classes": cfg.DATASET.NUM_CLASSES, "scored_on": scored_on}
-        write_architecture(folder, best, limits, **facts)
-        recipe = write_retrain_config(cfg, folder, best, searched.resolution)
-        save_arrays(folder / WEIGHTS, weights)
-        log.info("the net is trained by: python tools/retrain.py --cfg %s", shlex.quote(str(recipe)))
-    return best
-
-
-def inherited_weights(cfg: Config, searched: SearchNet, arch: Arch, train: Loader) -> dict:
-    """The state of the net of one path with the supernet's weights, its statistics those that it was scored with."""
-    _, child = child_net(retrain_config_for(cfg, cfg, arch, searched.resolution))
-    net = searched.net
-    train.set_epoch(0)
-    with recalibrated_bn(net, lambda x: net(x, arch), train, cfg.SUPERNET.SELECT_BATCHES):
-        child.inherit(net)
-    return child.state_dict()
+    def inherited_weights(self, arch: Arch) -> dict:
+        """Return the state of one path's net with the supernet's weights, and its recalibrated batch norm."""
+        child, net = self.child(arch), self.searched.net
+        self.train.set_epoch(0)
+        with recalibrated_bn(net, lambda x: net(x, arch), self.train, self.batches):
+            child.inherit(net)
+        return child.state_dict()

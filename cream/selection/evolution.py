@@ -37,15 +37,26 @@ def evolve(
     state: dict | None = None,
     save: Callable[[dict], None] = lambda state: None,
 ) -> dict:
-    """Generations of ``population`` new legal paths each, and how each of them scored; returns the final state.
+    """Evolve generations of ``population`` new legal paths each, and return the final state with all scores.
 
-    The first generation is drawn by ``sample``, evenly by default. Every further one has ``mutation`` mutants and
-    ``crossover`` crosses of the ``top`` best paths of all before it, and drawn ones to fill up; where few legal paths
-    are left it is smaller. ``score`` takes the paths of a generation and yields their metrics in turn.
+    Every generation after the first has ``mutation`` mutants and ``crossover`` crosses of the ``top`` best paths of all
+    generations before it, and sampled paths to fill up; it is smaller where few legal paths are left.
 
     The state is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ...}``.
-    ``save`` is called with it after every path, and an evolution that is given such a ``state`` goes on to the same
-    end. Raises ConfigError where no legal path is found at all, and for numbers that do not go together.
+
+    Args:
+        space: the search space.
+        score: yields the metrics of the paths of a generation in turn.
+        legal: whether a path satisfies the constraints.
+        rng: generator of all draws.
+        population, top, crossover, mutation, generations: numbers of paths and generations.
+        mutation_probability: probability that a mutation draws a choice anew.
+        sample: draws a path of the first generation, by default evenly.
+        state: continues the evolution that ended in this state, to the same end.
+        save: called with the state after every path.
+
+    Raises:
+        ConfigError: no legal path is found at all, or the numbers do not go together.
     """
     check_numbers(population, top, crossover, mutation)
     state = state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}
@@ -80,7 +91,7 @@ def evolve(
 
 
 def check_numbers(population: int, top: int, crossover: int, mutation: int) -> None:
-    """Raises ConfigError for numbers that do not make an evolution."""
+    """Raise ConfigError for numbers that do not make an evolution."""
     if not 1 <= top <= population:
         raise ConfigError(f"EVOLUTION.TOP is {top}; must be from 1 to EVOLUTION.POPULATION, which is {population}")
     if min(crossover, mutation) < 0 or crossover + mutation > population:
@@ -91,14 +102,14 @@ def check_numbers(population: int, top: int, crossover: int, mutation: int) -> N
 
 
 class Generation:
-    """The paths of a generation to be: legal, and neither among the ``known`` ones nor twice."""
+    """Collects the paths of the next generation: legal, none of them twice, and none of the ``known`` ones."""
 
     def __init__(self, legal: Callable[[Arch], bool], known: Iterable[str]):
         self.legal, self.known = legal, {parse_arch(text) for text in known}
         self.archs: list[Arch] = []
 
     def add(self, draw: Callable[[], Arch], wanted: int, attempts: int) -> None:
-        """Adds ``wanted`` of the paths that ``draw`` makes, or as many as turn up in so many attempts for each."""
+        """Add ``wanted`` paths that ``draw`` makes, or fewer if ``attempts`` draws for each path do not find them."""
         end = len(self.archs) + wanted
         for _ in range(attempts * wanted):
             if len(self.archs) == end:
@@ -114,13 +125,13 @@ def _pick(archs: Sequence[Arch], rng: np.random.Generator) -> Arch:
 
 
 def unscored(state: Mapping) -> list[Arch]:
-    """The paths of the last generation that wait for their score."""
+    """Return the paths of the last generation that have no score yet."""
     latest = [parse_arch(arch) for arch in state["generations"][-1]] if state["generations"] else []
     return [arch for arch in latest if format_arch(arch) not in state["scores"]]
 
 
 def best_paths(state: Mapping, generation: int | None = None) -> list[Arch]:
-    """All scored paths up to a generation, the last by default, best first; of equals the cheaper, then the earlier."""
+    """Return all scored paths up to a generation (by default the last), the best first; of equals the cheaper first."""
     met = state["generations"] if generation is None else state["generations"][: generation + 1]
     archs = [parse_arch(arch) for members in met for arch in members]
     scores = state["scores"]

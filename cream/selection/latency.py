@@ -1,4 +1,4 @@
-"""Milliseconds of every choice in a supernet, measured where the found net shall run, so that a path's are a sum."""
+"""Milliseconds of every choice of a supernet, measured where the net will run, so that those of a path are a sum."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from cream.build.build import SearchNet, child_net, retrain_config_for, search_net, start_processes
-from cream.config.schema import Config
 from cream.flops import CostTable
-from cream.space import format_arch
+from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
-from cream.train.runlog import RunLog
+from cream.train.search_net import SearchNet
 from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
-from pimm.utils import single_process, write_text
+from pimm.utils import write_text
 
 WARM_UP = 5
 
@@ -31,10 +29,11 @@ Run = tuple[Callable[[Tensor], Tensor], Tensor]  # a layer, and what it is run o
 
 @dataclass(frozen=True)
 class Latency:
-    """``choices[stage][position][operation]`` and ``fixed``, the shared part, in ms for a batch; and of what.
+    """Holds the milliseconds that each choice of a space takes for a batch, and what they were measured on.
 
-    ``mflops``, listed as ``choices``, tell the operations of one space from those of another. ``check`` lists whole
-    nets, with the sum and what was measured.
+    ``choices[stage][position][operation]`` are the operations and ``fixed`` is what all paths share. ``mflops``, in
+    the order of ``choices``, distinguish the operations of one space from those of another. ``check`` lists whole
+    nets, with the sum of their choices and what was measured.
     """
 
     choices: list[list[list[float]]]
@@ -51,11 +50,11 @@ class Latency:
 
     @property
     def deviation(self) -> float:
-        """By how much, on average, whole nets differ from their sums, as a share of what was measured."""
+        """Mean difference between whole nets and the sums of their choices, as a share of what was measured."""
         return float(np.mean([abs(net["predicted_ms"] / net["measured_ms"] - 1) for net in self.check]))
 
     def costs_for(self, searched: SearchNet) -> CostTable:
-        """The table of a search; ConfigError if it was measured for another space or image size."""
+        """Return the latencies as a table of costs; raise ConfigError for another space or image size."""
         counts = tuple(tuple(len(costs) for costs in stage) for stage in self.choices)
         own, size = searched.space.choices, searched.resolution
         if counts != own or self.resolution != size or _rounded(self.mflops) != _rounded(searched.mflops.choices):
@@ -81,54 +80,64 @@ def _described(mflops: list[list[list[float]]]) -> str:
 
 
 def read_latency(path: Path) -> Latency:
-    """What ``measure_latency`` wrote to ``path``; ConfigError for any other file."""
+    """Read what ``write_latency`` wrote; raise ConfigError for any other file."""
     try:
         return Latency(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is no table of latencies, which tools/latency.py writes: {error}") from None
 
 
-def measure_latency(cfg: Config, path: Path, threads: int, repeats: int = 30, nets: int = 5) -> Latency:
-    """Measures the supernet that ``cfg`` describes on this machine, and whole nets as a check; writes ``path``.
+def measure_latency(
+    searched: SearchNet,
+    child: Callable[[Arch], nn.Layer],
+    batch_size: int,
+    threads: int,
+    repeats: int = 30,
+    nets: int = 5,
+) -> Latency:
+    """Measure the choices of a supernet on this machine, and whole nets as a check.
 
-    Images are ``DATASET.BATCH_SIZE`` at a time, at the search's size. Each number is the median of ``repeats``.
+    Args:
+        searched: the supernet.
+        child: builds the single net of a path.
+        batch_size: number of images at a time.
+        threads: number of threads that compute, noted in the result.
+        repeats: each number is the median of so many measurements.
+        nets: number of whole nets.
     """
-    with single_process():
-        run = RunLog()
-        start_processes(cfg)
-        searched = search_net(cfg)
-        batch = paddle.rand([cfg.DATASET.BATCH_SIZE, searched.net.in_chans, *[searched.resolution] * 2])
-        archs = searched.sampler.spread(np.random.default_rng(0), nets)
-        whole = [child_net(retrain_config_for(cfg, cfg, arch, searched.resolution))[1] for arch in archs]
-        table, measured = choice_latency(searched.net, whole, batch, repeats)
-        latency = Latency(
-            choices=table.choices,
-            mflops=searched.mflops.choices,
-            fixed=table.fixed,
-            resolution=searched.resolution,
-            batch_size=cfg.DATASET.BATCH_SIZE,
-            device=device_name(),
-            machine=f"{platform.node()} {platform.machine()}",
-            threads=threads,
-            paddle=paddle.__version__,
-            repeats=repeats,
-            check=[
-                {"arch": format_arch(arch), "predicted_ms": table(arch), "measured_ms": taken}
-                for arch, taken in zip(archs, measured)
-            ],
-        )
-        write_text(path, json.dumps(asdict(latency), indent=1) + "\n")
-        run.close()
-    return latency
+    batch = paddle.rand([batch_size, searched.net.in_chans, *[searched.resolution] * 2])
+    archs = searched.sampler.spread(np.random.default_rng(0), nets)
+    table, measured = choice_latency(searched.net, [child(arch) for arch in archs], batch, repeats)
+    return Latency(
+        choices=table.choices,
+        mflops=searched.mflops.choices,
+        fixed=table.fixed,
+        resolution=searched.resolution,
+        batch_size=batch_size,
+        device=device_name(),
+        machine=f"{platform.node()} {platform.machine()}",
+        threads=threads,
+        paddle=paddle.__version__,
+        repeats=repeats,
+        check=[
+            {"arch": format_arch(arch), "predicted_ms": table(arch), "measured_ms": taken}
+            for arch, taken in zip(archs, measured)
+        ],
+    )
+
+
+def write_latency(path: Path, latency: Latency) -> None:
+    """Write what ``read_latency`` reads."""
+    write_text(path, json.dumps(asdict(latency), indent=1) + "\n")
 
 
 @paddle.no_grad()
 def choice_latency(
     net: SuperNet, whole: Sequence[nn.Layer], batch: Tensor, repeats: int
 ) -> tuple[CostTable, list[float]]:
-    """Milliseconds of each choice for the batch, with stem and head as the fixed part; and of whole nets.
+    """Return the milliseconds of each choice for the batch, with stem and head as the fixed part, and of whole nets.
 
-    Positions that are built alike and meet images of one size are measured once.
+    Positions that are built alike and get images of one size are measured once.
     """
     runs: list[Run] = [(net.stem, batch)]
     places: list[list[range]] = []  # of the runs of each position
@@ -156,10 +165,10 @@ def choice_latency(
 
 
 def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
-    """Median time of each layer on its input after a warm-up; a GPU is waited for.
+    """Return the median time of each layer on its input, after a warm-up.
 
-    They take turns, so that a busy moment of the machine falls on all, and each meets caches that others have filled,
-    as it will inside a net.
+    The layers take turns: a busy moment of the machine falls on all of them, and each finds caches that the others have
+    filled, as it will inside a net.
     """
     times = np.empty([WARM_UP + repeats, len(runs)])
     for turn in times:
@@ -172,12 +181,12 @@ def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
 
 
 def wait_for_device() -> None:
-    """Until all that was launched has run; a CPU does not run ahead."""
+    """Wait until everything that was launched has run; a CPU does not run ahead."""
     if paddle.get_device() != "cpu":
         paddle.device.synchronize()
 
 
 def device_name() -> str:
-    """The device in words."""
+    """Return the device in words."""
     device = paddle.get_device()
     return f"{device} {paddle.device.cuda.get_device_name()}" if device.startswith("gpu") else device

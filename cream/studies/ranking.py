@@ -6,13 +6,11 @@ number of processes share the work, and another supernet of the same space can b
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import functools
 import itertools
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,112 +19,25 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
-from scipy.stats import rankdata
 
-from cream import jobs
-from cream.build.build import SearchNet, retrain_config_for, selection_loader, trained_search, training_loader
-from cream.config.load import resume_settings
-from cream.config.schema import Config
-from cream.selection.candidates import score
 from cream.space import Arch, format_arch
-from cream.train.runlog import RunLog, log
-from cream.train.sampler import DRAWS_A_PATH, Sampler
+from cream.studies.correlation import CONFIDENCE, Correlation, compare, correlate
+from cream.train.sampler import DRAWS_PER_PATH, Sampler
+from cream.train.search_net import SearchNet
 from pimm.errors import ConfigError
-from pimm.utils import atomic_file, latest_checkpoint, single_process, write_csv, write_text
-from pimm.utils.checkpoint import MODEL, read_manifest
+from pimm.messages import changes
+from pimm.utils import atomic_file, write_csv, write_text
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-
-
-# Statistics
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """A coefficient and its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-
-    def as_json(self) -> dict[str, float | None]:
-        """The numbers by name; JSON has no NaN, so that one is null."""
-        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
-
-
-def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) -> dict[str, Correlation]:
-    """Kendall's tau-b, Spearman's rho and Pearson's r of two lists, each with a 95% interval.
-
-    The interval is the percentile bootstrap over pairs; resamples in which one side is constant have no coefficient
-    and are left out. NaN where a list itself is constant.
-    """
-    resampled = resample(predicted, true, seed)
-    return {name: Correlation(values[0], *_percentiles(values[1:])) for name, values in resampled.items()}
-
-
-def compare(
-    first: Sequence[float], second: Sequence[float], true: Sequence[float], seed: int = 0
-) -> dict[str, Correlation]:
-    """By how much the coefficients of ``first`` exceed those of ``second``, resampled together, as ``correlate``."""
-    pairs = zip(resample(first, true, seed).items(), resample(second, true, seed).values())
-    return {name: Correlation((a - b)[0], *_percentiles((a - b)[1:])) for (name, a), b in pairs}
-
-
-def resample(predicted: Sequence[float], true: Sequence[float], seed: int) -> dict[str, np.ndarray]:
-    """Each coefficient of two lists, followed by those of RESAMPLES draws of their pairs, the same for a seed."""
-    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
-    draws = np.random.default_rng(seed).integers(len(true), size=(RESAMPLES, len(true)))
-    parts = [np.arange(len(true))[None], *np.array_split(draws, 50)]  # in parts, for Kendall's compares all pairs
-    with np.errstate(invalid="ignore"):  # 0 / 0 of what is constant
-        return {
-            name: np.concatenate([function(predicted[part], true[part]) for part in parts])
-            for name, function in COEFFICIENTS.items()
-        }
-
-
-def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tau-b of pairs [..., n]: concordant pairs less discordant ones, by the pairs that are not tied in x, and in y."""
-    x, y = (np.sign(side[..., :, None] - side[..., None, :]) for side in (x, y))
-    return (x * y).sum((-2, -1)) / np.sqrt(np.abs(x).sum((-2, -1)) * np.abs(y).sum((-2, -1)))
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Rho of pairs [..., n]: Pearson's r of the ranks."""
-    return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
-
-
-def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """R of pairs [..., n]."""
-    x, y = (side - side.mean(-1, keepdims=True) for side in (x, y))
-    return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-
-
-COEFFICIENTS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "kendall": kendall,
-    "spearman": spearman,
-    "pearson": pearson,
-}
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return math.nan, math.nan
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+_logger = logging.getLogger(__name__)
 
 
 # Which paths
 
 
 def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
-    """The first n different paths that are drawn, or as many as come soon."""
+    """Return the first n different paths that are drawn, or as many as come soon."""
     drawn: dict[Arch, None] = {}
-    for _ in range(DRAWS_A_PATH * n):
+    for _ in range(DRAWS_PER_PATH * n):
         if len(drawn) < n:
             drawn[sampler(rng)] = None
     return list(drawn)
@@ -139,9 +50,10 @@ PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] =
 
 
 def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:
-    """n different paths inside the search's FLOPs range, whatever it prefers to sample.
+    """Return n different paths inside the search's FLOPs range, drawn without regard to what the search prefers.
 
-    Raises ConfigError where the range has not as many.
+    Raises:
+        ConfigError: the range has not as many paths.
     """
     even = Sampler(searched.space, searched.mflops, searched.sampler.minimum, searched.sampler.maximum)
     archs = PATHS[how](even, np.random.default_rng(seed), n)
@@ -153,53 +65,74 @@ def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:
 # The experiment
 
 
-def rank_correlation(
-    folders: Sequence[Path],
-    recipe: Config,
-    output: Path,
-    n: int = 30,
-    how: str = "spread",
-    seed: int = 0,
-    trainings: int = 1,
-) -> dict[str, dict[str, Correlation]]:
-    """Scores n paths with each search's weights, trains each by ``recipe``, and correlates the two.
+@dataclass(frozen=True)
+class Study:
+    """Compares accuracies with the weights of supernets to accuracies after training from scratch.
 
-    ``folders`` are searches of one space; ``how`` is one of PATHS and ``seed`` draws the paths. Each path is trained
-    ``trainings`` times, with seeds that follow on ``recipe.SEED``; what they reach on average is the truth, and how
-    well one of them foretells the others is what a supernet can hope for. Writes ``ranking.csv``, ``correlation.json``
-    and ``ranking.png`` into ``output``, and goes on with what is there. Under ``paddle.distributed.launch``, or started
-    several times, the processes share the paths. Returns the coefficients by search. Raises ConfigError where the
-    searches' spaces differ, or ``output`` holds another experiment.
+    Args:
+        archs: the paths.
+        costs: ``mflops`` and ``mparams`` of each path.
+        searches: the supernets by the name of their search, each with a hash of its weights and what scores a path.
+        train: trains a path from scratch in a folder, and returns its metrics; its arguments are the number of the
+            path, that of the training, and the folder.
+        trainings: how often each path is trained.
+        output: where all results go.
     """
-    if n < 3:
-        raise ConfigError(f"{n} paths have no meaningful ranking; must be at least 3")
+
+    archs: Sequence[Arch]
+    costs: Sequence[Mapping[str, float]]
+    searches: Mapping[str, tuple[str, Callable[[Arch], Mapping]]]
+    train: Callable[[int, int, Path], Mapping]
+    trainings: int
+    output: Path
+
+    def scores(self) -> dict[str, list[dict]]:
+        """Return the scores of all paths by search; scores that are in the output folder are not made again."""
+        return {name: self._score_paths(*search) for name, search in self.searches.items()}
+
+    def _score_paths(self, weights: str, score: Callable[[Arch], Mapping]) -> list[dict]:
+        # Files are named after the weights: a search that was trained further is scored anew.
+        files = [path_folder(self.output, i) / f"inherited-{weights[:12]}.json" for i in range(len(self.archs))]
+        return share_out({file: functools.partial(score, arch) for file, arch in zip(files, self.archs)})
+
+    def trained(self) -> list[dict]:
+        """Return the mean top-1 of each path after training, and that of each training where there are several.
+
+        The most expensive path is begun first.
+        """
+        order = sorted(range(len(self.archs)), key=lambda i: -self.costs[i]["mflops"])
+        folders = {(i, k): training_folder(self.output, i, k) for k in range(self.trainings) for i in order}
+        tasks = {
+            folder / "trained.json": functools.partial(self.train, *key, folder) for key, folder in folders.items()
+        }
+        top1 = {key: found["prec1"] for key, found in zip(folders, share_out(tasks))}
+        rows = []
+        for i in range(len(self.archs)):
+            each = [top1[i, k] for k in range(self.trainings)]
+            rows.append({"trained": sum(each) / self.trainings})
+            if self.trainings > 1:
+                rows[i] |= {training_column(k): value for k, value in enumerate(each)}
+        return rows
+
+    def rows(self, scores: Mapping[str, list[dict]], trained: Sequence[Mapping]) -> list[dict]:
+        """Return the table of all paths."""
+        return [
+            {"path": i, "arch": format_arch(arch), **self.costs[i], **trained[i]}
+            | {inherited(name): found[i]["prec1"] for name, found in scores.items()}
+            for i, arch in enumerate(self.archs)
+        ]
+
+
+def check_numbers(paths: int, trainings: int) -> None:
+    """Raise ConfigError for numbers that make no experiment."""
+    if paths < 3:
+        raise ConfigError(f"{paths} paths have no meaningful ranking; must be at least 3")
     if trainings < 1:
         raise ConfigError(f"{trainings} trainings of each path tell nothing; must be at least 1")
-    with single_process():
-        output.mkdir(parents=True, exist_ok=True)
-        RunLog(output)
-        names = distinct_names(folders)
-        searches = {name: trained_search(folder)[:2] for name, folder in zip(names, folders)}
-        check_comparable(searches)
-        cfg, searched = searches[names[0]]
-        archs = draw_paths(searched, how, n, seed)
-        recipes = [retrain_config_for(recipe, cfg, arch, searched.resolution) for arch in archs]
-        check_same_experiment(output / "experiment.json", archs, recipes[0])
-        costs = [{"mflops": searched.mflops(arch), "mparams": searched.mparams(arch)} for arch in archs]
-        scores = {name: score_paths(*searches[name], folder, archs, output) for name, folder in zip(names, folders)}
-        searches.clear()  # the supernets make room for the nets
-        trained = train_paths(recipes, costs, output, trainings)
-        RunLog.current.close()
-    rows = [
-        {"path": i, "arch": format_arch(arch), **costs[i], **trained[i]}
-        | {inherited(name): found[i]["prec1"] for name, found in scores.items()}
-        for i, arch in enumerate(archs)
-    ]
-    return write_report(output, rows, names)
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, and as many before it as tell all apart."""
+    """Return the last part of each path, and as many parts before it as distinguish all paths."""
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise ConfigError("a search is named twice")
@@ -207,92 +140,40 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(part[-length:]) for part in parts]
 
 
-def check_comparable(searches: Mapping[str, tuple[Config, SearchNet]]) -> None:
-    """Raises ConfigError where searches differ in what a path means."""
+def check_comparable(searches: Mapping[str, SearchNet]) -> None:
+    """Raise ConfigError where searches differ in what a path means."""
     first, *others = searches
     for name in others:
         for what, get in {
-            "cost of paths": lambda cfg, searched: (searched.space, searched.mflops.choices),
-            "image size": lambda cfg, searched: searched.resolution,
-            "number of classes": lambda cfg, searched: cfg.DATASET.NUM_CLASSES,
-            "FLOPs range": lambda cfg, searched: (searched.sampler.minimum, searched.sampler.maximum),
+            "cost of paths": lambda searched: (searched.space, searched.mflops.choices),
+            "image size": lambda searched: searched.resolution,
+            "number of classes": lambda searched: searched.net.num_classes,
+            "FLOPs range": lambda searched: (searched.sampler.minimum, searched.sampler.maximum),
         }.items():
-            if get(*searches[name]) != get(*searches[first]):
+            if get(searches[name]) != get(searches[first]):
                 raise ConfigError(f"{first} and {name} differ in {what}: their scores cannot be compared")
 
 
-def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Config) -> None:
-    """Notes paths and recipe in ``path``; raises ConfigError if it tells of others."""
-    settings = {name: value for name, value in resume_settings(recipe).items() if name != "NET.INPUT_ARCH"}
-    settings |= {"EPOCHS": recipe.EPOCHS, "LR": recipe.LR}
-    wanted = {"paths": [format_arch(arch) for arch in archs], "recipe": settings}
+def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Mapping[str, object]) -> None:
+    """Note paths and recipe in ``path``; raise ConfigError if it holds another experiment's."""
+    wanted = {"paths": [format_arch(arch) for arch in archs], "recipe": recipe}
     if not path.exists():
         write_json(path, wanted)
     known = json.loads(path.read_text())
     if known["paths"] != wanted["paths"]:
         raise ConfigError(f"{path} is of other paths: another number, seed, sampling or space; choose another output")
-    changed = [
-        f"{name} was {known['recipe'].get(name)} and is {value}"
-        for name, value in wanted["recipe"].items()
-        if known["recipe"].get(name) != value
-    ]
+    changed = changes(known["recipe"], recipe)
     if changed:
         raise ConfigError(f"{path} is of another recipe: {', '.join(changed[:5])}; choose another output")
 
 
-def score_paths(cfg: Config, searched: SearchNet, folder: Path, archs: Sequence[Arch], output: Path) -> list[dict]:
-    """Accuracies with inherited weights, measured as the search measures them for its final choice."""
-    weights = read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"][:12]
-    loaders = training_loader(cfg, searched.resolution), selection_loader(cfg, searched.resolution)[0]
-
-    def score_path(arch: Arch) -> dict:
-        (found,) = score(searched.net, [arch], searched.tables, *loaders, cfg.SUPERNET.SELECT_BATCHES)
-        return vars(found)
-
-    return share_out(
-        {
-            # Named after the weights: a search that went on is scored anew.
-            path_folder(output, i) / f"inherited-{weights}.json": functools.partial(score_path, arch)
-            for i, arch in enumerate(archs)
-        }
-    )
-
-
-def train_paths(recipes: Sequence[Config], costs: Sequence[Mapping], output: Path, trainings: int) -> list[dict]:
-    """Top-1 of each net from scratch, the mean of all its trainings and each of several; the dearest is begun first."""
-
-    def train(i: int, training: int, folder: Path) -> dict:
-        recipe = copy.deepcopy(recipes[i])
-        recipe.SAVE_PATH, recipe.MODEL = str(folder.parent), folder.name
-        recipe.AUTO_RESUME, recipe.RESUME_PATH, recipe.CHECKPOINT_HISTORY = True, "", 1
-        recipe.SEED = (recipe.SEED + training) % 2**32
-        log.info("path %d of %d from scratch: %s", i, len(recipes), format_arch(recipe.NET.INPUT_ARCH))
-        started = time.perf_counter()
-        found = jobs.retrain(recipe)
-        RunLog(output)  # in place of this experiment's first one, which the training closed
-        log.info("path %d: top-1 %.2f%%, %.0f s", i, found["prec1"], time.perf_counter() - started)
-        return {"arch": recipe.NET.INPUT_ARCH, **found}
-
-    order = sorted(range(len(recipes)), key=lambda i: -costs[i]["mflops"])
-    folders = {(i, k): training_folder(output, i, k) for k in range(trainings) for i in order}
-    tasks = {folder / "trained.json": functools.partial(train, *key, folder) for key, folder in folders.items()}
-    top1 = {key: found["prec1"] for key, found in zip(folders, share_out(tasks))}
-    rows = []
-    for i in range(len(recipes)):
-        each = [top1[i, k] for k in range(trainings)]
-        rows.append({"trained": sum(each) / trainings})
-        if trainings > 1:
-            rows[i] |= {again(k): value for k, value in enumerate(each)}
-    return rows
-
-
-def again(training: int) -> str:
-    """The column of one of several trainings of each path."""
+def training_column(training: int) -> str:
+    """Return the name of the column of one of several trainings."""
     return f"trained {training + 1}"
 
 
 def training_folder(output: Path, number: int, training: int) -> Path:
-    """Where a path's run of training lies: the first one's in the path's own folder, the others' in folders there."""
+    """Return the folder of one training of a path: the path's own for the first, folders in it for the others."""
     folder = path_folder(output, number)
     if training:
         folder /= f"training-{training + 1}"
@@ -301,7 +182,7 @@ def training_folder(output: Path, number: int, training: int) -> Path:
 
 
 def path_folder(output: Path, number: int) -> Path:
-    """Where all that is known of one path lies, its training's run among it."""
+    """Return the folder of everything about one path."""
     folder = output / "paths" / f"{number:03d}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -311,9 +192,9 @@ def path_folder(output: Path, number: int) -> Path:
 
 
 def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
-    """The contents of JSON files; each that is missing is made by its task, in one of the processes that run this.
+    """Return the contents of JSON files; a missing file is made by its task, in one of the processes that run this.
 
-    Ends when all are there. A process that dies in the middle of a task leaves it to the others.
+    All processes return when all files are there. A process that dies during a task leaves the task to the others.
     """
     while missing := {path: task for path, task in tasks.items() if not path.exists()}:
         worked = False
@@ -329,20 +210,20 @@ def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether no other process works on this file; keeps others off it until the end, or until this one dies."""
+    """Yield whether no other process works on this file; keep the others off it until the end."""
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
             mine = True
         except (BlockingIOError, PermissionError):
             mine = False
-        except OSError as error:  # to wait for it would be to wait for ever
+        except OSError as error:  # waiting for it would never end
             raise ConfigError(f"{path.parent} is on storage without locks: {error.strerror}; choose another") from error
         yield mine
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Writes the content, whole or not at all."""
+    """Write the content, whole or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -350,11 +231,12 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
-    """Writes table, coefficients and plot, and returns the coefficients.
+    """Write table, coefficients and plot, and return the coefficients.
 
-    They are those of each search and of the costs with the truth, of several trainings those of the first one with the
-    mean of the others, the differences of the first search and each other, and those of the searches with each other:
-    what does not repeat itself from one seed to the next is no knowledge of the nets.
+    These are the correlations of each search and of the costs with the accuracy after training; with several
+    trainings that of the first one with the mean of the others; the differences between the first search and each
+    other; and those of the searches with each other: a ranking that does not repeat itself from one seed to the next
+    is no knowledge of the nets.
     """
     columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
     true = [row["trained"] for row in rows]
@@ -362,7 +244,7 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
     found = {name: correlate(column, true) for name, column in values.items()}
     for name, column in [*zip(names, values.values()), ("training from scratch", true)]:
         if len(set(column)) == 1:
-            log.warning("by %s all paths have %.2f%% (a moving average lags): nothing to rank", name, column[0])
+            _logger.warning("by %s all paths have %.2f%% (a moving average lags): nothing to rank", name, column[0])
     trainings = [[row[name] for row in rows] for name in rows[0] if name.startswith("trained ")]
     if trainings:
         found["one training"] = correlate(trainings[0], np.mean(trainings[1:], axis=0))
@@ -379,12 +261,12 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
 
 
 def inherited(name: str) -> str:
-    """The column of a search's accuracies."""
+    """Return the name of the column of a search's accuracies."""
     return f"inherited {name}"
 
 
 def plot(path: Path, rows: Sequence[Mapping], found: Mapping[str, Mapping[str, Correlation]]) -> None:
-    """A panel a search: accuracy from scratch against accuracy with inherited weights, coloured by cost."""
+    """Draw accuracy from scratch against accuracy with inherited weights, a panel a search, coloured by cost."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import
     from matplotlib.figure import Figure
 

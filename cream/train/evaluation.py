@@ -1,16 +1,21 @@
-"""Accuracy of a net over a data set, exact over any number of processes, and batch-norm recalibration."""
+"""Accuracy of nets and paths over a data set, exact over any number of processes, and batch-norm recalibration."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Callable
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from cream.space import Arch
+from cream.supernet import SuperNet
+from cream.train.board import PrioritizedBoard
 from pimm.engine.evaluation import evaluate as classify
 from pimm.engine.evaluation import train_mode
 from pimm.utils import barrier, distribute_bn
@@ -21,16 +26,58 @@ Batches = Iterable["tuple[Tensor, Tensor]"]
 def evaluate(
     predict: Callable[[Tensor], Tensor], loader: Batches, loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
 ) -> dict[str, float]:
-    """The mean of ``loss_fn`` and the percentages of images whose class is first, and among the first five.
+    """Return the mean of ``loss_fn``, and the top-1 and top-5 accuracy in percent, as ``loss``, ``prec1``, ``prec5``.
 
-    Otherwise as `pimm.utils.evaluate`: exact over all processes.
+    Otherwise as `pimm.engine.evaluate`: exact over all processes.
     """
     found = classify(predict, loader, loss_fn=loss_fn)
     return {"loss": found["loss"], "prec1": found["top1"], "prec5": found["top5"]}
 
 
+class NetEvaluator:
+    """Evaluates one net on the validation images; ``suffix`` ends the names of its metrics."""
+
+    def __init__(self, net: nn.Layer, loader: Batches, suffix: str = ""):
+        self.net, self.loader, self.suffix = net, loader, suffix
+
+    def __call__(self) -> dict[str, float]:
+        """Return the net's metrics."""
+        with train_mode(self.net, training=False):
+            found = evaluate(self.net, self.loader)
+        return {f"{name}{self.suffix}": value for name, value in found.items()}
+
+
+class ProbeEvaluator:
+    """Evaluates fixed paths of a supernet, so that epochs compare, and the best path of the board.
+
+    ``by_path`` holds the metrics of each fixed path after a call.
+
+    Args:
+        net: the supernet.
+        paths: the fixed paths.
+        loader: the validation images.
+        board: its best path is evaluated too, once there is one.
+    """
+
+    def __init__(self, net: SuperNet, paths: Sequence[Arch], loader: Batches, board: PrioritizedBoard | None = None):
+        self.net, self.paths, self.loader, self.board = net, paths, loader, board
+        self.by_path: list[dict] = []
+
+    def __call__(self) -> dict[str, float]:
+        """Return the means over the fixed paths, and ``board_prec1`` of the board's best, NaN without one."""
+        with train_mode(self.net, training=False):
+            found = [evaluate(partial(self.net, arch=arch), self.loader) for arch in self.paths]
+            board_prec1 = math.nan
+            if self.board:
+                best = self.board.entries[0].arch
+                board_prec1 = evaluate(partial(self.net, arch=best), self.loader)["prec1"]
+        self.by_path = [{"arch": arch, **metrics} for arch, metrics in zip(self.paths, found)]
+        means = {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
+        return {**means, "board_prec1": board_prec1}
+
+
 def batch_norms(net: nn.Layer) -> list[nn.Layer]:
-    """All batch-norm layers of a net."""
+    """Return all batch-norm layers of a net."""
     return [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
 
 
@@ -38,10 +85,16 @@ def batch_norms(net: nn.Layer) -> list[nn.Layer]:
 def recalibrated_bn(
     net: nn.Layer, predict: Callable[[Tensor], Tensor], loader: Batches, batches: int
 ) -> Iterator[None]:
-    """Inside, batch-norm statistics are plain averages over that many training batches of ``predict``.
+    """Replace the batch-norm statistics inside the context by plain averages over some training batches.
 
-    A path of a supernet shares its statistics with all others; they say little of its own. Afterwards they are put
-    back. All processes average theirs.
+    A path of a supernet shares its statistics with all other paths, so that they describe the path badly. All processes
+    average their statistics. The old statistics return at the end.
+
+    Args:
+        net: whose batch norms are recalibrated.
+        predict: the forward pass whose statistics are taken.
+        loader: training batches.
+        batches: how many of them are used.
     """
     layers = batch_norms(net)
     before = [(layer, layer._mean.clone(), layer._variance.clone(), layer._momentum) for layer in layers]

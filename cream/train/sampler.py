@@ -15,7 +15,7 @@ from pimm.errors import ConfigError
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
-DRAWS_A_PATH = 64  # draws to choose from, for each path that is wanted
+DRAWS_PER_PATH = 64  # draws to choose from, for each path that is wanted
 GRID = 8192  # steps from the cheapest to the dearest path
 
 
@@ -168,7 +168,7 @@ class Sampler:
 
         Fewer where not as many are drawn.
         """
-        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_A_PATH * n)))
+        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_PER_PATH * n)))
         costs = [self.flops(arch) for arch in left]
         picked = []
         for target in np.linspace(min(costs), max(costs), n)[: len(left)]:

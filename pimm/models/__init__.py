@@ -1,6 +1,7 @@
 """Image networks, created by name."""
 
 from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
+from pimm.models.average import average_checkpoints
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
 from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpoint
@@ -15,6 +16,7 @@ __all__ = [
     "MobileNetV3",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
+    "average_checkpoints",
     "create_conv2d",
     "create_model",
     "from_torch_arrays",

@@ -12,7 +12,6 @@ from paths import ROOT
 from PIL import Image
 
 from cream import cli
-from cream.train.runlog import RunLog
 from pimm.utils.checkpoint import MODEL, list_checkpoints, read_checkpoint, verify_checkpoint
 
 SMALL = ["DATASET.NUM_CLASSES=2", "DATASET.BATCH_SIZE=8", "WORKERS=0", "EPOCHS=2"]
@@ -47,8 +46,6 @@ def images(tmp_path_factory):
 def fresh_logs(monkeypatch):
     monkeypatch.chdir(ROOT)
     yield
-    if RunLog.current is not None:
-        RunLog.current.close()  # its stream belongs to this test
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import tiny
 import yaml
 
 from cream import cli
-from cream.build.build import make_loader, search_space, training_images, validation_loader
+from cream.build.data import evaluation_loader, make_loader, open_split, training_images
+from cream.build.families import search_space
 from cream.config.load import load_config
 from cream.selection import evolve as evolution_search
 from cream.selection.architecture_file import read_architecture
@@ -167,12 +168,16 @@ def test_weights_without_a_search_are_evolved_by_their_settings(data, supernet, 
     np.testing.assert_array_equal(inherited["classifier.0.weight"], load_arrays(weights)["classifier.0.weight"])
 
 
+def validation_loader(cfg):
+    return evaluation_loader(cfg, open_split(cfg, ("val",)), 16)
+
+
 @pytest.mark.parametrize("prefetch", [True, False])
 def test_images_as_the_authors_show_them(data, prefetch):
     common = [f"DATA_DIR={data}", "DATASET.NUM_CLASSES=3", "DATASET.IMAGE_SIZE=16", "DATASET.CROP_PCT=1.0", "WORKERS=0"]
     common += [f"DATASET.NO_PREFECHTER={not prefetch}", "DATASET.MEAN=(0.1,0.2,0.3)", "DATASET.STD=(0.5,0.5,0.5)"]
     plain, spos = (
-        next(iter(validation_loader(load_config(None, [*common, *more]), 16)))[0].numpy()
+        next(iter(validation_loader(load_config(None, [*common, *more]))))[0].numpy()
         for more in ([], ["DATASET.SPOS_PREPROCESSING=True"])
     )
     pixels = (plain * 0.5 + np.array([0.1, 0.2, 0.3], "float32")[:, None, None]) * 255

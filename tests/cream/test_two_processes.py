@@ -43,7 +43,6 @@ def test_weights_board_and_matching_network_are_the_same_at_every_step(tmp_path)
 LATE = """
 import time
 import numpy as np, paddle
-from paths import ROOT
 from pimm.utils import (barrier, init_distributed, rank, all_reduce_sum)
 from pimm.engine import evaluate
 

@@ -3,12 +3,12 @@
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from paths import ROOT
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 PAGE = (DOCS / "timm-parity.md").read_text()
 NAME = r"`(\w+)`"
 

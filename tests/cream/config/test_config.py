@@ -9,7 +9,7 @@ import pytest
 import yaml
 from paths import ROOT
 
-from cream.build.build import PAPER_RECIPE
+from cream.build.recipe import PAPER_RECIPE
 from cream.config.load import ALIASES, INERT, KEYS, dump, load_config
 from cream.config.schema import Config
 from pimm.errors import ConfigError

@@ -16,7 +16,7 @@ from paths import ROOT
 from PIL import Image
 
 from cream import cli
-from cream.build.build import child_net, search_space
+from cream.build.families import child_net, search_space
 from cream.config.load import dump, load_config, resume_settings
 from cream.config.schema import Config
 from cream.convert.convert import main

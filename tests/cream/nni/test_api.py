@@ -184,7 +184,7 @@ def test_a_matching_network_in_the_users_optimizer_learns_there():
     net = make_net()
     net.meta_layer = type(cream_trainer(make_net()).model.meta_layer)(CLASSES, SLICE)
     trainer = cream_trainer(net)
-    assert trainer.step.matching_optimizer is trainer.step.optimizer
+    assert trainer.step.matching_optimizer is trainer.step.update.optimizer
     with pytest.raises(ConfigError, match="meta_layer is for 2 images, but slices is 3"):
         cream_trainer(net, slices=3)
 

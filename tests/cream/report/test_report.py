@@ -3,7 +3,6 @@
 import collections
 import csv
 import json
-import logging
 import runpy
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -17,17 +16,17 @@ from PIL import Image
 from cream.flops import CostTable, cost_tables
 from cream.mobile.nets import MobileSuperNet
 from cream.mobile.space import MobileSpace, read_spec
-from cream.report import figures
+from cream.report import figures, report_search
 from cream.report.figures import Block, Line, Point
 from cream.report.operations import Anatomy, Operation, Position, anatomy, read_anatomy, write_anatomy
 from cream.report.page import number
 from cream.report.report import _offers, write_report
 from cream.space import SKIP, SearchSpace, format_arch
 from cream.train.board import PrioritizedBoard
-from cream.train.history import OperationCounts, read_history
-from cream.train.runlog import RunLog
+from cream.train.history import History, OperationCounts, read_history
 from cream.train.sampler import Sampler
 from cream.train.steps import CreamStep, SinglePathStep
+from pimm.engine import RunLog
 from pimm.errors import CheckpointError
 
 SPACE = SearchSpace(((1,), (3, 3)), ((False,), (False, True)), draws_skip=True)
@@ -100,7 +99,11 @@ def test_kept_counts_the_paths_that_found_a_place():
 
 
 def test_records_come_back_and_are_rewound(tmp_path):
-    run = RunLog(tmp_path)
+    with RunLog(tmp_path) as run:
+        check_records(History(run), tmp_path)
+
+
+def check_records(run, tmp_path):
     for epoch in range(4):
         run.record(epoch, board=[{"arch": ((0,), (1, SKIP)), "prec1": epoch / 3}])
     with open(tmp_path / "history.jsonl", "a") as file:
@@ -112,7 +115,6 @@ def test_records_come_back_and_are_rewound(tmp_path):
     assert read_history(tmp_path / "history.jsonl") == lines[:2]
     run.record(2, board=[])
     assert [line["epoch"] for line in read_history(tmp_path / "history.jsonl")] == [0, 1, 2]
-    run.close()
 
 
 # What the operations are
@@ -511,12 +513,9 @@ def test_the_tool_writes_the_report_of_a_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_a_report_that_fails_costs_a_line_and_not_the_search(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("cream.report.operations.anatomy", lambda *args: 1 / 0)
-    run = RunLog(tmp_path)
-    logging.getLogger("cream").addHandler(caplog.handler)
-    run.report(SimpleNamespace(net=None, resolution=32, tables=()), epoch=3)
-    logging.getLogger("cream").removeHandler(caplog.handler)
-    run.close()
+    monkeypatch.setattr("cream.report.after_search.anatomy", lambda *args: 1 / 0)
+    with RunLog(tmp_path) as run:
+        report_search(run, SimpleNamespace(net=None, resolution=32, tables=()), epoch=3)
     (record,) = caplog.records
     assert "ZeroDivisionError" in record.getMessage()
     assert record.getMessage().endswith(f"python tools/report.py {tmp_path} writes it again")

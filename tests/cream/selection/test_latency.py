@@ -9,7 +9,7 @@ import tiny
 from paddle import nn
 
 from cream import cli
-from cream.build.build import search_net
+from cream.build.search import search_net
 from cream.config.load import load_config
 from cream.selection import latency
 from cream.selection.latency import choice_latency, milliseconds, read_latency

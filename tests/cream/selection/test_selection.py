@@ -13,15 +13,15 @@ import tiny
 from paths import ROOT
 
 from cream import cli
-from cream.build.build import search_net
 from cream.build.held_out import hold_out
+from cream.build.search import search_net
 from cream.config.load import load_config
 from cream.flops import CostTable
 from cream.jobs import retrain, select
 from cream.jobs import test as evaluate_net
-from cream.selection.candidates import Candidate, Constraint, best_inside, complaints
+from cream.selection.candidates import Candidate, Constraint, best_inside, violations
 from cream.space import parse_arch
-from cream.train.trainer import Trainer
+from pimm.engine import Trainer
 from pimm.errors import ConfigError
 from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint
 
@@ -73,9 +73,9 @@ def test_without_one_inside_the_limits_and_the_nearest_are_named():
 
 
 def test_every_broken_limit_is_told():
-    told = complaints(ARCHS[2], [flops_limit(0, 14), params_limit(4.5)])
+    told = violations(ARCHS[2], [flops_limit(0, 14), params_limit(4.5)])
     assert told == "17 MFLOPs above FLOPS_MAXIMUM=14; 5 million parameters above PARAMS_MAXIMUM=4.5"
-    assert complaints(ARCHS[0], [flops_limit(14, 20)]) == "13 MFLOPs below FLOPS_MINIMUM=14"
+    assert violations(ARCHS[0], [flops_limit(14, 20)]) == "13 MFLOPs below FLOPS_MINIMUM=14"
 
 
 def test_a_limit_that_no_path_keeps_is_refused_at_once():
@@ -272,7 +272,7 @@ def test_a_choice_in_an_unfinished_supernet_is_told(finished, caplog):
     settings = (finished / "config.yaml").read_text()
     (finished / "config.yaml").write_text(settings.replace("EPOCHS: 1\n", "EPOCHS: 4\n"))
     select(finished)
-    assert f"the supernet in {finished} is not ready: it has 1 of 4 epochs behind it" in caplog.messages
+    assert f"the supernet in {finished} is unfinished: 1 of 4 epochs are done" in caplog.messages
 
 
 def test_a_folder_without_a_search_is_told(tmp_path, capsys):

@@ -13,23 +13,22 @@ import tiny
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from cream import cli, jobs
-from cream.build.build import search_net
+from cream.build.search import search_net
 from cream.config.load import load_config
 from cream.flops import CostTable
+from cream.jobs import rank_correlation
 from cream.space import SearchSpace, format_arch
-from cream.studies import ranking
+from cream.studies import correlation
+from cream.studies.correlation import compare, correlate
 from cream.studies.ranking import (
     check_comparable,
     claimed,
-    compare,
-    correlate,
     distinct_names,
-    rank_correlation,
     uniform,
     write_report,
 )
 from cream.train.sampler import Sampler
-from cream.train.steps import ClassifyStep
+from pimm.engine import ClassifyStep
 from pimm.errors import ConfigError
 from pimm.utils import all_reduce_sum, barrier, is_main_process, rank, single_process, world_size
 from pimm.utils.checkpoint import read_manifest
@@ -330,7 +329,7 @@ def test_one_folder_holds_one_experiment(n, seed, more, says, searches, whole):
 )
 def test_searches_that_mean_other_things_by_a_path_are_not_compared(override, says, searches):
     configs = [load_config(searches[0] / "config.yaml", more) for more in ([], [override])]
-    pair = {name: (cfg, search_net(cfg)) for name, cfg in zip("ab", configs)}
+    pair = {name: search_net(cfg) for name, cfg in zip("ab", configs)}
     check_comparable({"a": pair["a"], "c": pair["a"]})
     with pytest.raises(ConfigError, match=says):
         check_comparable(pair)
@@ -341,4 +340,4 @@ def test_the_command_prints_the_coefficients_of_each_search(searches, whole, rec
     assert cli.rank_correlation([str(searches[0]), *args, *[a for a in tiny.RECIPE if a.startswith("DATASET")]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["search", "mflops"]
-    assert all(name in lines[0] for name in ranking.COEFFICIENTS)
+    assert all(name in lines[0] for name in correlation.COEFFICIENTS)

@@ -6,7 +6,8 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from cream.build import build
+from cream.build.recipe import supernet_optimizer
+from cream.build.search import supernet_step
 from cream.config.load import load_config
 from cream.flops import cost_tables
 from cream.mobile.nets import MobileSuperNet
@@ -15,6 +16,7 @@ from cream.train import steps
 from cream.train.board import Entry, PrioritizedBoard
 from cream.train.meta import best_teacher, match_teacher
 from cream.train.sampler import Sampler
+from cream.train.search_net import SearchNet
 from cream.train.steps import CreamStep, Update
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.optim import group_lrs
@@ -84,8 +86,8 @@ def test_with_a_gap_the_board_follows_the_official_rule(prec1, mflops, gap):
 def test_the_gap_of_the_settings_reaches_the_board(net, text, gap):
     cfg = load_config(None, [f"ACC_GAP={text}"])
     mflops, mparams = cost_tables(net, 32)
-    searched = build.SearchNet(net, 32, mflops, mparams, Sampler(net.space, mflops, 0, 600))
-    assert build.supernet_step(cfg, searched, build.supernet_optimizer(cfg, net)).board.acc_gap == gap
+    searched = SearchNet(net, 32, mflops, mparams, Sampler(net.space, mflops, 0, 600))
+    assert supernet_step(cfg, searched, supernet_optimizer(cfg, net)).board.acc_gap == gap
 
 
 def test_a_board_with_room_takes_all():
@@ -204,7 +206,7 @@ def make_step(net, size=3, pick_method="meta", update_interval=2):
     return CreamStep(
         net,
         LabelSmoothingCrossEntropy(0.1),
-        Update(build.supernet_optimizer(cfg, net)),
+        Update(supernet_optimizer(cfg, net)),
         Sampler(net.space, mflops, 0, 600),
         np.random.default_rng(0),
         board=PrioritizedBoard(size),
@@ -282,7 +284,7 @@ def test_the_matching_network_learns_by_the_students_rate_and_at_its_own(net, mo
     weights = {name: value.numpy().copy() for name, value in net.state_dict().items()}
     step.update_matching(STUDENT, best_teacher(net, step.board, STUDENT), *batch(1))
     assert rates == [pytest.approx(RATE)]
-    assert group_lrs(step.optimizer) == [pytest.approx(rate) for rate in (RATE, RATE, META_RATE)]
+    assert group_lrs(step.update.optimizer) == [pytest.approx(rate) for rate in (RATE, RATE, META_RATE)]
     for name, value in net.state_dict().items():
         moved = META_RATE * steep * 1.9 if name.startswith("meta_layer") else 0  # the first step of Nesterov, 1 + 0.9
         np.testing.assert_allclose(value.numpy(), weights[name] - moved, rtol=1e-5, err_msg=name)

@@ -16,13 +16,16 @@ import pytest
 from paths import ROOT
 from PIL import Image
 
-from cream import cli, jobs
-from cream.build import build
+from cream import build, cli, jobs
+from cream.build.data import training_images
+from cream.build.families import child_net, fresh_supernet, search_space
+from cream.build.recipe import retrain_config_for, supernet_optimizer, supernet_scheduler, timm_args
 from cream.config.load import CHANGEABLE, KEYS, load_config, resume_settings
 from cream.mobile.nets import MobileSuperNet
-from cream.train.runlog import LogFile, RunLog
 from pimm import preemption
-from pimm.data import Dataset
+from pimm.data import Dataset, create_loader
+from pimm.engine import RunLog
+from pimm.engine.run_log import LogFile
 from pimm.errors import CheckpointError, ConfigError
 from pimm.layers.norm import BatchNorm2d, SyncBatchNorm2d
 from pimm.optim import group_lrs
@@ -34,7 +37,7 @@ TINY = ["SUPERNET.STAGE_DEPTHS=(1,1,1,1,1)", "SUPERNET.RESOLUTION=32", "DATASET.
 
 
 def supernet(cfg):
-    return build.fresh_supernet(cfg, build.search_space(cfg)[0])
+    return fresh_supernet(cfg, search_space(cfg)[0])
 
 
 # Optimizer and schedule of a search
@@ -43,7 +46,7 @@ def supernet(cfg):
 def test_the_matching_network_has_a_rate_of_its_own_and_no_decay():
     cfg = load_config(None, [*TINY, "LR=0.5", "META_LR=0.001", "WEIGHT_DECAY=0.01"])
     net = supernet(cfg)
-    optimizer = build.supernet_optimizer(cfg, net)
+    optimizer = supernet_optimizer(cfg, net)
     names = {parameter.name: name for name, parameter in net.named_parameters()}
     trainable = [name for name, parameter in net.named_parameters() if not parameter.stop_gradient]
     groups = [[names[parameter.name] for parameter in group["params"]] for group in group_list(optimizer)]
@@ -68,8 +71,8 @@ def test_the_matching_network_has_a_rate_of_its_own_and_no_decay():
 def test_the_rates_of_a_search_fall_from_lr_to_zero_over_its_batches():
     """The official code has this for LR=1 alone: elsewhere its rates become negative before the end."""
     cfg = load_config(None, [*TINY, "LR=0.2", "META_LR=0.001", "EPOCHS=3"])
-    optimizer = build.supernet_optimizer(cfg, supernet(cfg))
-    scheduler, epochs = build.supernet_scheduler(cfg, optimizer, batches=7)
+    optimizer = supernet_optimizer(cfg, supernet(cfg))
+    scheduler, epochs = supernet_scheduler(cfg, optimizer, batches=7)
     seen = [group_lrs(optimizer)]
     for update in range(1, 22):
         scheduler.step_update(update)
@@ -81,15 +84,15 @@ def test_the_rates_of_a_search_fall_from_lr_to_zero_over_its_batches():
 
 def test_another_schedule_acts_in_a_search():
     cfg = load_config(None, [*TINY, "SCHED=step", "LR=0.2", "DECAY_EPOCHS=1", "DECAY_RATE=0.5", "WARMUP_EPOCHS=0"])
-    optimizer = build.supernet_optimizer(cfg, supernet(cfg))
-    scheduler, _ = build.supernet_scheduler(cfg, optimizer, batches=7)
+    optimizer = supernet_optimizer(cfg, supernet(cfg))
+    scheduler, _ = supernet_scheduler(cfg, optimizer, batches=7)
     scheduler.step(2)
     assert group_lrs(optimizer)[0] == pytest.approx(0.05)
 
 
 def test_plateau_follows_the_metric_upwards_where_more_is_better():
     for metric, mode in (("prec1", "max"), ("prec5", "max"), ("loss", "min")):
-        assert build.timm_args(load_config(None, [f"EVAL_METRICS={metric}"])).plateau_mode == mode
+        assert timm_args(load_config(None, [f"EVAL_METRICS={metric}"])).plateau_mode == mode
 
 
 # Nets
@@ -98,7 +101,7 @@ def test_plateau_follows_the_metric_upwards_where_more_is_better():
 @pytest.mark.parametrize(("sync", "kind"), [(True, SyncBatchNorm2d), (False, BatchNorm2d)])
 def test_batch_norm_of_all_processes_together_where_asked_for(sync, kind):
     cfg = load_config(None, [*TINY, ARCH, f"BATCHNORM.SYNC_BN={sync}"])
-    for net in (build.child_net(cfg)[1], build.with_sync_bn(cfg, supernet(cfg))):
+    for net in (child_net(cfg)[1], supernet(cfg)):
         kinds = {type(layer) for layer in net.sublayers() if isinstance(layer, BatchNorm2d)}
         assert kinds == {kind}
 
@@ -106,7 +109,7 @@ def test_batch_norm_of_all_processes_together_where_asked_for(sync, kind):
 def test_settings_of_batch_norm_and_head_reach_both_nets():
     options = ["BATCHNORM.BN_MOMENTUM=0.3", "BATCHNORM.BN_EPS=1e-3", "NET.DROPOUT_RATE=0.4", "NET.GP=max"]
     cfg = load_config(None, [*TINY, ARCH, *options])
-    for net in (build.child_net(cfg)[1], supernet(cfg)):
+    for net in (child_net(cfg)[1], supernet(cfg)):
         assert (net.bn1._momentum, net.bn1._epsilon) == (pytest.approx(0.7), 1e-3)
         assert (net.drop_rate, net.global_pool.pool_type) == (0.4, "max")
 
@@ -129,8 +132,7 @@ def loader_calls(monkeypatch):
             raise Stop
         return create_loader(dataset, **kwargs)
 
-    create_loader = build.create_loader
-    monkeypatch.setattr(build, "create_loader", record)
+    monkeypatch.setattr("cream.build.data.create_loader", record)
     return calls
 
 
@@ -251,8 +253,8 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(moment, data, tmp_path, mo
     options = ["SCHED=sgd", "EPOCHS=2", "LR=0.01", "NET.EMA.USE=False"]
     whole = jobs.retrain(settings(data, tmp_path / "whole", *options))
     name, call, left = {
-        "evaluation": ("cream.jobs.evaluate", 2, "recovery-1-2"),
-        "last batch of an epoch": ("cream.train.steps.accuracy", 4, "recovery-1-2"),
+        "evaluation": ("cream.train.evaluation.evaluate", 2, "recovery-1-2"),
+        "last batch of an epoch": ("pimm.engine.steps.accuracy", 4, "recovery-1-2"),
         "last save": ("pimm.utils.checkpoint_saver.write_checkpoint", 2, "checkpoint-1"),
     }[moment]
     module, _, function = name.rpartition(".")
@@ -271,18 +273,23 @@ def test_sigterm_while_an_image_is_read_is_not_taken_for_a_broken_image(data, mo
         images[0]
 
 
+def start(cfg):
+    with build.running(cfg) as run:
+        build.open_run(cfg, run)
+
+
 def test_a_folder_is_for_one_run_at_a_time(data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    held = "import pathlib, sys; from cream.train.runlog import lock; held = lock(pathlib.Path(sys.argv[1]))\n"
+    held = "import pathlib, sys; from pimm.engine.run_log import lock; held = lock(pathlib.Path(sys.argv[1]))\n"
     held += "print(flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", held, str(folder)], **pipes) as other:
         other.stdout.readline()
         with pytest.raises(ConfigError, match=rf"another process is at work in {folder} \(.*, process {other.pid}\): "):
-            build.start_run(settings(data, tmp_path))
+            start(settings(data, tmp_path))
         other.stdin.close()
-    build.start_run(settings(data, tmp_path)).close()
+    start(settings(data, tmp_path))
 
 
 def test_a_full_disk_leaves_the_settings_of_a_run(data, tmp_path, monkeypatch):
@@ -308,15 +315,15 @@ def test_a_log_on_a_full_disk_says_so_once(capsys):
 
 def test_a_found_net_keeps_its_pooling_and_is_trained_on_all_images(data, tmp_path):
     cfg = settings(data, tmp_path, "NET.GP=catavgmax", "SUPERNET.SELECT_ON=held_out", "SUPERNET.HELD_OUT=0.5")
-    assert len(build.training_images(cfg)[0]) == 8
-    recipe = build.retrain_config_for(cfg, cfg, ((0,),), 32)
-    assert recipe.NET.GP == "catavgmax" and len(build.training_images(recipe)[0]) == 16
+    assert len(training_images(cfg)[0]) == 8
+    recipe = retrain_config_for(cfg, cfg, ((0,),), 32)
+    assert recipe.NET.GP == "catavgmax" and len(training_images(recipe)[0]) == 16
 
 
 def test_a_found_net_sees_images_as_the_supernet_did(data, tmp_path):
     shown = {"MEAN": (0.1, 0.2, 0.3), "STD": (0.4, 0.5, 0.6), "SPOS_PREPROCESSING": True}
     cfg = settings(data, tmp_path, *(f"DATASET.{name}={value}" for name, value in shown.items()))
-    recipe = build.retrain_config_for(settings(data, tmp_path), cfg, ((0,),), 32)
+    recipe = retrain_config_for(settings(data, tmp_path), cfg, ((0,),), 32)
     assert {name: getattr(recipe.DATASET, name) for name in shown} == shown
 
 
@@ -345,11 +352,10 @@ def test_a_finished_run_started_again_says_what_it_said(data, tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("cream.train.runlog.is_main_process", lambda: False)
-    log = RunLog(tmp_path)
-    log.scalars("train", {"loss": 1.0}, 0)
-    log.epoch(0, {"loss": 1.0}, {"prec1": 2.0})
-    log.close()
+    monkeypatch.setattr("pimm.engine.run_log.is_main_process", lambda: False)
+    with RunLog(tmp_path, exclusive=True, loggers=("cream",)) as log:
+        log.scalars("train", {"loss": 1.0}, 0)
+        log.epoch(0, {"loss": 1.0}, {"prec1": 2.0}, lr=0.1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -375,9 +381,8 @@ def test_a_plateau_keeps_its_rates():
 
 def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
     cfg = load_config(None, ["SUPERNET.FLOPS_MAXIMUM=40", "DATASET.IMAGE_SIZE=96"])
-    log = RunLog()
-    assert build.search_space(cfg)[1] == 160
-    log.close()
+    with RunLog(loggers=("cream",)):
+        assert search_space(cfg)[1] == 160
     assert "DATASET.IMAGE_SIZE=96 is passed over: the search takes 160 pixels" in capsys.readouterr().err
 
 
@@ -393,13 +398,12 @@ def test_the_summary_survives_what_a_kill_left_of_it(tmp_path):
     summary = tmp_path / "summary.csv"
     for left, kept in (("", ""), ("epoch,a\n0,1\n1,2\n", "epoch,a\n0,1\n"), ("epoch,a\n0,1\n1", "epoch,a\n0,1\n")):
         summary.write_text(left)
-        run = RunLog(tmp_path)
-        run.rewind(1)
-        run.close()
+        with RunLog(tmp_path) as run:
+            run.rewind(1)
         assert summary.read_text() == kept
 
 
 def test_a_decay_means_the_same_in_search_and_retraining():
     cfg = load_config(None, [*TINY, "OPT=adamw", "LR=0.001", "WEIGHT_DECAY=1e-4"])
-    decays = [group["weight_decay"] for group in group_list(build.supernet_optimizer(cfg, supernet(cfg)))]
+    decays = [group["weight_decay"] for group in group_list(supernet_optimizer(cfg, supernet(cfg)))]
     assert decays == pytest.approx([0.0, 0.1, 0.0])

@@ -28,7 +28,7 @@ from pimm.errors import ConfigError
 AUGMENT = DATA / "augment"
 
 # What timm makes of one image; keys: op/NAME/MAGNITUDE (seed 7 + magnitude), else KIND/SETTINGS/SEED.
-GOLDEN = np.load(DATA / "timm.npz")
+GOLDEN = np.load(AUGMENT / "timm.npz")
 HPARAMS = {"translate_const": 100, "img_mean": (124, 116, 104)}
 KINDS = {"auto": auto_augment_transform, "rand": rand_augment_transform, "augmix": augment_and_mix_transform}
 
@@ -177,8 +177,8 @@ def test_bad_settings_are_named(make, settings, says):
 
 
 # What today's timm, torchvision and TensorFlow make of one image; tests/parity/test_timm_augment.py wrote the first.
-TRANSFORMED = np.load(DATA / "transforms.npz")
-TENSORFLOW = np.load(DATA / "tensorflow.npz")
+TRANSFORMED = np.load(AUGMENT / "transforms.npz")
+TENSORFLOW = np.load(AUGMENT / "tensorflow.npz")
 
 
 @pytest.mark.parametrize("name", cases.TRANSFORMS)

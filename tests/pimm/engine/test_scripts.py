@@ -514,7 +514,7 @@ def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, sc
 
 def test_two_processes_train_as_one(images, tmp_path):
     options = ["--no-aug", "--epochs", "1"]
-    train(images, tmp_path, "single_process", *options, "-b", "12")
+    train(images, tmp_path, "alone", *options, "-b", "12")
     command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
     arguments = [images, *NET, *BRIEF, *options, "-b", "6", "--sync-bn", "--output", str(tmp_path)]
     outcome = subprocess.run(

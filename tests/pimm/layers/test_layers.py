@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import golden
 import numpy as np
@@ -11,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from paddle import nn
-from paths import TESTS
+from paths import ROOT, TESTS
 
 from pimm import layers
 from pimm.errors import ConfigError, TrainingError
@@ -324,6 +325,7 @@ def forward_and_backward(norm, rows):
 
 SYNCHRONISED = """
 import sys
+from pathlib import Path
 import numpy as np
 import paddle
 from paddle import distributed, nn
@@ -347,9 +349,8 @@ np.savez(f"{sys.argv[1]}/{rank}.npz", *results)
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SYNCHRONISED)
-    tests = TESTS
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", tmp_path, script, tmp_path]
-    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS, Path(__file__).parent)))}
     subprocess.run([sys.executable, *command], check=True, capture_output=True, timeout=120, env=environment)
 
     parts = [list(np.load(tmp_path / f"{rank}.npz").values()) for rank in range(2)]

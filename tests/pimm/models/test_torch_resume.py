@@ -187,10 +187,10 @@ def test_retraining_goes_on_from_a_file_of_pytorch(small_checkpoint, tmp_path, m
         begun["epoch"] = trainer.epoch
         begun["net"] = {name: tensor.numpy() for name, tensor in trainer.step.net.state_dict().items()}
         begun["ema"] = {name: tensor.numpy() for name, tensor in trainer.step.ema.ema.state_dict().items()}
-        begun["optimizer"] = optimizer_state(trainer.step.optimizer, trainer.step.net)
+        begun["optimizer"] = optimizer_state(trainer.step.update.optimizer, trainer.step.net)
         return {}
 
-    monkeypatch.setattr("cream.train.trainer.Trainer.fit", fit)
+    monkeypatch.setattr("pimm.engine.loop.Trainer.fit", fit)
     options = ("AUTO_RESUME=True", f"RESUME_PATH={path}", "NET.EMA.USE=True", "WEIGHT_DECAY=1e-5", "EPOCHS=3")
     assert cli.retrain(job_settings(tmp_path, *options)) == 0
     assert begun["epoch"] == 2

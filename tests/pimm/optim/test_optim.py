@@ -269,7 +269,7 @@ def test_half_precision_weights_learn_as_their_float32_copies(opt):
 def test_half_precision_weights_of_kernels_are_kept_with_their_float32_copies():
     def fresh():
         net = paddle.nn.Linear(3, 2)
-        net.to(dtype="bfloat16")  # `net.bfloat16()` does nothing on a CPU without such instructions
+        net.to(dtype="bfloat16")  # Layer.bfloat16 does nothing on processors without such instructions
         return net, create_optimizer_v2(net, "sgd", lr=0.1)
 
     net, optimizer = fresh()

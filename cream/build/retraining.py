@@ -1,0 +1,79 @@
+"""The plan of a retraining or test: the net, its training step and its images."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from paddle import nn
+
+from cream.build.data import evaluation_loader, open_images, open_split, training_loader
+from cream.build.families import child_net
+from cream.build.recipe import classify_step, loop_options, timm_args
+from cream.config import Config
+from cream.config.schema import Net, Supernet
+from pimm.data.loader import Loader
+from pimm.engine import ClassifyStep, RunLog
+from pimm.errors import ConfigError
+from pimm.models import load_checkpoint
+from pimm.scheduler import create_scheduler
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrainPlan:
+    """What a retraining consists of: the training step, with net and moving average, and the images."""
+
+    cfg: Config
+    step: ClassifyStep
+    epochs: int
+    scheduler: object
+    train_loader: Loader
+    val_loader: Loader
+
+    def loop_options(self, run: RunLog) -> dict:
+        """Return the options of the training loop."""
+        return loop_options(self.cfg, run, self.epochs, self.scheduler, len(self.train_loader))
+
+    def switch_mixup(self, epoch: int) -> None:
+        """Mix images in the epochs before MIXUP_OFF_EPOCH; 0 means in all of them."""
+        self.train_loader.mixup_enabled = not 0 < self.cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch
+
+
+def plan_retraining(cfg: Config) -> RetrainPlan:
+    """Turn the settings into the plan of a retraining; NET.INITIAL_WEIGHTS are those the net starts with.
+
+    Raises:
+        ConfigError: settings that name no net.
+        DataError: images that cannot be used.
+        CheckpointError: initial weights of another net.
+    """
+    check_named_net(cfg)
+    if cfg.SCHED != "sgd" and 0 < cfg.EPOCHS <= cfg.WARMUP_EPOCHS:
+        _logger.warning("EPOCHS=%d are all warm-up: WARMUP_EPOCHS=%d should be fewer", cfg.EPOCHS, cfg.WARMUP_EPOCHS)
+    spec, net = child_net(cfg)
+    images = open_images(cfg)
+    train_loader = training_loader(cfg, images.train, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
+    val_loader = evaluation_loader(cfg, images.val, spec.resolution)
+    if cfg.NET.INITIAL_WEIGHTS:
+        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
+    step = classify_step(cfg, net)
+    scheduler, epochs = create_scheduler(timm_args(cfg), step.update.optimizer, len(train_loader))
+    return RetrainPlan(cfg, step, epochs, scheduler, train_loader, val_loader)
+
+
+def net_to_test(cfg: Config) -> tuple[nn.Layer, Loader]:
+    """Return the net that ``cfg.NET`` names, without its weights, and the loader of the validation images."""
+    check_named_net(cfg)
+    spec, net = child_net(cfg)
+    return net, evaluation_loader(cfg, open_split(cfg, ("val", "validation")), spec.resolution)
+
+
+def check_named_net(cfg: Config) -> None:
+    """Raise ConfigError for the settings of a search, which name no net to train or test."""
+    if Supernet() != cfg.SUPERNET and cfg.NET.INPUT_ARCH is None and cfg.NET.SELECTION == Net().SELECTION:
+        raise ConfigError(
+            "these are the settings of a search, with SUPERNET.*, and name no net: the search wrote a retrain.yaml for "
+            "the net that it found; or else give NET.INPUT_ARCH, or NET.SELECTION without SUPERNET.*"
+        )

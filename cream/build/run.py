@@ -1,0 +1,173 @@
+"""The start of a run: its processes, its folder, its log, and the checkpoint to resume from."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paddle
+
+from cream.config import Config, dump
+from cream.supernet import SuperNet
+from pimm.engine import RunLog
+from pimm.errors import CheckpointError, ConfigError
+from pimm.models.helpers import is_torch_file
+from pimm.ops import reuse_freed_memory
+from pimm.utils import (
+    all_reduce_sum,
+    barrier,
+    broadcast_values,
+    init_distributed,
+    is_main_process,
+    latest_checkpoint,
+    random_seed,
+    watch_processes,
+    write_text,
+)
+from pimm.utils.checkpoint import EMA, MANIFEST, clear_leftovers, read_manifest
+from pimm.utils.checkpoint_saver import BEST
+
+_logger = logging.getLogger(__name__)
+
+LOGGERS = ("cream", "pimm")
+
+
+@contextmanager
+def running(cfg: Config) -> Iterator[RunLog]:
+    """Connect the processes and start the log of a job; ``open_run`` names its folder once the job can start."""
+    start_processes(cfg)
+    with RunLog(loggers=LOGGERS) as run:
+        yield run
+
+
+def start_processes(cfg: Config) -> None:
+    """Choose the device, connect the processes and seed the global random streams, alike in all processes.
+
+    Raises:
+        ConfigError: DEVICE asks for a GPU and there is none.
+    """
+    if cfg.DEVICE == "gpu" and not paddle.device.cuda.device_count():
+        raise ConfigError("DEVICE is gpu, but Paddle finds none; must be cpu, or empty for a GPU if there is one")
+    if cfg.DEVICE:
+        paddle.set_device(cfg.DEVICE)
+    if paddle.get_device() == "cpu":
+        reuse_freed_memory()
+    init_distributed()
+    watch_processes()
+    random_seed(cfg.SEED)
+
+
+def run_folder(cfg: Config) -> Path:
+    """Return the folder where a run with these settings writes."""
+    return Path(cfg.SAVE_PATH) / cfg.MODEL
+
+
+def open_run(cfg: Config, run: RunLog) -> Path | None:
+    """Open the run's folder ``SAVE_PATH/MODEL`` for this run alone, and return the checkpoint to resume from, or None.
+
+    Raises:
+        ConfigError: the folder cannot be written, another run is going on in it, or it holds a run already and
+            AUTO_RESUME does not allow to resume it.
+        CheckpointError: RESUME_PATH names no checkpoint, or the processes see different ones.
+    """
+    folder = run_folder(cfg)
+    if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
+        raise ConfigError(
+            f"{folder} holds a run already: AUTO_RESUME=True resumes it, another MODEL or SAVE_PATH starts anew"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write into {folder}, the place that SAVE_PATH names: {error.strerror}") from error
+    run.open(folder, exclusive=True)
+    if is_main_process():
+        clear_leftovers(folder)
+    barrier()
+    return check_same_checkpoint(checkpoint_to_resume(cfg, folder), folder)
+
+
+def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
+    """Return the run's latest checkpoint; if it has none, RESUME_PATH or the latest checkpoint of the run there.
+
+    RESUME_PATH may also be a file of PyTorch's. Without AUTO_RESUME there is nothing to resume.
+
+    Raises:
+        CheckpointError: RESUME_PATH names none of these.
+    """
+    named = Path(cfg.RESUME_PATH) if cfg.RESUME_PATH not in ("", Config.RESUME_PATH) else None
+    if not cfg.AUTO_RESUME:
+        if named and named.exists():
+            _logger.warning("RESUME_PATH=%s is ignored: AUTO_RESUME is False", named)
+        return None
+    own = latest_checkpoint(folder)
+    if own or named is None:
+        return own
+    if is_torch_file(named) and named.is_file():
+        return named
+    if not named.is_dir():
+        raise CheckpointError(
+            f"RESUME_PATH={named}: no such folder or .pth.tar file; "
+            "must be a run's or a checkpoint's, or empty to begin anew"
+        )
+    return latest_checkpoint(named) or named
+
+
+def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:
+    """Return the checkpoint if all processes chose it; raise CheckpointError in all of them otherwise."""
+    seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
+    barrier()
+    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
+    differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
+    if differing.item():
+        raise CheckpointError(
+            f"{folder}: the processes do not see the same checkpoints there; "
+            "SAVE_PATH must be on storage that all machines share"
+        )
+    return checkpoint
+
+
+def open_output(output: Path) -> Path:
+    """Create the folder of a selection; raise ConfigError if it is a training's, whose settings must stay."""
+    if latest_checkpoint(output):
+        raise ConfigError(f"--output {output} is the folder of a training; must be another one")
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def write_config(cfg: Config, folder: Path) -> None:
+    """Write ``config.yaml``: the settings of the run that differ from the defaults, and the essential ones."""
+    if is_main_process():
+        write_text(folder / "config.yaml", dump(cfg))
+
+
+def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
+    """Return the checkpoint or file that RESUME_PATH names, and whether to test its moving average (None: if any).
+
+    Raises:
+        ConfigError: RESUME_PATH is not given.
+        CheckpointError: nothing is there, or the checkpoint of a search.
+    """
+    path = Path(cfg.RESUME_PATH)
+    forms = "a run's folder, a checkpoint's folder, a .pdparams file or PyTorch's .pth.tar file"
+    if cfg.RESUME_PATH in ("", Config.RESUME_PATH) and not path.is_file():
+        raise ConfigError(f"RESUME_PATH is needed, which says what to test: {forms}")
+    if not path.exists():
+        raise CheckpointError(f"RESUME_PATH={path}: nothing is there; must be {forms}")
+    if is_torch_file(path):
+        return path, None if cfg.NET.EMA.USE else False
+    if (path / BEST).is_dir():
+        path = path / BEST
+    if (path / MANIFEST).is_file() and holds_supernet(path):
+        raise CheckpointError(
+            f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that it found, which "
+            "tools/retrain.py leaves beside it"
+        )
+    return path, cfg.NET.EMA.USE and (path / EMA).is_file()
+
+
+def holds_supernet(checkpoint: Path) -> bool:
+    """Return whether a checkpoint belongs to a search; raise CheckpointError for a damaged one."""
+    return read_manifest(checkpoint)["arch"].endswith(SuperNet.__name__)

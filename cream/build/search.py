@@ -1,0 +1,355 @@
+"""The plan of a search: every setting checked and every file opened once, before anything is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from cream.build.data import Images, evaluation_loader, open_images, selection_loader, training_loader
+from cream.build.families import child_net, fresh_supernet, search_space
+from cream.build.recipe import (
+    loop_options,
+    retrain_config_for,
+    retrain_recipe,
+    supernet_optimizer,
+    supernet_scheduler,
+)
+from cream.build.run import holds_supernet, run_folder
+from cream.config import Config, dump, load_config
+from cream.config.load import check_selectable
+from cream.counting import count_parameters
+from cream.flops import cost_tables
+from cream.selection.candidates import Constraint
+from cream.selection.choose import Selection
+from cream.selection.latency import read_latency
+from cream.space import Arch
+from cream.train.board import PrioritizedBoard
+from cream.train.evaluation import ProbeEvaluator
+from cream.train.sampler import Sampler
+from cream.train.search_net import SearchNet
+from cream.train.steps import CreamStep, SinglePathStep
+from pimm.data.loader import Loader
+from pimm.engine import RunLog, Update
+from pimm.errors import CheckpointError, ConfigError
+from pimm.loss import LabelSmoothingCrossEntropy
+from pimm.models import load_checkpoint, load_state_dict_strictly
+from pimm.utils import file_sha256, latest_checkpoint, read_checkpoint
+from pimm.utils.checkpoint import MODEL, STATE, read_manifest
+
+_logger = logging.getLogger(__name__)
+
+UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search consists of: the supernet, its training step and images, the fixed paths, and the selection."""
+
+    cfg: Config
+    searched: SearchNet
+    step: SinglePathStep
+    epochs: int
+    scheduler: object
+    train_loader: Loader
+    probes: ProbeEvaluator
+    selection: Selection
+
+    def loop_options(self, run: RunLog) -> dict:
+        """Return the options of the training loop."""
+        return loop_options(self.cfg, run, self.epochs, self.scheduler, len(self.train_loader))
+
+
+def plan_search(cfg: Config) -> SearchPlan:
+    """Turn the settings into the plan of a search; NET.INITIAL_WEIGHTS are those the supernet starts with.
+
+    Raises:
+        ConfigError: settings that a search cannot follow.
+        DataError: images that cannot be used.
+        CheckpointError: initial weights of another net.
+    """
+    check_supernet(cfg)
+    recipe = retrain_recipe(cfg)
+    searched = search_net(cfg)
+    constraints = constraints_of(cfg, searched)
+    images = open_images(cfg)
+    train_loader = training_loader(cfg, images.train, searched.resolution)
+    validation = evaluation_loader(cfg, images.val, searched.resolution)
+    if cfg.NET.INITIAL_WEIGHTS:
+        load_checkpoint(searched.net, cfg.NET.INITIAL_WEIGHTS)
+    optimizer = supernet_optimizer(cfg, searched.net)
+    scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
+    step = supernet_step(cfg, searched, optimizer)
+    probes = searched.sampler.spread(np.random.default_rng([cfg.SEED, 2]), cfg.SUPERNET.PROBES)
+    return SearchPlan(
+        cfg,
+        searched,
+        step,
+        epochs,
+        scheduler,
+        train_loader,
+        ProbeEvaluator(searched.net, probes, validation, step.board),
+        plan_selection(cfg, recipe, searched, constraints, images, train_loader, validation),
+    )
+
+
+def search_net(cfg: Config) -> SearchNet:
+    """Return the supernet that ``cfg.SUPERNET`` describes, with fresh weights, and what is known of its paths."""
+    asked = cfg.SUPERNET
+    space, resolution = search_space(cfg)
+    net = fresh_supernet(cfg, space)
+    mflops, mparams = cost_tables(net, resolution)
+    bounds = asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM
+    sampler = Sampler(space, mflops, *bounds, asked.HOW_TO_PROB, asked.PRE_PROB, asked.FLOPS_BINS)
+    _logger.info(
+        "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
+        *(space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6),
+    )
+    return SearchNet(net, resolution, mflops, mparams, sampler)
+
+
+def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.Optimizer) -> SinglePathStep:
+    """Return what one batch of the search does, as SUPERNET.METHOD says."""
+    asked = cfg.SUPERNET
+    common = (
+        searched.net,
+        LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING),
+        Update(optimizer, cfg.AMP, cfg.CLIP_GRAD),
+        searched.sampler,
+        np.random.default_rng([cfg.SEED, 1]),
+    )
+    if asked.METHOD == "single_path":
+        return SinglePathStep(*common)
+    return CreamStep(
+        *common,
+        board=PrioritizedBoard(asked.POOL_SIZE, cfg.ACC_GAP),
+        flops=searched.mflops,
+        pick_method=asked.PICK_METHOD,
+        start_epoch=asked.META_STA_EPOCH,
+        update_interval=asked.UPDATE_ITER,
+        slice_size=asked.SLICE,
+    )
+
+
+def constraints_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
+    """Return what the selected path may cost.
+
+    Raises:
+        ConfigError: no path satisfies a constraint, or a table of latencies belongs to another space.
+    """
+    asked = cfg.SUPERNET
+    keys = ("SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM")
+    constraints = [Constraint("MFLOPs", searched.mflops, asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM, keys)]
+    if asked.PARAMS_MAXIMUM is not None:
+        keys = ("", "SUPERNET.PARAMS_MAXIMUM")
+        constraints.append(Constraint("million parameters", searched.mparams, 0.0, asked.PARAMS_MAXIMUM, keys))
+    if asked.LATENCY_TABLE is not None:
+        measured = read_latency(Path(asked.LATENCY_TABLE))
+        latency = measured.costs_for(searched)
+        _logger.info("latencies are those of %s", measured)
+        most = UNLIMITED if asked.LATENCY_MAXIMUM is None else asked.LATENCY_MAXIMUM
+        constraints.append(Constraint("ms", latency, 0.0, most, ("", "SUPERNET.LATENCY_MAXIMUM")))
+    return constraints
+
+
+# The selection
+
+
+def plan_selection(
+    cfg: Config,
+    recipe: Config,
+    searched: SearchNet,
+    constraints: Sequence[Constraint],
+    images: Images,
+    train_loader: Loader,
+    validation: Loader,
+) -> Selection:
+    """Return how the net is selected among paths, and what is handed on with it.
+
+    Args:
+        cfg: settings of the selection.
+        recipe: how the selected net will be trained.
+        searched: the supernet.
+        constraints: what the selected path may cost.
+        images: the opened images.
+        train_loader: batches that recalibrate batch norm.
+        validation: the loader of the validation images.
+    """
+    loader, scored_on = selection_loader(cfg, images, validation, searched.resolution)
+    asked = cfg.SUPERNET
+    return Selection(
+        searched=searched,
+        constraints=constraints,
+        sampler=Sampler(
+            searched.space, searched.mflops, asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM, asked.HOW_TO_PROB, asked.PRE_PROB
+        ),
+        random_paths=asked.SELECT_RANDOM,
+        seed=cfg.SEED,
+        train=train_loader,
+        loader=loader,
+        scored_on=scored_on,
+        batches=asked.SELECT_BATCHES,
+        num_classes=cfg.DATASET.NUM_CLASSES,
+        child=partial(_child_of, cfg, searched.resolution),
+        retrain_yaml=partial(_retrain_yaml, recipe, cfg, searched.resolution),
+    )
+
+
+def _child_of(cfg: Config, resolution: int, arch: Arch):
+    return child_net(retrain_config_for(cfg, cfg, arch, resolution))[1]
+
+
+def _retrain_yaml(recipe: Config, cfg: Config, resolution: int, arch: Arch) -> str:
+    recipe = retrain_config_for(recipe, cfg, arch, resolution)
+    recipe.SAVE_PATH, recipe.MODEL = cfg.SAVE_PATH, f"{cfg.MODEL}_retrain"
+    return dump(recipe)
+
+
+def selection_of(cfg: Config, searched: SearchNet) -> Selection:
+    """Return how a path of a trained supernet is selected, with these settings."""
+    recipe, constraints, images = retrain_recipe(cfg), constraints_of(cfg, searched), open_images(cfg)
+    train_loader = training_loader(cfg, images.train, searched.resolution)
+    validation = evaluation_loader(cfg, images.val, searched.resolution)
+    return plan_selection(cfg, recipe, searched, constraints, images, train_loader, validation)
+
+
+# Finished searches
+
+
+def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, Config]:
+    """Return a search's settings, and what the ``overrides`` make of them.
+
+    Raises:
+        ConfigError: overrides change the supernet, and not only how its paths are read and selected.
+        CheckpointError: the folder holds no search.
+    """
+    settings, latest = folder / "config.yaml", latest_checkpoint(folder)
+    if latest is None or not settings.is_file() or not holds_supernet(latest):
+        raise CheckpointError(
+            f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
+        )
+    recorded, cfg = load_config(settings), load_config(settings, overrides)
+    check_selectable(recorded, cfg)
+    return recorded, cfg
+
+
+def trained_search(folder: Path, recorded: Config) -> tuple[SearchNet, SinglePathStep]:
+    """Return a search's supernet with the weights of its latest checkpoint, and its step with the board.
+
+    Args:
+        folder: the search's folder.
+        recorded: the settings of its training, whose FLOPs range may have shaped the space.
+    """
+    searched = search_net(recorded)
+    latest = latest_checkpoint(folder)
+    files = read_checkpoint(latest).files
+    load_state_dict_strictly(searched.net, files[MODEL], str(latest))
+    done = files[STATE]["epoch"]
+    if done < recorded.EPOCHS:
+        _logger.warning("the supernet in %s is unfinished: %d of %d epochs are done", folder, done, recorded.EPOCHS)
+    step = supernet_step(recorded, searched, supernet_optimizer(recorded, searched.net))
+    step.load_state_dict(files[STATE]["step"])
+    return searched, step
+
+
+def supernet_to_evolve(source: Path | Config, overrides: Sequence[str] = ()) -> tuple[SearchNet, str]:
+    """Return a trained supernet, and the hash of its weights.
+
+    Args:
+        source: the folder of a search; or settings, whose run's folder holds the search or whose NET.INITIAL_WEIGHTS
+            are the supernet's weights.
+        overrides: changes of the settings of a search's folder.
+
+    Raises:
+        CheckpointError: there is no such supernet.
+        ConfigError: the supernet was trained with other settings.
+    """
+    if isinstance(source, Path):
+        recorded, _ = settings_of_search(source, overrides)
+        return trained_search(source, recorded)[0], weights_hash(latest_checkpoint(source))
+    folder, weights = run_folder(source), source.NET.INITIAL_WEIGHTS
+    if latest_checkpoint(folder):
+        recorded, _ = settings_of_search(folder)
+        check_selectable(recorded, source)
+        return trained_search(folder, recorded)[0], weights_hash(latest_checkpoint(folder))
+    if not weights:
+        raise CheckpointError(f"{folder} holds no search, and NET.INITIAL_WEIGHTS names no weights of a supernet")
+    searched = search_net(source)
+    load_checkpoint(searched.net, weights)
+    return searched, weights_hash(Path(weights))
+
+
+def weights_hash(weights: Path) -> str:
+    """Return the SHA-256 of a file of weights, or of the weights in a checkpoint's folder."""
+    if weights.is_dir() and (weights / "manifest.json").is_file():
+        return read_manifest(weights)["files"][MODEL]["sha256"]
+    return file_sha256(weights / MODEL if weights.is_dir() else weights)
+
+
+def evolution_settings(cfg: Config, weights: str) -> dict:
+    """Return everything that an evolution depends on but its length, as plain data."""
+    constraints = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
+    scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
+    return {
+        "weights": weights,
+        "SEED": cfg.SEED,
+        "DATASET.BATCH_SIZE": cfg.DATASET.BATCH_SIZE,
+        "SUPERNET.LATENCY_TABLE": cfg.SUPERNET.LATENCY_TABLE and weights_hash(Path(cfg.SUPERNET.LATENCY_TABLE)),
+        **{f"SUPERNET.{name}": getattr(cfg.SUPERNET, name) for name in (*constraints, *scoring)},
+        **{f"EVOLUTION.{name}": value for name, value in vars(cfg.EVOLUTION).items() if name != "GENERATIONS"},
+    }
+
+
+def renamed(cfg: Config, suffix: str) -> Config:
+    """Return the settings with another MODEL, so that a later selection's net does not replace the search's own."""
+    return replace(cfg, MODEL=f"{cfg.MODEL}_{suffix}")
+
+
+# Settings that do not go together
+
+
+def check_search(cfg: Config) -> None:
+    """Raise ConfigError for settings from which a search cannot select a path, before it begins."""
+    if cfg.SUPERNET.METHOD == "single_path" and not cfg.SUPERNET.SELECT_RANDOM:
+        raise ConfigError(
+            "SUPERNET.METHOD=single_path keeps no board to choose from: SUPERNET.SELECT_RANDOM must be at least 1"
+        )
+
+
+def check_supernet(cfg: Config) -> None:
+    """Raise ConfigError for settings by which no supernet can be trained, before the training begins."""
+    if cfg.NET.INPUT_ARCH is not None:
+        raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
+    if cfg.SUPERNET.FAMILY == "shuffle":
+        check_shuffle(cfg)
+    if cfg.SUPERNET.METHOD == "cream":
+        check_teaching(cfg)
+
+
+def check_shuffle(cfg: Config) -> None:
+    """Raise ConfigError where ShuffleNets would have to be trained as Cream's nets alone can be."""
+    for name, value in (("METHOD", "single_path"), ("HOW_TO_PROB", "even")):
+        found = getattr(cfg.SUPERNET, name)
+        if found != value:
+            raise ConfigError(f"SUPERNET.{name} is {found}; must be {value} where SUPERNET.FAMILY is shuffle")
+
+
+def check_teaching(cfg: Config) -> None:
+    """Raise ConfigError where paths could not teach each other."""
+    start = cfg.SUPERNET.META_STA_EPOCH
+    if start + 2 > cfg.EPOCHS:
+        sooner = f", or SUPERNET.META_STA_EPOCH at most {cfg.EPOCHS - 2}" if cfg.EPOCHS >= 2 else ""
+        raise ConfigError(
+            f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
+            f"SUPERNET.META_STA_EPOCH={start}: EPOCHS must be at least {start + 2}{sooner}"
+        )
+    if cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
+        raise ConfigError(
+            f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
+            "the matching network learns from two slices of a batch"
+        )

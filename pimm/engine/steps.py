@@ -1,0 +1,170 @@
+"""What one batch of training does: the update of the parameters, and the plain step of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Callable, Protocol
+
+import paddle
+from paddle import Tensor, nn
+
+from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
+
+
+class Update:
+    """Turns a loss into a move of the parameters: backward, average over processes, clip, optimizer step.
+
+    Parameters that took no part in the loss have no gradient and do not move.
+
+    Args:
+        optimizer: of Paddle or pimm.
+        amp: run forward passes inside ``autocast()`` in ``amp_dtype`` where that is safe, and scale the loss of
+            float16. Without effect on a CPU, which has neither the kernels nor the gain.
+        clip_grad: limit of the gradients, none by default.
+        clip_mode: what is limited: ``norm``, ``value`` or ``agc``.
+        to_clip: parameters whose gradients are clipped, by default all that are updated.
+        accumulate: number of batches whose mean gradient makes one update.
+        amp_dtype: ``float16`` or ``bfloat16``.
+    """
+
+    def __init__(
+        self,
+        optimizer: paddle.optimizer.Optimizer,
+        amp: bool = False,
+        clip_grad: float | None = None,
+        *,
+        clip_mode: str = "norm",
+        to_clip: Sequence[Tensor] | None = None,
+        accumulate: int = 1,
+        amp_dtype: str = "float16",
+    ):
+        self.optimizer = optimizer
+        self.amp = amp and not paddle.get_device().startswith("cpu")
+        self.amp_dtype = amp_dtype
+        self.scaler = NativeScaler("gpu" if self.amp and amp_dtype == "float16" else "cpu")
+        self.clip_grad, self.clip_mode, self.to_clip = clip_grad, clip_mode, to_clip
+        self.accumulate = accumulate
+        self.count = 0
+        self.start_epoch(batches=None)
+
+    def start_epoch(self, batches: int | None, done: int = 0) -> None:
+        """Note how many batches the epoch has and how many are done, so that its last update takes what is left."""
+        self._batches, self._done = batches, done
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last call moved the parameters."""
+        return self._done % self.accumulate == 0 or self._done == self._batches
+
+    def autocast(self):
+        """Return the context of forward passes."""
+        return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype)
+
+    def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
+        """Add the gradients of one batch, and move ``parameters`` if the batch is the last of its update."""
+        first = self._done // self.accumulate * self.accumulate
+        together = self.accumulate if self._batches is None else min(self.accumulate, self._batches - first)
+        self.scaler(loss / together if together > 1 else loss, self.optimizer, need_update=False)
+        self._done += 1
+        if not self.complete:
+            return
+        all_reduce_gradients(parameters)
+        self.scaler.step(self.optimizer, self.clip_grad, self.clip_mode, self.to_clip or parameters)
+        # Zeros would still move an off-path weight by momentum and decay: take the gradients away altogether.
+        self.optimizer.clear_grad(set_to_zero=False)
+        self.count += 1
+
+    def state_dict(self) -> dict:
+        """Return the state of the loss scaler, empty where nothing is scaled."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what ``state_dict`` returned."""
+        if state:
+            self.scaler.load_state_dict(state)
+
+
+class Step(Protocol):
+    """One batch of training; its metrics are 0-d tensors, of which the loop decides when to read them.
+
+    ``nets`` are the nets on this device: ``net``, and its moving average if there is one.
+    """
+
+    net: nn.Layer
+    nets: list[nn.Layer]
+    update: Update
+    ema: ModelEma | ModelEmaV2 | None
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> Mapping[str, Tensor]: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class ClassifyStep:
+    """Trains a net on labelled images, with a moving average of its weights beside it.
+
+    Labels are classes [N], or the probabilities [N, num_classes] that mixup makes of them. The metrics of a batch are
+    ``loss`` and the accuracies ``precK`` of ``topk`` in percent, on this process's images.
+
+    Args:
+        net: maps images to logits.
+        loss_fn: maps logits and labels to the batch's mean loss.
+        update: moves the net's parameters.
+        ema: the moving average, of any of pimm's three classes.
+        topk: which accuracies on the training batches are measured.
+        mix: changes a batch before the forward pass, such as `pimm.data.Mixup`.
+    """
+
+    def __init__(
+        self,
+        net: nn.Layer,
+        loss_fn: nn.Layer,
+        update: Update,
+        ema: ModelEma | ModelEmaV2 | None = None,
+        *,
+        topk: Sequence[int] = (1, 5),
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ):
+        self.net, self.loss_fn, self.update, self.ema = net, loss_fn, update, ema
+        self.topk, self.mix = tuple(topk), mix
+        self.nets = [net] if ema is None or ema.device else [net, averaged_net(ema)]
+        self.parameters = [p for p in net.parameters() if not p.stop_gradient]
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
+        """Train on one batch and return its metrics."""
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
+        with self.update.autocast():
+            logits = self.net(images)
+            loss = self.loss_fn(logits, labels)
+        self.update(loss, self.parameters)
+        if self.ema is not None and self.update.complete:
+            self._update_average()
+        return {"loss": loss.detach(), **self._accuracies(logits, labels)}
+
+    def _update_average(self) -> None:
+        if isinstance(self.ema, ModelEmaV3):
+            self.ema.update(self.net, step=self.update.count)
+        else:
+            self.ema.update(self.net)
+
+    def _accuracies(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if not self.topk:
+            return {}
+        classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
+        return {f"prec{k}": value for k, value in zip(self.topk, accuracy(logits.detach(), classes, topk=self.topk))}
+
+    def state_dict(self) -> dict:
+        """Return the state of the update."""
+        return {"update": self.update.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.update.load_state_dict(state["update"])
+
+
+def averaged_net(ema: ModelEma | ModelEmaV2) -> nn.Layer:
+    """Return the net that a moving average keeps."""
+    return ema.module if isinstance(ema, ModelEmaV2) else ema.ema
