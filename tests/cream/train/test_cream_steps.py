@@ -166,8 +166,11 @@ def test_three_plain_steps(net, precision, mode):
     step, rel = make_step(net, keep_zeros=mode == "none_false"), {"f32": 1e-5, "f64": 3e-7}[precision]
     for i, arch in enumerate(ARCHS):
         before = {name: tensor_by_torch_name(net, name).copy() for name in STEPS["param_names"]}
-        (loss, *_), logits = step.train_path(arch, *batch(i, precision))
+        images, labels = batch(i, precision)
+        (loss, _, *shares), logits = step.train_path(arch, images, labels)
         assert loss.item() == pytest.approx(ARRAYS[f"{precision}/{mode}/loss"][i], rel=rel)
+        ranks = (logits.numpy() > logits.numpy()[np.arange(8), labels.numpy()][:, None]).sum(axis=1)
+        assert [share.item() for share in shares] == [100 * np.mean(ranks < k) for k in (1, 5)]
         if i == 0:
             expected = ARRAYS[f"{precision}/step0/logits"]
             np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=rel * np.abs(expected).max())
