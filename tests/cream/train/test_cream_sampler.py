@@ -9,7 +9,7 @@ from cream.mobile.depths import OPERATION_MFLOPS
 from cream.mobile.space import mobile_space
 from cream.space import SearchSpace
 from cream.train.board import Entry, PrioritizedBoard
-from cream.train.sampler import Sampler
+from cream.train.sampler import Sampler, normalise
 from pimm.errors import ConfigError
 
 SPACE = mobile_space((2, 1, 1, 1, 2))
@@ -56,6 +56,10 @@ def test_operations_are_drawn_as_often_as_the_setting_says(how, weights, expecte
     found = shares(draw(Sampler(SPACE, COSTS, 0, 1000, how, weights)))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
     assert (found[expected == 0] == 0).all()
+
+
+def test_weights_of_any_sum_become_probabilities():
+    np.testing.assert_allclose(normalise((1, 1, 2, 0, 0, 4), 6), np.array([1, 1, 2, 0, 0, 4]) / 8)
 
 
 def test_a_full_board_lends_its_frequencies():

@@ -11,7 +11,8 @@ from cream.mobile.nets import MobileSuperNet
 from cream.mobile.space import mobile_space
 from cream.space import parse_arch
 from cream.train.meta import MetaBatch, Teacher, meta_gradients
-from cream.train.steps import SinglePathStep, Update
+from cream.train.steps import SinglePathStep
+from pimm.engine import Update
 from pimm.layers import frozen_batch_norm_statistics
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.models.torch_names import load_torch_arrays, torch_names
@@ -141,7 +142,7 @@ def make_step(net, keep_zeros=False):
 
 def record_gradients(net, step):
     """Return a list to which every update appends the rows of its gradients."""
-    seen, move = [], step.optimizer.step
+    seen, move = [], step.update.optimizer.step
     parameters = {name: parameter for name, parameter in net.named_parameters() if name in STEPS["param_names"]}
 
     def record_and_move():
@@ -149,7 +150,7 @@ def record_gradients(net, step):
         seen.append({name: gradient if gradient is None else gradient.numpy() for name, gradient in gradients.items()})
         move()
 
-    step.optimizer.step = record_and_move
+    step.update.optimizer.step = record_and_move
     return seen
 
 
@@ -165,8 +166,11 @@ def test_three_plain_steps(net, precision, mode):
     step, rel = make_step(net, keep_zeros=mode == "none_false"), {"f32": 1e-5, "f64": 3e-7}[precision]
     for i, arch in enumerate(ARCHS):
         before = {name: tensor_by_torch_name(net, name).copy() for name in STEPS["param_names"]}
-        (loss, *_), logits = step.train_path(arch, *batch(i, precision))
+        images, labels = batch(i, precision)
+        (loss, _, *shares), logits = step.train_path(arch, images, labels)
         assert loss.item() == pytest.approx(ARRAYS[f"{precision}/{mode}/loss"][i], rel=rel)
+        ranks = (logits.numpy() > logits.numpy()[np.arange(8), labels.numpy()][:, None]).sum(axis=1)
+        assert [share.item() for share in shares] == [100 * np.mean(ranks < k) for k in (1, 5)]
         if i == 0:
             expected = ARRAYS[f"{precision}/step0/logits"]
             np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=rel * np.abs(expected).max())
