@@ -6,7 +6,6 @@ number of processes share the work, and another supernet of the same space can b
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import itertools
 import json
@@ -27,6 +26,7 @@ from cream.train.search_net import SearchNet
 from pimm.errors import ConfigError
 from pimm.messages import changes
 from pimm.utils import atomic_file, write_csv, write_text
+from pimm.utils.locks import try_lock
 
 _logger = logging.getLogger(__name__)
 
@@ -213,13 +213,10 @@ def claimed(path: Path) -> Iterator[bool]:
     """Yield whether no other process works on this file; keep the others off it until the end."""
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
-            mine = True
-        except (BlockingIOError, PermissionError):
-            mine = False
+            is_mine = try_lock(file)
         except OSError as error:  # waiting for it would never end
-            raise ConfigError(f"{path.parent} is on storage without locks: {error.strerror}; choose another") from error
-        yield mine
+            raise ConfigError(f"{path.parent} is on storage without locks: {error}; choose another") from error
+        yield is_mine
 
 
 def write_json(path: Path, content: Mapping) -> None:

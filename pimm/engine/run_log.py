@@ -20,11 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pimm.errors import ConfigError
 from pimm.utils import FormatterNoInfo, is_main_process, trim_summary, update_summary
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
+from pimm.utils.locks import try_lock
 
 _logger = logging.getLogger(__name__)
 
@@ -198,20 +194,16 @@ class RunLog:
 def lock(folder: Path) -> IO:
     """Return a file whose closing lets others into the folder; raise ConfigError if another process holds it."""
     file = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115 (it stays open)
-    if fcntl is None:
-        _logger.warning("this system has no file locks: nothing keeps a second run out of %s", folder)
-        return file
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
-    except (BlockingIOError, PermissionError):
+        is_mine = try_lock(file)
+    except OSError:
+        _logger.warning("%s is on storage without locks: nothing keeps a second run out of it", folder)
+        is_mine = True
+    if not is_mine:
         file.seek(0)
         holder = file.read().decode()
         file.close()
-        raise ConfigError(
-            f"another process is at work in {folder}{holder}: wait for its end, or choose another folder"
-        ) from None
-    except OSError:
-        _logger.warning("%s is on storage without locks: nothing keeps a second run out of it", folder)
+        raise ConfigError(f"another process is at work in {folder}{holder}: wait for its end, or choose another folder")
     with suppress(OSError):  # the first checkpoint reports a full disk
         file.truncate(0)
         file.write(f" ({socket.gethostname()}, process {os.getpid()})".encode())
