@@ -270,12 +270,12 @@ def test_statistics_move_on_the_students_path_alone(net):
 
 def test_the_matching_network_learns_by_the_students_rate_and_at_its_own(net, monkeypatch):
     """The lesson is taught at the student's rate; META_LR is how far the matching network then moves."""
-    rates, steep = [], 100.0
+    rates, lessons, steep = [], [], 100.0
     monkeypatch.setattr(
         steps,
         "meta_gradients",
         lambda net, arch, teacher, lesson, rate, loss_fn: (
-            rates.append(rate) or paddle.full(net.meta_layer.weight.shape, steep),
+            lessons.append(lesson) or rates.append(rate) or paddle.full(net.meta_layer.weight.shape, steep),
             paddle.full([1], steep),
         ),
     )
@@ -284,10 +284,25 @@ def test_the_matching_network_learns_by_the_students_rate_and_at_its_own(net, mo
     weights = {name: value.numpy().copy() for name, value in net.state_dict().items()}
     step.update_matching(STUDENT, best_teacher(net, step.board, STUDENT), *batch(1))
     assert rates == [pytest.approx(RATE)]
+    (images, labels), (lesson,) = batch(1), lessons
+    np.testing.assert_array_equal(lesson.images.numpy(), images[:SLICE].numpy())
+    np.testing.assert_array_equal(lesson.held_out_images.numpy(), images[SLICE : 2 * SLICE].numpy())
+    np.testing.assert_array_equal(lesson.held_out_labels.numpy(), labels[SLICE : 2 * SLICE].numpy())
     assert group_lrs(step.update.optimizer) == [pytest.approx(rate) for rate in (RATE, RATE, META_RATE)]
     for name, value in net.state_dict().items():
         moved = META_RATE * steep * 1.9 if name.startswith("meta_layer") else 0  # the first step of Nesterov, 1 + 0.9
         np.testing.assert_allclose(value.numpy(), weights[name] - moved, rtol=1e-5, err_msg=name)
+
+
+def test_a_student_has_the_teacher_that_the_updated_matching_network_chooses(net, monkeypatch):
+    ones = paddle.full(net.meta_layer.weight.shape, 100.0), paddle.full([1], 100.0)
+    monkeypatch.setattr(steps, "meta_gradients", lambda *arguments: ones)
+    step = make_step(net, update_interval=1)
+    step(*batch(0), 2)
+    before = step.match(STUDENT).rho
+    teacher = step.find_teacher(STUDENT, *batch(1))
+    assert teacher.rho == step.match(STUDENT).rho
+    assert abs(teacher.rho - before) > 1e-3
 
 
 @pytest.mark.parametrize(
