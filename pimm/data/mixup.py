@@ -10,9 +10,9 @@ import numpy as np
 import paddle.nn.functional as F
 
 from pimm.data.device import to_device
-from pimm.data.labels import class_labels
 from pimm.errors import ConfigError, DataError
 from pimm.loss.reduction import require_share
+from pimm.utils.labels import class_labels
 
 MODES = ("batch", "pair", "elem", "half")
 
