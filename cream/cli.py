@@ -371,7 +371,9 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         args = subset_parser().parse_args(argv)
         from cream.studies import subset  # late: imports Paddle
+        from pimm.data import add_img_extensions
 
+        add_img_extensions(args.img_extensions)
         source = subset.Source(Path(args.data_path))
         if args.class_list:
             names = subset.read_class_list(Path(args.class_list))
@@ -407,6 +409,9 @@ def subset_parser() -> cli.Parser:
     parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
     parser.add_argument(
         "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
+    )
+    parser.add_argument(
+        "--img-extensions", nargs="+", default=(), metavar=".EXT", help="more endings of images, such as .tif .gif"
     )
     parser.add_argument("--how", choices=("link", "copy"), default="link", help="symbolic links, or copies")
     return parser

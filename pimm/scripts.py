@@ -12,7 +12,7 @@ import paddle
 import yaml
 
 from pimm.cli import at_least, use_cores
-from pimm.data import check_class_names, create_dataset, create_loader
+from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
 from pimm.data.readers import READERS
 from pimm.errors import ConfigError
 from pimm.models import create_model
@@ -50,6 +50,7 @@ def add_data_options(parser):
     group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
     group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
     group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
+    group.add_argument("--img-extensions", nargs="+", metavar=".EXT", help="more endings of images, such as .tif .gif")
     group.add_argument("--target-key", metavar="KEY", help="key of the class in the JSON files of tar samples")
 
 
@@ -197,7 +198,7 @@ def open_dataset(args, split, labelled=True, **options):
         options: further arguments of ``create_dataset``.
 
     Raises:
-        ConfigError: for more classes than the model has.
+        ConfigError: for more classes than the model has, and for wrong ``img_extensions``.
         DataError: for classes that are not those of the model.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
@@ -207,6 +208,7 @@ def open_dataset(args, split, labelled=True, **options):
         )
     if not labelled and args.dataset.partition("/")[0].lower() in ("", *READERS):
         options["labelled"] = False
+    add_img_extensions(args.img_extensions or ())
     dataset = create_dataset(
         args.dataset,
         root=args.data_dir,

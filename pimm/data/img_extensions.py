@@ -76,7 +76,10 @@ def describe_left_out(counts):
     parts = [f"{count} {ending}" for ending, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     more = ["..."] if len(parts) > 8 else []
     endings = " ".join(sorted(counts)[:8])
-    return f"left out for their endings: {', '.join([*parts[:8], *more])}; add_img_extensions takes {endings} too"
+    return (
+        f"left out for their endings: {', '.join([*parts[:8], *more])}; add_img_extensions takes {endings} too "
+        "(--img-extensions, DATASET.IMG_EXTENSIONS)"
+    )
 
 
 def warn_of_left_out(root, counts):
