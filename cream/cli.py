@@ -19,6 +19,7 @@ from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
 from pimm import cli
 from pimm.errors import ConfigError
+from pimm.output_paths import check_output_paths
 
 RESUME_HINT = "the same command resumes from the latest checkpoint, or starts anew where there is none"
 
@@ -297,6 +298,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
             "--repeats", type=cli.at_least(1), default=30, metavar="N", help="of each measurement (default: 30)"
         )
         args = parser.parse_args(argv)
+        check_output_paths({"--output": args.output}, {"--cfg": args.cfg})
         cfg = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
         measured = jobs.latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
