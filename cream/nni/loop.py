@@ -219,5 +219,5 @@ def pass_over(inherited: Mapping[str, object]) -> None:
     """Log who decides what an argument of NNI's would have decided; raise TypeError for one that is not NNI's."""
     for name in inherited:
         if name not in DECIDED_ELSEWHERE:
-            raise TypeError(f"there is no argument {name!r}")
+            raise TypeError(f"there is no argument {name!r:.80}")
         _logger.info("%s is passed over: %s decides", name, DECIDED_ELSEWHERE[name])

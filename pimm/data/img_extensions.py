@@ -45,7 +45,7 @@ def set_img_extensions(extensions):
         raise ConfigError("without any extension no file is an image; give at least one, such as '.jpg'")
     for extension in extensions:
         if not (isinstance(extension, str) and extension.startswith(".") and len(extension) > 1):
-            raise ConfigError(f"{extension!r} is not an extension; write it as '.jpg'")
+            raise ConfigError(f"{extension!r:.80} is not an extension; write it as '.jpg'")
     _extensions = tuple(dict.fromkeys(extension.lower() for extension in extensions))
 
 

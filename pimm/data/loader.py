@@ -85,7 +85,7 @@ class Loader:
     ):
         if not callable(worker_seeding) and worker_seeding not in _WORKER_SEEDINGS:
             raise ConfigError(
-                f"worker_seeding {worker_seeding!r} is none of {', '.join(_WORKER_SEEDINGS)}, or callable"
+                f"worker_seeding {worker_seeding!r:.80} is none of {', '.join(_WORKER_SEEDINGS)}, or callable"
             )
         self.dataset = dataset
         self.sampler = sampler
