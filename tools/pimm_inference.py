@@ -20,10 +20,10 @@ import pimm  # noqa: F401  (before Paddle: it silences a warning about ccache)
 import paddle
 from paddle.nn import functional as F
 
-from pimm.class_names import other_numbers
 from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
+from pimm.data.class_names import moved_classes
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError
@@ -35,6 +35,7 @@ from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
     build_model,
+    check_results,
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
@@ -119,6 +120,9 @@ def main(argv=None):
     model.eval()
     config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
     dataset = open_dataset(args, args.split, labelled=False)
+    files = result_files(args, config)
+    if Path(args.results_dir).is_dir():
+        check_results(args, {f"--results-format {form}:": path for form, path in files.items()}, [checkpoint])
     names = dataset.filenames(basename=not args.fullname)
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -132,14 +136,17 @@ def main(argv=None):
     rows = [make_row(args, *row, labels) for row, is_read in zip(zip(names, outputs, indices), are_read) if is_read]
     if len(rows) < len(names):
         _logger.warning("%d of %d images could not be read and have no result", len(names) - len(rows), len(names))
-    folder = Path(args.results_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
-    for form in args.results_format:
-        path, by_name = folder / f"{stem}{ENDINGS[form]}", form == "json"
-        write_rows(path, keyed(args, rows) if by_name else rows, form)
+    Path(args.results_dir).mkdir(parents=True, exist_ok=True)
+    for form, path in files.items():
+        write_rows(path, keyed(args, rows) if form == "json" else rows, form)
     if not args.no_console_output:
         print(f"--result\n{json.dumps(keyed(args, rows), indent=4)}")
+
+
+def result_files(args, config):
+    """Return the path of the results in each of the formats that the options name."""
+    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
+    return {form: Path(args.results_dir, f"{stem}{ENDINGS[form]}") for form in args.results_format}
 
 
 @paddle.no_grad()
@@ -187,10 +194,9 @@ def class_names(args):
         return None
     if args.class_map:
         classes = load_class_map(args.class_map, args.data_dir)
-        trained = args.classes or ()
-        moved = other_numbers({name: index for name, index in classes.items() if name in trained}, trained)
+        moved = moved_classes(args.classes or (), classes)
         if moved:
-            raise ConfigError(f"{args.class_map}: {moved[0]}")
+            raise ConfigError(f"{args.class_map}: {moved[0]} in the training of the model")
         return {index: name for name, index in classes.items()}
     lines = {line.partition(" ")[0]: line for line in imagenet_classes()}  # by synset
     if args.classes and not lines.keys() >= set(args.classes):

@@ -12,12 +12,12 @@ import paddle
 
 from cream.config import Config, dump
 from cream.supernet import SuperNet
-from pimm.class_names import recorded_classes
 from pimm.data import Dataset, check_class_names
 from pimm.engine import RunLog
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
+from pimm.output_paths import is_same_file
 from pimm.utils import (
     all_reduce_sum,
     barrier,
@@ -29,12 +29,13 @@ from pimm.utils import (
     watch_processes,
     write_text,
 )
-from pimm.utils.checkpoint import EMA, MANIFEST, clear_leftovers, read_manifest
+from pimm.utils.checkpoint import EMA, MANIFEST, clear_leftovers, read_manifest, recorded_classes
 from pimm.utils.checkpoint_saver import BEST
 
 _logger = logging.getLogger(__name__)
 
 LOGGERS = ("cream", "pimm")
+RESULTS = ("candidates.csv", "architecture.json", "architecture.pdparams", "retrain.yaml", "config.yaml")
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def open_run(cfg: Config, run: RunLog, images: Dataset) -> Path | None:
 
 def check_trained_classes(checkpoint: Path | None, images: Dataset) -> None:
     """Raise DataError if the images have other classes than a checkpoint was trained on, or another order of them."""
-    classes = recorded_classes(checkpoint) if checkpoint is not None and checkpoint.is_dir() else None
+    classes = recorded_classes(checkpoint) if checkpoint else None
     if classes:
         check_class_names(classes, images)
 
@@ -146,8 +147,24 @@ def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:
     return checkpoint
 
 
+def check_results_spare(cfg: Config, folder: Path) -> None:
+    """Check that no file of a selection in ``folder`` would replace a file that the settings name.
+
+    Raises:
+        ConfigError: one would.
+    """
+    read = {
+        "RETRAIN_CFG": cfg.RETRAIN_CFG,
+        "NET.INITIAL_WEIGHTS": cfg.NET.INITIAL_WEIGHTS,
+        "SUPERNET.LATENCY_TABLE": cfg.SUPERNET.LATENCY_TABLE,
+    }
+    for name, path in read.items():
+        if path and any(is_same_file(folder / result, Path(path)) for result in RESULTS):
+            raise ConfigError(f"{name}={path} would be replaced by the results in {folder}; name a copy elsewhere")
+
+
 def open_output(output: Path) -> Path:
-    """Create the folder of a selection; raise ConfigError if it is a training's, whose settings must stay."""
+    """Create the folder of results; raise ConfigError if it is a training's, whose settings must stay."""
     if latest_checkpoint(output):
         raise ConfigError(f"--output {output} is the folder of a training; must be another one")
     output.mkdir(parents=True, exist_ok=True)

@@ -482,7 +482,10 @@ def test_arguments_of_nni_that_something_else_decides_are_passed_over_and_others
 
 @pytest.mark.parametrize(
     ("labels", "least", "message"),
-    [(paddle.zeros([6, 5]), 1, "must be classes"), (TRAIN[0][1], 8, "a batch has 6 images; must be at least 8")],
+    [
+        (paddle.zeros([6, 5]), 1, r"labels of shape \[6, 5\]; class indices have"),
+        (TRAIN[0][1], 8, "a batch has 6 images; must be at least 8"),
+    ],
 )
 def test_batches_that_cannot_be_learnt_from(labels, least, message):
     with pytest.raises(DataError, match=message):
