@@ -11,10 +11,8 @@ from pathlib import Path
 import paddle
 import yaml
 
-from pimm.class_names import check_classes, recorded_classes
-from pimm.class_names import class_list as class_list  # tools/pimm_train.py takes it from here
 from pimm.cli import at_least, use_cores
-from pimm.data import create_dataset, create_loader
+from pimm.data import check_class_names, create_dataset, create_loader
 from pimm.data.readers import READERS
 from pimm.errors import ConfigError
 from pimm.models import create_model
@@ -29,7 +27,7 @@ from pimm.utils import (
     write_csv,
     write_text,
 )
-from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest
+from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest, recorded_classes
 
 _logger = logging.getLogger(__name__)
 
@@ -199,7 +197,8 @@ def open_dataset(args, split, labelled=True, **options):
         options: further arguments of ``create_dataset``.
 
     Raises:
-        ConfigError: for classes that are not those of the model.
+        ConfigError: for more classes than the model has.
+        DataError: for classes that are not those of the model.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
     if mode is None:
@@ -220,8 +219,18 @@ def open_dataset(args, split, labelled=True, **options):
     )
     if labelled:
         trained = getattr(args, "classes", None) or recorded_classes(getattr(args, "resume", ""))
-        check_classes(dataset, args.num_classes, trained, evaluating=not options.get("is_training"))
+        _check_classes(dataset, args.num_classes, trained, complete=not options.get("is_training"))
     return dataset
+
+
+def _check_classes(dataset, num_classes, trained, complete):
+    highest = max(getattr(dataset, "class_to_idx", {}).values(), default=0)
+    if highest >= num_classes:
+        raise ConfigError(
+            f"{dataset.root} has classes up to number {highest}, the model only {num_classes}: "
+            "--num-classes must be larger"
+        )
+    check_class_names(trained or num_classes, dataset, complete, "--class-map FILE numbers both alike")
 
 
 def same_images(dataset, other):

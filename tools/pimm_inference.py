@@ -20,10 +20,10 @@ import pimm  # noqa: F401  (before Paddle: it silences a warning about ccache)
 import paddle
 from paddle.nn import functional as F
 
-from pimm.class_names import other_numbers
 from pimm.cli import Parser, at_least, run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
+from pimm.data.class_names import moved_classes
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError
@@ -187,10 +187,9 @@ def class_names(args):
         return None
     if args.class_map:
         classes = load_class_map(args.class_map, args.data_dir)
-        trained = args.classes or ()
-        moved = other_numbers({name: index for name, index in classes.items() if name in trained}, trained)
+        moved = moved_classes(args.classes or (), classes)
         if moved:
-            raise ConfigError(f"{args.class_map}: {moved[0]}")
+            raise ConfigError(f"{args.class_map}: {moved[0]} in the training of the model")
         return {index: name for name, index in classes.items()}
     lines = {line.partition(" ")[0]: line for line in imagenet_classes()}  # by synset
     if args.classes and not lines.keys() >= set(args.classes):

@@ -21,7 +21,7 @@ import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
 # isort: split
 
 from pimm import cli
-from pimm.data import AugMixDataset, create_loader, resolve_data_config
+from pimm.data import AugMixDataset, class_names, create_loader, resolve_data_config
 from pimm.engine import ClassifyStep, RunLog, Trainer, Update, evaluate, train_mode
 from pimm.errors import ConfigError
 from pimm.models import model_parameters
@@ -33,7 +33,6 @@ from pimm.scripts import (
     add_model_options,
     as_yaml,
     autocast,
-    class_list,
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
@@ -230,7 +229,7 @@ def create_training_loader(args, data_config):
         raise ConfigError("--aug-splits is 2 or more, and goes neither with --mixup and --cutmix nor --no-prefetcher")
     options = {"num_samples": args.train_num_samples, "repeats": args.epoch_repeats, "seed": args.seed}
     dataset = open_dataset(args, args.train_split, is_training=True, batch_size=args.batch_size, **options)
-    args.classes = class_list(dataset)  # a checkpoint knows what it can tell apart
+    args.classes = class_names(dataset)  # a checkpoint knows what it can tell apart
     if len(args.classes) != args.num_classes:
         counts = len(args.classes), args.num_classes
         _logger.warning("there are %d classes of images, and the model tells %d apart: see --num-classes", *counts)

@@ -12,7 +12,6 @@ import paddle
 
 from cream.config import Config, dump
 from cream.supernet import SuperNet
-from pimm.class_names import recorded_classes
 from pimm.data import Dataset, check_class_names
 from pimm.engine import RunLog
 from pimm.errors import CheckpointError, ConfigError
@@ -29,7 +28,7 @@ from pimm.utils import (
     watch_processes,
     write_text,
 )
-from pimm.utils.checkpoint import EMA, MANIFEST, clear_leftovers, read_manifest
+from pimm.utils.checkpoint import EMA, MANIFEST, clear_leftovers, read_manifest, recorded_classes
 from pimm.utils.checkpoint_saver import BEST
 
 _logger = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ def open_run(cfg: Config, run: RunLog, images: Dataset) -> Path | None:
 
 def check_trained_classes(checkpoint: Path | None, images: Dataset) -> None:
     """Raise DataError if the images have other classes than a checkpoint was trained on, or another order of them."""
-    classes = recorded_classes(checkpoint) if checkpoint is not None and checkpoint.is_dir() else None
+    classes = recorded_classes(checkpoint) if checkpoint else None
     if classes:
         check_class_names(classes, images)
 

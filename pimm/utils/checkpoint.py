@@ -330,6 +330,19 @@ def latest_checkpoint(folder, prefix=None):
     return None
 
 
+def recorded_classes(path):
+    """Return the class names that a checkpoint, or the latest one of a training's folder, was trained on.
+
+    Returns None for no path, a file of weights, a folder without checkpoints, and a checkpoint that does not name them.
+    """
+    folder = Path(path)
+    if not path or not folder.is_dir():
+        return None
+    if not (folder / MANIFEST).exists():
+        folder = latest_checkpoint(folder)
+    return read_manifest(folder)["args"].get("classes") if folder else None
+
+
 def _write_file(path, content):
     digest = hashlib.sha256()
     with open(path, "wb") as file:

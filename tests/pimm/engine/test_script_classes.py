@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from script_net import load_script, script_net
 
-from pimm.class_names import check_classes, class_differences, recorded_classes
-from pimm.errors import ConfigError
+from pimm.data import check_class_names
+from pimm.errors import ConfigError, DataError
 from pimm.models import registry
+from pimm.utils.checkpoint import recorded_classes
 
 pimm_inference, pimm_train, pimm_validate = (
     load_script(f"tools/pimm_{name}.py") for name in ("inference", "train", "validate")
@@ -63,16 +64,20 @@ def validate(data, checkpoint, *options):
 CHANGED = {  # names of class folders: what the error lists, for a checkpoint with names and for weights alone
     "renamed": (
         ("dark", "grey", "white"),
-        ["class white has number 2, which in the training was light", "missing here: light", "training: white"],
+        ["its classes are not those of the training: light is missing; white is new. --class-map FILE"],
         None,  # three classes of other names: weights alone do not know
     ),
     "renamed into another order": (
         ("dark", "light", "zgrey"),
-        ["class light has number 1", "missing here: grey"],
+        ["grey is missing", "zgrey is new", "light has number 1 and had 2"],
         None,
     ),
-    "first missing": (("grey", "light"), ["class grey has number 0", "missing here: dark"], "2 classes"),
-    "last missing": (("dark", "grey"), ["missing here: light"], "2 classes (dark, grey) and the model 3"),
+    "first missing": (
+        ("grey", "light"),
+        ["dark is missing; grey has number 0 and had 1; light has number 1 and had 2"],
+        "2 classes",
+    ),
+    "last missing": (("dark", "grey"), ["light is missing"], "2 classes (dark, grey), and the training had 3"),
     "one more": ((*CLASSES, "mild"), ["classes up to number 3, the model only 3"], "classes up to number 3"),
 }
 
@@ -80,15 +85,16 @@ CHANGED = {  # names of class folders: what the error lists, for a checkpoint wi
 @pytest.mark.parametrize("change", CHANGED)
 def test_changed_class_folders(trained, tmp_path, change):
     names, listed, told_of_weights = CHANGED[change]
+    kind = ConfigError if change == "one more" else DataError
     write_images(tmp_path / "val", names)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(kind) as error:
         validate(tmp_path, trained / "net")
     assert all(text in str(error.value) for text in listed), error.value
     assert len(str(error.value)) < 400 + len(str(tmp_path))
     if told_of_weights is None:
         validate(tmp_path, trained / "weights.pdparams")
     else:
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(kind) as error:
             validate(tmp_path, trained / "weights.pdparams")
         assert told_of_weights in str(error.value)
 
@@ -103,9 +109,9 @@ def test_the_same_classes_are_taken(trained, checkpoint, capsys):
 def test_a_folder_without_class_folders(trained, tmp_path, checkpoint):
     write_images(tmp_path, ("flat",))
     (tmp_path / "flat").rename(tmp_path / "val")
-    with pytest.raises(ConfigError, match=r"images without class folders, expected .*val/CLASS/NAME"):
+    with pytest.raises(DataError, match=r"images without class folders, expected .*val/CLASS/NAME"):
         validate(tmp_path, trained / checkpoint)
-    with pytest.raises(ConfigError, match=r"1 classes \(pile\) and the model 3|class pile has number 0"):
+    with pytest.raises(DataError, match=r"1 classes \(pile\), and the training had 3|light are missing; pile is new"):
         validate(write_images(tmp_path / "other", ("pile",)), trained / checkpoint)
 
 
@@ -117,7 +123,7 @@ def test_a_class_map_numbers_what_is_there(trained, tmp_path, checkpoint, capsys
     assert json.loads(capsys.readouterr().out.rpartition("--result\n")[2])["top5"] == 100.0
     (tmp_path / "names.txt").write_text("\n".join(reversed(CLASSES)))
     if checkpoint == "net":
-        with pytest.raises(ConfigError, match="class light has number 0, which in the training was dark"):
+        with pytest.raises(DataError, match="light has number 0 and had 2; dark has number 2 and had 0"):
             validate(tmp_path, trained / checkpoint, "--class-map", str(tmp_path / "names.txt"))
 
 
@@ -125,7 +131,7 @@ def test_a_resumed_training_has_the_same_classes(trained, tmp_path):
     for split in ("train", "val"):
         write_images(tmp_path / split, ("dark", "grey", "white"))
     resume = ("--resume", str(trained / "net"), "--epochs", "2")
-    with pytest.raises(ConfigError, match="class white has number 2, which in the training was light"):
+    with pytest.raises(DataError, match="light is missing; white is new"):
         train(tmp_path, tmp_path, "resumed", *resume)
     assert train(trained / "images", tmp_path, "resumed", *resume).exists()
 
@@ -133,15 +139,16 @@ def test_a_resumed_training_has_the_same_classes(trained, tmp_path):
 def test_an_inference_does_not_rename_classes_in_another_order(trained, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(["grey", "dark", "light"]))
     options = ["--checkpoint", str(trained / "net"), "--results-dir", str(tmp_path), "--no-console-output"]
-    with pytest.raises(ConfigError, match="class grey has number 0, which in the training was dark"):
+    with pytest.raises(ConfigError, match=r"names.txt: grey has number 0 and had 1 in the training"):
         pimm_inference.main([str(trained / "images"), *NET, *options, "--class-map", str(tmp_path / "names.txt")])
     (tmp_path / "names.txt").write_text("\n".join(["dunkel", "grau", "hell"]))  # a translation
     pimm_inference.main([str(trained / "images"), *NET, *options, "--class-map", str(tmp_path / "names.txt")])
     assert {"dunkel", "grau", "hell"} & set(next(tmp_path.glob("*.csv")).read_text().replace("\n", ",").split(","))
 
 
-def labelled(classes):
-    return SimpleNamespace(root="here", class_to_idx=classes)
+def labelled(classes, fixed_indices=False):
+    reader = SimpleNamespace(fixed_indices=fixed_indices)
+    return SimpleNamespace(root="here", class_to_idx=classes, reader=reader)
 
 
 @pytest.mark.parametrize(
@@ -156,24 +163,37 @@ def labelled(classes):
     ],
 )
 def test_classes_that_fit(classes, trained):
-    if set(classes) == {"0", "2"}:
+    if is_list := set(classes) == {"0", "2"}:
         assert list(classes.items()) == [(name, int(name)) for name in classes]
-    check_classes(labelled(classes), 3, trained)
+    check_class_names(trained or 3, labelled(classes, fixed_indices=is_list))
 
 
 def test_folders_called_by_numbers_of_which_one_is_missing():
     digits = [str(number) for number in range(10)]
     nine = {name: index for index, name in enumerate(name for name in digits if name != "3")}
-    with pytest.raises(ConfigError, match="class 4 has number 3, which in the training was 3; missing here: 3"):
-        check_classes(labelled(nine), 10, digits)
-    with pytest.raises(ConfigError, match=r"9 classes \(0, 1, 2 and 6 more\) and the model 10"):
-        check_classes(labelled(nine), 10)
+    with pytest.raises(DataError, match=r"training: 3 is missing; 4 has number 3 and had 4; .*, and 3 more"):
+        check_class_names(digits, labelled(nine))
+    with pytest.raises(DataError, match=r"9 classes \(0, 1, 2 and 6 more\), and the training had 10"):
+        check_class_names(10, labelled(nine))
+
+
+def test_a_new_training_may_have_fewer_classes_than_outputs():
+    check_class_names(10, labelled({"a": 0, "b": 1}), complete=False)
+    with pytest.raises(DataError, match=r"2 classes \(a, b\), and the training had 10"):
+        check_class_names(10, labelled({"a": 0, "b": 1}))
+    with pytest.raises(DataError, match="images without class folders, expected here/CLASS/NAME for the 10 classes"):
+        check_class_names(10, labelled({"": 0}), complete=False)
 
 
 def test_long_differences_are_short_messages():
     trained = [f"{'long' * 30}{number}" for number in range(1000)]
-    text = "; ".join(class_differences({"a": 0}, trained))
-    assert "and 997 more" in text and len(text) < 400
+    with pytest.raises(DataError, match="and 997 more") as error:
+        check_class_names(trained, labelled({"a": 0}))
+    assert len(str(error.value)) < 400
+    swapped = dict(zip(reversed(trained), range(1000)))
+    with pytest.raises(DataError, match="has number 0 and had 999") as error:
+        check_class_names(trained, labelled(swapped))
+    assert len(str(error.value)) < 400
 
 
 def test_recorded_classes(trained, tmp_path):

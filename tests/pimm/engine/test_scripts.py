@@ -336,20 +336,20 @@ def test_a_class_that_is_missing_does_not_shift_the_others(images, trained, tmp_
         os.link(Path(images, "val", name, f"{name}0.png"), tmp_path / "val" / name / "0.png")
     (tmp_path / "train").symlink_to(Path(images, "train"))
     checked = [str(tmp_path), "-j", "0", "--checkpoint", str(trained / "checkpoint-1")]
-    with pytest.raises(ConfigError, match="class light has number 1, which in the training was grey"):
+    with pytest.raises(DataError, match="grey is missing; light has number 1 and had 2"):
         pimm_validate.main(checked)
-    with pytest.raises(ConfigError, match="class light has number 1, which in the training was grey"):
+    with pytest.raises(DataError, match="grey is missing; light has number 1 and had 2"):
         train(str(tmp_path), tmp_path, "shifted")
     (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     pimm_validate.main([*checked, "--class-map", str(tmp_path / "names.txt")])
     (tmp_path / "val" / "light").rename(tmp_path / "val" / "grew")
-    with pytest.raises(ConfigError, match="class grew has number 1, which in the training was grey"):
+    with pytest.raises(DataError, match="grey, light are missing; grew is new"):
         pimm_validate.main(checked)
 
 
 def test_a_training_is_not_begun_over_another(images, trained):
     before = (trained / "summary.csv").read_text()
-    with pytest.raises(ConfigError, match=r"holds a training already: --resume .* goes on with it"):
+    with pytest.raises(ConfigError, match=r"holds a training already: --resume .* resumes it"):
         train(images, trained.parent, trained.name)
     assert (trained / "summary.csv").read_text() == before
 
