@@ -136,7 +136,7 @@ def test_the_examples_result_is_the_best_of_the_board(tmp_path):
 
 def test_the_names_are_creams_too():
     assert cream.CreamSupernetTrainer is CreamSupernetTrainer and cream.SPOSEvolution is SPOSEvolution
-    with pytest.raises(AttributeError, match="no attribute 'Other'"):
+    with pytest.raises(AttributeError, match="No cream attribute Other"):
         _ = cream.Other
 
 
