@@ -100,7 +100,7 @@ def plan_search(cfg: Config) -> SearchPlan:
 
 
 def search_net(cfg: Config) -> SearchNet:
-    """Return the supernet that ``cfg.SUPERNET`` describes, freshly initialised, with the costs and sampler of its paths."""
+    """Return the supernet that ``cfg.SUPERNET`` describes, with fresh weights, and its paths' costs and sampler."""
     settings = cfg.SUPERNET
     space, resolution = search_space(cfg)
     net = fresh_supernet(cfg, space)
