@@ -33,11 +33,11 @@ _logger = logging.getLogger(__name__)
 
 
 def search(cfg: Config) -> Candidate:
-    """Train a supernet whose paths teach each other, and select the best path of its board (Cream, algorithm 1).
+    """Train a supernet whose paths teach each other, and select the best of its candidates (Cream, algorithm 1).
 
-    Writes into ``SAVE_PATH/MODEL`` checkpoints and records of the training, ``candidates.csv``,
-    ``architecture.json``, a ``retrain.yaml`` that trains the net, ``architecture.pdparams``, the supernet's weights
-    for it, and ``report.html``.
+    Writes into ``SAVE_PATH/MODEL`` checkpoints and records of the training, and of the selected net
+    ``candidates.csv``, ``architecture.json``, ``retrain.yaml`` (the settings that train the net),
+    ``architecture.pdparams`` (the supernet's weights for the net) and ``report.html``.
     """
     build.check_search(cfg)
     build.check_results_spare(cfg, build.run_folder(cfg))
@@ -50,10 +50,10 @@ def search(cfg: Config) -> Candidate:
 
 
 def train_supernet(plan: build.SearchPlan, run: RunLog) -> None:
-    """Train the supernet: each batch draws a path, finds its teacher, updates it, and offers it to the board.
+    """Train the supernet: for each batch `CreamStep` draws a path, finds a teacher, and trains and offers the path.
 
-    The step does so (`CreamStep`); after every epoch fixed paths and the board's best are evaluated, and everything
-    that the next batch depends on is saved.
+    `SinglePathStep` only draws and trains the path. After every epoch the probes (fixed paths) and the board's best
+    path are evaluated, and a checkpoint is written.
     """
     checkpoint = build.open_run(plan.cfg, run, plan.train_loader.dataset)
     history = History(run)
@@ -69,7 +69,7 @@ def train_supernet(plan: build.SearchPlan, run: RunLog) -> None:
 
 
 def supernet(cfg: Config) -> None:
-    """Train a supernet, in which ``evolve`` or ``select`` then find a path; writes checkpoints and records."""
+    """Train a supernet for a later ``evolve`` or ``select``; writes checkpoints and records into SAVE_PATH/MODEL."""
     with build.running(cfg) as run:
         train_supernet(build.plan_search(cfg), run)
         command = f"python tools/spos_search.py {shlex.quote(str(run.folder))}"
@@ -133,7 +133,7 @@ def test(cfg: Config) -> dict[str, float]:
 def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
     """Train one net as ``retrain`` does, and test its best checkpoint.
 
-    ``architecture`` replaces NET.INPUT_ARCH; it is a file or text as ``read_architecture`` takes it.
+    ``architecture`` is a file or text for ``read_architecture``, and replaces NET.INPUT_ARCH.
     """
     if architecture is not None:
         cfg = copy.deepcopy(cfg)
@@ -146,9 +146,9 @@ def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
 
 
 def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
-    """Select again among the paths of a finished search, as ``overrides`` of its settings say, without training.
+    """Select again among the paths of a finished search, with ``overrides`` of its settings and without training.
 
-    Writes into ``output``, by default the search's folder, what the search wrote in the end: ``candidates.csv``,
+    Writes into ``output``, by default the search's folder, the files of a selected net: ``candidates.csv``,
     ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
     """
     recorded, cfg = build.settings_of_search(folder, overrides)
@@ -168,13 +168,13 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
 def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | None = None) -> Candidate:
     """Search a trained supernet by evolution and return the best path (SPOS, algorithm 1).
 
-    Writes what a search writes in the end, and ``architecture_final.json`` and the best paths of each generation in
-    NNI's form, ``convergence.png``, and ``evolution.json``, from which the same command resumes. The processes of a
-    launch share the paths.
+    Writes the files of a selected net as ``select`` does, ``architecture_final.json`` and the best paths of each
+    generation in NNI's format, ``convergence.png``, and ``evolution.json``, from which the same command resumes. The
+    processes of a launch share the paths.
 
     Args:
-        source: the folder of a search; or settings, with a search in their run's folder or weights in
-            NET.INITIAL_WEIGHTS.
+        source: the folder of a search; or settings, whose run's folder holds a search or whose NET.INITIAL_WEIGHTS
+            are a supernet's weights.
         overrides: changes of the settings of a search's folder.
         output: where all results go, by default the folder ``evolution`` of the search.
     """
@@ -199,7 +199,7 @@ def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | 
 
 
 def latency(cfg: Config, path: Path, threads: int, repeats: int = 30) -> Latency:
-    """Measure what each choice of a search takes on this machine, for DATASET.BATCH_SIZE images; writes ``path``."""
+    """Measure the milliseconds of each choice on this machine, for DATASET.BATCH_SIZE images; writes ``path``."""
     with single_process(), build.running(cfg):
         searched = build.search_net(cfg)
 
@@ -222,19 +222,19 @@ def rank_correlation(
 ) -> dict[str, dict[str, Correlation]]:
     """Score n paths with each search's weights, train each path from scratch, and correlate both (Cream, section 4.2).
 
-    What the trainings of a path reach on average is the truth, and how well one of them predicts the others is what a
-    supernet can hope for. Writes ``ranking.csv``, ``correlation.json`` and ``ranking.png`` into ``output``, and
-    resumes with what is there. Under ``paddle.distributed.launch``, or started several times, the processes share the
-    paths.
+    The reference is the mean accuracy of a path's trainings; how well one training predicts the others is the most
+    that a supernet can be expected to reach. Writes ``ranking.csv``, ``correlation.json`` and ``ranking.png`` into
+    ``output``, and resumes from the results in ``output``. Under ``paddle.distributed.launch``, or started several
+    times, the processes share the paths.
 
     Args:
         folders: searches of one space.
-        recipe: how paths are trained.
-        output: where all results go.
+        recipe: the settings that train each path.
+        output: folder of all results.
         n: number of paths.
-        how: ``spread`` evenly over the costs, or ``uniform`` as drawn.
-        seed: of the draw of the paths.
-        trainings: how often each path is trained, with seeds that follow on ``recipe.SEED``.
+        how: ``spread`` evenly over the costs, or ``uniform``, as they are drawn.
+        seed: the seed of the draw of the paths.
+        trainings: number of trainings of each path, with the seeds ``recipe.SEED``, ``recipe.SEED + 1``, ...
 
     Raises:
         ConfigError: the searches' spaces differ, or ``output`` holds another experiment.
@@ -270,7 +270,7 @@ def rank_correlation(
 
 
 def scorer(cfg: Config, searched):
-    """Return what scores a path as the search scores its candidates."""
+    """Return a function that scores a path as the search scores its candidates."""
     selection = build.selection_of(cfg, searched)
     return lambda arch: vars(selection.score([arch])[0])
 

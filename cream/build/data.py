@@ -19,7 +19,7 @@ SPOS_MEAN, SPOS_STD = (0.0,) * 3, (1 / 255,) * 3  # values from 0 to 255, of pix
 
 @dataclass(frozen=True)
 class Images:
-    """The images below DATA_DIR: to train on, held out for the selection (if asked for), and to validate on."""
+    """The images below DATA_DIR: to train on, held out for the selection (None without), and to validate on."""
 
     train: Dataset | Part
     held_out: Part | None
@@ -110,7 +110,7 @@ def evaluation_loader(cfg: Config, images: Dataset | Part, resolution: int) -> L
 
 
 def selection_loader(cfg: Config, images: Images, validation: Loader, resolution: int) -> tuple[Loader, str]:
-    """Return the loader of the images that decide the selection, each once, and what these images are in words."""
+    """Return the loader of the images that paths are scored on, each once, and a description of these images."""
     if images.held_out is None:
         return validation, "validation images"
     held_out = evaluation_loader(cfg, images.held_out, resolution)

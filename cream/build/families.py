@@ -1,4 +1,4 @@
-"""The nets that SUPERNET.FAMILY names: the space of a search, its supernet, and a single net of it."""
+"""The families of nets that SUPERNET.FAMILY names: their search spaces, supernets and single nets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Family(NamedTuple):
-    """``space(cfg)`` with its image size, ``supernet(cfg, space)``, ``spec(cfg)`` of a net and ``net(cfg, spec)``."""
+    """Holds the functions that build a family of nets.
+
+    ``space(cfg)`` returns the search space and its image size, ``supernet(cfg, space)`` a supernet, ``spec(cfg)`` the
+    architecture and image size of the net that ``cfg.NET`` names, and ``net(cfg, spec)`` that net.
+    """
 
     space: Callable[[Config], tuple[SearchSpace, int]]
     supernet: Callable[[Config, SearchSpace], SuperNet]
@@ -83,17 +87,17 @@ def _with_sync_bn(cfg: Config, net: nn.Layer) -> nn.Layer:
 
 
 def _mobile_space(cfg: Config) -> tuple[SearchSpace, int]:
-    """Return the space and its image size: as given, or as the FLOPs range implies."""
-    limits = cfg.SUPERNET
-    depths, resolution = limits.STAGE_DEPTHS, limits.RESOLUTION
-    if limits.SPACE is not None:
+    """Return the space and its image size, as the settings give them or as the FLOPs range implies them."""
+    settings = cfg.SUPERNET
+    depths, resolution = settings.STAGE_DEPTHS, settings.RESOLUTION
+    if settings.SPACE is not None:
         resolution = resolution or cfg.DATASET.IMAGE_SIZE
     elif depths is None or resolution is None:
-        fitted_depths, resolution = fit_to_flops(limits.FLOPS_MINIMUM, limits.FLOPS_MAXIMUM, resolution)
+        fitted_depths, resolution = fit_to_flops(settings.FLOPS_MINIMUM, settings.FLOPS_MAXIMUM, resolution)
         depths = depths or fitted_depths
     if cfg.DATASET.IMAGE_SIZE not in (resolution, Config().DATASET.IMAGE_SIZE):
         _logger.warning(
-            "DATASET.IMAGE_SIZE=%d is passed over: the search takes %d pixels, as SUPERNET.RESOLUTION or its FLOPs say",
+            "DATASET.IMAGE_SIZE=%d is ignored: the search takes %d pixels from SUPERNET.RESOLUTION or its FLOPs range",
             *(cfg.DATASET.IMAGE_SIZE, resolution),
         )
     return given_space(cfg, depths), resolution
@@ -121,7 +125,7 @@ def _mobile_spec(cfg: Config) -> ChildSpec:
 
 
 def _mobile_net(cfg: Config, spec: ChildSpec) -> nn.Layer:
-    """Return the net; an INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` gives."""
+    """Return the net; NET.INPUT_ARCH is a path of the space that ``cfg.SUPERNET`` describes."""
     space = None if cfg.NET.INPUT_ARCH is None else given_space(cfg, [len(stage) for stage in spec.arch[1:-1]])
     return ChildNet(spec.arch, space=space, **_mobile_options(cfg))
 
@@ -151,7 +155,7 @@ def _shuffle_supernet(cfg: Config, space: SearchSpace) -> SuperNet:
 
 def _shuffle_spec(cfg: Config) -> ChildSpec:
     if cfg.NET.INPUT_ARCH is None:
-        raise ConfigError("SUPERNET.FAMILY is shuffle, of which NET.SELECTION names none: NET.INPUT_ARCH must be given")
+        raise ConfigError("SUPERNET.FAMILY is shuffle, but NET.SELECTION names nets of Cream: give NET.INPUT_ARCH")
     return ChildSpec(cfg.NET.INPUT_ARCH, cfg.DATASET.IMAGE_SIZE)
 
 

@@ -1,4 +1,4 @@
-"""Images of a training set that are kept out of training, to choose on."""
+"""Images of a training set that are kept out of training, for the selection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pimm.errors import ConfigError
 
 
 class Part(paddle.io.Dataset):
-    """Some images of a data set, with a transform of their own; all else is the whole set's."""
+    """Some images of a data set, with a transform of their own; all other attributes are those of the whole set."""
 
     def __init__(self, dataset: Dataset, indices: np.ndarray):
         super().__init__()
@@ -41,10 +41,17 @@ class Part(paddle.io.Dataset):
 
 
 def hold_out(labels: Sequence[int], amount: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train on and of those held out, both in order, drawn by ``seed``.
+    """Return the indices of the images to train on and of those held out, both in ascending order.
 
-    ``amount`` is their share, or from 1 on their number. Each class gives in proportion to its size, to within one
-    image. Raises ConfigError where a class would have none left, or none is held out.
+    The share of images held out is the same in each class, to within one image.
+
+    Args:
+        labels: the class of each image.
+        amount: the share of the images to hold out, or their number if it is at least 1.
+        seed: the seed of the draw.
+
+    Raises:
+        ConfigError: a class would have no image left to train on, or no image is held out.
     """
     labels = np.asarray(labels)
     number = round(amount * len(labels)) if amount < 1 else round(amount)

@@ -1,4 +1,4 @@
-"""How a net is trained: optimizer, schedule, options of the loop, and the recipe that a search hands on."""
+"""The recipe of a training: optimizer, schedule and options of the loop; and the recipe that a search writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAPER_RECIPE = (
 
 
 def timm_args(cfg: Config) -> SimpleNamespace:
-    """Return the settings in the form that timm's factories of optimizers and schedules read."""
+    """Return the settings as the attributes that timm's factories of optimizers and schedules read."""
     args = SimpleNamespace(**{name.lower(): value for name, value in vars(cfg).items()})
     args.plateau_mode = "min" if cfg.EVAL_METRICS == "loss" else "max"
     return args
@@ -50,7 +50,7 @@ def supernet_optimizer(cfg: Config, net: SuperNet) -> paddle.optimizer.Optimizer
 
 
 def supernet_scheduler(cfg: Config, optimizer: paddle.optimizer.Optimizer, batches: int) -> tuple:
-    """Return the schedule that SCHED names, and the epochs; ``sgd`` is the official search's: linear to 0."""
+    """Return the schedule that SCHED names, and the number of epochs; ``sgd`` falls linearly to 0 in a search."""
     if cfg.SCHED == "sgd":
         return LinearLRScheduler(optimizer, cfg.EPOCHS * batches), cfg.EPOCHS
     return create_scheduler(timm_args(cfg), optimizer, batches)
@@ -67,7 +67,7 @@ def classify_step(cfg: Config, net: nn.Layer) -> ClassifyStep:
 
 def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, loader: Loader) -> dict:
     """Return the options of the training loop that searches and retrainings share."""
-    # A checkpoint inside an epoch counts batches, which other processes would share out otherwise.
+    # A checkpoint inside an epoch counts batches, and another number of processes would make other batches.
     settings = {**resume_settings(cfg), "number of processes": world_size()}
     return {
         "epochs": epochs,
@@ -91,17 +91,17 @@ def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, loader: Loade
 
 
 def retrain_recipe(cfg: Config) -> Config:
-    """Return the settings that RETRAIN_CFG names, or the paper's."""
+    """Return the settings in the file that RETRAIN_CFG names, or those of the paper."""
     return load_config(cfg.RETRAIN_CFG, () if cfg.RETRAIN_CFG else PAPER_RECIPE)
 
 
 def retrain_config_for(recipe: Config, cfg: Config, arch: Arch, resolution: int) -> Config:
-    """Return the recipe for one path of a search: for its architecture, space and image size, on the search's data.
+    """Return the recipe for one path of a search, with its architecture, space and image size and the search's data.
 
-    Images are shown to the net as they were to the supernet, whose weights it may start from.
+    The net sees images as the supernet saw them, because the net may start from the supernet's weights.
 
     Args:
-        recipe: how to train.
+        recipe: the settings of the training.
         cfg: the settings of the search.
         arch: the path.
         resolution: side of the images in pixels.
@@ -112,7 +112,7 @@ def retrain_config_for(recipe: Config, cfg: Config, arch: Arch, resolution: int)
     recipe.DATASET.IMAGE_SIZE, recipe.NET.GP = resolution, cfg.NET.GP
     for name in ("IMG_EXTENSIONS", "MEAN", "STD", "SPOS_PREPROCESSING"):
         setattr(recipe.DATASET, name, getattr(cfg.DATASET, name))
-    for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # what the choices of the architecture mean
+    for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # they define what each choice means
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))
     recipe.SUPERNET.SELECT_ON = "val"  # nothing is left to select: no training image is held out
     return recipe

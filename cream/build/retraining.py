@@ -42,7 +42,7 @@ class RetrainPlan:
 
 
 def plan_retraining(cfg: Config) -> RetrainPlan:
-    """Turn the settings into the plan of a retraining; NET.INITIAL_WEIGHTS are those the net starts with.
+    """Turn the settings into the plan of a retraining; the net starts from NET.INITIAL_WEIGHTS, if given.
 
     Raises:
         ConfigError: settings that name no net.
@@ -75,5 +75,5 @@ def check_named_net(cfg: Config) -> None:
     if Supernet() != cfg.SUPERNET and cfg.NET.INPUT_ARCH is None and cfg.NET.SELECTION == Net().SELECTION:
         raise ConfigError(
             "these are the settings of a search, with SUPERNET.*, and name no net: the search wrote a retrain.yaml for "
-            "the net that it found; or else give NET.INPUT_ARCH, or NET.SELECTION without SUPERNET.*"
+            "the net that it found; otherwise give NET.INPUT_ARCH, or NET.SELECTION without SUPERNET.*"
         )

@@ -77,8 +77,8 @@ def open_run(cfg: Config, run: RunLog, images: Dataset) -> Path | None:
         images: the training images, whose classes must be those of the checkpoint.
 
     Raises:
-        ConfigError: the folder cannot be written, another run is going on in it, or it holds a run already and
-            AUTO_RESUME does not allow to resume it.
+        ConfigError: the folder cannot be written, another process is at work in the folder, or the folder holds a run
+            and AUTO_RESUME is False.
         CheckpointError: RESUME_PATH names no checkpoint, or the processes see different ones.
         DataError: the checkpoint was trained on other classes, or on the same ones in another order.
     """
@@ -108,7 +108,7 @@ def check_trained_classes(checkpoint: Path | None, images: Dataset) -> None:
 
 
 def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
-    """Return the run's latest checkpoint; if it has none, RESUME_PATH or the latest checkpoint of the run there.
+    """Return the run's latest checkpoint; without one, the checkpoint RESUME_PATH or the latest one of a run there.
 
     RESUME_PATH may also be a file of PyTorch's. Without AUTO_RESUME there is nothing to resume.
 
@@ -128,7 +128,7 @@ def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
     if not named.is_dir():
         raise CheckpointError(
             f"RESUME_PATH={named}: no such folder or .pth.tar file; "
-            "must be a run's or a checkpoint's, or empty to begin anew"
+            "must be a run's or a checkpoint's, or empty to start anew"
         )
     return latest_checkpoint(named) or named
 
@@ -164,7 +164,7 @@ def check_results_spare(cfg: Config, folder: Path) -> None:
 
 
 def open_output(output: Path) -> Path:
-    """Create the folder of results; raise ConfigError if it is a training's, whose settings must stay."""
+    """Create the folder of results; raise ConfigError for the folder of a training, whose settings must stay."""
     if latest_checkpoint(output):
         raise ConfigError(f"--output {output} is the folder of a training; must be another one")
     output.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def open_output(output: Path) -> Path:
 
 
 def write_config(cfg: Config, folder: Path, note: str = "") -> None:
-    """Write ``config.yaml``: a note, the settings of the run that differ from the defaults, and the essential ones."""
+    """Write ``config.yaml``: a note, and the settings of the run as ``dump`` selects them."""
     if is_main_process():
         write_text(folder / "config.yaml", note + dump(cfg))
 
@@ -182,12 +182,12 @@ def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
 
     Raises:
         ConfigError: RESUME_PATH is not given.
-        CheckpointError: nothing is there, or the checkpoint of a search.
+        CheckpointError: RESUME_PATH does not exist, or is a search.
     """
     path = Path(cfg.RESUME_PATH)
     forms = "a run's folder, a checkpoint's folder, a .pdparams file or PyTorch's .pth.tar file"
     if cfg.RESUME_PATH in ("", Config.RESUME_PATH) and not path.is_file():
-        raise ConfigError(f"RESUME_PATH is needed, which says what to test: {forms}")
+        raise ConfigError(f"RESUME_PATH must say what to test: {forms}")
     if not path.exists():
         raise CheckpointError(f"RESUME_PATH={path}: nothing is there; must be {forms}")
     if is_torch_file(path):
@@ -196,8 +196,8 @@ def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
         path = path / BEST
     if (path / MANIFEST).is_file() and holds_supernet(path):
         raise CheckpointError(
-            f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that it found, which "
-            "tools/retrain.py leaves beside it"
+            f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that the search found, which "
+            "tools/retrain.py writes beside the search"
         )
     return path, cfg.NET.EMA.USE and (path / EMA).is_file()
 

@@ -67,10 +67,10 @@ class SearchPlan:
 
 
 def plan_search(cfg: Config) -> SearchPlan:
-    """Turn the settings into the plan of a search; NET.INITIAL_WEIGHTS are those the supernet starts with.
+    """Turn the settings into the plan of a search; the supernet starts from NET.INITIAL_WEIGHTS, if given.
 
     Raises:
-        ConfigError: settings that a search cannot follow.
+        ConfigError: settings from which no supernet can be trained.
         DataError: images that cannot be used.
         CheckpointError: initial weights of another net.
     """
@@ -100,13 +100,13 @@ def plan_search(cfg: Config) -> SearchPlan:
 
 
 def search_net(cfg: Config) -> SearchNet:
-    """Return the supernet that ``cfg.SUPERNET`` describes, with fresh weights, and what is known of its paths."""
-    asked = cfg.SUPERNET
+    """Return the supernet that ``cfg.SUPERNET`` describes, with fresh weights, and its paths' costs and sampler."""
+    settings = cfg.SUPERNET
     space, resolution = search_space(cfg)
     net = fresh_supernet(cfg, space)
     mflops, mparams = cost_tables(net, resolution)
-    bounds = asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM
-    sampler = Sampler(space, mflops, *bounds, asked.HOW_TO_PROB, asked.PRE_PROB, asked.FLOPS_BINS)
+    bounds = settings.FLOPS_MINIMUM, settings.FLOPS_MAXIMUM
+    sampler = Sampler(space, mflops, *bounds, settings.HOW_TO_PROB, settings.PRE_PROB, settings.FLOPS_BINS)
     _logger.info(
         "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
         *(space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6),
@@ -115,8 +115,8 @@ def search_net(cfg: Config) -> SearchNet:
 
 
 def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.Optimizer) -> SinglePathStep:
-    """Return what one batch of the search does, as SUPERNET.METHOD says."""
-    asked = cfg.SUPERNET
+    """Return the step that trains the supernet on one batch, of the kind that SUPERNET.METHOD names."""
+    settings = cfg.SUPERNET
     common = (
         searched.net,
         LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING),
@@ -124,36 +124,36 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
         searched.sampler,
         np.random.default_rng([cfg.SEED, 1]),
     )
-    if asked.METHOD == "single_path":
+    if settings.METHOD == "single_path":
         return SinglePathStep(*common)
     return CreamStep(
         *common,
-        board=PrioritizedBoard(asked.POOL_SIZE, cfg.ACC_GAP),
+        board=PrioritizedBoard(settings.POOL_SIZE, cfg.ACC_GAP),
         flops=searched.mflops,
-        pick_method=asked.PICK_METHOD,
-        start_epoch=asked.META_STA_EPOCH,
-        update_interval=asked.UPDATE_ITER,
-        slice_size=asked.SLICE,
+        pick_method=settings.PICK_METHOD,
+        start_epoch=settings.META_STA_EPOCH,
+        update_interval=settings.UPDATE_ITER,
+        slice_size=settings.SLICE,
     )
 
 
 def constraints_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
-    """Return what the selected path may cost.
+    """Return the constraints on the selected path.
 
     Raises:
-        ConfigError: no path satisfies a constraint, or a table of latencies belongs to another space.
+        ConfigError: no path satisfies a constraint, or the latency table belongs to another space.
     """
-    asked = cfg.SUPERNET
+    settings = cfg.SUPERNET
     keys = ("SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM")
-    constraints = [Constraint("MFLOPs", searched.mflops, asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM, keys)]
-    if asked.PARAMS_MAXIMUM is not None:
+    constraints = [Constraint("MFLOPs", searched.mflops, settings.FLOPS_MINIMUM, settings.FLOPS_MAXIMUM, keys)]
+    if settings.PARAMS_MAXIMUM is not None:
         keys = ("", "SUPERNET.PARAMS_MAXIMUM")
-        constraints.append(Constraint("million parameters", searched.mparams, 0.0, asked.PARAMS_MAXIMUM, keys))
-    if asked.LATENCY_TABLE is not None:
-        measured = read_latency(Path(asked.LATENCY_TABLE))
+        constraints.append(Constraint("million parameters", searched.mparams, 0.0, settings.PARAMS_MAXIMUM, keys))
+    if settings.LATENCY_TABLE is not None:
+        measured = read_latency(Path(settings.LATENCY_TABLE))
         latency = measured.costs_for(searched)
-        _logger.info("latencies are those of %s", measured)
-        most = UNLIMITED if asked.LATENCY_MAXIMUM is None else asked.LATENCY_MAXIMUM
+        _logger.info("the latency table was measured with %s", measured)
+        most = UNLIMITED if settings.LATENCY_MAXIMUM is None else settings.LATENCY_MAXIMUM
         constraints.append(Constraint("ms", latency, 0.0, most, ("", "SUPERNET.LATENCY_MAXIMUM")))
     return constraints
 
@@ -170,31 +170,36 @@ def plan_selection(
     train_loader: Loader,
     validation: Loader,
 ) -> Selection:
-    """Return how the net is selected among paths, and what is handed on with it.
+    """Return the selection of a search: it scores paths under constraints and writes the files of the selected net.
 
     Args:
         cfg: settings of the selection.
-        recipe: how the selected net will be trained.
+        recipe: the settings that will train the selected net.
         searched: the supernet.
-        constraints: what the selected path may cost.
+        constraints: the constraints on the selected path.
         images: the opened images.
         train_loader: batches that recalibrate batch norm.
         validation: the loader of the validation images.
     """
     loader, scored_on = selection_loader(cfg, images, validation, searched.resolution)
-    asked = cfg.SUPERNET
+    settings = cfg.SUPERNET
     return Selection(
         searched=searched,
         constraints=constraints,
         sampler=Sampler(
-            searched.space, searched.mflops, asked.FLOPS_MINIMUM, asked.FLOPS_MAXIMUM, asked.HOW_TO_PROB, asked.PRE_PROB
+            searched.space,
+            searched.mflops,
+            settings.FLOPS_MINIMUM,
+            settings.FLOPS_MAXIMUM,
+            settings.HOW_TO_PROB,
+            settings.PRE_PROB,
         ),
-        random_paths=asked.SELECT_RANDOM,
+        random_paths=settings.SELECT_RANDOM,
         seed=cfg.SEED,
         train=train_loader,
         loader=loader,
         scored_on=scored_on,
-        batches=asked.SELECT_BATCHES,
+        batches=settings.SELECT_BATCHES,
         num_classes=cfg.DATASET.NUM_CLASSES,
         child=partial(_child_of, cfg, searched.resolution),
         retrain_yaml=partial(_retrain_yaml, recipe, cfg, searched.resolution),
@@ -212,7 +217,7 @@ def _retrain_yaml(recipe: Config, cfg: Config, resolution: int, arch: Arch) -> s
 
 
 def selection_of(cfg: Config, searched: SearchNet) -> Selection:
-    """Return how a path of a trained supernet is selected, with these settings."""
+    """Open the images of the settings, and return the selection of a path of a trained supernet."""
     recipe, constraints, images = retrain_recipe(cfg), constraints_of(cfg, searched), open_images(cfg)
     train_loader = training_loader(cfg, images.train, searched.resolution)
     validation = evaluation_loader(cfg, images.val, searched.resolution)
@@ -223,10 +228,10 @@ def selection_of(cfg: Config, searched: SearchNet) -> Selection:
 
 
 def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Config, Config]:
-    """Return a search's settings, and what the ``overrides`` make of them.
+    """Return the settings that a search recorded, and the same settings with ``overrides``.
 
     Raises:
-        ConfigError: overrides change the supernet, and not only how its paths are read and selected.
+        ConfigError: the overrides change the supernet or its training, not only the selection of a path.
         CheckpointError: the folder holds no search.
     """
     settings, latest = folder / "config.yaml", latest_checkpoint(folder)
@@ -244,7 +249,7 @@ def trained_search(folder: Path, recorded: Config) -> tuple[SearchNet, SinglePat
 
     Args:
         folder: the search's folder.
-        recorded: the settings of its training, whose FLOPs range may have shaped the space.
+        recorded: the settings that the search recorded; their FLOPs range may have shaped the space.
     """
     searched = search_net(recorded)
     latest = latest_checkpoint(folder)
@@ -262,8 +267,8 @@ def supernet_to_evolve(source: Path | Config, overrides: Sequence[str] = ()) -> 
     """Return a trained supernet, and the hash of its weights.
 
     Args:
-        source: the folder of a search; or settings, whose run's folder holds the search or whose NET.INITIAL_WEIGHTS
-            are the supernet's weights.
+        source: the folder of a search; or settings, whose run's folder holds a search or whose NET.INITIAL_WEIGHTS
+            are a supernet's weights.
         overrides: changes of the settings of a search's folder.
 
     Raises:
@@ -293,7 +298,7 @@ def weights_hash(weights: Path) -> str:
 
 
 def evolution_settings(cfg: Config, weights: str) -> dict:
-    """Return everything that an evolution depends on but its length, as plain data."""
+    """Return everything that an evolution depends on, except the number of generations, as plain data."""
     constraints = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
     scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
     return {
@@ -307,7 +312,7 @@ def evolution_settings(cfg: Config, weights: str) -> dict:
 
 
 def renamed(cfg: Config, suffix: str) -> Config:
-    """Return the settings with another MODEL, so that a later selection's net does not replace the search's own."""
+    """Return the settings with another MODEL, so that a later selection's net is retrained in a folder of its own."""
     return replace(cfg, MODEL=f"{cfg.MODEL}_{suffix}")
 
 
@@ -315,15 +320,15 @@ def renamed(cfg: Config, suffix: str) -> Config:
 
 
 def check_search(cfg: Config) -> None:
-    """Raise ConfigError for settings from which a search cannot select a path, before it begins."""
+    """Raise ConfigError, before the search starts, for settings from which it could not select a path."""
     if cfg.SUPERNET.METHOD == "single_path" and not cfg.SUPERNET.SELECT_RANDOM:
         raise ConfigError(
-            "SUPERNET.METHOD=single_path keeps no board to choose from: SUPERNET.SELECT_RANDOM must be at least 1"
+            "SUPERNET.METHOD=single_path has no board to select from: SUPERNET.SELECT_RANDOM must be at least 1"
         )
 
 
 def check_supernet(cfg: Config) -> None:
-    """Raise ConfigError for settings by which no supernet can be trained, before the training begins."""
+    """Raise ConfigError, before the training starts, for settings from which no supernet can be trained."""
     if cfg.NET.INPUT_ARCH is not None:
         raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
     if cfg.SUPERNET.FAMILY == "shuffle":
@@ -333,7 +338,7 @@ def check_supernet(cfg: Config) -> None:
 
 
 def check_shuffle(cfg: Config) -> None:
-    """Raise ConfigError where ShuffleNets would have to be trained as Cream's nets alone can be."""
+    """Raise ConfigError for ways to train a supernet that only Cream's nets support."""
     for name, value in (("METHOD", "single_path"), ("HOW_TO_PROB", "even")):
         found = getattr(cfg.SUPERNET, name)
         if found != value:
@@ -341,7 +346,7 @@ def check_shuffle(cfg: Config) -> None:
 
 
 def check_teaching(cfg: Config) -> None:
-    """Raise ConfigError where paths could not teach each other."""
+    """Raise ConfigError for settings with which paths could not teach each other."""
     start = cfg.SUPERNET.META_STA_EPOCH
     if start + 2 > cfg.EPOCHS:
         sooner = f", or SUPERNET.META_STA_EPOCH at most {cfg.EPOCHS - 2}" if cfg.EPOCHS >= 2 else ""

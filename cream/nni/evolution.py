@@ -26,14 +26,14 @@ class SPOSEvolution(Found):
 
     Args:
         max_epochs: number of generations.
-        num_select: number of best paths of all generations so far that have children.
+        num_select: number of parents: the best paths of all generations so far.
         num_population: number of paths in a generation.
         m_prob: probability that a mutation draws a choice anew.
         num_crossover: number of crosses in a generation.
         num_mutation: number of mutants in a generation.
         flops_limit: the most that a path may cost, in the unit of ``flops_func``, or in millions without one.
         flops_func: the cost of a path.
-        seed: of the evolution.
+        seed: the seed of the evolution.
         file: JSON file in which every scored path is saved, and from which an interrupted evolution resumes;
             ConfigError if it belongs to another evolution, for example with other weights.
     """
@@ -72,7 +72,7 @@ class SPOSEvolution(Found):
         resolution: int | None = None,
         select_batches: int = 32,
     ) -> list[Candidate]:
-        """Score paths by evolution, and return all of them, the best first, also kept as ``candidates``.
+        """Evolve paths, and return all scored paths, the best first; ``candidates`` keeps them.
 
         Args:
             model: the trained supernet.

@@ -1,4 +1,4 @@
-"""What both supernet trainers share: the loop, with the user's own loaders and schedules."""
+"""The base of both supernet trainers: the training loop with the user's own loaders and schedules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pimm.utils.labels import class_labels
 
 _logger = logging.getLogger(__name__)
 
-# Arguments of NNI's that something else decides here.
+# Arguments of NNI that have no effect here, and what decides in their place.
 DECIDED_ELSEWHERE = {
     "batch_size": "the loaders",
     "workers": "the loaders",
@@ -39,15 +39,15 @@ DECIDED_ELSEWHERE = {
 
 
 class Batches:
-    """Wraps a loader of the user's, with a length and (images, labels) inside, for the training loop.
+    """Wraps a user's loader for the training loop; the loader has a length and yields (images, labels).
 
-    Labels are classes, [N] or [N, 1]. With a loader of `pimm.data` a training that resumes inside an epoch gets the
-    batches that were left. Any other loader starts the epoch by itself, and as many batches are skipped as were done:
-    their images may differ.
+    Labels are classes, [N] or [N, 1]. With a loader of `pimm.data`, a training that resumes inside an epoch gets the
+    remaining batches of that epoch. Any other loader starts the epoch again, and as many batches are skipped as were
+    done; the remaining batches may then hold other images.
 
     Args:
         loader: the user's loader.
-        least: the least number of images in a batch; DataError for fewer.
+        least: the smallest number of images in a batch; DataError for fewer.
     """
 
     def __init__(self, loader: Iterable, least: int = 1):
@@ -63,7 +63,7 @@ class Batches:
             return
         self.done = start_batch
         sampler = getattr(self.loader, "batch_sampler", None)
-        if hasattr(sampler, "set_epoch"):  # paddle.io.DistributedBatchSampler shuffles by it
+        if hasattr(sampler, "set_epoch"):  # paddle.io.DistributedBatchSampler shuffles by the epoch
             sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,7 +78,7 @@ class Batches:
 
 
 class EveryBatch:
-    """Steps a schedule of Paddle's after every batch."""
+    """Steps a schedule of Paddle after every batch."""
 
     def __init__(self, schedule: LRScheduler):
         self.schedule = schedule
@@ -89,7 +89,7 @@ class EveryBatch:
             self.schedule.step()
 
     def step(self, epoch: int, metric: float | None = None) -> None:
-        """Do nothing: the batches of the epoch have been counted."""
+        """Do nothing: ``step_update`` has counted the batches of the epoch."""
 
     def state_dict(self) -> dict:
         """Return the state of the schedule."""
@@ -116,18 +116,18 @@ class SupernetTrainer:
         callbacks: each is called with (epoch, metrics) after an epoch.
         lr_scheduler: of `pimm.scheduler`, or Paddle's own, which is stepped after every batch.
         amp: compute in float16 on an accelerator.
-        clip_grad: limit of the norm of all gradients together.
+        clip_grad: largest norm of all gradients together.
         probes: number of fixed paths over which ``validate`` averages.
-        seed: of the fixed paths and of dropout.
-        folder: gets log, summary.csv, VisualDL's records and checkpoints; without it nothing is written. A training in
-            the same folder resumes: exactly after an epoch, and inside one with a loader of `pimm.data`. Random streams
-            inside other loaders are not saved.
+        seed: the seed of the fixed paths and of dropout.
+        folder: the folder of log, summary.csv, VisualDL's records and checkpoints; without a folder nothing is written.
+            A training in the same folder resumes, with the same result as without a break if the break came after an
+            epoch or the loader is one of `pimm.data`. Random streams inside other loaders are not saved.
         recovery_interval: number of batches between two checkpoints inside epochs, 0 for none.
-        inherited: NNI's arguments that something else decides here; the log says what.
+        inherited: further arguments of NNI, which are ignored; the log says what decides in their place.
 
     Raises:
         ConfigError: the schedule is Paddle's ReduceOnPlateau.
-        TypeError: an argument is not NNI's either.
+        TypeError: an argument is unknown to NNI, too.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class SupernetTrainer:
             if self.loop is None:
                 loop = self._make_loop(run)
                 loop.resume_or_start(latest_checkpoint(self.folder) if self.folder else None)
-                self.loop = loop  # not before: a folder of another training is refused the second time too
+                self.loop = loop  # only now, so that a folder of another training is refused at every call
             self.loop.run = run
             return self.loop.fit()
 
@@ -216,8 +216,8 @@ class SupernetTrainer:
 
 
 def pass_over(inherited: Mapping[str, object]) -> None:
-    """Log who decides what an argument of NNI's would have decided; raise TypeError for one that is not NNI's."""
+    """Log that an argument of NNI is ignored, and what decides instead; raise TypeError for an unknown argument."""
     for name in inherited:
         if name not in DECIDED_ELSEWHERE:
             raise TypeError(f"there is no argument {name!r:.80}")
-        _logger.info("%s is passed over: %s decides", name, DECIDED_ELSEWHERE[name])
+        _logger.info("%s is ignored: %s decides", name, DECIDED_ELSEWHERE[name])

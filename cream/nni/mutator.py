@@ -1,4 +1,4 @@
-"""Mutators: what draws the path of each training step."""
+"""Mutators, which draw the path of each training step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Trials:
         space: the search space.
         cost: the cost of a path.
         low, high: the range.
-        probabilities: the probabilities of the choices, by what the board holds.
+        probabilities: maps the board to the probabilities of the choices.
         bins: number of equal parts of the range.
         attempts: number of trials for a path; ConfigError if none succeeds.
     """
@@ -61,9 +61,9 @@ class SPOSSupernetTrainingMutator:
         model: the supernet.
         flops_func: the cost of a path; without it any path is drawn.
         flops_lb, flops_ub: bounds of the cost, in the unit of ``flops_func``.
-        flops_bin_num: number of equal parts of the range, from which paths come alike.
-        flops_sample_timeout: most trials for a path.
-        seed: of the draws, which are the same in all processes.
+        flops_bin_num: number of equal parts of the range, from each of which equally many paths are drawn.
+        flops_sample_timeout: largest number of trials for a path.
+        seed: the seed of the draws, which are the same in all processes.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class SPOSSupernetTrainingMutator:
         seed: int = 42,
     ):
         space = checked(model).space
-        limits = (flops_func, flops_lb, flops_ub, flops_bin_num, flops_sample_timeout)
+        costs = (flops_func, flops_lb, flops_ub, flops_bin_num, flops_sample_timeout)
         self.space, self.flops_func = space, flops_func
-        self.sampler = path_sampler(space, "even", None, *limits)
+        self.sampler = path_sampler(space, "even", None, *costs)
         self.rng = np.random.default_rng([seed, 1])
 
     def sample_search(self) -> Arch:
@@ -117,10 +117,10 @@ class CreamSupernetTrainingMutator(SPOSSupernetTrainingMutator):
         *,
         seed: int = 42,
     ):
-        limits = (flops_func, flops_lb, flops_ub, flops_bin_num, flops_sample_timeout)
-        super().__init__(model, *limits, seed=seed)
+        costs = (flops_func, flops_lb, flops_ub, flops_bin_num, flops_sample_timeout)
+        super().__init__(model, *costs, seed=seed)
         check_numbers(self.space, CHOICE_NUM, sta_num)
-        self.sampler = path_sampler(self.space, how_to_prob, pre_prob, *limits)
+        self.sampler = path_sampler(self.space, how_to_prob, pre_prob, *costs)
 
 
 def path_sampler(
@@ -133,7 +133,7 @@ def path_sampler(
     bins: int,
     attempts: int,
 ) -> Sampler | Trials:
-    """Return a sampler of paths in the cost range that is given, or of any path."""
+    """Return a sampler of the paths in the given cost range, or of all paths without a cost."""
     if (cost is None) != (low is None) or (low is None) != (high is None):
         raise ConfigError("flops_func, flops_lb and flops_ub go together: give all three or none of them")
     probabilities = choice_policy(space, how, weights)

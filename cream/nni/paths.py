@@ -30,7 +30,7 @@ def checked(model: SuperNet) -> SuperNet:
 
 
 def check_numbers(space: SearchSpace, choice_num: int | None, sta_num: Sequence[int] | None) -> None:
-    """Raise ConfigError where NNI's two numbers are not those of the space."""
+    """Raise ConfigError where NNI's ``choice_num`` or ``sta_num`` is not that of the space."""
     depths = [len(counts) for counts in space.choices if max(counts) > 1]
     for name, given, own in (("choice_num", choice_num, space.num_operations), ("sta_num", sta_num, depths)):
         if given is not None and not np.array_equal(given, own):
@@ -68,7 +68,7 @@ def given_costs(space: SearchSpace, flops_dict: Mapping | Sequence, flops_fixed:
 
 
 def path_parameters(model: SuperNet, arch: Arch) -> float:
-    """Count the millions of trainable values on a path."""
+    """Count the millions of trainable parameters of a path."""
     return sum(math.prod(parameter.shape) for parameter in model.active_parameters(arch)) / 1e6
 
 
@@ -80,9 +80,9 @@ class Found:
 
     @property
     def best_arch(self) -> Arch:
-        """The best path; TrainingError while there is none."""
+        """The best path; TrainingError before a path is scored."""
         if not self.candidates:
-            raise TrainingError("no path has been scored yet: the search has to end first")
+            raise TrainingError("no path has been scored yet: let the training or search finish first")
         return self.candidates[0].arch
 
     def export(self, file: str | Path) -> None:

@@ -79,8 +79,8 @@ class SPOSSupernetTrainer(SupernetTrainer):
 class CreamSupernetTrainer(SupernetTrainer, Found):
     """Trains a supernet whose paths teach each other, and scores the best of them (https://arxiv.org/abs/2010.15821).
 
-    After training ``board`` holds the best paths met, and ``candidates`` the same paths, the best first, scored on all
-    validation images after batch-norm recalibration.
+    After training, ``board`` holds the best paths seen, and ``candidates`` the same paths, the best first, scored on
+    all validation images after batch norm was recalibrated for each path.
 
     Args:
         model: the supernet; with ``pick_method="meta"`` it gets a ``meta_layer`` if it has none.
@@ -164,7 +164,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
 
     @property
     def board(self) -> PrioritizedBoard:
-        """The best paths that training has met."""
+        """The best paths that the training has seen."""
         return self.step.board
 
     def settings(self) -> dict[str, object]:
@@ -189,7 +189,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         return metrics
 
     def validate(self) -> dict[str, float]:
-        """Return what any supernet's ``validate`` does, and ``board_prec1``, the accuracy of the board's best path."""
+        """Return the means over the fixed paths, and ``board_prec1``, the accuracy of the board's best path."""
         entries = self.board.entries
         board_prec1 = self.validate_path(entries[0].arch)["prec1"] if entries else math.nan
         return {**super().validate(), "board_prec1": board_prec1}
@@ -201,7 +201,7 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
 
 
 def check_batch_norms(model: SuperNet) -> None:
-    """Raise ConfigError for batch norms whose statistics would move when a teacher is only asked."""
+    """Raise ConfigError for batch norms whose statistics would move while a path only teaches."""
     foreign = [
         name
         for name, layer in model.named_sublayers()
@@ -209,8 +209,8 @@ def check_batch_norms(model: SuperNet) -> None:
     ]
     if foreign:
         raise ConfigError(
-            f"{foreign[0]} and {len(foreign) - 1} more are paddle.nn.BatchNorm2D, whose running statistics cannot "
-            "stand still while teachers are asked: take pimm.layers.BatchNorm2d"
+            f"{foreign[0]} and {len(foreign) - 1} more are paddle.nn.BatchNorm2D, whose running statistics would move "
+            "while a path only teaches: take pimm.layers.BatchNorm2d"
         )
 
 

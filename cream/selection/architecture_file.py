@@ -10,13 +10,13 @@ from pimm.errors import ConfigError
 
 
 def read_architecture(source: str, space: SearchSpace) -> Arch:
-    """Read the path of ``space`` from a file, or from the text that such a file would hold.
+    """Read an architecture of ``space`` from a file, or from the text that such a file would hold.
 
     The text is NNI's ``architecture_final.json``, a search's ``architecture.json``, lists of lists such as
     ``[[0, 1], [3]]``, or the choices of all stages in one list.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the text is none of these, or no architecture of the space.
     """
     listed = source.lstrip().startswith(("[", "{"))
     text = source if listed else _read(Path(source))

@@ -40,8 +40,8 @@ class Constraint:
     Args:
         unit: unit of the cost.
         cost: the costs of paths.
-        least, most: the bounds, both allowed.
-        keys: the settings that give the bounds.
+        least, most: the bounds; a cost equal to a bound is allowed.
+        keys: the names of the settings that give the two bounds.
 
     Raises:
         ConfigError: no path of the space satisfies the constraint.
@@ -56,7 +56,7 @@ class Constraint:
     def __post_init__(self):
         if self.cost.least > self.most or self.cost.most < self.least:
             raise ConfigError(
-                f"no path of this space keeps {self}: they cost from {self.cost.least:.4g} to {self.cost.most:.4g}"
+                f"no path of this space satisfies {self}: paths cost from {self.cost.least:.4g} to {self.cost.most:.4g}"
             )
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Constraint:
         return f"{' and '.join(bounds)} {self.unit}" if bounds else ""
 
     def violation(self, arch: Arch) -> float:
-        """Return how far outside the bounds a path is, as a share of the bound; 0 inside."""
+        """Return how far a path's cost lies outside the bounds, as a share of the bound; 0 inside the bounds."""
         cost = self.cost(arch)
         return max(0.0, cost / self.most - 1, 1 - cost / self.least if self.least else 0.0)
 
@@ -89,17 +89,17 @@ def score(
     val: Batches,
     batches: int,
 ) -> list[Candidate]:
-    """Return the paths with their accuracies after recalibration of batch norm, the best first, of equals the cheaper.
+    """Return the paths as candidates, with their accuracies after batch norm was recalibrated for each path.
 
-    The net is left as it was.
+    The best candidate comes first, and of equally accurate ones the cheapest. The net is left as it was.
 
     Args:
         net: the supernet.
         archs: the paths.
         tables: millions of multiply-adds, and of parameters.
-        train: training batches; each path sees the same ones.
+        train: training batches that recalibrate batch norm; each path sees the same batches.
         val: batches of the images that paths are scored on.
-        batches: number of training batches for recalibration.
+        batches: number of recalibration batches.
     """
     mflops, mparams = tables
     archs, candidates = list(archs), []
@@ -123,7 +123,7 @@ def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constrain
     """Return the first candidate that satisfies all constraints.
 
     Raises:
-        ConfigError: there is none; the message names the constraints, and the candidate that violates them least.
+        ConfigError: no candidate does; the message names the constraints, and the candidate that violates them least.
     """
     for candidate in candidates:
         if not violations(candidate.arch, constraints):
@@ -131,9 +131,9 @@ def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constrain
     nearest = min(candidates, key=lambda candidate: sum(each.violation(candidate.arch) for each in constraints))
     listed = ", ".join(filter(None, map(str, constraints)))
     raise ConfigError(
-        f"none of {len(candidates)} candidates keeps {listed}; the nearest, {format_arch(nearest.arch)}, has "
-        f"{violations(nearest.arch, constraints)}: choose again with other limits or a larger SUPERNET.SELECT_RANDOM "
-        "(tools/select.py)"
+        f"none of {len(candidates)} candidates satisfies {listed}; the nearest, {format_arch(nearest.arch)}, has "
+        f"{violations(nearest.arch, constraints)}: select again with other constraints or a larger "
+        "SUPERNET.SELECT_RANDOM (tools/select.py)"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a path of a trained supernet is selected, and the files that are left of the selected net."""
+"""The selection of a path of a trained supernet, and the files that are written for the selected net."""
 
 from __future__ import annotations
 
@@ -38,20 +38,21 @@ WEIGHTS = "architecture.pdparams"
 
 @dataclass(frozen=True)
 class Selection:
-    """Selects the net among paths of a supernet, and hands it on.
+    """Selects the best path of a supernet under constraints, and writes the files of the selected net.
 
     Args:
         searched: the supernet with its trained weights.
-        constraints: what the selected path may cost.
+        constraints: the constraints on the selected path.
         sampler: draws the random paths.
-        random_paths: how many of them are scored beside the board's paths.
-        seed: of these draws.
-        train: loader of the batches that recalibrate batch norm, ``batches`` of them.
-        loader: loader of the images that paths are scored on, which ``scored_on`` says in words.
+        random_paths: number of random paths that are scored beside the board's paths.
+        seed: the seed of these draws.
+        train: loader of the training batches that recalibrate batch norm.
+        loader: loader of the images that paths are scored on.
+        scored_on: a description of these images.
         batches: number of recalibration batches.
         num_classes: number of classes.
         child: builds the single net of a path.
-        retrain_yaml: writes the settings by which a path is retrained, as YAML text.
+        retrain_yaml: returns the settings that retrain a path, as YAML text.
     """
 
     searched: SearchNet
@@ -68,12 +69,12 @@ class Selection:
     retrain_yaml: Callable[[Arch], str]
 
     def select(self, board: PrioritizedBoard | None, folder: Path) -> Candidate:
-        """Score the board's paths and random ones, and return the best that satisfies all constraints.
+        """Score the board's paths and random ones, and return the best candidate that satisfies all constraints.
 
-        Writes ``candidates.csv`` with all of them, and the files of ``write_selected``.
+        Writes the files of ``write_selected``.
 
         Raises:
-            ConfigError: no path satisfies all constraints.
+            ConfigError: no candidate satisfies all constraints.
         """
         archs = self.paths_to_score(board)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
@@ -86,10 +87,10 @@ class Selection:
         return self.write_selected(candidates, folder)
 
     def paths_to_score(self, board: PrioritizedBoard | None) -> list[Arch]:
-        """Return the board's paths, and ``random_paths`` drawn ones that satisfy the constraints.
+        """Return the board's paths, and up to ``random_paths`` random ones that satisfy the constraints.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: there are no such paths.
         """
         rng = np.random.default_rng([self.seed, 3])
         archs = [entry.arch for entry in board.entries] if board else []
@@ -103,19 +104,19 @@ class Selection:
         if not archs:
             raise ConfigError(
                 "there is no path to select: the board is empty, and SUPERNET.SELECT_RANDOM="
-                f"{self.random_paths} found none inside the limits"
+                f"{self.random_paths} found none that satisfies the constraints"
             )
         return archs
 
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
-        """Return the paths with their accuracy after recalibration, the best first."""
+        """Return the paths as candidates, with their accuracies after recalibration, the best first."""
         searched = self.searched
         return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches)
 
     def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
-        """Return the best candidate that satisfies all constraints, after its files are written.
+        """Write the files of a selection, and return the best candidate that satisfies all constraints.
 
-        These are ``candidates.csv`` with all candidates, ``architecture.json``, ``retrain.yaml``, and
+        The files are ``candidates.csv`` with all candidates, ``architecture.json``, ``retrain.yaml``, and
         ``architecture.pdparams`` with the supernet's weights for the selected net.
 
         Args:
@@ -143,7 +144,7 @@ class Selection:
         return best
 
     def inherited_weights(self, arch: Arch) -> dict:
-        """Return the state of one path's net with the supernet's weights, and its recalibrated batch norm."""
+        """Return the state of one path's single net: the supernet's weights and recalibrated batch-norm statistics."""
         child, net = self.child(arch), self.searched.net
         self.train.set_epoch(0)
         with recalibrated_bn(net, lambda x: net(x, arch), self.train, self.batches):

@@ -1,4 +1,4 @@
-"""Evolution: better paths from the best ones by mutation and crossover, for any space and any score.
+"""Evolution: new paths by mutation and crossover of the best ones, for any space and any score.
 
 Algorithm 1 of Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling
 (https://arxiv.org/abs/1904.00420).
@@ -15,10 +15,10 @@ import numpy as np
 from cream.space import Arch, SearchSpace, format_arch, parse_arch
 from pimm.errors import ConfigError
 
-# Of each generation's paths, drawn for one that is new and legal, before fewer must do.
+# Draws for each wanted path of a generation until one is new and legal; if they fail, the generation has fewer paths.
 CHILD_ATTEMPTS, RANDOM_ATTEMPTS = 10, 100
 
-Metrics = Mapping[str, float]  # with "prec1", which is to be high, and "mflops", which decides between equals
+Metrics = Mapping[str, float]  # with "prec1", the higher the better, and "mflops", the lower of equal "prec1"
 
 
 def evolve(
@@ -45,17 +45,17 @@ def evolve(
 
     Args:
         space: the search space.
-        score: yields the metrics of the paths of a generation in turn.
-        legal: whether a path satisfies the constraints.
-        rng: of all draws.
+        score: yields the metrics of the given paths, in their order.
+        legal: returns whether a path satisfies the constraints.
+        rng: generator of all draws.
         population, top, crossover, mutation, generations: numbers of paths and generations.
         mutation_probability: probability that a mutation draws a choice anew.
-        sample: draws a path of the first generation, by default evenly.
-        state: continues the evolution that ended in this state, to the same end.
+        sample: draws the paths that are no children, such as those of the first generation; by default evenly.
+        state: the saved state of an interrupted evolution, which is resumed with the same result.
         save: called with the state after every path.
 
     Raises:
-        ConfigError: no legal path is found at all, or the numbers do not go together.
+        ConfigError: no legal path is found, or the numbers contradict each other.
     """
     check_numbers(population, top, crossover, mutation)
     state = state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}
@@ -74,13 +74,13 @@ def evolve(
             state["scores"][format_arch(arch)] = dict(metrics)
             save(state)
         archs = next_generation() if len(state["generations"]) < generations else []
-        if not archs:  # also where no further legal path is found
+        if not archs:  # all generations are done, or no further legal path was found
             break
         state["generations"].append([[list(stage) for stage in arch] for arch in archs])
         state["rng"] = rng.bit_generator.state
     if state["scores"]:
         return state
-    raise ConfigError("no path that keeps all limits was found: widen them")
+    raise ConfigError("no path that satisfies all constraints was found: widen the constraints")
 
 
 def _add_children(
@@ -92,7 +92,7 @@ def _add_children(
     mutation_probability: float,
     crossover: int,
 ) -> None:
-    """Add mutants and then crosses of the parents, none without parents."""
+    """Add mutants and then crosses of the parents; without parents, add nothing."""
     if not parents:
         return
     mutate = functools.partial(space.mutate, rng=rng, probability=mutation_probability)
@@ -101,7 +101,7 @@ def _add_children(
 
 
 def check_numbers(population: int, top: int, crossover: int, mutation: int) -> None:
-    """Raise ConfigError for numbers that do not make an evolution."""
+    """Raise ConfigError for numbers that contradict each other."""
     if not 1 <= top <= population:
         raise ConfigError(f"EVOLUTION.TOP is {top}; must be from 1 to EVOLUTION.POPULATION, which is {population}")
     if min(crossover, mutation) < 0 or crossover + mutation > population:
@@ -112,14 +112,14 @@ def check_numbers(population: int, top: int, crossover: int, mutation: int) -> N
 
 
 class Generation:
-    """Collects the paths of the next generation: legal, none of them twice, and none of the ``known`` ones."""
+    """Collects the paths of the next generation: legal paths that differ from each other and from ``known`` ones."""
 
     def __init__(self, legal: Callable[[Arch], bool], known: Iterable[str]):
         self.legal, self.known = legal, {parse_arch(text) for text in known}
         self.archs: list[Arch] = []
 
     def add(self, draw: Callable[[], Arch], wanted: int, attempts: int) -> None:
-        """Add ``wanted`` paths that ``draw`` makes, or fewer if ``attempts`` draws for each path do not find them."""
+        """Add ``wanted`` new legal paths by ``draw``, or fewer if ``attempts`` draws for each path do not find them."""
         end = len(self.archs) + wanted
         for _ in range(attempts * wanted):
             if len(self.archs) == end:
@@ -141,9 +141,9 @@ def unscored(state: Mapping) -> list[Arch]:
 
 
 def best_paths(state: Mapping, generation: int | None = None) -> list[Arch]:
-    """Return all scored paths up to a generation (by default the last), the best first; of equals the cheaper first."""
-    met = state["generations"] if generation is None else state["generations"][: generation + 1]
-    archs = [parse_arch(arch) for members in met for arch in members]
+    """Return all scored paths up to a generation (by default the last), the best first, of equals the cheaper first."""
+    generations = state["generations"] if generation is None else state["generations"][: generation + 1]
+    archs = [parse_arch(arch) for members in generations for arch in members]
     scores = state["scores"]
     scored = [arch for arch in archs if format_arch(arch) in scores]
     return sorted(scored, key=lambda arch: _rank(scores[format_arch(arch)]))

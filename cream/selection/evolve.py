@@ -1,4 +1,4 @@
-"""Evolution over a trained supernet, whose paths the processes of a launch share."""
+"""Evolution over a trained supernet; the processes of a launch share the paths to score."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pimm.utils import (
 _logger = logging.getLogger(__name__)
 
 STATE = "evolution.json"
-FINAL = "architecture_final.json"  # NNI's name and form
+FINAL = "architecture_final.json"  # NNI's name and format
 GENERATIONS = "generations"  # folder with the best paths of each generation
 CONVERGENCE = "convergence.png"
 METRICS = ("prec1", "prec5", "loss", "mflops", "mparams")
@@ -46,11 +46,11 @@ def evolve_paths(
     Writes ``evolution.json``, from which the same call resumes, and the files of the selected net.
 
     Args:
-        selection: how a path is scored and which constraints it must satisfy.
+        selection: scores a path, holds the constraints, and writes the files of the selected net.
         numbers: arguments of ``evolve``: population, top, crossover, mutation, mutation_probability, generations.
-        seed: of the evolution.
-        settings: what a resumed evolution must share with the interrupted one, as plain data.
-        folder: where the results go.
+        seed: the seed of the evolution.
+        settings: the settings that a resumed evolution must share with the interrupted one, as plain data.
+        folder: folder of all results.
 
     Raises:
         ConfigError: the folder holds an evolution with other settings, or no path satisfies the constraints.
@@ -63,7 +63,7 @@ def evolve_paths(
         return {name: getattr(found, name) for name in METRICS}
 
     state = read_state(folder / STATE, settings)
-    barrier()  # before anyone writes it
+    barrier()  # all processes read the state before the first one writes it
     record = Record(folder, settings, searched.space, numbers["top"])
     state = evolve(
         searched.space,
@@ -88,7 +88,7 @@ def evolve_paths(
 def shared_out(
     archs: Sequence[Arch], score_path: Callable[[Arch], Mapping[str, float]]
 ) -> Iterator[Mapping[str, float]]:
-    """Yield the metrics of paths in turn, in all processes; as many paths as processes are scored at a time."""
+    """Yield the metrics of paths, in their order and in all processes; each process scores one path at a time."""
     for start in range(0, len(archs), world_size()):
         part = archs[start : start + world_size()]
         rows = np.zeros((world_size(), len(METRICS)))
@@ -102,7 +102,7 @@ def shared_out(
         yield from (dict(zip(METRICS, row.tolist())) for row in rows[: len(part)])
 
 
-# What is kept of an evolution
+# The saved state of an evolution
 
 
 def read_state(path: Path, settings: Mapping) -> dict | None:
@@ -122,7 +122,8 @@ def read_state(path: Path, settings: Mapping) -> dict | None:
         raise CheckpointError(f"{path} is not the state of an evolution: {error!r:.200}") from None
     if changed:
         raise ConfigError(
-            f"{path} is of other settings: {', '.join(changed)}; choose another place (--output), or remove it"
+            f"{path} belongs to an evolution with other settings: {', '.join(changed)}; "
+            "give another place (--output), or remove the file"
         )
     return state
 
@@ -134,7 +135,7 @@ class Record:
         self.folder, self.settings, self.space, self.top = folder, settings, space, top
 
     def __call__(self, state: Mapping) -> None:
-        """Write the state, and at the end of a generation what there is to show."""
+        """Write the state, and after the last path of a generation also the best paths and the picture."""
         if not is_main_process():
             return
         write_text(self.folder / STATE, json.dumps({"settings": self.settings, "state": state}) + "\n")
@@ -160,7 +161,7 @@ class Record:
 
     def plot(self, state: Mapping) -> None:
         """Draw ``convergence.png``: the paths of each generation and their parents."""
-        from cream.report.figures import Point, population_over_time  # brings matplotlib, which takes a second
+        from cream.report.figures import Point, population_over_time  # imports matplotlib, which takes a second
 
         def point(arch: Arch) -> Point:
             metrics = state["scores"][format_arch(arch)]

@@ -1,4 +1,4 @@
-"""Milliseconds of every choice of a supernet, measured where the net will run, so that those of a path are a sum."""
+"""Latency of every choice of a supernet, measured where the net will run; choices add up to the latency of a path."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Run = tuple[Callable[[Tensor], Tensor], Tensor]  # a layer, and what it is run o
 
 @dataclass(frozen=True)
 class Latency:
-    """Holds the milliseconds that each choice of a space takes for a batch, and what they were measured on.
+    """Holds the milliseconds that each choice of a space takes for a batch, and the machine that measured them.
 
-    ``choices[stage][position][operation]`` are the operations and ``fixed`` is what all paths share. ``mflops``, in
-    the order of ``choices``, distinguish the operations of one space from those of another. ``check`` lists whole
-    nets, with the sum of their choices and what was measured.
+    ``choices[stage][position][operation]`` are the milliseconds of the operations and ``fixed`` those of the layers
+    that all paths share. ``mflops``, in the order of ``choices``, distinguish the operations of one space from those of
+    another. ``check`` lists whole nets, with the predicted sum of their choices and the measured milliseconds.
     """
 
     choices: list[list[list[float]]]
@@ -50,7 +50,7 @@ class Latency:
 
     @property
     def deviation(self) -> float:
-        """Mean difference between whole nets and the sums of their choices, as a share of what was measured."""
+        """Mean difference between the predicted and the measured latency of whole nets, as a share of the measured."""
         return float(np.mean([abs(net["predicted_ms"] / net["measured_ms"] - 1) for net in self.check]))
 
     def costs_for(self, searched: SearchNet) -> CostTable:
@@ -80,11 +80,11 @@ def _described(mflops: list[list[list[float]]]) -> str:
 
 
 def read_latency(path: Path) -> Latency:
-    """Read what ``write_latency`` wrote; raise ConfigError for any other file."""
+    """Read a latency table that ``write_latency`` wrote; raise ConfigError for any other file."""
     try:
         return Latency(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no table of latencies, which tools/latency.py writes: {error}") from None
+        raise ConfigError(f"{path} is no latency table as tools/latency.py writes it: {error}") from None
 
 
 def measure_latency(
@@ -101,9 +101,9 @@ def measure_latency(
         searched: the supernet.
         child: builds the single net of a path.
         batch_size: number of images at a time.
-        threads: number of threads that compute, noted in the result.
-        repeats: each number is the median of so many measurements.
-        nets: number of whole nets.
+        threads: number of threads that compute, which the result records.
+        repeats: number of measurements whose median is taken.
+        nets: number of whole nets to check the sums with.
     """
     batch = paddle.rand([batch_size, searched.net.in_chans, *[searched.resolution] * 2])
     archs = searched.sampler.spread(np.random.default_rng(0), nets)
@@ -127,7 +127,7 @@ def measure_latency(
 
 
 def write_latency(path: Path, latency: Latency) -> None:
-    """Write what ``read_latency`` reads."""
+    """Write a latency table, which ``read_latency`` reads."""
     write_text(path, json.dumps(asdict(latency), indent=1) + "\n")
 
 
@@ -137,11 +137,11 @@ def choice_latency(
 ) -> tuple[CostTable, list[float]]:
     """Return the milliseconds of each choice for the batch, with stem and head as the fixed part, and of whole nets.
 
-    Positions that are built alike and get images of one size are measured once.
+    Positions of the same layers and input shape are measured once.
     """
     runs: list[Run] = [(net.stem, batch)]
-    places: list[list[range]] = []  # of the runs of each position
-    known: dict[tuple, tuple[range, Tensor]] = {}
+    places: list[list[range]] = []  # for each position the indices of its runs
+    known: dict[tuple, tuple[range, Tensor]] = {}  # by layers and input shape: the indices, and the position's output
     with train_mode(net, training=False):
         x = net.stem(batch)
         for stage, counts in zip(net.blocks, net.space.choices):
@@ -181,12 +181,12 @@ def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
 
 
 def wait_for_device() -> None:
-    """Wait until everything that was launched has run; a CPU does not run ahead."""
+    """Wait until the device has run all launched kernels; on a CPU they have run already."""
     if paddle.get_device() != "cpu":
         paddle.device.synchronize()
 
 
 def device_name() -> str:
-    """Return the device in words."""
+    """Return the name of the device."""
     device = paddle.get_device()
     return f"{device} {paddle.device.cuda.get_device_name()}" if device.startswith("gpu") else device

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import kendalltau, rankdata
 
 RESAMPLES = 2000
-PAIRWISE = 128  # pairs of lists up to this length are compared in one go
-MOST_VALUES = 4_000_000  # in an array of resampled values
+PAIRWISE = 128  # lists up to this length are compared pair by pair, in one array
+MOST_VALUES = 4_000_000  # largest number of values in an array of resamples
 CONFIDENCE = 0.95
 
 
@@ -29,7 +29,7 @@ class Correlation:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
     def as_json(self) -> dict[str, float | None]:
-        """Return the numbers by name; NaN, which JSON does not have, is null."""
+        """Return the numbers by name, with None for NaN, which JSON does not have."""
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
 
@@ -46,7 +46,7 @@ def correlate(predicted: Sequence[float], true: Sequence[float], seed: int = 0) 
 def compare(
     first: Sequence[float], second: Sequence[float], true: Sequence[float], seed: int = 0
 ) -> dict[str, Correlation]:
-    """Return how far the coefficients of ``first`` exceed those of ``second``, resampled together, as ``correlate``."""
+    """Return how much the coefficients of ``first`` exceed those of ``second``; both are resampled together."""
     pairs = zip(resample(first, true, seed).items(), resample(second, true, seed).values())
     return {name: Correlation((a - b)[0], *_percentiles((a - b)[1:])) for (name, a), b in pairs}
 
@@ -66,9 +66,11 @@ def resample(predicted: Sequence[float], true: Sequence[float], seed: int) -> di
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return tau-b of pairs [m, n]: concordant less discordant pairs, by the pairs without a tie in x and in y.
+    """Return Kendall's tau-b of m pairs of lists [m, n].
 
-    Short lists are compared pair by pair in one go; longer ones one after the other, in n log n.
+    The coefficient is the number of concordant minus that of discordant pairs, divided by the geometric mean of the
+    numbers of pairs without a tie in x and in y. Short lists are compared in one array; longer ones one after the
+    other, in n log n.
     """
     if x.shape[-1] > PAIRWISE:
         return np.array([kendalltau(*pair, method="asymptotic").statistic for pair in zip(x, y)])
@@ -77,12 +79,12 @@ def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return rho of pairs [..., n]: Pearson's r of the ranks."""
+    """Return Spearman's rho of pairs of lists [..., n]: Pearson's r of their ranks."""
     return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return r of pairs [..., n]."""
+    """Return Pearson's r of pairs of lists [..., n]."""
     x, y = (side - side.mean(-1, keepdims=True) for side in (x, y))
     return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 

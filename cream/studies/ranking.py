@@ -1,7 +1,7 @@
-"""Rank correlation: do nets rank by a supernet's weights as they do when each is trained from scratch?
+"""Rank correlation: does a supernet rank its paths as training each of them from scratch does?
 
-The experiment of Cream's section 4.2. Each finished piece of it is a file of its own, so that a kill costs little, any
-number of processes share the work, and another supernet of the same space can be compared later.
+This is the experiment of Cream's section 4.2. Each score and each training is a file of its own, so that a kill costs
+little, any number of processes share the work, and another supernet of the same space can be compared later.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pimm.utils.locks import try_lock
 _logger = logging.getLogger(__name__)
 
 
-# Which paths
+# The paths
 
 
 def uniform(sampler: Sampler, rng: np.random.Generator, n: int) -> list[Arch]:
-    """Return the first n different paths that are drawn, or as many as come soon."""
+    """Return the first n different paths that are drawn; fewer if DRAWS_PER_PATH draws for each do not find them."""
     drawn: dict[Arch, None] = {}
     for _ in range(DRAWS_PER_PATH * n):
         if len(drawn) < n:
@@ -50,10 +50,10 @@ PATHS: Mapping[str, Callable[[Sampler, np.random.Generator, int], list[Arch]]] =
 
 
 def draw_paths(searched: SearchNet, how: str, n: int, seed: int) -> list[Arch]:
-    """Return n different paths inside the search's FLOPs range, drawn without regard to what the search prefers.
+    """Return n different paths inside the search's FLOPs range, drawn evenly whatever the search's HOW_TO_PROB is.
 
     Raises:
-        ConfigError: the range has not as many paths.
+        ConfigError: fewer than n paths were found in the range.
     """
     even = Sampler(searched.space, searched.mflops, searched.sampler.minimum, searched.sampler.maximum)
     archs = PATHS[how](even, np.random.default_rng(seed), n)
@@ -72,11 +72,11 @@ class Study:
     Args:
         archs: the paths.
         costs: ``mflops`` and ``mparams`` of each path.
-        searches: the supernets by the name of their search, each with a hash of its weights and what scores a path.
-        train: trains a path from scratch in a folder, and returns its metrics; its arguments are the number of the
-            path, that of the training, and the folder.
-        trainings: how often each path is trained.
-        output: where all results go.
+        searches: for each name of a search a hash of the supernet's weights, and the function that scores a path.
+        train: trains a path from scratch and returns its metrics; its arguments are the number of the path, the number
+            of the training, and the folder.
+        trainings: number of trainings of each path.
+        output: folder of all results.
     """
 
     archs: Sequence[Arch]
@@ -87,7 +87,7 @@ class Study:
     output: Path
 
     def scores(self) -> dict[str, list[dict]]:
-        """Return the scores of all paths by search; scores that are in the output folder are not made again."""
+        """Return the scores of all paths by search; scores that are in the output folder are not computed again."""
         return {name: self._score_paths(*search) for name, search in self.searches.items()}
 
     def _score_paths(self, weights: str, score: Callable[[Arch], Mapping]) -> list[dict]:
@@ -96,9 +96,9 @@ class Study:
         return share_out({file: functools.partial(score, arch) for file, arch in zip(files, self.archs)})
 
     def trained(self) -> list[dict]:
-        """Return the mean top-1 of each path after training, and that of each training where there are several.
+        """Return the mean top-1 of each path after training, and with several trainings the top-1 of each training.
 
-        The most expensive path is begun first.
+        The most expensive path is trained first.
         """
         order = sorted(range(len(self.archs)), key=lambda i: -self.costs[i]["mflops"])
         folders = {(i, k): training_folder(self.output, i, k) for k in range(self.trainings) for i in order}
@@ -124,7 +124,7 @@ class Study:
 
 
 def check_numbers(paths: int, trainings: int) -> None:
-    """Raise ConfigError for numbers that make no experiment."""
+    """Raise ConfigError for numbers with which the experiment says nothing."""
     if paths < 3:
         raise ConfigError(f"{paths} paths have no meaningful ranking; must be at least 3")
     if trainings < 1:
@@ -141,7 +141,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def check_comparable(searches: Mapping[str, SearchNet]) -> None:
-    """Raise ConfigError where searches differ in what a path means."""
+    """Raise ConfigError for searches whose scores of a path cannot be compared."""
     first, *others = searches
     for name in others:
         for what, get in {
@@ -155,16 +155,21 @@ def check_comparable(searches: Mapping[str, SearchNet]) -> None:
 
 
 def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Mapping[str, object]) -> None:
-    """Note paths and recipe in ``path``; raise ConfigError if it holds another experiment's."""
+    """Write paths and recipe into ``path``; raise ConfigError if the file holds those of another experiment."""
     wanted = {"paths": [format_arch(arch) for arch in archs], "recipe": recipe}
     if not path.exists():
         write_json(path, wanted)
     known = json.loads(path.read_text())
     if known["paths"] != wanted["paths"]:
-        raise ConfigError(f"{path} is of other paths: another number, seed, sampling or space; choose another output")
+        raise ConfigError(
+            f"{path} belongs to an experiment with other paths: another number, seed, sampling or space; give another "
+            "output"
+        )
     changed = changes(known["recipe"], recipe)
     if changed:
-        raise ConfigError(f"{path} is of another recipe: {', '.join(changed[:5])}; choose another output")
+        raise ConfigError(
+            f"{path} belongs to an experiment with another recipe: {', '.join(changed[:5])}; give another output"
+        )
 
 
 def training_column(training: int) -> str:
@@ -173,7 +178,7 @@ def training_column(training: int) -> str:
 
 
 def training_folder(output: Path, number: int, training: int) -> Path:
-    """Return the folder of one training of a path: the path's own for the first, folders in it for the others."""
+    """Return the folder of one training of a path: the path's folder for the first, folders inside for the others."""
     folder = path_folder(output, number)
     if training:
         folder /= f"training-{training + 1}"
@@ -192,9 +197,9 @@ def path_folder(output: Path, number: int) -> Path:
 
 
 def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
-    """Return the contents of JSON files; a missing file is made by its task, in one of the processes that run this.
+    """Return the contents of JSON files; one of the processes that share the work runs the task of a missing file.
 
-    All processes return when all files are there. A process that dies during a task leaves the task to the others.
+    All processes return when all files exist. If a process dies during a task, another process runs the task.
     """
     while missing := {path: task for path, task in tasks.items() if not path.exists()}:
         worked = False
@@ -210,17 +215,17 @@ def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Yield whether no other process works on this file; keep the others off it until the end."""
+    """Lock the task of a file inside the context; yield False where another process holds the lock."""
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         try:
             is_mine = try_lock(file)
-        except OSError as error:  # waiting for it would never end
-            raise ConfigError(f"{path.parent} is on storage without locks: {error}; choose another") from error
+        except OSError as error:  # waiting for this lock would never end
+            raise ConfigError(f"{path.parent} is on storage without locks: {error}; give another output") from error
         yield is_mine
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Write the content, whole or not at all."""
+    """Write the content as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -230,10 +235,10 @@ def write_json(path: Path, content: Mapping) -> None:
 def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, dict[str, Correlation]]:
     """Write table, coefficients and plot, and return the coefficients.
 
-    These are the correlations of each search and of the costs with the accuracy after training; with several
-    trainings that of the first one with the mean of the others; the differences between the first search and each
-    other; and those of the searches with each other: a ranking that does not repeat itself from one seed to the next
-    is no knowledge of the nets.
+    The coefficients are: those of each search and of the costs with the accuracy after training; with several
+    trainings, those of the first training with the mean of the others; by how much the first search exceeds each
+    other search; and those of the searches with each other, because a ranking that changes with the seed says little
+    about the nets.
     """
     columns = {**{name: inherited(name) for name in names}, "mflops": "mflops"}
     true = [row["trained"] for row in rows]
@@ -241,7 +246,7 @@ def write_report(output: Path, rows: Sequence[Mapping], names: Sequence[str]) ->
     found = {name: correlate(column, true) for name, column in values.items()}
     for name, column in [*zip(names, values.values()), ("training from scratch", true)]:
         if len(set(column)) == 1:
-            _logger.warning("by %s all paths have %.2f%% (a moving average lags): nothing to rank", name, column[0])
+            _logger.warning("all paths have %.2f%% by %s: nothing to rank (a moving average lags)", column[0], name)
     trainings = [[row[name] for row in rows] for name in rows[0] if name.startswith("trained ")]
     if trainings:
         found["one training"] = correlate(trainings[0], np.mean(trainings[1:], axis=0))
@@ -263,11 +268,11 @@ def inherited(name: str) -> str:
 
 
 def plot(path: Path, rows: Sequence[Mapping], found: Mapping[str, Mapping[str, Correlation]]) -> None:
-    """Draw accuracy from scratch against accuracy with inherited weights, a panel a search, coloured by cost."""
+    """Draw accuracy from scratch against accuracy with inherited weights, coloured by cost, in a panel per search."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a second to import
     from matplotlib.figure import Figure
 
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of the fonts that it finds
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # matplotlib logs the fonts that it finds
     figure = Figure(figsize=(1 + 4.5 * len(found), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]

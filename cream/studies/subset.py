@@ -1,8 +1,8 @@
 """subImageNet, on which Cream's rank correlation is measured: 100 classes of 250 training and 50 validation images.
 
-The official script copies the first 350 training images of the first 100 classes into one folder and leaves the rest to
-the reader. Here classes and images are drawn by seed or read from the official lists, and the validation images are
-those of ImageNet's own validation set, which has 50 a class; or, where that is missing, further training images.
+The official script copies the first 350 training images of the first 100 classes into one folder, without a split.
+Here classes and images are drawn by seed or read from the official lists, and the validation images are the 50 images
+of each class in ImageNet's validation set, or further training images where that set is missing.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Source:
 
 
 def draw_classes(source: Source, number: int, seed: int) -> list[str]:
-    """Draw that many classes by ``seed``, and return them in order; raise DataError if there are fewer."""
+    """Draw ``number`` classes by ``seed``, and return them in order; raise DataError if there are fewer."""
     classes = source.classes()
     if len(classes) < number:
         raise DataError(f"{source.folder}/train has {len(classes)} classes; must have at least {number}")
@@ -84,12 +84,12 @@ def choose_images(
         name: the class.
         train: number of training images.
         val: number of validation images.
-        seed: of the draw.
-        val_from: the split that validation images are taken from; from ``train`` they follow the training images.
+        seed: the seed of the draw.
+        val_from: the split of the validation images; with ``train``, they are the images after the training images.
         listed: names of training images in their order, in place of drawn ones.
 
     Raises:
-        DataError: the class has too few images, or not those of the list.
+        DataError: the class has too few images, or lacks an image of the list.
     """
     splits = ("train",) if val_from == "train" else ("train", "val")
     pools = {
@@ -115,7 +115,11 @@ def _shuffled(names: Sequence[str], seed: Sequence[int]) -> list[str]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Read a file with one class a line, as ``subclass_list.txt`` is; raise DataError for none or a name twice."""
+    """Read a file with one class a line, such as ``subclass_list.txt``.
+
+    Raises:
+        DataError: the file has no class, or one class twice.
+    """
     names = path.read_text(encoding="utf-8").split()
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}: must hold one class a line, each once")
@@ -123,7 +127,7 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Read images by class from a file with a Python list of names a line, as ``subimages_list.txt`` is.
+    """Read the images of each class from a file with a Python list of names a line, such as ``subimages_list.txt``.
 
     Raises:
         DataError: a line has another form, or there are not as many lines as classes.
@@ -135,12 +139,12 @@ def read_image_list(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
     for number, (name, line) in enumerate(zip(classes, lines), start=1):
         try:
             images[name] = ast.literal_eval(line)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: of nested brackets
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two come from nested brackets
             images[name] = None
         if not isinstance(images[name], list) or not all(isinstance(file, str) for file in images[name]):
             raise DataError(f"{path}, line {number}: must be a list of names, ['a.JPEG', 'b.JPEG', ...]")
         if len(set(images[name])) < len(images[name]):
-            raise DataError(f"{path}, line {number}: a name stands there twice")
+            raise DataError(f"{path}, line {number}: a name occurs twice; must be each once")
     return images
 
 
@@ -154,10 +158,10 @@ def make_subset(source: Source, output: Path, subset: Mapping[str, Images], how:
         how: ``link`` or ``copy``.
 
     Raises:
-        DataError: the folder is there already and not empty.
+        DataError: the folder exists and is not empty.
     """
     if output.exists() and any(output.iterdir()):
-        raise DataError(f"{output} is there already and is left as it is; choose another --output or remove it")
+        raise DataError(f"{output} exists already and is left unchanged; give another --output, or remove the folder")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{output.name}-", dir=output.parent))
     try:

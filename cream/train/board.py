@@ -1,4 +1,4 @@
-"""The prioritized board: the best paths that the training has met, which teach the other paths."""
+"""The prioritized board: the best paths that the training has seen, which teach the other paths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cream.space import SKIP, Arch, SearchSpace, parse_arch
 class Entry:
     """One path on the board.
 
-    ``prec1`` is its accuracy in percent on the batch it was met with; ``images`` [slice, 3, H, W] are the first of
-    that batch and ``features`` [slice, num_classes] the path's own class probabilities for them.
+    ``prec1`` is the path's accuracy in percent on the batch that it was trained on; ``images`` [slice, 3, H, W] are the
+    first images of that batch and ``features`` [slice, num_classes] the path's own class probabilities for them.
     """
 
     arch: Arch
@@ -27,15 +27,16 @@ class Entry:
 
     @property
     def priority(self) -> tuple[float, float]:
-        """Sort key: the more accurate path first, of equals the cheaper one."""
+        """Sort key: the more accurate path comes first, and of equally accurate paths the cheaper one."""
         return (-self.prec1, self.mflops)
 
 
 class PrioritizedBoard:
     """Keeps at most ``size`` distinct paths, the best first (Cream, section 3.1).
 
-    A full board takes a path that is more accurate than its last, or as accurate and cheaper. With ``acc_gap`` it is
-    the official code's rule: more accurate and cheaper, or more accurate by more than so many points.
+    A full board takes a path that is more accurate than its last entry, or equally accurate and cheaper. With
+    ``acc_gap`` the official code's rule holds: the path must be more accurate and cheaper, or more accurate by more
+    than ``acc_gap`` points.
     """
 
     def __init__(self, size: int, acc_gap: float | None = None):
@@ -47,7 +48,7 @@ class PrioritizedBoard:
         return len(self.entries)
 
     def accepts(self, prec1: float, mflops: float) -> bool:
-        """Return whether a path of this accuracy and cost would find a place."""
+        """Return whether the board takes a path of this accuracy and cost."""
         if len(self) < self.size:
             return True
         last = self.entries[-1]
@@ -56,7 +57,7 @@ class PrioritizedBoard:
         return prec1 > last.prec1 + (0 if mflops < last.mflops else self.acc_gap)
 
     def add(self, entry: Entry) -> None:
-        """Put a path in its place; of a path that is on the board already the better entry stays."""
+        """Put an entry in its place; a path that is on the board already keeps the better of its two entries."""
         best_of_each: dict[Arch, Entry] = {}
         for candidate in sorted([*self.entries, entry], key=lambda item: item.priority):
             best_of_each.setdefault(candidate.arch, candidate)
@@ -71,7 +72,7 @@ class PrioritizedBoard:
         return self._batch
 
     def choice_frequency(self, space: SearchSpace) -> np.ndarray | None:
-        """Return the share of each choice among the searched blocks of a full board [num_choices], otherwise None.
+        """Return the share of each choice among the searched blocks of a full board [num_choices]; None before.
 
         Positions with fewer choices, such as those of a fixed stage, do not count, and skipped blocks count only
         where the space samples skips.

@@ -28,7 +28,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the mean of ``loss_fn``, and the top-1 and top-5 accuracy in percent, as ``loss``, ``prec1``, ``prec5``.
 
-    Otherwise as `pimm.engine.evaluate`: exact over all processes.
+    The means are exact over all processes, as those of `pimm.engine.evaluate` are.
     """
     found = classify(predict, loader, loss_fn=loss_fn)
     return {"loss": found["loss"], "prec1": found["top1"], "prec5": found["top5"]}
@@ -48,7 +48,7 @@ class NetEvaluator:
 
 
 class ProbeEvaluator:
-    """Evaluates fixed paths of a supernet, so that epochs compare, and the best path of the board.
+    """Evaluates the probes, which are fixed paths so that epochs are comparable, and the best path of the board.
 
     ``by_path`` holds the metrics of each fixed path after a call.
 
@@ -64,7 +64,7 @@ class ProbeEvaluator:
         self.by_path: list[dict] = []
 
     def __call__(self) -> dict[str, float]:
-        """Return the means over the fixed paths, and ``board_prec1`` of the board's best, NaN without one."""
+        """Return the means over the fixed paths, and ``board_prec1`` of the board's best path, NaN if it has none."""
         with train_mode(self.net, training=False):
             found = [evaluate(partial(self.net, arch=arch), self.loader) for arch in self.paths]
             board_prec1 = math.nan
@@ -85,16 +85,16 @@ def batch_norms(net: nn.Layer) -> list[nn.Layer]:
 def recalibrated_bn(
     net: nn.Layer, predict: Callable[[Tensor], Tensor], loader: Batches, batches: int
 ) -> Iterator[None]:
-    """Replace the batch-norm statistics inside the context by plain averages over some training batches.
+    """Recalibrate batch norm inside the context: its statistics are plain averages over some training batches.
 
-    A path of a supernet shares its statistics with all other paths, so that they describe the path badly. All processes
-    average their statistics. The old statistics return at the end.
+    A path of a supernet shares its statistics with all other paths, and shared statistics describe one path badly. The
+    statistics of all processes are averaged. The statistics from before are restored at the end.
 
     Args:
-        net: whose batch norms are recalibrated.
-        predict: the forward pass whose statistics are taken.
+        net: the net whose batch norms are recalibrated.
+        predict: the forward pass that the statistics are taken from.
         loader: training batches.
-        batches: how many of them are used.
+        batches: number of batches that are used.
     """
     layers = batch_norms(net)
     before = [(layer, layer._mean.clone(), layer._variance.clone(), layer._momentum) for layer in layers]
@@ -102,7 +102,7 @@ def recalibrated_bn(
         with paddle.no_grad(), train_mode(net, training=True):
             for i, (images, _) in enumerate(itertools.islice(loader, batches)):
                 for layer in layers:
-                    layer._momentum = i / (i + 1)  # Paddle's: the weight of the old value
+                    layer._momentum = i / (i + 1)  # in Paddle the weight of the old value
                 predict(images)
         barrier()
         distribute_bn(net, reduce=True)

@@ -1,4 +1,4 @@
-"""What a search records after each epoch beside the weights."""
+"""The history.jsonl of a search: what it records after each epoch beside the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HISTORY = "history.jsonl"  # in a run's folder: a line of plain data for each ep
 
 
 def read_history(path: Path) -> list[dict]:
-    """Read the lines of a history.jsonl; a line that a kill cut short is left out."""
+    """Read the lines of a history.jsonl, without a line that a kill cut short."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with suppress(json.JSONDecodeError):
@@ -30,13 +30,13 @@ class History:
         self.run = run
 
     def record(self, epoch: int, **state: object) -> None:
-        """Append a line of plain data: ``epoch``, and the values under the names given."""
+        """Append a line of plain data: ``epoch``, and the values of ``state`` under their names."""
         if self.run.writes:
             with open(self.run.folder / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": epoch, **state}) + "\n")
 
     def rewind(self, epoch: int) -> None:
-        """Take out the lines from ``epoch`` on: a resumed search will write them again."""
+        """Remove the lines of ``epoch`` and later epochs: a resumed search will write these lines again."""
         if not self.run.writes or not (self.run.folder / HISTORY).exists():
             return
         path = self.run.folder / HISTORY

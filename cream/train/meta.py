@@ -17,7 +17,7 @@ from pimm.utils import all_reduce_mean, broadcast_values
 
 
 class MetaMatching(nn.Linear):
-    """Scores teachers by how a student's class probabilities differ from theirs on the same images.
+    """Scores teachers by the differences between a student's and their own class probabilities on the same images.
 
     The network is one linear unit over [slice, num_classes] differences; ``sigmoid(score)`` is rho, the weight of the
     teacher in the student's loss.
@@ -35,8 +35,8 @@ class MetaMatching(nn.Linear):
 class Teacher:
     """Holds the teacher of one student: a path of the board, and its weight rho in the student's loss.
 
-    ``difference`` [slice, num_classes] is the student's less the teacher's probabilities on the teacher's images; it
-    is None where the matching network did not pick the teacher.
+    ``difference`` [slice, num_classes] is the student's minus the teacher's probabilities on the teacher's images, and
+    None where the matching network did not pick the teacher.
     """
 
     arch: Arch
@@ -57,7 +57,7 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
     with paddle.amp.auto_cast(enable=False):  # in half precision scores would tie
         scores = net.meta_layer(difference)
     best = paddle.argmax(scores)
-    # One read for both numbers, of the first process for all: two GPUs may round a tie differently.
+    # One read gets both numbers, and all processes take those of the first: two GPUs may round a tie differently.
     index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(scores[best]).astype("float32")]))
     return Teacher(board.entries[int(index)].arch, rho, difference[int(index)])
 
@@ -72,7 +72,7 @@ PICK_METHODS = {"meta": match_teacher, "top1": best_teacher}
 
 @dataclass(frozen=True)
 class MetaBatch:
-    """Holds images to teach a student on, and held-out images with labels: [slice, 3, H, W] each, labels [slice]."""
+    """Holds the images that teach a student and the held-out images that test it, [slice, 3, H, W]; labels [slice]."""
 
     images: Tensor
     held_out_images: Tensor

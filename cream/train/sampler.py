@@ -15,8 +15,8 @@ from pimm.errors import ConfigError
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
-DRAWS_PER_PATH = 64  # draws to choose from, for each path that is wanted
-GRID = 8192  # steps from the cheapest to the dearest path
+DRAWS_PER_PATH = 64  # draws for each of the paths that are wanted
+GRID = 8192  # steps from the cheapest to the most expensive path
 
 
 class BoundedDraws:
@@ -30,7 +30,7 @@ class BoundedDraws:
     Args:
         costs: for each position the costs of its options.
         weights: for each position the probabilities of its options.
-        low, high: the range.
+        low, high: the range of the summed costs.
     """
 
     def __init__(self, costs: Sequence[np.ndarray], weights: Sequence[np.ndarray], low: float, high: float):
@@ -52,7 +52,7 @@ class BoundedDraws:
 
     @property
     def possible(self) -> bool:
-        """Whether a path may lie in the range; False is certain."""
+        """Whether the range may hold a path: False is certain, True holds up to rounding."""
         return bool(self.chances[0][0] > 0)
 
     def __call__(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -78,7 +78,10 @@ def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
 def choice_policy(
     space: SearchSpace, how: str, weights: Sequence[float] | None
 ) -> Callable[[PrioritizedBoard | None], np.ndarray | None]:
-    """Return what gives the probabilities of the choices from a board, None for equal ones; ``how`` as in `Sampler`."""
+    """Return the function that maps a board to the probabilities of the choices, or to None where all are equal.
+
+    ``how`` and ``weights`` are those of `Sampler`.
+    """
     given = normalise(weights, space.num_choices) if how == "pre_prob" else None
     policies = {
         "even": lambda board: None,
@@ -93,20 +96,20 @@ def choice_policy(
 class Sampler:
     """Draws paths whose cost lies in a range.
 
-    Each path is drawn from one of ``bins`` equal parts of the range, picked evenly, as SPOS's authors do: otherwise
-    costs that many paths have would crowd out the others.
+    As SPOS's authors do, each draw first picks one of ``bins`` equal parts of the range, evenly, and then a path from
+    this part: otherwise the costs that most paths have would crowd out the other costs.
 
     Args:
         space: the search space.
         flops: the costs of paths.
         minimum, maximum: the range in MFLOPs.
-        how: weighs the operations: ``even``; ``pre_prob``, by ``weights``; or ``teacher``, by how often the full board
-            holds each, and evenly before the board is full.
-        weights: of the choices, for ``pre_prob``.
+        how: the weights of the choices: ``even``; ``pre_prob``, by ``weights``; or ``teacher``, by how often the full
+            board holds each choice, and evenly before the board is full.
+        weights: the weights of the choices for ``pre_prob``.
         bins: number of equal parts of the range.
 
     Raises:
-        ConfigError: the space has no path with such a cost.
+        ConfigError: no path of the space has a cost in the range, or in one of its parts.
     """
 
     def __init__(
@@ -133,10 +136,10 @@ class Sampler:
         for part in zip(self.edges, self.edges[1:]):
             self._check(part, f", one of SUPERNET.FLOPS_BINS={bins} parts of the range")
 
-    def _check(self, limits: tuple[float, float], part: str) -> None:
-        """Raise ConfigError if no path lies in the range, which ``part`` describes."""
-        if not self._bounded(self.probabilities(None), *limits).possible:
-            low, high = limits
+    def _check(self, bounds: tuple[float, float], part: str) -> None:
+        """Raise ConfigError if no path lies between the bounds; ``part`` describes them if they are not the range's."""
+        low, high = bounds
+        if not self._bounded(self.probabilities(None), low, high).possible:
             raise ConfigError(
                 f"no path costs between SUPERNET.FLOPS_MINIMUM={low:.10g} and FLOPS_MAXIMUM={high:.10g} MFLOPs{part}: "
                 f"this space reaches from {self.flops.least:.1f} to {self.flops.most:.1f}; move or widen the range"
@@ -146,12 +149,12 @@ class Sampler:
         """Draw one path; without a ``board`` the policy ``teacher`` draws evenly."""
         low, high = self._bin(rng)
         draws = self._bounded(self.probabilities(board), low, high)
-        if not draws.possible:  # by what a full board holds
+        if not draws.possible:  # the frequencies of a full board may leave no path in the range
             draws = self._bounded(self.probabilities(None), low, high)
         for _ in range(ATTEMPTS if draws.possible else 0):
             for row in draws(rng, BATCH):
                 arch = self.space.decode(options[index] for options, index in zip(self.space.options, row))
-                if low <= self.flops(arch) <= high:  # not only up to rounding
+                if low <= self.flops(arch) <= high:  # exactly, not only up to rounding
                     return arch
         part = f", one of {self.bins} parts of the range" if self.bins > 1 else ""
         raise ConfigError(
@@ -161,10 +164,10 @@ class Sampler:
         )
 
     def _bounded(self, probabilities: np.ndarray | None, low: float, high: float) -> BoundedDraws:
-        """Return the draws of a distribution in a range; they are kept until the distribution changes."""
-        drawn_by = None if probabilities is None else probabilities.tobytes()
-        self._draws = {key: draws for key, draws in self._draws.items() if key[0] == drawn_by}
-        key = drawn_by, low, high
+        """Return the draws of a distribution in a range; the draws are cached until the distribution changes."""
+        distribution = None if probabilities is None else probabilities.tobytes()
+        self._draws = {key: draws for key, draws in self._draws.items() if key[0] == distribution}
+        key = distribution, low, high
         if key not in self._draws:
             weights, slack = self.space.distribution(probabilities), 1e-9 * self.flops.most
             bounds = low - self.flops.fixed - slack, high - self.flops.fixed + slack
@@ -179,15 +182,15 @@ class Sampler:
         return self.edges[index], self.edges[index + 1]
 
     def spread(self, rng: np.random.Generator, n: int) -> list[Arch]:
-        """Draw n different paths with costs at equal distances, as nearly as possible, the cheapest first.
+        """Draw n different paths whose costs are as evenly spaced as possible, and return them, the cheapest first.
 
-        The result has fewer paths if not as many different ones are drawn.
+        The result has fewer paths if the draws give fewer than n different ones.
         """
-        left = list(dict.fromkeys(self(rng) for _ in range(DRAWS_PER_PATH * n)))
-        costs = [self.flops(arch) for arch in left]
+        drawn = list(dict.fromkeys(self(rng) for _ in range(DRAWS_PER_PATH * n)))
+        costs = [self.flops(arch) for arch in drawn]
         picked = []
-        for target in np.linspace(min(costs), max(costs), n)[: len(left)]:
-            nearest = min(left, key=lambda arch, target=target: abs(self.flops(arch) - target))
-            left.remove(nearest)
+        for target in np.linspace(min(costs), max(costs), n)[: len(drawn)]:
+            nearest = min(drawn, key=lambda arch, target=target: abs(self.flops(arch) - target))
+            drawn.remove(nearest)
             picked.append(nearest)
         return sorted(picked, key=self.flops)

@@ -1,4 +1,4 @@
-"""A supernet together with what is known of its paths."""
+"""A supernet together with the costs and the sampler of its paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cream.train.sampler import Sampler
 
 @dataclass(frozen=True)
 class SearchNet:
-    """A supernet, the costs of its paths in millions for images of ``resolution`` pixels, and what draws paths."""
+    """A supernet, the costs of its paths in millions for images of ``resolution`` pixels, and the sampler of paths."""
 
     net: SuperNet
     resolution: int

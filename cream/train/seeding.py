@@ -1,4 +1,4 @@
-"""Random streams of a training's batches."""
+"""The random stream of a batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from pimm.utils import rank
 
 
 def seed_dropout(seed: int, batches: int, epoch: int, batch: int) -> None:
-    """Start Paddle's random stream, from which dropout draws, anew for a batch: its state cannot be saved."""
+    """Seed Paddle's random stream, which dropout draws from, anew for a batch: the stream's state cannot be saved."""
     words = np.random.SeedSequence([seed, rank(), epoch * batches + batch]).generate_state(1)
     paddle.seed(int(words[0]))

@@ -1,4 +1,4 @@
-"""What one batch of a supernet's training does: sampled paths by themselves, and sampled paths with teachers."""
+"""The training of a supernet on one batch: a sampled path by itself, or with a teacher."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SinglePathStep:
         self.sampled = OperationCounts(net.space)
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
-        """Train one path on one batch and return METRICS, without the loss of distillation."""
+        """Train one path on one batch and return METRICS without ``kd_loss``."""
         values, _ = self.train_path(self.sample(), images, labels)
         metrics = dict(zip(METRICS, values.unbind()))
         del metrics["kd_loss"]
@@ -66,7 +66,7 @@ class SinglePathStep:
     def train_path(
         self, arch: Arch, images: Tensor, labels: Tensor, teacher: Teacher | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Update one path, and return its METRICS over all processes and its logits.
+        """Update one path, and return its METRICS [4], as means over all processes, and its logits before the update.
 
         With a teacher the loss is ``(rho * KD + (2 - rho) * loss_fn) / 2``, where KD is the cross-entropy against the
         teacher's probabilities.
@@ -113,16 +113,16 @@ class SinglePathStep:
 class CreamStep(SinglePathStep):
     """Trains one sampled path a batch, taught by the path on the board that it learns most from (Cream, algorithm 1).
 
-    Until ``start_epoch`` is over no path has a teacher and the board stays empty. ``kept`` counts the operations of all
-    paths that found a place on the board. From then on each batch waits for the device twice: the accuracy of the path
-    decides about the board, and the index and rho of the teacher are read.
+    Until ``start_epoch`` is over, no path has a teacher and the board stays empty. Afterwards each batch waits for the
+    device twice: once for the index and rho of the teacher, and once for the path's accuracy, which decides whether
+    the path gets a place on the board. ``kept`` counts the operations of all paths that got a place.
 
     Args:
         net, loss_fn, update, sampler, rng: as for `SinglePathStep`.
         board: the prioritized board.
         flops: millions of multiply-adds of a path.
         pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path.
-        start_epoch: the last epoch in which paths train by themselves, counted from 0.
+        start_epoch: the last epoch without teachers, counted from 0.
         update_interval: number of taught batches between two updates of the matching network.
         slice_size: number of images by which the matching network compares a student and a teacher.
         matching_optimizer: updates the matching network; by default ``update``'s optimizer, which then holds it.
@@ -171,7 +171,7 @@ class CreamStep(SinglePathStep):
         return dict(zip(("rho", "board_size", "board_best", "meta_updates"), values.unbind()))
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
-        """Return the teacher of one student, after an update of the matching network when one is due."""
+        """Return the teacher of one student; where an update of the matching network is due, update it first."""
         teacher = self.match(arch)
         self.batches_taught += 1
         if self.learns_to_match and self.batches_taught % self.update_interval == 0:
@@ -180,19 +180,19 @@ class CreamStep(SinglePathStep):
         return teacher
 
     def match(self, arch: Arch) -> Teacher:
-        """Pick a teacher for one student, who is asked in the precision in which the board's features were made."""
+        """Pick a teacher for one student, which runs in the precision that the board's features were computed in."""
         with self.update.autocast():
             return self.pick_teacher(self.net, self.board, arch)
 
     def update_matching(self, arch: Arch, teacher: Teacher, images: Tensor, labels: Tensor) -> None:
-        """Update the matching network on the first two slices of the batch."""
+        """Update the matching network: it teaches on the batch's first slice and learns from the loss on the second."""
         n = self.slice_size
         batch = MetaBatch(images[:n], images[n : 2 * n], labels[n : 2 * n])
         layer = self.net.meta_layer
         gradients = meta_gradients(self.net, arch, teacher, batch, group_lrs(self.update.optimizer)[0], self.loss_fn)
         for parameter, gradient in zip((layer.weight, layer.bias), gradients):
             parameter.grad = gradient
-        # Only the matching network has gradients now: a gradient overflow of the path's update does not concern it.
+        # Only the matching network has gradients now: a gradient overflow of the last path must not skip its update.
         self.matching_optimizer._set_auxiliary_var("found_inf", False)
         self.matching_optimizer.step()
         self.matching_optimizer.clear_grad(set_to_zero=False)
@@ -208,7 +208,7 @@ class CreamStep(SinglePathStep):
             if not len(self.board):
                 _logger.info("the board has its first path: from now on paths teach each other")
             self.board.add(entry)
-            if any(other is entry for other in self.board.entries):  # else an earlier batch of this path was better
+            if any(other is entry for other in self.board.entries):  # otherwise this path already has a better entry
                 self.kept.add(arch)
 
     def log_state(self) -> dict:

@@ -1,4 +1,4 @@
-"""How good a classifier is, exact over any number of processes."""
+"""Loss and accuracy of a classifier, exact for any number of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pimm.utils.labels import class_indices
 
 @contextmanager
 def train_mode(net: nn.Layer, training: bool) -> Iterator[None]:
-    """Runs the net in training or evaluation mode and puts it back afterwards."""
+    """Run the net in training or evaluation mode inside the context, and restore its mode afterwards."""
     before = net.training
     net.train() if training else net.eval()
     try:

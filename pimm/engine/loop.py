@@ -47,30 +47,31 @@ class Trainer:
     Args:
         step: what one batch does.
         loader: batches of images and labels; it has a length and ``set_epoch(epoch, start_batch)``.
-        evaluators: each returns metrics after an epoch, without any effect on the training.
+        evaluators: each returns metrics after an epoch, and leaves the training as it was.
         epochs: number of epochs.
         scheduler: of `pimm.scheduler`, or None for the optimizer's own rates.
         saver: writes the checkpoints, or None where none are wanted.
         run: the records of the run.
         seed_batch: called with the epoch and the batch; starts the random streams of that batch anew, because their
             state cannot be saved.
-        settings: what a resumed training must share with the interrupted one, as plain data.
-        layout: the same for a checkpoint from inside an epoch, such as the number of processes.
-        recorded: what a checkpoint's manifest says of the training, by default ``settings``.
-        metric: which metric ranks checkpoints and guides the scheduler.
+        settings: the settings that a resumed training must share with the interrupted one, as plain data.
+        layout: further values, such as the number of processes, that must be the same to resume inside an epoch.
+        recorded: the settings that a checkpoint's manifest records, by default ``settings``.
+        metric: the name of the metric that ranks checkpoints and guides the scheduler.
         before_epoch: hooks called with the epoch before its first batch, also after a resume inside it.
         after_epoch: hooks called with the epoch, its training metrics and the evaluators' metrics, before the epoch's
             row and checkpoint are written.
         share_statistics: ``reduce`` or ``broadcast`` the batch-norm statistics of all processes before an evaluation;
             empty leaves each process its own.
-        log_interval: updates between two lines of the log.
-        recovery_interval: updates between two checkpoints inside epochs, 0 for none.
-        remedy: what the error of a diverging training advises.
+        log_interval: number of updates between two lines of the log.
+        recovery_interval: number of updates between two checkpoints inside epochs, 0 for none.
+        remedy: the advice in the error of a diverging training.
 
     Raises (from ``fit``):
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
-        Preempted: SIGTERM has come; the batch at hand is done and saved (with several processes on accelerators at the
-            next line of the log). An evaluation is broken off, to be repeated; several processes end it first.
+        Preempted: SIGTERM has come, and the current update is done and saved; several processes on accelerators train
+            until the next line of the log first. One process breaks off an evaluation, and repeats the evaluation when
+            it resumes; several processes finish the evaluation first.
     """
 
     def __init__(
@@ -105,11 +106,11 @@ class Trainer:
         self.share_statistics = share_statistics
         self.log_interval, self.recovery_interval = log_interval, recovery_interval
         self.remedy = remedy
-        self.epoch = self.batch = 0  # of the next batch
+        self.epoch = self.batch = 0  # both of the next batch
         self.metrics = MeanMetrics()
         self.evaluated: dict[str, float] = {}
         self.first_rate = step.update.optimizer.get_lr()
-        self.unstepped = scheduler.state_dict() if scheduler is not None else None
+        self.unstepped = scheduler.state_dict() if scheduler is not None else None  # the state before the first step
 
     # Where the training stands
 
@@ -125,20 +126,20 @@ class Trainer:
 
     @property
     def at_report(self) -> bool:
-        """Whether the last batch is one after which the log has a line."""
+        """Whether the log gets a line after the last batch."""
         done = math.ceil(self.batch / self.step.update.accumulate)
         return done % self.log_interval == 0 or self.batch == len(self.loader)
 
     def go_to(self, epoch: int, batch: int = 0) -> None:
-        """Continue from another place; the rates follow by ``set_rates``."""
+        """Set the place of the next batch; ``set_rates`` sets the learning rates for this place."""
         self.epoch, self.batch, self.metrics = epoch, batch, MeanMetrics()
         self.step.update.count = self.updates
 
     def set_rates(self) -> None:
-        """Set the rates that this training's own options give here: they may differ from a checkpoint's."""
+        """Set the learning rates that this training's own options give here; a checkpoint may have other rates."""
         if self.scheduler is None:
             optimizer = self.step.update.optimizer
-            if isinstance(optimizer._learning_rate, float):  # else a schedule of the caller's own
+            if isinstance(optimizer._learning_rate, float):  # otherwise a schedule of the caller's own
                 optimizer.set_lr(self.first_rate)
             return
         if self.epoch:
@@ -154,16 +155,16 @@ class Trainer:
         """Resume from a checkpoint, or start where there is none.
 
         Args:
-            source: folder of a checkpoint, file of weights, or file of PyTorch's training code; None starts.
-            with_optimizer: restore the optimizer and everything else too, not the weights and the epoch alone.
-            strict: refuse a checkpoint without the optimizer, the loop's state, or the average that this training
-                keeps, and one with no epoch left; otherwise what is missing starts anew.
+            source: folder of a checkpoint, file of weights, or file of PyTorch's training code; None starts anew.
+            with_optimizer: restore the whole state; False restores the weights and the epoch alone.
+            strict: refuse a checkpoint that lacks the optimizer, the loop's state, or the moving average that this
+                training keeps, or that leaves no epoch to train; otherwise the missing parts start anew.
 
         Raises:
             CheckpointError: the checkpoint belongs to another training.
         """
         if source is None:
-            self.run.rewind(0)  # of a run that was killed before its first checkpoint
+            self.run.rewind(0)  # removes the rows of a run that was killed before its first checkpoint
             broadcast_parameters(self.step.net)
             return
         load = load_checkpoint_folder if source.is_dir() else load_weights_file
@@ -172,7 +173,7 @@ class Trainer:
         _logger.info("resuming from %s: epoch %d, batch %d", source, self.epoch, self.batch)
 
     def start_at(self, epoch: int) -> None:
-        """Count on from the beginning of an epoch, with the rates of that epoch."""
+        """Start at the first batch of an epoch, with the learning rates of that epoch."""
         self.go_to(epoch)
         self.set_rates()
         self.run.rewind(epoch)
@@ -203,12 +204,12 @@ class Trainer:
         return self.evaluated
 
     def time_left(self) -> str:
-        """Return the time that the epochs left will take, by the epochs that this process has trained."""
+        """Return the time that the remaining epochs will take, judged by the epochs that this process has trained."""
         taken = (time.perf_counter() - self.started) / (self.epoch + 1 - self.first_epoch)
         return str(timedelta(seconds=round(taken * (self.epochs - self.epoch - 1))))
 
     def train_epoch(self) -> None:
-        """Train the batches of the epoch that are left."""
+        """Train the remaining batches of the epoch."""
         for hook in self.before_epoch:
             hook(self.epoch)
         self.step.net.train()
@@ -233,13 +234,13 @@ class Trainer:
                     self.save_recovery()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what the loader brings; between two updates after a SIGTERM save and raise Preempted instead."""
+        """Yield the loader's batches; after a SIGTERM, save between two updates and raise Preempted."""
         batches = iter(self.loader)
         while True:
             batch = trouble = None
             try:
                 batch = next(batches, None)
-            except Exception as error:  # perhaps because SIGTERM went to the loader's workers too
+            except Exception as error:  # SIGTERM may have ended the loader's workers, too
                 trouble = error
             if self.step.update.complete and self.preempted():
                 self.stop()
@@ -250,7 +251,7 @@ class Trainer:
             yield batch
 
     def evaluate_epoch(self) -> dict[str, float]:
-        """Return the metrics of all evaluators; after a SIGTERM save what was trained and raise Preempted."""
+        """Return the metrics of all evaluators; after a SIGTERM, save the trained epoch and raise Preempted."""
         if world_size() > 1:
             return self._evaluate()
         try:
@@ -266,7 +267,7 @@ class Trainer:
         return found
 
     def report(self, bar, images_per_second: float) -> None:
-        """Write the epoch's means so far into log and curves; raise TrainingError if the loss is not finite."""
+        """Write the means of the epoch so far into log and curves; raise TrainingError if the loss is not finite."""
         means = self.metrics.read()
         if not math.isfinite(means["loss"]):
             raise self.broken(f"the loss became {means['loss']}")
@@ -279,18 +280,18 @@ class Trainer:
         )
 
     def finish_epoch(self, metric: float) -> None:
-        """Move to the next epoch, and save what was reached."""
+        """Move to the next epoch, step the schedule, and save a checkpoint; ``metric`` ranks the checkpoint."""
         finished = self.epoch
         self.go_to(finished + 1)
         if self.scheduler is not None:
             self.scheduler.step(self.epoch, metric)
         self.save("save_checkpoint", finished, metric=metric)
 
-    # Ends before the end
+    # Stopping early
 
     @property
     def saves(self) -> bool:
-        """Whether this training writes checkpoints, in this process or in the first one."""
+        """Whether this training writes checkpoints: the first process has a saver, and the others rely on it."""
         return self.saver is not None or not is_main_process()
 
     def preempted(self) -> bool:
@@ -298,7 +299,7 @@ class Trainer:
         return asked_to_end(waiting=self.at_report)
 
     def stop(self) -> NoReturn:
-        """Save and raise Preempted."""
+        """Save a checkpoint and raise Preempted."""
         self.save_recovery()
         what = f"saved in {self.saver.checkpoint_dir}" if self.saver is not None else "nothing was to be saved"
         place = f"epoch {self.epoch}, batch {self.batch}"
@@ -316,7 +317,7 @@ class Trainer:
         self.save("save_recovery", self.epoch, batch_idx=self.batch)
 
     def save(self, method: str, epoch: int, **named) -> None:
-        """Write all that the next batch depends on by a method of the saver."""
+        """Write a checkpoint, with all that the next batch depends on, by the named method of the saver."""
         self.check_weights()
         state = {
             "epoch": self.epoch,
@@ -332,7 +333,7 @@ class Trainer:
             args, optimizer = SimpleNamespace(**self.recorded), self.step.update.optimizer
             write = getattr(self.saver, method)
             write(self.step.net, optimizer, args, epoch, model_ema=self.step.ema, state=state, **named)
-        barrier()  # the other processes may read what the first one wrote
+        barrier()  # after it the other processes may read the checkpoint that the first one wrote
 
     def check_weights(self) -> None:
         """Raise TrainingError in all processes if a weight or running statistic of any of them is not finite."""

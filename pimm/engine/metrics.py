@@ -11,14 +11,14 @@ from pimm.utils import all_reduce_sum, is_main_process
 
 
 class MeanMetrics:
-    """Adds up the metrics of batches on the device; only ``read`` and ``state_dict`` wait for it.
+    """Adds up the metrics of batches on the device; only ``read`` and ``state_dict`` wait for the device.
 
     Each process adds its own batches, and the means are those over all of them. Sums are kept in float64.
     """
 
     def __init__(self):
         self.names: list[str] = []
-        self.sums: Tensor | None = None  # of each metric times its images, and at the end of the images
+        self.sums: Tensor | None = None  # of each metric times the number of images; last, of the numbers of images
 
     def add(self, metrics: Mapping[str, Tensor], images: int) -> None:
         """Add a batch's metrics.
@@ -43,7 +43,7 @@ class MeanMetrics:
         return {"sums": totals, "counts": dict.fromkeys(totals, images)}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Continue from saved sums, which the first process takes over for all."""
+        """Continue from saved sums: the first process takes them, and the other processes start from zero."""
         self.names = list(state["sums"])
         if not self.names:
             self.sums = None

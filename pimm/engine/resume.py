@@ -1,4 +1,4 @@
-"""Resuming: checkpoint folders of this version and of earlier ones, and files of weights, back into a training."""
+"""Loading of a training: from checkpoint folders of this version and of earlier ones, and from files of weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _load_state(trainer: Trainer, state: Mapping) -> None:
 
 
 def load_weights_file(trainer: Trainer, path: Path, *, with_optimizer: bool = True, strict: bool = True) -> None:
-    """Restore a training from a file of weights, or continue after the last epoch that a file of PyTorch's tells of.
+    """Restore a training from a file of weights; a PyTorch checkpoint also says after which epoch to continue.
 
     Raises:
         CheckpointError: the weights are another net's, or no epoch is left to train.
@@ -82,7 +82,7 @@ def load_weights_file(trainer: Trainer, path: Path, *, with_optimizer: bool = Tr
     trainer.go_to(epoch or 0)
     if strict and trainer.epoch >= trainer.epochs:
         raise CheckpointError(
-            f"{path} has all of its {trainer.epoch} epochs behind it; EPOCHS={trainer.epochs} adds none"
+            f"{path} is trained for {trainer.epoch} epochs already: EPOCHS={trainer.epochs} must be more"
         )
     trainer.set_rates()
 
@@ -107,7 +107,7 @@ def check_layout(layout: Mapping[str, object], state: Mapping, source: str) -> N
             "from the end of an epoch"
         )
     if changed:
-        state["statistics"] = []  # one row for each process that there was; at an epoch's end all rows are alike
+        state["statistics"] = []  # a row for each process of the interrupted training; all are equal after an epoch
 
 
 def current_form(state: Mapping) -> dict:
@@ -136,5 +136,5 @@ def _load_average(trainer: Trainer, arrays: Mapping | None, source: str, require
 
 
 def _start_average(trainer: Trainer, reason: object) -> None:
-    _logger.warning("%s: the average begins with the model's own weights", reason)
+    _logger.warning("%s: the moving average starts from the net's own weights", reason)
     trainer.step.ema.set(trainer.step.net)

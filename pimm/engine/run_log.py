@@ -48,14 +48,15 @@ class LogFile(logging.FileHandler):
 
 
 class RunLog:
-    """Writes the records of a run, as a context manager: inside it the loggers named write to the run's log.
+    """Writes the records of a run, as a context manager inside which the named loggers write to the run's log.
 
     The log goes to the terminal, and with a folder into ``log.txt``; an epoch is a row of ``summary.csv`` and curves of
-    VisualDL. Without a folder no file is written. Of a run inside another run, the inner one alone gets the lines.
+    VisualDL. Without a folder no file is written. While a run is open inside another run, the inner run alone gets the
+    lines.
 
     Args:
-        folder: where the run writes; ``open`` may name it later, and lines logged before are not lost.
-        exclusive: let no other process's exclusive run into the folder: ConfigError if there is one.
+        folder: where the run writes; ``open`` may name the folder later, and lines logged before are not lost.
+        exclusive: lock the folder; ConfigError if another process holds the lock.
         loggers: names of the loggers whose lines are the run's.
         curves: write VisualDL's records.
         rates: give ``summary.csv`` a column ``lr``.
@@ -85,7 +86,7 @@ class RunLog:
             self._before.append((logger, outer, logger.propagate, logger.level))
             for handler in outer:
                 logger.removeHandler(handler)
-            # Not by way of the root: libraries put handlers of their own there, and every line would come twice.
+            # The root logger gets no lines: libraries add handlers to it, and every line would appear twice.
             logger.propagate = False
             logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
         if is_main_process() and self._loggers:
@@ -122,7 +123,7 @@ class RunLog:
             self._lock = None
 
     def open(self, folder: Path, exclusive: bool = False) -> None:
-        """Write into ``folder`` from here on; the lines logged before go into its log too."""
+        """Write into ``folder`` from now on; the lines logged before go into the folder's log, too."""
         self.folder = folder
         if not self.writes:
             return
@@ -178,7 +179,7 @@ class RunLog:
         self.scalars("eval", evaluated, epoch)
 
     def rewind(self, epoch: int) -> None:
-        """Take the rows from ``epoch`` on out of summary.csv: a resumed training will write them again."""
+        """Remove ``epoch`` and later epochs from summary.csv: a resumed training will write their rows again."""
         if self.writes:
             trim_summary(str(self.folder / SUMMARY), epoch)
 
@@ -192,7 +193,7 @@ class RunLog:
 
 
 def lock(folder: Path) -> IO:
-    """Return a file whose closing lets others into the folder; raise ConfigError if another process holds it."""
+    """Lock a folder, and return the file that unlocks it when closed; ConfigError if another process has the lock."""
     file = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115 (it stays open)
     try:
         is_mine = try_lock(file)

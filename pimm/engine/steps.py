@@ -20,8 +20,8 @@ class Update:
         optimizer: of Paddle or pimm.
         amp: run forward passes inside ``autocast()`` in ``amp_dtype`` where that is safe, and scale the loss of
             float16. Without effect on a CPU, which has neither the kernels nor the gain.
-        clip_grad: limit of the gradients, none by default.
-        clip_mode: what is limited: ``norm``, ``value`` or ``agc``.
+        clip_grad: the bound that the gradients are clipped to, none by default.
+        clip_mode: what the bound applies to: ``norm``, ``value`` or ``agc``.
         to_clip: parameters whose gradients are clipped, by default all that are updated.
         accumulate: number of batches whose mean gradient makes one update.
         amp_dtype: ``float16`` or ``bfloat16``.
@@ -48,12 +48,12 @@ class Update:
         self.start_epoch(batches=None)
 
     def start_epoch(self, batches: int | None, done: int = 0) -> None:
-        """Note how many batches the epoch has and how many are done, so that its last update takes what is left."""
+        """Note how many batches the epoch has and how many are done; its last update averages those that remain."""
         self._batches, self._done = batches, done
 
     @property
     def complete(self) -> bool:
-        """Whether the last call moved the parameters."""
+        """Whether no gradient waits for further batches of its update: the last call, if any, moved the parameters."""
         return self._done % self.accumulate == 0 or self._done == self._batches
 
     def autocast(self):
@@ -62,15 +62,15 @@ class Update:
 
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
         """Add the gradients of one batch, and move ``parameters`` if the batch is the last of its update."""
-        first = self._done // self.accumulate * self.accumulate
-        together = self.accumulate if self._batches is None else min(self.accumulate, self._batches - first)
-        self.scaler(loss / together if together > 1 else loss, self.optimizer, need_update=False)
+        first = self._done // self.accumulate * self.accumulate  # batch of this update
+        batches = self.accumulate if self._batches is None else min(self.accumulate, self._batches - first)
+        self.scaler(loss / batches if batches > 1 else loss, self.optimizer, need_update=False)
         self._done += 1
         if not self.complete:
             return
         all_reduce_gradients(parameters)
         self.scaler.step(self.optimizer, self.clip_grad, self.clip_mode, self.to_clip or parameters)
-        # Zeros would still move an off-path weight by momentum and decay: take the gradients away altogether.
+        # Gradients of zero would still move the weights off the path by momentum and decay: remove the gradients.
         self.optimizer.clear_grad(set_to_zero=False)
         self.count += 1
 
@@ -85,9 +85,9 @@ class Update:
 
 
 class Step(Protocol):
-    """One batch of training; its metrics are 0-d tensors, of which the loop decides when to read them.
+    """One batch of training; its metrics are 0-d tensors, and the loop decides when to read the metrics.
 
-    ``nets`` are the nets on this device: ``net``, and its moving average if there is one.
+    ``nets`` are the nets on this device: ``net``, and the moving average of its weights if there is one.
     """
 
     net: nn.Layer
@@ -113,8 +113,8 @@ class ClassifyStep:
         loss_fn: maps logits and labels to the batch's mean loss.
         update: moves the net's parameters.
         ema: the moving average, of any of pimm's three classes.
-        topk: which accuracies on the training batches are measured.
-        mix: changes a batch before the forward pass, such as `pimm.data.Mixup`.
+        topk: the values of K.
+        mix: changes a batch before the forward pass; for example `pimm.data.Mixup`.
     """
 
     def __init__(

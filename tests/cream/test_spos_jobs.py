@@ -251,8 +251,11 @@ def test_settings_of_a_supernet_that_cannot_be(data, tmp_path, capsys, settings,
 @pytest.mark.parametrize(
     "settings, says",
     [
-        (["SUPERNET.PARAMS_MAXIMUM=0.0001"], "no path of this space keeps SUPERNET.PARAMS_MAXIMUM=0.0001"),
-        (["EVOLUTION.TOP=1"], "is of other settings: EVOLUTION.TOP was 2 and is 1; choose another place (--output)"),
+        (["SUPERNET.PARAMS_MAXIMUM=0.0001"], "no path of this space satisfies SUPERNET.PARAMS_MAXIMUM=0.0001"),
+        (
+            ["EVOLUTION.TOP=1"],
+            "belongs to an evolution with other settings: EVOLUTION.TOP was 2 and is 1; give another place (--output)",
+        ),
         (["SUPERNET.SHUFFLE.RATIOS=[1, 2]"], "SUPERNET.SHUFFLE.RATIOS was (1.0,) in the search and cannot be"),
     ],
 )

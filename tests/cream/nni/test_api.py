@@ -136,7 +136,7 @@ def test_the_examples_result_is_the_best_of_the_board(tmp_path):
 
 def test_the_names_are_creams_too():
     assert cream.CreamSupernetTrainer is CreamSupernetTrainer and cream.SPOSEvolution is SPOSEvolution
-    with pytest.raises(AttributeError, match="no attribute 'Other'"):
+    with pytest.raises(AttributeError, match="No cream attribute Other"):
         _ = cream.Other
 
 
@@ -417,7 +417,8 @@ def test_evolution_finds_the_best_path_and_goes_on_after_a_kill(tmp_path, monkey
     kill_at = None
     assert search(tmp_path / "evolution.json") == whole and len(scored) == len(whole)
     net.last.weight.set_value(net.last.weight + 1)
-    with pytest.raises(ConfigError, match="is of other settings: weights was"):  # not the old scores in silence
+    # The old scores must not be taken in silence.
+    with pytest.raises(ConfigError, match="belongs to an evolution with other settings: weights was"):
         search(tmp_path / "evolution.json")
 
 
@@ -475,7 +476,7 @@ def test_a_mistake_is_named(name):
 def test_arguments_of_nni_that_something_else_decides_are_passed_over_and_others_refused(caplog):
     with caplog.at_level("INFO", logger="cream"):
         spos_trainer(make_net(), device="gpu")
-    assert "device is passed over: paddle.set_device decides" in caplog.text
+    assert "device is ignored: paddle.set_device decides" in caplog.text
     with pytest.raises(TypeError, match="there is no argument 'log_freqency'"):
         spos_trainer(make_net(), log_freqency=3)
 

@@ -129,7 +129,7 @@ def test_it_ends_where_all_paths_are_known():
 @pytest.mark.parametrize(
     "numbers, message",
     [
-        ({"legal": lambda arch: False}, "no path that keeps all limits was found"),
+        ({"legal": lambda arch: False}, "no path that satisfies all constraints was found"),
         ({"top": 9}, "EVOLUTION.TOP is 9; must be from 1 to EVOLUTION.POPULATION, which is 8"),
         ({"crossover": 6}, "CROSSOVER=6 and EVOLUTION.MUTATION=3 must be at least 0, and together at most .*=8"),
     ],

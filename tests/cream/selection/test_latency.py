@@ -98,5 +98,5 @@ def test_a_table_of_another_space_or_size_is_refused(resolution, skipped, factor
 @pytest.mark.parametrize("text", ["", "[]", '{"choices": []}', "\x00"])
 def test_a_file_that_is_no_table_is_told(text, tmp_path):
     (tmp_path / "latency.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"latency.json is no table of latencies, which tools/latency.py writes"):
+    with pytest.raises(ConfigError, match=r"latency.json is no latency table as tools/latency.py writes it"):
         read_latency(tmp_path / "latency.json")

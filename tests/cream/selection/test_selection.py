@@ -69,7 +69,7 @@ def test_without_one_inside_the_limits_and_the_nearest_are_named():
     # The first misses the parameters by 60%; the second the FLOPs by 7%: it is the nearest.
     with pytest.raises(ConfigError) as raised:
         best_inside(candidates(), limits)
-    words = "none of 4 candidates keeps FLOPS_MAXIMUM=14 MFLOPs, PARAMS_MAXIMUM=5 million parameters; the nearest, "
+    words = "none of 4 candidates satisfies FLOPS_MAXIMUM=14 MFLOPs, PARAMS_MAXIMUM=5 million parameters; the nearest, "
     assert words + "[[1, 0]], has 15 MFLOPs above FLOPS_MAXIMUM=14: choose again" in str(raised.value)
 
 
@@ -80,7 +80,7 @@ def test_every_broken_limit_is_told():
 
 
 def test_a_limit_that_no_path_keeps_is_refused_at_once():
-    with pytest.raises(ConfigError, match=r"keeps PARAMS_MAXIMUM=1.5 million parameters: they cost from 2 to 8"):
+    with pytest.raises(ConfigError, match=r"satisfies PARAMS_MAXIMUM=1.5 million parameters: paths cost from 2 to 8"):
         params_limit(1.5)
 
 
@@ -256,7 +256,7 @@ def test_a_search_trains_without_what_it_holds_out_and_chooses_on_it(data, tmp_p
         ("SEED=3", "SEED was 1 in the search and cannot be 3"),
         ("SUPERNET.SELECT_ON=held_out", "the search trained on all training images"),
         ("RETRAIN_CFG=none.yaml", "none.yaml"),
-        ("SUPERNET.PARAMS_MAXIMUM=1e-9", "no path of this space keeps SUPERNET.PARAMS_MAXIMUM=1e-09"),
+        ("SUPERNET.PARAMS_MAXIMUM=1e-9", "no path of this space satisfies SUPERNET.PARAMS_MAXIMUM=1e-09"),
     ],
 )
 def test_a_choice_that_the_supernet_cannot_serve_is_refused(finished, override, says, capsys):

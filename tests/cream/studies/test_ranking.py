@@ -256,7 +256,7 @@ def test_accuracies_that_are_all_alike_are_told(tmp_path, caplog):
     same = {"mflops": 1.0, "trained": 10.0, "inherited a": 10.0}
     write_report(tmp_path, [{**same, "mflops": cost} for cost in (1.0, 2.0, 3.0)], ["a"])
     for name in ("a", "training from scratch"):
-        assert f"by {name} all paths have 10.00% (a moving average lags): nothing to rank" in caplog.messages
+        assert f"all paths have 10.00% by {name}: nothing to rank (a moving average lags)" in caplog.messages
 
 
 def test_a_killed_experiment_goes_on_as_if_nothing_had_happened(searches, whole, tmp_path, monkeypatch):
@@ -321,10 +321,10 @@ def test_more_trainings_are_added_to_the_first_and_tell_what_can_be_foretold(sea
 @pytest.mark.parametrize(
     ("n", "seed", "more", "says"),
     [
-        (3, 0, ["EPOCHS=3"], "of another recipe: EPOCHS was 2 and is 3"),
-        (3, 0, ["OPT=sgd"], "of another recipe: OPT was momentum and is sgd"),
-        (4, 0, [], "of other paths"),
-        (3, 1, [], "of other paths"),
+        (3, 0, ["EPOCHS=3"], "with another recipe: EPOCHS was 2 and is 3"),
+        (3, 0, ["OPT=sgd"], "with another recipe: OPT was momentum and is sgd"),
+        (4, 0, [], "with other paths"),
+        (3, 1, [], "with other paths"),
         (2, 0, [], "must be at least 3"),
         (19, 0, [], "only 18 different paths were found in the FLOPs range; must be 19"),
     ],

@@ -102,7 +102,7 @@ def test_nothing_is_written_over_nor_left_half(imagenet, tmp_path, capsys):
     assert command(imagenet, tmp_path / "a") == 0
     before = content(tmp_path / "a")
     assert command(imagenet, tmp_path / "a", "--seed", "1") == 2
-    assert "is there already and is left as it is" in capsys.readouterr().err
+    assert "exists already and is left unchanged" in capsys.readouterr().err
     assert content(tmp_path / "a") == before
     broken = choose_images(Source(imagenet), CLASSES[0], 2, 1, seed=0)
     next(iter((imagenet / "train" / CLASSES[0]).glob(broken.train[1].name))).unlink()
@@ -135,7 +135,7 @@ def test_a_source_with_too_little_is_told(imagenet, tmp_path, more, says, capsys
         ("n1\nn2\n", "['a.JPEG']\n", "has 1 lines; must have one for each of the 2 classes"),
         ("n1\n", "a.JPEG\n", "line 1: must be a list of names"),
         ("n1\n", "[1]\n", "line 1: must be a list of names"),
-        ("n1\n", "['a.JPEG', 'a.JPEG']\n", "line 1: a name stands there twice"),
+        ("n1\n", "['a.JPEG', 'a.JPEG']\n", "line 1: a name occurs twice"),
     ],
 )
 def test_lists_of_another_form_are_told(tmp_path, classes, images, says):

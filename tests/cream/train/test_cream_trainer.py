@@ -399,7 +399,7 @@ def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
     cfg = load_config(None, ["SUPERNET.FLOPS_MAXIMUM=40", "DATASET.IMAGE_SIZE=96"])
     with RunLog(loggers=("cream",)):
         assert search_space(cfg)[1] == 128  # even the cheapest path takes more than 40 MFLOPs at 160 pixels
-    assert "DATASET.IMAGE_SIZE=96 is passed over: the search takes 128 pixels" in capsys.readouterr().err
+    assert "DATASET.IMAGE_SIZE=96 is ignored: the search takes 128 pixels" in capsys.readouterr().err
 
 
 def test_sampling_by_the_board_runs_a_search(tmp_path, monkeypatch):

@@ -591,7 +591,7 @@ def test_an_average_begins_with_the_weights_of_a_training_without_one(images, tm
     caplog.clear()
     averaged = train(images, tmp_path, "averaged", *options)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1 and warnings[0].endswith("the average begins with the model's own weights")
+    assert len(warnings) == 1 and warnings[0].endswith("the moving average starts from the net's own weights")
     ema, start = (
         load_arrays(path) for path in (averaged / "checkpoint-1" / "ema.pdema", plain / "checkpoint-0/model.pdparams")
     )

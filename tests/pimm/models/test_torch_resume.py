@@ -204,7 +204,7 @@ def test_retraining_goes_on_from_a_file_of_pytorch(small_checkpoint, tmp_path, m
 def test_a_finished_training_has_no_epoch_left(small_checkpoint, tmp_path, capsys):
     options = ("AUTO_RESUME=True", f"RESUME_PATH={small_checkpoint[0]}", "EPOCHS=2")
     assert cli.retrain(job_settings(tmp_path, *options)) == 2
-    assert "has all of its 2 epochs behind it; EPOCHS=2 adds none" in capsys.readouterr().err
+    assert "is trained for 2 epochs already: EPOCHS=2 must be more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("average", [True, False])
