@@ -189,8 +189,8 @@ def select(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         parser = JobParser(
             "select",
-            "Select again among the paths of a finished search: with other limits, more random paths, or other batches "
-            "for batch norm.",
+            "Select again among the paths of a finished search: with other constraints, more random paths, or other "
+            "batches for batch norm.",
             "python tools/select.py output/search SUPERNET.SELECT_RANDOM=100 SUPERNET.FLOPS_MAXIMUM=300",
             cfg=None,
             folders="SEARCH",
