@@ -19,6 +19,7 @@ from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
 from pimm import cli
 from pimm.errors import ConfigError
+from pimm.output_paths import check_output_paths
 
 RESUME_HINT = "the same command resumes from the latest checkpoint, or starts anew where there is none"
 
@@ -297,6 +298,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
             "--repeats", type=cli.at_least(1), default=30, metavar="N", help="measurements of each choice (default: 30)"
         )
         args = parser.parse_args(argv)
+        check_output_paths({"--output": args.output}, {"--cfg": args.cfg})
         cfg = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
         measured = jobs.latency(cfg, Path(args.output), cli.use_cores(), args.repeats)
@@ -371,7 +373,9 @@ def generate_sub_imagenet(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         args = subset_parser().parse_args(argv)
         from cream.studies import subset  # late: imports Paddle
+        from pimm.data import add_img_extensions
 
+        add_img_extensions(args.img_extensions)
         source = subset.Source(Path(args.data_path))
         if args.class_list:
             names = subset.read_class_list(Path(args.class_list))
@@ -409,6 +413,9 @@ def subset_parser() -> cli.Parser:
     parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
     parser.add_argument(
         "--val-from", choices=("val", "train"), default="val", help="where validation images are taken from"
+    )
+    parser.add_argument(
+        "--img-extensions", nargs="+", default=(), metavar=".EXT", help="more endings of images, such as .tif .gif"
     )
     parser.add_argument("--how", choices=("link", "copy"), default="link", help="symbolic links, or copies")
     return parser

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -132,13 +133,18 @@ def _typed(raw: Any, kind: Any) -> Any:
 
 
 def _items(raw: Any, kind: Any) -> Sequence[Any]:
-    """Return the items of a list, also of one written as text; a number alone counts as a list of one."""
+    """Return the items of a list, also of one written as text; a number or a word alone counts as a list of one."""
+    if kind is str and isinstance(raw, str):
+        return _WORD.findall(raw)
     items = ast.literal_eval(raw) if isinstance(raw, str) else raw
     if isinstance(items, (list, tuple)):
         return items
     if kind is float and not isinstance(items, dict):
         return [items]
     raise ValueError(raw)
+
+
+_WORD = re.compile(r"""[^\s,()\[\]'"]+""")  # of a list of texts
 
 
 def _bool(raw: Any) -> bool:
@@ -191,6 +197,7 @@ _WORDS = {
     str: "text",
     Numbers: "a list of numbers",
     tuple[int, ...]: "a list of whole numbers",
+    tuple[str, ...]: "a list of texts",
     Nested: "the name of a file, or a section",
     ArchLists: "a list of lists of whole numbers such as [[0], [3], [3, 1], [3, 1], [3, 3, 3], [3, 3], [0]]",
 }

@@ -40,6 +40,7 @@ def search(cfg: Config) -> Candidate:
     ``architecture.pdparams`` (the supernet's weights for the net) and ``report.html``.
     """
     build.check_search(cfg)
+    build.check_results_spare(cfg, build.run_folder(cfg))
     with build.running(cfg) as run:
         plan = build.plan_search(cfg)
         train_supernet(plan, run)
@@ -151,6 +152,7 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
     ``architecture.json``, ``retrain.yaml``, ``architecture.pdparams`` and ``report.html``.
     """
     recorded, cfg = build.settings_of_search(folder, overrides)
+    build.check_results_spare(cfg, output or folder)
     if output is not None:
         cfg = build.renamed(cfg, build.open_output(output).name)
     with build.running(cfg) as run:
@@ -179,6 +181,7 @@ def evolve(source: Path | Config, overrides: Sequence[str] = (), output: Path | 
     given = isinstance(source, Config)
     cfg = source if given else build.settings_of_search(source, overrides)[1]
     output = output or (build.run_folder(cfg) if given else source) / "evolution"
+    build.check_results_spare(cfg, output)
     with build.running(cfg) as run:
         run.open(build.open_output(output), exclusive=True)
         with single_process():  # each process reads all images
@@ -237,7 +240,7 @@ def rank_correlation(
         ConfigError: the searches' spaces differ, or ``output`` holds another experiment.
     """
     ranking.check_numbers(n, trainings)
-    output.mkdir(parents=True, exist_ok=True)
+    build.open_output(output)
     with single_process(), build.running(recipe) as run:
         run.open(output)
         names = ranking.distinct_names(folders)

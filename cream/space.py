@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cream.fields import shown
 from pimm.errors import ConfigError
 
 Arch = tuple[tuple[int, ...], ...]
@@ -203,14 +204,16 @@ class SearchSpace:
                         "it changes the shape, or belongs to the least depth of its stage"
                     )
                 if not SKIP <= choice < count:
-                    raise ConfigError(f"{_place(arch, stage, position)} has choices 0 to {count - 1}, not {choice}")
+                    raise ConfigError(
+                        f"{_place(arch, stage, position)} has choices 0 to {count - 1}, not {shown(choice, 20)}"
+                    )
         return arch
 
 
 def _place(arch: Arch, stage: int, position: int | None = None) -> str:
     """Name a stage, or a block of it, for a message."""
     block = "" if position is None else f"block {position} of "
-    return f"architecture {format_arch(arch):.200}: {block}stage {stage}"
+    return f"architecture {format_arch(arch):.150}: {block}stage {stage}"
 
 
 def _flat(stages: Sequence[Sequence[int]]) -> Iterator[int]:

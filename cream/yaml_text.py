@@ -38,6 +38,6 @@ def plain(node: yaml.Node, above: frozenset[int] = frozenset()) -> Any:
     for name_node, value in node.value:
         name = str(plain(name_node, above))
         if name in found:
-            raise ConfigError(f"{name:.80} is given twice")
+            raise ConfigError(f"{repr(name)[1:-1]:.80} is given twice")
         found[name] = plain(value, above)
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+_LONGEST = 100  # letters of a wrong name that are compared: the time grows with their square
+
 
 def did_you_mean(name: object, known: Iterable[object], count: int = 1, cutoff: float = 0.6) -> str:
     """Return ``"; did you mean A, B?"`` with the known names nearest to a wrong one, or an empty text.
@@ -15,7 +17,7 @@ def did_you_mean(name: object, known: Iterable[object], count: int = 1, cutoff: 
         count: the most names to list.
         cutoff: how alike names must be, from 0 to 1.
     """
-    near = difflib.get_close_matches(str(name), [str(each) for each in known], n=count, cutoff=cutoff)
+    near = difflib.get_close_matches(str(name)[:_LONGEST], [str(each) for each in known], n=count, cutoff=cutoff)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 

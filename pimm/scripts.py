@@ -12,11 +12,13 @@ import paddle
 import yaml
 
 from pimm.cli import at_least, use_cores
-from pimm.data import check_class_names, create_dataset, create_loader
+from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
+from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS
 from pimm.errors import ConfigError
 from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
+from pimm.output_paths import check_output_paths
 from pimm.utils import (
     ParseKwargs,
     init_distributed_device,
@@ -50,6 +52,7 @@ def add_data_options(parser):
     group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
     group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
     group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
+    group.add_argument("--img-extensions", nargs="+", metavar=".EXT", help="more endings of images, such as .tif .gif")
     group.add_argument("--target-key", metavar="KEY", help="key of the class in the JSON files of tar samples")
 
 
@@ -197,7 +200,7 @@ def open_dataset(args, split, labelled=True, **options):
         options: further arguments of ``create_dataset``.
 
     Raises:
-        ConfigError: for more classes than the model has.
+        ConfigError: for more classes than the model has, and for wrong ``img_extensions``.
         DataError: for classes that are not those of the model.
     """
     mode = args.input_img_mode or IMAGE_MODES.get(args.in_chans)
@@ -207,6 +210,7 @@ def open_dataset(args, split, labelled=True, **options):
         )
     if not labelled and args.dataset.partition("/")[0].lower() in ("", *READERS):
         options["labelled"] = False
+    add_img_extensions(args.img_extensions or ())
     dataset = create_dataset(
         args.dataset,
         root=args.data_dir,
@@ -269,6 +273,27 @@ def with_progress(loader, interval, what):
         if number % interval == 0:
             rate = images / (time.perf_counter() - started)
             _logger.info("%s: [%d/%d] %.0f images/s", what, number, len(loader), rate)
+
+
+def check_results(args, outputs, checkpoints):
+    """Refuse files of results that would replace what a command reads.
+
+    Args:
+        args: the options of the script.
+        outputs: the files to write, by the option that names them.
+        checkpoints: the checkpoints to read.
+
+    Raises:
+        ConfigError: as `check_output_paths`, and for the name of an image.
+    """
+    inputs = {"--config": args.config or None, "--class-map": args.class_map or None, "--data-dir": args.data_dir}
+    for checkpoint in map(Path, checkpoints):
+        files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
+        inputs.update({f"{file.name} of --checkpoint {checkpoint}": file for file in files})
+    check_output_paths(outputs, inputs)
+    for name, path in outputs.items():
+        if is_img_extension(Path(path).suffix):
+            raise ConfigError(f"{name} {path} has the name of an image; results are text, .csv or .json")
 
 
 def write_rows(path, rows, form):

@@ -10,6 +10,7 @@ sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve(
 from pimm.cli import Parser, run
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models import average_checkpoints
+from pimm.output_paths import check_output_paths
 from pimm.utils import natural_key, save_arrays, setup_default_logging
 from pimm.utils.checkpoint import EMA, read_manifest
 
@@ -36,6 +37,7 @@ def main(argv=None):
     setup_default_logging()
     if Path(args.output).exists():
         raise ConfigError(f"{args.output} exists already")
+    check_output_paths({"--output": args.output}, {"--input": args.input})
     if args.n < 1:
         raise ConfigError(f"-n is at least 1, not {args.n}")
     found = sorted(Path(args.input).glob(args.filter), key=lambda path: natural_key(path.name))

@@ -35,6 +35,7 @@ from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
     build_model,
+    check_results,
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
@@ -119,6 +120,9 @@ def main(argv=None):
     model.eval()
     config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
     dataset = open_dataset(args, args.split, labelled=False)
+    files = result_files(args, config)
+    if Path(args.results_dir).is_dir():
+        check_results(args, {f"--results-format {form}:": path for form, path in files.items()}, [checkpoint])
     names = dataset.filenames(basename=not args.fullname)
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -132,14 +136,17 @@ def main(argv=None):
     rows = [make_row(args, *row, labels) for row, is_read in zip(zip(names, outputs, indices), are_read) if is_read]
     if len(rows) < len(names):
         _logger.warning("%d of %d images could not be read and have no result", len(names) - len(rows), len(names))
-    folder = Path(args.results_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
-    for form in args.results_format:
-        path, by_name = folder / f"{stem}{ENDINGS[form]}", form == "json"
-        write_rows(path, keyed(args, rows) if by_name else rows, form)
+    Path(args.results_dir).mkdir(parents=True, exist_ok=True)
+    for form, path in files.items():
+        write_rows(path, keyed(args, rows) if form == "json" else rows, form)
     if not args.no_console_output:
         print(f"--result\n{json.dumps(keyed(args, rows), indent=4)}")
+
+
+def result_files(args, config):
+    """Return the path of the results in each of the formats that the options name."""
+    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
+    return {form: Path(args.results_dir, f"{stem}{ENDINGS[form]}") for form in args.results_format}
 
 
 @paddle.no_grad()

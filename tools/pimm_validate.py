@@ -27,6 +27,7 @@ from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
     build_model,
+    check_results,
     create_evaluation_loader,
     open_dataset,
     start,
@@ -74,9 +75,12 @@ def main(argv=None):
     start(args)
     if not args.checkpoint and not args.pretrained:
         raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
+    weights = find_weights(args)
+    if args.results_file:
+        check_results(args, {"--results-file": args.results_file}, [path for _, path in weights if path])
     results = [
         validate_with_retries(argparse.Namespace(**{**vars(args), "model": model, "checkpoint": checkpoint}))
-        for model, checkpoint in find_weights(args)
+        for model, checkpoint in weights
     ]
     results.sort(key=lambda result: result["top1"], reverse=True)
     if not is_primary(args):

@@ -4,6 +4,7 @@ from cream.build.families import child_net, search_space
 from cream.build.recipe import retrain_config_for
 from cream.build.retraining import net_to_test, plan_retraining
 from cream.build.run import (
+    check_results_spare,
     check_trained_classes,
     open_output,
     open_run,
@@ -27,6 +28,7 @@ from cream.build.search import (
 
 __all__ = [
     "SearchPlan",
+    "check_results_spare",
     "check_search",
     "check_trained_classes",
     "child_net",

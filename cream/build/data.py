@@ -9,7 +9,7 @@ import numpy as np
 
 from cream.build.held_out import Part, hold_out
 from cream.config import Config
-from pimm.data import Dataset, FastCollateMixup, create_loader
+from pimm.data import Dataset, FastCollateMixup, add_img_extensions, create_loader
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
 from pimm.errors import DataError
@@ -45,6 +45,7 @@ def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
     Raises:
         DataError: there is none, or its classes are not ``DATASET.NUM_CLASSES``.
     """
+    add_img_extensions(cfg.DATASET.IMG_EXTENSIONS)
     folder = Path(cfg.DATA_DIR)
     candidates = [folder / f"{name}{ending}" for name in names for ending in ("", ".tar")]
     found = [path for path in candidates if path.exists()]

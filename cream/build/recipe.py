@@ -110,7 +110,7 @@ def retrain_config_for(recipe: Config, cfg: Config, arch: Arch, resolution: int)
     recipe.NET.SELECTION, recipe.NET.INPUT_ARCH = -1, arch
     recipe.DATA_DIR, recipe.DATASET.NUM_CLASSES = cfg.DATA_DIR, cfg.DATASET.NUM_CLASSES
     recipe.DATASET.IMAGE_SIZE, recipe.NET.GP = resolution, cfg.NET.GP
-    for name in ("MEAN", "STD", "SPOS_PREPROCESSING"):
+    for name in ("IMG_EXTENSIONS", "MEAN", "STD", "SPOS_PREPROCESSING"):
         setattr(recipe.DATASET, name, getattr(cfg.DATASET, name))
     for name in ("FAMILY", "SHUFFLE", "SPACE", "RESUNIT", "DIL_CONV"):  # they define what each choice means
         setattr(recipe.SUPERNET, name, getattr(cfg.SUPERNET, name))

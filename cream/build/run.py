@@ -17,6 +17,7 @@ from pimm.engine import RunLog
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
+from pimm.output_paths import is_same_file
 from pimm.utils import (
     all_reduce_sum,
     barrier,
@@ -34,6 +35,7 @@ from pimm.utils.checkpoint_saver import BEST
 _logger = logging.getLogger(__name__)
 
 LOGGERS = ("cream", "pimm")
+RESULTS = ("candidates.csv", "architecture.json", "architecture.pdparams", "retrain.yaml", "config.yaml")
 
 
 @contextmanager
@@ -145,8 +147,24 @@ def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:
     return checkpoint
 
 
+def check_results_spare(cfg: Config, folder: Path) -> None:
+    """Check that no file of a selection in ``folder`` would replace a file that the settings name.
+
+    Raises:
+        ConfigError: one would.
+    """
+    read = {
+        "RETRAIN_CFG": cfg.RETRAIN_CFG,
+        "NET.INITIAL_WEIGHTS": cfg.NET.INITIAL_WEIGHTS,
+        "SUPERNET.LATENCY_TABLE": cfg.SUPERNET.LATENCY_TABLE,
+    }
+    for name, path in read.items():
+        if path and any(is_same_file(folder / result, Path(path)) for result in RESULTS):
+            raise ConfigError(f"{name}={path} would be replaced by the results in {folder}; name a copy elsewhere")
+
+
 def open_output(output: Path) -> Path:
-    """Create the folder of a selection; raise ConfigError for the folder of a training, whose settings must stay."""
+    """Create the folder of results; raise ConfigError for the folder of a training, whose settings must stay."""
     if latest_checkpoint(output):
         raise ConfigError(f"--output {output} is the folder of a training; must be another one")
     output.mkdir(parents=True, exist_ok=True)

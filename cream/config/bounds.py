@@ -37,6 +37,10 @@ THREE_ABOVE_ZERO = Rule("three of them above 0", lambda value: len(value) == 3 a
 CROP_SCALE = Rule(
     "two shares of the area, 0 < low <= high <= 1", lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1
 )
+ENDINGS = Rule(
+    "each a dot and letters, such as .tif",
+    lambda value: all(text.startswith(".") and text[1:].isalnum() for text in value),
+)
 WEIGHTS = Rule("none below 0 and at least one above", lambda value: value and min(value) >= 0 and sum(value) > 0)
 DEPTHS = Rule(
     "five of them, each at least 1 and at most 100",

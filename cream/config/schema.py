@@ -16,6 +16,7 @@ from cream.config.bounds import (
     COUNT,
     COUNT_OR_NONE,
     CROP_SCALE,
+    ENDINGS,
     FOLDER_NAME,
     IMAGES,
     NETS,
@@ -65,6 +66,13 @@ class Dataset:
         None,
         POSITIVE_SHARE,
         "Side of the central crop in evaluation, as a share of the resized image's; None takes 0.875.",
+        source=OURS,
+        jobs=IMAGES,
+    )
+    IMG_EXTENSIONS: tuple[str, ...] = key(
+        (),
+        ENDINGS,
+        "Endings of names that are images too, beside .png, .jpg and .jpeg.",
         source=OURS,
         jobs=IMAGES,
     )

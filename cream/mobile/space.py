@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields
+from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields, shown
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
 from cream.space import SearchSpace
 from cream.yaml_text import OneLine, compose, plain
 from pimm.errors import ConfigError
 
-ODD = Rule("an odd one, at least 1", lambda value: value >= 1 and value % 2 == 1)
+WIDEST, DEEPEST, LONGEST = 10_000, 100, 1000  # channels of a layer, blocks of a stage, entries of a list
+ODD = Rule("an odd one, at least 1 and at most 99", lambda value: 1 <= value <= 99 and value % 2 == 1)
 ONE_OR_TWO = Rule("1 or 2", lambda value: value in (1, 2))
 DEPTH = Rule(
-    "one number of blocks, at least 1, or [least, most], from 0 up",
-    lambda value: (len(value) == 1 and value[0] >= 1) or (len(value) == 2 and 0 <= value[0] < value[1]),
+    f"one number of blocks, at least 1, or [least, most], from 0 up, and at most {DEEPEST}",
+    lambda value: (
+        (len(value) == 1 and 1 <= value[0] <= DEEPEST) or (len(value) == 2 and 0 <= value[0] < value[1] <= DEEPEST)
+    ),
 )
 
 
@@ -28,10 +31,10 @@ class Operation:
 
     block: str = key("ir", one_of(*BLOCKS))
     kernel: int = key(3, ODD)
-    expansion: float = key(1.0, at_least(1))  # inner channels / input channels; inner ones are multiples of 8
+    expansion: float = key(1.0, at_least(1, 100))  # inner channels / input channels; inner ones are multiples of 8
     se: float = key(0.0, between(0, 1))  # squeeze-and-excitation: channels of the gate / inner channels; 0: no gate
-    dilation: int = key(1, at_least(1))
-    reduction: int = key(4, at_least(1))  # of a residual unit: output channels / inner channels
+    dilation: int = key(1, at_least(1, 100))
+    reduction: int = key(4, at_least(1, WIDEST))  # of a residual unit: output channels / inner channels
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Stage:
     of the space.
     """
 
-    channels: int = key(REQUIRED, at_least(1))
+    channels: int = key(REQUIRED, at_least(1, WIDEST))
     stride: int = key(1, ONE_OR_TWO)
     depth: tuple[int, ...] = key((1,), DEPTH)
     operations: tuple[Operation, ...] = key(())
@@ -54,9 +57,9 @@ class SpaceSpec:
 
     stages: tuple[Stage, ...] = key(REQUIRED)
     operations: tuple[Operation, ...] = key(())
-    stem: int = key(16, at_least(1))
+    stem: int = key(16, at_least(1, WIDEST))
     stem_stride: int = key(2, ONE_OR_TWO)
-    head: int = key(1280, at_least(1))
+    head: int = key(1280, at_least(1, WIDEST))
     activation: str = key("swish", one_of(*ACTIVATIONS))
 
 
@@ -159,8 +162,8 @@ def read_spec(raw: Any, place: str = "") -> SpaceSpec:
 
 def _read_list(read: Callable[[Any, str], Any], raw: Any, where: str) -> tuple:
     """Read each item of a list by ``read(item, place)``."""
-    if not isinstance(raw, (list, tuple)) or not raw:
-        raise ConfigError(f"{where} is {raw!r:.80}; must be a list, not an empty one")
+    if not isinstance(raw, (list, tuple)) or not 0 < len(raw) <= LONGEST:
+        raise ConfigError(f"{where} is {shown(raw)}; must be a list, not an empty one, of at most {LONGEST}")
     return tuple(read(item, f"{where}[{i}]") for i, item in enumerate(raw))
 
 

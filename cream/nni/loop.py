@@ -24,6 +24,7 @@ from pimm.data.loader import Loader, PrefetchLoader
 from pimm.engine import RunLog, Trainer, Update, train_mode
 from pimm.errors import ConfigError, DataError
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
+from pimm.utils.labels import class_labels
 
 _logger = logging.getLogger(__name__)
 
@@ -67,10 +68,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in itertools.islice(self.loader, self.done, None):
-            if labels.ndim == 2 and labels.shape[1] == 1:
-                labels = labels.flatten()
-            if labels.ndim != 1:
-                raise DataError(f"labels are {labels.shape}; must be classes, [N] or [N, 1]")
+            labels = class_labels(labels)
             if len(labels) < self.least:
                 raise DataError(
                     f"a batch has {len(labels)} images; must be at least {self.least}, two slices, so that the "
@@ -221,5 +219,5 @@ def pass_over(inherited: Mapping[str, object]) -> None:
     """Log that an argument of NNI is ignored, and what decides instead; raise TypeError for an unknown argument."""
     for name in inherited:
         if name not in DECIDED_ELSEWHERE:
-            raise TypeError(f"there is no argument {name!r}")
+            raise TypeError(f"there is no argument {name!r:.80}")
         _logger.info("%s is ignored: %s decides", name, DECIDED_ELSEWHERE[name])

@@ -89,7 +89,7 @@ def choice_policy(
         "teacher": lambda board: board.choice_frequency(space) if board is not None else None,
     }
     if how not in policies:
-        raise ConfigError(f"operations cannot be drawn by {how!r}; must be {', '.join(policies)}")
+        raise ConfigError(f"operations cannot be drawn by {how!r:.80}; must be {', '.join(policies)}")
     return policies[how]
 
 

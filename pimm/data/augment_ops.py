@@ -145,7 +145,7 @@ class AugmentOp:
     def __init__(self, name, prob=0.5, magnitude=10, hparams=None):
         if name not in OPS:
             hint = did_you_mean(name, OPS, count=3)
-            raise ConfigError(f"augmentation operation {name!r} is not one of the {len(OPS)} that there are{hint}")
+            raise ConfigError(f"augmentation operation {name!r:.80} is not one of the {len(OPS)} that there are{hint}")
         self.name = name
         self.prob = prob
         self.magnitude = magnitude

@@ -109,7 +109,7 @@ def auto_augment_policy(name="v0", hparams=None):
     """Return the sub-policies of ``name``, each a list of ``AugmentOp``; ConfigError for an unknown name."""
     if name not in POLICIES:
         hint = did_you_mean(name, POLICIES)
-        raise ConfigError(f"AutoAugment policy {name!r} is none of {', '.join(POLICIES)}{hint}")
+        raise ConfigError(f"AutoAugment policy {name!r:.80} is none of {', '.join(POLICIES)}{hint}")
     return [
         [AugmentOp(op, float(prob), int(magnitude), hparams) for op, prob, magnitude in map(str.split, line.split(","))]
         for line in POLICIES[name].strip().splitlines()
@@ -138,14 +138,15 @@ def _parse(config, kinds):
     name, *sections = config.split("-")
     settings = {}
     for section in sections:
-        key, value = re.fullmatch(r"([a-z]*)(.*)", section).groups()
+        key, value = re.fullmatch(r"([a-z]*)(.*)", section, re.DOTALL).groups()
         if section.startswith("t") and "t" in kinds:
             key, value = "t", section[1:]
         try:
             settings[key] = kinds[key](value)
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"augmentation {config!r}: section {section!r} is not one of {', '.join(kinds)} followed by its value"
+                f"augmentation {config!r:.80}: section {section!r:.80} is not one of {', '.join(kinds)} followed by "
+                "its value"
             ) from error
     return name, settings
 
@@ -270,7 +271,7 @@ def rand_augment_transform(config_str, hparams=None, transforms=None):
     kinds = {"m": int, "n": int, "p": float, "mstd": _magnitude_std, "mmax": int, "inc": int, "w": int, "t": str}
     name, settings = _parse(config_str, kinds)
     if name != "rand":
-        raise ConfigError(f"RandAugment settings start with 'rand-', not {config_str!r}")
+        raise ConfigError(f"RandAugment settings start with 'rand-', not {config_str!r:.80}")
     transforms = transforms or settings.get("t")
     if isinstance(transforms, str):
         transforms = _choose(_RAND_SETS, transforms, config_str)
@@ -282,7 +283,9 @@ def rand_augment_transform(config_str, hparams=None, transforms=None):
     if weights is not None:
         weights = np.array(weights) / np.sum(weights)
         if layers > np.count_nonzero(weights):
-            raise ConfigError(f"augmentation {config_str!r}: n{layers} is more than the weighted operations there are")
+            raise ConfigError(
+                f"augmentation {config_str!r:.80}: n{layers} is more than the weighted operations there are"
+            )
     ops = rand_augment_ops(
         settings.get("m", MAX_LEVEL), settings.get("p", 0.5), _with_noise(hparams, settings), transforms
     )
@@ -291,7 +294,7 @@ def rand_augment_transform(config_str, hparams=None, transforms=None):
 
 def _choose(table, key, config):
     if key not in table:
-        raise ConfigError(f"augmentation {config!r}: {key!r} is none of {', '.join(map(str, table))}")
+        raise ConfigError(f"augmentation {config!r:.80}: {key!r:.80} is none of {', '.join(map(str, table))}")
     return table[key]
 
 
@@ -371,9 +374,9 @@ def augment_and_mix_transform(config_str, hparams=None):
     """
     name, settings = _parse(config_str, {"m": int, "w": int, "d": int, "a": float, "b": int, "mstd": _magnitude_std})
     if name != "augmix":
-        raise ConfigError(f"AugMix settings start with 'augmix-', not {config_str!r}")
+        raise ConfigError(f"AugMix settings start with 'augmix-', not {config_str!r:.80}")
     if settings.get("w", 1) < 1 or settings.get("a", 1.0) <= 0:
-        raise ConfigError(f"augmentation {config_str!r}: w, the chains, and a, alpha, must be positive")
+        raise ConfigError(f"augmentation {config_str!r:.80}: w, the chains, and a, alpha, must be positive")
     hparams = {"magnitude_std": float("inf"), **_with_noise(hparams, settings)}
     return AugMixAugment(
         augmix_ops(settings.get("m", 3), hparams),

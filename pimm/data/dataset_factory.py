@@ -57,7 +57,7 @@ def create_dataset(
     """
     kind, _, rest = name.lower().partition("/")
     if kind not in ("", "wds", "paddle", *READERS):
-        raise ConfigError(f"{name}: no such data set{_near(name)}; there are {', '.join(_NAMES)}")
+        raise ConfigError(f"{name:.60}: no such data set{_near(name)}; there are {', '.join(_NAMES)}")
     if trust_remote_code:
         raise ConfigError("trust_remote_code: no data set here runs code that comes with it")
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
@@ -88,7 +88,7 @@ def create_dataset(
 def _refuse(name, **options):
     wrong = next((option for option, value in options.items() if value), None)
     if wrong is not None:
-        raise ConfigError(f"{wrong}={options[wrong]} means nothing for the data set '{name}'")
+        raise ConfigError(f"{wrong}={options[wrong]} means nothing for the data set '{name:.60}'")
 
 
 def _near(name):

@@ -45,7 +45,7 @@ def set_img_extensions(extensions):
         raise ConfigError("without any extension no file is an image; give at least one, such as '.jpg'")
     for extension in extensions:
         if not (isinstance(extension, str) and extension.startswith(".") and len(extension) > 1):
-            raise ConfigError(f"{extension!r} is not an extension; write it as '.jpg'")
+            raise ConfigError(f"{extension!r:.80} is not an extension; write it as '.jpg'")
     _extensions = tuple(dict.fromkeys(extension.lower() for extension in extensions))
 
 
@@ -76,7 +76,10 @@ def describe_left_out(counts):
     parts = [f"{count} {ending}" for ending, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     more = ["..."] if len(parts) > 8 else []
     endings = " ".join(sorted(counts)[:8])
-    return f"left out for their endings: {', '.join([*parts[:8], *more])}; add_img_extensions takes {endings} too"
+    return (
+        f"left out for their endings: {', '.join([*parts[:8], *more])}; add_img_extensions takes {endings} too "
+        "(--img-extensions, DATASET.IMG_EXTENSIONS)"
+    )
 
 
 def warn_of_left_out(root, counts):

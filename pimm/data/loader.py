@@ -12,7 +12,6 @@ from pimm.data.arrays import Normalize
 from pimm.data.channels import per_channel
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.data.device import to_device
-from pimm.data.labels import stack_labels
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
@@ -21,6 +20,7 @@ from pimm.data.tta import CollateViews
 from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
 from pimm.errors import ConfigError
 from pimm.utils.distributed import rank, world_size
+from pimm.utils.labels import stack_labels
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Loader:
     ):
         if not callable(worker_seeding) and worker_seeding not in _WORKER_SEEDINGS:
             raise ConfigError(
-                f"worker_seeding {worker_seeding!r} is none of {', '.join(_WORKER_SEEDINGS)}, or callable"
+                f"worker_seeding {worker_seeding!r:.80} is none of {', '.join(_WORKER_SEEDINGS)}, or callable"
             )
         self.dataset = dataset
         self.sampler = sampler

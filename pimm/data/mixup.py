@@ -10,9 +10,9 @@ import numpy as np
 import paddle.nn.functional as F
 
 from pimm.data.device import to_device
-from pimm.data.labels import class_labels
 from pimm.errors import ConfigError, DataError
 from pimm.loss.reduction import require_share
+from pimm.utils.labels import class_labels
 
 MODES = ("batch", "pair", "elem", "half")
 
@@ -128,7 +128,7 @@ class Mixup:
         multi_label=False,
     ):
         if mode not in self.modes:
-            raise ConfigError(f"mixup mode {mode!r} is none of {', '.join(self.modes)}")
+            raise ConfigError(f"mixup mode {mode!r:.80} is none of {', '.join(self.modes)}")
         if cutmix_minmax is not None and not (
             len(cutmix_minmax) == 2 and 0 <= cutmix_minmax[0] <= cutmix_minmax[1] <= 1
         ):
@@ -164,7 +164,7 @@ class Mixup:
     def _draw(self, size, shape):
         """Draw, for each image of the result, the share of its own label [size] and the rectangle to paste, or None."""
         if size % 2 and self.mode in ("pair", "half"):
-            raise ConfigError(f"mixup mode {self.mode!r} needs an even batch size, not {size}")
+            raise ConfigError(f"mixup mode {self.mode!r:.80} needs an even batch size, not {size}")
         if self.mode == "batch":
             share, box = self._draw_one(shape)
             return np.full(size, share), [box] * size

@@ -66,7 +66,9 @@ def open_paddle(name, root=None, split="train", download=False, class_map=None):
     source = PADDLE_DATASETS.get(name)
     if source is None:
         hint = did_you_mean(name, PADDLE_DATASETS)
-        raise ConfigError(f"paddle/{name}: no such data set of Paddle's; there are {', '.join(PADDLE_DATASETS)}{hint}")
+        raise ConfigError(
+            f"paddle/{name:.60}: no such data set of Paddle's; there are {', '.join(PADDLE_DATASETS)}{hint}"
+        )
     if class_map:
         raise ConfigError(f"paddle/{name}: its classes have numbers of their own; leave class_map out")
     mode = _mode(name, split, source.archives)

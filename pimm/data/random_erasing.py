@@ -57,7 +57,7 @@ class RandomErasing:
         mode = mode.lower() or "const"
         if mode not in _FILLS:
             raise ConfigError(
-                f"random erasing: mode {mode!r} is none of {', '.join(_FILLS)}{did_you_mean(mode, _FILLS)}"
+                f"random erasing: mode {mode!r:.80} is none of {', '.join(_FILLS)}{did_you_mean(mode, _FILLS)}"
             )
         self.probability = probability
         self.area = (min_area, max_area)

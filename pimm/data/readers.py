@@ -46,7 +46,7 @@ def create_reader(name, root=None, split="train", **kwargs):
         raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
     kind = name.partition("/")[0].lower() or _kind_of(root)
     if kind not in READERS:
-        raise ConfigError(f"{name}: no such reader{did_you_mean(kind, READERS)}; there are {', '.join(READERS)}")
+        raise ConfigError(f"{brief(name)}: no such reader{did_you_mean(kind, READERS)}; there are {', '.join(READERS)}")
     options = {key: value for key, value in kwargs.items() if value is not None}
     known = list(inspect.signature(READERS[kind]).parameters)[1:]
     unknown = next((option for option in options if option not in known), None)

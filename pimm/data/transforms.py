@@ -57,7 +57,7 @@ def str_to_pil_interp(mode_str):
     """Return Pillow's filter of that name; ConfigError for an unknown one."""
     if mode_str not in INTERPOLATIONS:
         hint = did_you_mean(mode_str, INTERPOLATIONS)
-        raise ConfigError(f"interpolation {mode_str!r} is none of {', '.join(INTERPOLATIONS)}, random{hint}")
+        raise ConfigError(f"interpolation {mode_str!r:.80} is none of {', '.join(INTERPOLATIONS)}, random{hint}")
     return INTERPOLATIONS[mode_str]
 
 

@@ -254,7 +254,7 @@ def create_transform(
 
 def _choose(setting, table, name):
     if name not in table:
-        raise ConfigError(f"{setting} {name!r} is none of {', '.join(table)}{did_you_mean(name, table)}")
+        raise ConfigError(f"{setting} {name!r:.80} is none of {', '.join(table)}{did_you_mean(name, table)}")
     return table[name]
 
 

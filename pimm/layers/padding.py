@@ -55,7 +55,7 @@ def get_padding_value(padding, kernel_size, **kwargs):
         return padding, False
     kind = padding.lower()
     if kind not in ("", "same", "valid"):
-        raise ConfigError(f"unknown padding {padding!r}; valid are 'same', 'valid', '' and numbers")
+        raise ConfigError(f"unknown padding {padding!r:.80}; valid are 'same', 'valid', '' and numbers")
     if kind == "valid":
         return 0, False
     if kind == "same" and not is_static_pad(kernel_size, **kwargs):

@@ -39,7 +39,7 @@ class SelectAdaptivePool2d(nn.Layer):
     def __init__(self, output_size=1, pool_type="avg"):
         super().__init__()
         if pool_type not in _ADAPTIVE_POOLS:
-            raise ConfigError(f"unknown pooling {pool_type!r}; valid are {', '.join(_ADAPTIVE_POOLS)}")
+            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {', '.join(_ADAPTIVE_POOLS)}")
         self.output_size = output_size
         self.pool_type = pool_type
 
@@ -106,7 +106,7 @@ def create_pool2d(pool_type, kernel_size, stride=None, padding="", **kwargs):
         ConfigError: if ``pool_type`` is another word.
     """
     if pool_type not in _POOLS:
-        raise ConfigError(f"unknown pooling {pool_type!r}; valid are {', '.join(_POOLS)}")
+        raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {', '.join(_POOLS)}")
     stride = stride or kernel_size
     padding, dynamic = get_padding_value(padding, kernel_size, stride=stride)
     fixed, same = _POOLS[pool_type]

@@ -44,7 +44,7 @@ def compute_class_weights(pos_counts, num_samples, method="neg_pos", power=1.0, 
     """
     counts = checked_counts(pos_counts, num_samples).clip(1)
     if method not in CLASS_WEIGHT_METHOD_KINDS:
-        raise ConfigError(f"unknown class weights {method!r}; valid are {', '.join(CLASS_WEIGHT_METHODS)}")
+        raise ConfigError(f"unknown class weights {method!r:.80}; valid are {', '.join(CLASS_WEIGHT_METHODS)}")
     if not 0.0 < beta < 1.0:
         raise ConfigError(f"beta must be above 0 and below 1, got {beta}")
     if method == "neg_pos":
@@ -131,7 +131,7 @@ def _numbers_of(text, key):
         return [float(word) for word in text.replace(",", " ").split()]
     except ValueError:
         raise ConfigError(
-            f"{text!r} is neither a file nor numbers nor one of {', '.join(CLASS_WEIGHT_METHODS)}"
+            f"{text!r:.80} is neither a file nor numbers nor one of {', '.join(CLASS_WEIGHT_METHODS)}"
         ) from None
 
 

@@ -71,7 +71,7 @@ def create_classification_loss(
     given.class_weight, given.pos_weight = _weight(class_weight), _weight(pos_weight)
     if given.loss_type not in LOSS_TYPES:
         hint = did_you_mean(given.loss_type, LOSS_TYPES) or "."
-        raise ConfigError(f"unknown loss {given.loss_type!r}{hint} Valid are {', '.join(LOSS_TYPES)}")
+        raise ConfigError(f"unknown loss {given.loss_type!r:.80}{hint} Valid are {', '.join(LOSS_TYPES)}")
     if (given.loss_type, multi_label) not in _LOSSES:
         valid = ", ".join(name for name, many in _LOSSES if many is multi_label)
         raise ConfigError(

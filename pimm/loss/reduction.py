@@ -19,7 +19,7 @@ def reduction_named(name, valid=tuple(REDUCTIONS)):
         ConfigError: if the name is not among the ``valid`` ones.
     """
     if name not in valid:
-        raise ConfigError(f"unknown reduction {name!r}; valid are {', '.join(valid)}")
+        raise ConfigError(f"unknown reduction {name!r:.80}; valid are {', '.join(valid)}")
     return REDUCTIONS[name]
 
 

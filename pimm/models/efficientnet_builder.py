@@ -79,7 +79,7 @@ _BLOCKS = {
 def _choose(table, key, what, block_str):
     if key not in table:
         valid = f"valid are {', '.join(table)}{did_you_mean(key, table)}"
-        raise ConfigError(f"block string {block_str!r}: unknown {what} {key!r}; {valid}")
+        raise ConfigError(f"block string {block_str!r:.80}: unknown {what} {key!r:.80}; {valid}")
     return table[key]
 
 
@@ -97,10 +97,12 @@ def _decode_block_str(block_str):
         elif number:
             options[number[1]] = _choose(_OPTIONS, number[1], "option", block_str)(number[2])
         else:
-            raise ConfigError(f"block string {block_str!r}: {word!r} is neither an option with a number nor 'noskip'")
+            raise ConfigError(
+                f"block string {block_str!r:.80}: {word!r:.80} is neither an option with a number nor 'noskip'"
+            )
     missing = [option for option in _REQUIRED if option not in options and (option in names or option == "r")]
     if missing:
-        raise ConfigError(f"block string {block_str!r} lacks {', '.join(missing)}")
+        raise ConfigError(f"block string {block_str!r:.80} lacks {', '.join(missing)}")
 
     arguments = {name: options[option] for option, name in names.items() if option in options}
     arguments.update(block_type=block_type, act_layer=act_layer)

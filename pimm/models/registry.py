@@ -25,7 +25,7 @@ def register_model(fn):
     name = fn.__name__
     if name in _entrypoints:
         raise ConfigError(
-            f"two models are called {name!r}: one in {_entrypoints[name].__module__}, one in {fn.__module__}"
+            f"two models are called {name!r:.80}: one in {_entrypoints[name].__module__}, one in {fn.__module__}"
         )
     _entrypoints[name] = fn
     return fn

@@ -27,13 +27,13 @@ def cpu_backend() -> str:
 @functools.cache
 def _choose_backend(wanted: str) -> str:
     if wanted not in ("", "paddle", *INSTRUCTION_SETS):
-        raise ConfigError(f"PIMM_CPU_OPS is {wanted!r}; it can be paddle, {', '.join(INSTRUCTION_SETS)} or empty")
+        raise ConfigError(f"PIMM_CPU_OPS is {wanted!r:.80}; it can be paddle, {', '.join(INSTRUCTION_SETS)} or empty")
     library = None if wanted == "paddle" else load_library()
     if library is None:
         return "paddle"
     supported = [name for name in INSTRUCTION_SETS if library.pimm_cpu_ops_support(name.encode())]
     if wanted and wanted not in supported:
-        raise ConfigError(f"PIMM_CPU_OPS is {wanted!r}, but this machine has only {', '.join(supported)}")
+        raise ConfigError(f"PIMM_CPU_OPS is {wanted!r:.80}, but this machine has only {', '.join(supported)}")
     return wanted or supported[0]
 
 

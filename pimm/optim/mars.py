@@ -45,7 +45,7 @@ class Mars(RuleOptimizer):
         caution=False,
     ):
         if mars_type not in _TYPES:
-            raise ConfigError(f"mars_type is one of {', '.join(_TYPES)}, not {mars_type!r}")
+            raise ConfigError(f"mars_type is one of {', '.join(_TYPES)}, not {mars_type!r:.80}")
         super().__init__(
             params,
             lr,

@@ -221,10 +221,10 @@ def _coefficients(value):
         return NS_COEFFICIENTS[value]
     triples = value if value and isinstance(value[0], Sequence) else [value]
     if not all(len(triple) == 3 for triple in triples):
-        raise ConfigError(f"ns_coefficients must be the name of a preset or triples of numbers, got {value!r}")
+        raise ConfigError(f"ns_coefficients must be the name of a preset or triples of numbers, got {value!r:.80}")
     return [tuple(map(float, triple)) for triple in triples]
 
 
 def _check_choice(name, value, valid):
     if value not in valid:
-        raise ConfigError(f"{name} is one of {', '.join(map(repr, valid))}, not {value!r}")
+        raise ConfigError(f"{name} is one of {', '.join(map(repr, valid))}, not {value!r:.80}")

@@ -148,7 +148,7 @@ def _lookup(opt):
     *wrappers, name = opt.lower().split("_")
     info = get_optimizer_info(name)
     if wrappers not in ([], ["lookahead"]):
-        raise ConfigError(f"unknown optimizer {opt!r}: only 'lookahead_' may stand before {name!r}")
+        raise ConfigError(f"unknown optimizer {opt!r:.80}: only 'lookahead_' may stand before {name!r:.80}")
     return bool(wrappers), info
 
 
@@ -157,8 +157,8 @@ def _options(info, kwargs):
     unknown = sorted(kwargs.keys() - info.arguments.keys())
     if unknown:
         names, valid = ", ".join(map(repr, unknown)), ", ".join(info.arguments)
-        raise ConfigError(f"optimizer {info.name!r} takes no {names}; it takes {valid}")
+        raise ConfigError(f"optimizer {info.name!r:.80} takes no {names}; it takes {valid}")
     betas, default = kwargs.get("betas"), info.arguments.get("betas")
     if betas is not None and default and (not isinstance(betas, (tuple, list)) or len(betas) != info.num_betas):
-        raise ConfigError(f"optimizer {info.name!r} takes {info.num_betas} betas, got {betas}")
+        raise ConfigError(f"optimizer {info.name!r:.80} takes {info.num_betas} betas, got {betas}")
     return {**info.defaults, **kwargs}

@@ -162,7 +162,7 @@ def _check_keys(group, options):
     for key in group:
         if key not in valid:
             hint = did_you_mean(key, valid) or "."
-            raise ConfigError(f"a parameter group of this optimizer has no {key!r}{hint} It has {', '.join(valid)}")
+            raise ConfigError(f"a parameter group of this optimizer has no {key!r:.80}{hint} It has {', '.join(valid)}")
 
 
 def _check_ranges(settings):

@@ -175,7 +175,9 @@ def get_optimizer_info(name):
         return OPTIMIZERS[key]
     for prefix in _FOREIGN:
         if key.startswith(prefix):
-            raise ConfigError(f"{name!r} needs a CUDA library of PyTorch; {key[len(prefix) :]!r} may be what you want")
+            raise ConfigError(
+                f"{name!r:.80} needs a CUDA library of PyTorch; {key[len(prefix) :]!r:.80} may be what you want"
+            )
     hint = did_you_mean(key, OPTIMIZERS, count=3)
     valid = "pimm.optim.list_optimizers() names all, which may also stand after 'lookahead_'"
     raise ConfigError(f"unknown optimizer {name[:80]!r}{hint or ';'} {valid}")

@@ -61,7 +61,7 @@ class PlateauLRScheduler(WarmupScheduler):
         verbose=True,
     ):
         if mode not in self._BETTER:
-            raise ConfigError(f"PlateauLRScheduler's mode is 'min' or 'max', got {mode!r}")
+            raise ConfigError(f"PlateauLRScheduler's mode is 'min' or 'max', got {mode!r:.80}")
         super().__init__(
             optimizer,
             warmup_t=warmup_t,

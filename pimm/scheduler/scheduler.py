@@ -45,9 +45,9 @@ class Scheduler:
         initialize=True,
     ):
         if param_group_field != "lr":
-            raise ConfigError(f"schedules set the learning rate, 'lr', not {param_group_field!r}")
+            raise ConfigError(f"schedules set the learning rate, 'lr', not {param_group_field!r:.80}")
         if noise_type not in NOISES:
-            raise ConfigError(f"unknown noise {noise_type!r}; valid are {', '.join(NOISES)}")
+            raise ConfigError(f"unknown noise {noise_type!r:.80}; valid are {', '.join(NOISES)}")
         if not initialize and not all("initial_lr" in group for group in group_list(optimizer)):
             raise ConfigError("initialize=False goes on from an earlier schedule, and this optimizer has had none")
         self.optimizer = optimizer

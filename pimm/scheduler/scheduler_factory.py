@@ -180,7 +180,7 @@ def create_scheduler_v2(
 def _unknown(sched):
     hint = did_you_mean(sched, [*_SCHEDULES, *UNSCHEDULED]) or "."
     names, constant = ", ".join(_SCHEDULES), " or ".join(UNSCHEDULED)
-    return f"unknown scheduler {sched!r}{hint} Valid are {names}, and {constant} for a constant rate"
+    return f"unknown scheduler {sched!r:.80}{hint} Valid are {names}, and {constant} for a constant rate"
 
 
 def _warmup_and_noise(given):

@@ -91,12 +91,12 @@ class WSDLRScheduler(WarmupScheduler):
         needs = {
             f"0 < decay_t <= t_initial, got {self.decay_t} and {self.t_initial}": 0 < self.decay_t <= self.t_initial,
             f"lr_min >= 0, got {self.lr_min}": self.lr_min >= 0,
-            f"stable_fn one of {', '.join(_STABLE)}, got {self.stable_fn!r}": self.stable_fn in _STABLE,
-            f"decay_fn one of {', '.join(_DECAY)}, or a function, got {self.decay_fn!r}": self.decay_fn in _DECAY
+            f"stable_fn one of {', '.join(_STABLE)}, got {self.stable_fn!r:.80}": self.stable_fn in _STABLE,
+            f"decay_fn one of {', '.join(_DECAY)}, or a function, got {self.decay_fn!r:.80}": self.decay_fn in _DECAY
             or callable(self.decay_fn),
             f"powers > 0, got {self.stable_power} and {self.decay_power}": min(self.stable_power, self.decay_power) > 0,
             f"0 < decay_ratio < 1, got {self.decay_ratio}": 0 < self.decay_ratio < 1,
-            f"stable_timescale > 0 for stable_fn {self.stable_fn!r} without a warm-up": self.stable_fn == "constant"
+            f"stable_timescale > 0 for stable_fn {self.stable_fn!r:.80} without a warm-up": self.stable_fn == "constant"
             or self.stable_timescale > 0,
         }
         for need, is_met in needs.items():

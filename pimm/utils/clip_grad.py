@@ -29,7 +29,9 @@ def dispatch_clip_grad(parameters, value, mode="norm", norm_type=2.0):
         ConfigError: for another mode.
     """
     if mode not in _CLIP:
-        raise ConfigError(f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r}{did_you_mean(mode, _CLIP)}")
+        raise ConfigError(
+            f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r:.80}{did_you_mean(mode, _CLIP)}"
+        )
     with_gradient = [param for param in parameters if param.grad is not None]
     if with_gradient:
         _CLIP[mode](with_gradient, value, norm_type)

@@ -18,6 +18,7 @@ from pimm.utils.model import unwrap_model
 _DEVICES = {"cuda": "gpu"}  # PyTorch's names for what Paddle calls otherwise
 _ARRIVALS = "pimm/barrier"  # where the processes count how often they arrived at a barrier
 _barriers = 0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02  # seconds between two looks at the store
 _single = False
 
 
@@ -117,10 +118,17 @@ def barrier():
         dist.barrier()
         return
     _barriers += 1
-    arrived = _count_arrivals(1)
+    arrived, pause = _count_arrivals(1), _SHORTEST_PAUSE
     while arrived < _barriers * world_size():
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
         arrived = _count_arrivals(0)
+
+
+def wait_for_late_processes():
+    """Wait for all processes between CPUs, where one may be late by more than Gloo's patience, and nowhere else."""
+    if paddle.get_device() == "cpu":
+        barrier()
 
 
 def _count_arrivals(n):
@@ -143,6 +151,7 @@ def asked_to_end(waiting=True):
         return preemption.came()
     if not waiting and not paddle.get_device().startswith("cpu"):
         return False
+    wait_for_late_processes()
     return bool(all_reduce_sum(paddle.to_tensor([int(preemption.came())], "int64")).item())
 
 
@@ -177,6 +186,7 @@ def all_reduce_gradients(parameters):
     """
     if world_size() == 1:
         return
+    wait_for_late_processes()
     gradients = [param.grad for param in parameters if param.grad is not None]
     for gradient, mean in zip(gradients, all_reduce_mean(gradients)):
         paddle.assign(mean, output=gradient)

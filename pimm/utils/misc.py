@@ -34,7 +34,7 @@ class ParseKwargs(argparse.Action):
         for word in filter(None, values):
             key, equals, value = word.partition("=")
             if not equals:
-                raise argparse.ArgumentError(self, f"expected KEY=VALUE, got {word!r}")
+                raise argparse.ArgumentError(self, f"expected KEY=VALUE, got {word!r:.80}")
             parsed[key] = _literal(value)
         setattr(namespace, self.dest, parsed)
 

@@ -106,7 +106,7 @@ def _set_frozen(root, names, replace_norms, frozen):
     layers = dict(root.named_sublayers(include_self=True))
     for name in [names] if isinstance(names, str) else names or [""]:
         if name not in layers:
-            raise ConfigError(f"{type(root).__name__} has no part {name!r}{did_you_mean(name, layers)}")
+            raise ConfigError(f"{type(root).__name__} has no part {name!r:.80}{did_you_mean(name, layers)}")
         for layer in layers[name].sublayers(include_self=True):
             _set_parameters_frozen(layer, frozen)
         replaced = replace_norms(layers[name]) if replace_norms else layers[name]
@@ -152,7 +152,7 @@ class ActivationStatsHook:
         """Collect what ``hook_fn`` returns for the layers whose names fit ``hook_fn_loc``."""
         layers = [layer for name, layer in self.model.named_sublayers() if fnmatch.fnmatch(name, hook_fn_loc)]
         if not layers:
-            raise ConfigError(f"no layer of {type(self.model).__name__} has a name like {hook_fn_loc!r}")
+            raise ConfigError(f"no layer of {type(self.model).__name__} has a name like {hook_fn_loc!r:.80}")
         collected = self.stats[hook_fn.__name__]
         for layer in layers:
             layer.register_forward_post_hook(lambda *call: collected.append(hook_fn(*call)))

@@ -65,9 +65,12 @@ def atomic_file(path):
     """Open a binary file that appears under ``path`` when the block ends well; otherwise what was there stays.
 
     Raises:
-        CheckpointError: if the file cannot be written, as when the disk is full.
+        CheckpointError: if the file cannot be written, as when the disk is full, and for the path of a device or of
+            anything else that is no regular file.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CheckpointError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
     temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "wb") as file:

@@ -136,3 +136,17 @@ def test_every_form_that_nni_has_written(entries):
 def test_what_nni_json_cannot_be(text, message):
     with pytest.raises(ConfigError, match=message):
         SPACES["spos"].from_nni_json(text)
+
+
+def test_long_architectures_are_told_in_short_messages():
+    space = SearchSpace(((6,), (6, 6)), ((False,), (False, True)))
+    for arch in (
+        ((0,),) * 500,
+        ((0,) * 500, (0, 0)),
+        ((10**300,), (0, 0)),
+        ((0,), (10**300, 10**300)),
+        ((0,), (-1, 0)),
+    ):
+        with pytest.raises(ConfigError, match=r"architecture \[\[") as error:
+            space.check(arch)
+        assert len(str(error.value)) < 400

@@ -43,7 +43,7 @@ def test_weights_board_and_matching_network_are_the_same_at_every_step(tmp_path)
 LATE = """
 import time
 import numpy as np, paddle
-from pimm.utils import (barrier, init_distributed, rank, all_reduce_sum)
+from pimm.utils import all_reduce_gradients, all_reduce_sum, barrier, init_distributed, rank
 from pimm.engine import evaluate
 
 init_distributed()
@@ -51,6 +51,11 @@ barrier()
 batch = paddle.eye(4)[rank() : rank() + 1] * 9, paddle.to_tensor([rank()])
 found = evaluate(lambda x: x, (time.sleep(35 * rank()) or batch for _ in range(1)))
 print(found["top1"], all_reduce_sum(paddle.ones([1])).item())
+weight = paddle.create_parameter([1], "float32")
+(weight * (1 + 2 * rank())).sum().backward()
+time.sleep(35 * (1 - rank()))
+all_reduce_gradients([weight])
+print("gradient", weight.grad.item())
 """
 
 
@@ -59,7 +64,8 @@ def test_a_process_may_be_later_than_gloo_has_patience_for(tmp_path):
     script.write_text(LATE)
     outcome = launch(tmp_path, script)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert "100.0 2.0" in (tmp_path / "logs" / "workerlog.0").read_text()
+    log = (tmp_path / "logs" / "workerlog.0").read_text()
+    assert "100.0 2.0" in log and "gradient 2.0" in log
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,9 @@ def test_inert_keys_are_noted_once_where_they_were_changed(write, caplog):
         ("LR_NOISE=0.4", "LR_NOISE", (0.4,)),
         ("DATASET.SCALE=[0.5, 1]", "DATASET.SCALE", (0.5, 1.0)),
         ("SUPERNET.FLOPS_MAXIMUM=200", "SUPERNET.FLOPS_MAXIMUM", 200.0),
+        ("DATASET.IMG_EXTENSIONS=.tif, .gif", "DATASET.IMG_EXTENSIONS", (".tif", ".gif")),
+        ("DATASET.IMG_EXTENSIONS=['.tif']", "DATASET.IMG_EXTENSIONS", (".tif",)),
+        ("DATASET.IMG_EXTENSIONS=[]", "DATASET.IMG_EXTENSIONS", ()),
         ("DEVICE=", "DEVICE", ""),
     ],
 )
@@ -249,6 +252,10 @@ MISTAKES = {
     "SUPERNET.RESUNIT=True": ["SUPERNET.PRE_PROB has 6 values", "must have 7"],
     "SUPERNET.FLOPS_MINIMUM=601": ["SUPERNET.FLOPS_MINIMUM is 601", "at most SUPERNET.FLOPS_MAXIMUM, which is 600"],
     "SUPERNET.STAGE_DEPTHS=(1,2)": ["five of them, each at least 1"],
+    "DATASET.IMG_EXTENSIONS=.tif, gif": [
+        "DATASET.IMG_EXTENSIONS is '.tif, gif'",
+        "each a dot and letters, such as .tif",
+    ],
     "DATASET.IMAGE_SIZE=1e18": ["DATASET.IMAGE_SIZE is '1e18'", "at least 8 and at most 4096"],
     "EPOCHS=1e300": ["EPOCHS is '1e300'", "at least 1 and at most 1e+09"],
     "EPOCHS=" + "9" * 5000: ["EPOCHS is '999", "at most 1e+09"],

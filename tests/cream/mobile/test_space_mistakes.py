@@ -49,6 +49,25 @@ MISTAKES = {
         ALL.replace("{block: cn, kernel: 1}", "{block: cn, kernel: 1, se: 0.25}"),
         "space.yaml: operations[3].se is no field of a block cn; it has block, kernel, dilation",
     ),
+    "wide": (
+        ALL.replace("channels: 16", "channels: 10001"),
+        "channels is '10001'; must be a whole number, at least 1 and at",
+    ),
+    "deep": (
+        ALL.replace("[1, 3]", "[1, 101]"),
+        "stages[1].depth is [1, 101]; must be a list of whole numbers, one num",
+    ),
+    "large kernel": (
+        ALL.replace("kernel: 5", "kernel: 101"),
+        "must be a whole number, an odd one, at least 1 and at most 99",
+    ),
+    "huge": (
+        ALL.replace("expansion: 1.5", "expansion: 1e300"),
+        "expansion is '1e300'; must be a number, at least 1 and at most 100",
+    ),
+    "many": ("stages: [" + "{channels: 8}, " * 1001 + "]", "; must be a list, not an empty one, of at most 1000"),
+    "long key": (f"{'x' * 400}: 1", "xxx... is unknown; known are stages"),
+    "lines": ('"a\\nb": 1\n"a\\nb": 2', "a\\nb is given twice"),
     "no YAML": ("stages: [", "space.yaml, line 1: not valid YAML"),
 }
 
@@ -59,6 +78,7 @@ def test_a_mistake_names_file_key_and_what_is_valid(text, says, tmp_path):
     with pytest.raises(ConfigError) as error:
         load_config(None, [f"SUPERNET.SPACE={tmp_path / 'space.yaml'}"])
     assert says in str(error.value).replace(f"{tmp_path}{os.sep}", "") and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize(

@@ -422,6 +422,15 @@ def test_evolution_finds_the_best_path_and_goes_on_after_a_kill(tmp_path, monkey
         search(tmp_path / "evolution.json")
 
 
+def test_evolution_under_the_least_cost_finds_the_cheapest_path():
+    net = make_net()
+    table, _ = cost_tables(net, SIZE)
+    found = SPOSEvolution(max_epochs=2, num_select=1, num_population=2, num_crossover=1, num_mutation=1)
+    found.flops_limit = table.least
+    (only,) = found.search(net, TRAIN, VAL, resolution=SIZE, select_batches=1)
+    assert table(only.arch) == table.least == min(table(arch) for arch in all_paths(net.space))
+
+
 # Mistakes
 
 
@@ -483,7 +492,10 @@ def test_arguments_of_nni_that_something_else_decides_are_passed_over_and_others
 
 @pytest.mark.parametrize(
     ("labels", "least", "message"),
-    [(paddle.zeros([6, 5]), 1, "must be classes"), (TRAIN[0][1], 8, "a batch has 6 images; must be at least 8")],
+    [
+        (paddle.zeros([6, 5]), 1, r"labels of shape \[6, 5\]; class indices have"),
+        (TRAIN[0][1], 8, "a batch has 6 images; must be at least 8"),
+    ],
 )
 def test_batches_that_cannot_be_learnt_from(labels, least, message):
     with pytest.raises(DataError, match=message):

@@ -56,6 +56,15 @@ def test_each_choice_is_measured_and_a_path_is_a_sum(data, tmp_path, monkeypatch
     assert table(((1, 0, -1),)) == 5 + 2 + 3
 
 
+def test_the_table_does_not_replace_the_settings(tmp_path, capsys):
+    settings = tmp_path / "search.yaml"
+    settings.write_text("EPOCHS: 3\n")
+    for output, says in {settings: "is the file --cfg", tmp_path / "no" / "a.json": "there is no folder"}.items():
+        assert cli.latency(["--cfg", str(settings), "--output", str(output)]) == 2
+        assert says in capsys.readouterr().err
+    assert settings.read_text() == "EPOCHS: 3\n"
+
+
 def test_the_command_writes_a_table_that_a_search_takes(data, tmp_path, capsys):
     settings = tmp_path / "search.yaml"
     places = [f"DATA_DIR={data}", f"SUPERNET.SPACE={data / 'space.yaml'}"]

@@ -18,7 +18,7 @@ from cream.build.held_out import hold_out
 from cream.build.search import search_net
 from cream.config.load import load_config
 from cream.flops import CostTable
-from cream.jobs import retrain, select
+from cream.jobs import retrain, search, select
 from cream.jobs import test as evaluate_net
 from cream.selection.candidates import Candidate, Constraint, best_inside, violations
 from cream.space import parse_arch
@@ -275,6 +275,35 @@ def test_a_choice_does_not_overwrite_a_trainings_settings(finished, tmp_path, ca
         assert says in capsys.readouterr().err
     assert cli.spos_search([str(finished), "--output", str(finished)]) == 2
     assert (finished / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["select", "spos_search"])
+def test_results_do_not_replace_a_file_that_the_settings_name(finished, tmp_path, capsys, command):
+    recipe = tmp_path / "retrain.yaml"
+    recipe.write_text("EPOCHS: 3  # mine\n")
+    args = [str(finished), "--output", str(tmp_path), f"RETRAIN_CFG={recipe}"]
+    assert getattr(cli, command)(args) == 2
+    assert f"RETRAIN_CFG={recipe} would be replaced by the results in {tmp_path}" in capsys.readouterr().err
+    assert recipe.read_text() == "EPOCHS: 3  # mine\n"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["retrain.yaml"]
+
+
+def test_a_search_does_not_replace_the_recipe_that_it_takes(data, tmp_path):
+    recipe = tmp_path / "search" / "retrain.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("EPOCHS: 3\n")
+    with pytest.raises(ConfigError, match="would be replaced by the results in"):
+        search(tiny.settings(data, tmp_path, f"RETRAIN_CFG={recipe}"))
+    assert [path.name for path in recipe.parent.iterdir()] == ["retrain.yaml"]
+
+
+def test_a_rank_correlation_does_not_write_into_a_search(finished, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("EPOCHS: 1\n")
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert cli.rank_correlation([str(finished), "--cfg", str(recipe), "--output", str(finished)]) == 2
+    assert "is the folder of a training" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
 
 
 def test_a_choice_in_an_unfinished_supernet_is_told(finished, logged):

@@ -4,6 +4,8 @@ import pytest
 
 from cream import cli
 from cream.studies.subset import Source, choose_images, draw_classes, make_subset, read_class_list, read_image_list
+from pimm.data import set_img_extensions
+from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.errors import DataError
 
 CLASSES = [f"n{number:08d}" for number in (7, 12, 30, 44, 51)]
@@ -148,3 +150,15 @@ def test_a_listed_image_that_is_missing_is_named(imagenet):
         choose_images(Source(imagenet), CLASSES[0], 1, 1, seed=0, listed=["x.JPEG"])
     with pytest.raises(DataError, match=r"the list has 1 images of class n00000007; must have at least 2"):
         choose_images(Source(imagenet), CLASSES[0], 2, 1, seed=0, listed=[f"{CLASSES[0]}_train0.JPEG"])
+
+
+def test_images_of_other_endings(imagenet, tmp_path):
+    for path in list((imagenet / "val").rglob("*.JPEG")):
+        path.rename(path.with_suffix(".tif"))
+    assert command(imagenet, tmp_path / "none") == 2
+    try:
+        assert command(imagenet, tmp_path / "some", "--img-extensions", ".tif", ".gif") == 0
+    finally:
+        set_img_extensions(IMG_EXTENSIONS)
+    names = [path.suffix for path in (tmp_path / "some" / "val").rglob("*.*")]
+    assert names == [".tif"] * 12

@@ -18,14 +18,15 @@ from paths import ROOT
 from PIL import Image
 
 from cream import build, cli, jobs
-from cream.build.data import training_images
+from cream.build.data import open_images, training_images
 from cream.build.families import child_net, fresh_supernet, search_space
 from cream.build.recipe import retrain_config_for, supernet_optimizer, supernet_scheduler, timm_args
 from cream.config.keys import CHANGEABLE, KEYS, resume_settings
 from cream.config.load import load_config
 from cream.mobile.nets import MobileSuperNet
 from pimm import preemption
-from pimm.data import Dataset, create_loader
+from pimm.data import Dataset, create_loader, set_img_extensions
+from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.engine import RunLog
 from pimm.engine.run_log import LogFile
 from pimm.errors import CheckpointError, ConfigError, DataError
@@ -422,3 +423,21 @@ def test_a_decay_means_the_same_in_search_and_retraining():
     cfg = load_config(None, [*TINY, "OPT=adamw", "LR=0.001", "WEIGHT_DECAY=1e-4"])
     decays = [group["weight_decay"] for group in group_list(supernet_optimizer(cfg, supernet(cfg)))]
     assert decays == pytest.approx([0.0, 0.1, 0.0])
+
+
+def test_images_of_further_endings_are_trained_on(data, tmp_path):
+    renamed = tmp_path / "renamed"
+    shutil.copytree(data, renamed)
+    for image in (*renamed.glob("*/*/0.*"), *renamed.glob("*/*/1.*")):
+        Image.open(image).save(image.with_suffix(".tif"))
+        image.unlink()
+    counts = []
+    for more in ("[]", "[.tif, .gif]"):
+        try:
+            images = open_images(settings(renamed, tmp_path, f"DATASET.IMG_EXTENSIONS={more}"))
+        finally:
+            set_img_extensions(IMG_EXTENSIONS)
+        counts.append((len(images.train), len(images.val)))
+    whole = open_images(settings(data, tmp_path))
+    assert counts[1] == (len(whole.train), len(whole.val))
+    assert counts[0] < counts[1]

@@ -20,9 +20,9 @@ from pimm.data import (
 )
 from pimm.data.class_map import load_class_map, natural_order
 from pimm.data.imagenet import imagenet_classes
-from pimm.data.labels import class_labels, stack_labels
 from pimm.data.loader import default_collate, fast_collate
 from pimm.errors import DataError
+from pimm.utils.labels import class_labels, stack_labels
 
 PETS = ["cat", "cow", "dog", "emu"]
 

@@ -102,7 +102,7 @@ def test_disabled_mixup_only_softens_labels(mode):
         ({"cutmix_minmax": (0.1, 0.2, 0.3)}, "not a range"),
         ({"cutmix_minmax": (0.9, 0.2)}, "not a range"),
         ({"cutmix_minmax": (0.2, 1.5)}, "not a range"),
-        ({"label_smoothing": 1.5}, "from 0 to below 1, got 1.5"),
+        ({"label_smoothing": 1.5}, "at least 0 and below 1, got 1.5"),
     ],
 )
 def test_bad_settings_are_named(arguments, says):

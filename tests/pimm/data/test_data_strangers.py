@@ -394,7 +394,7 @@ def test_images_with_other_endings_are_counted(tmp_path, form, caplog):
         assert ImageDataset(root, cache_index=True).filenames() == ["a/1.png", "b/1.png"]
         assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
             f"{root}: 4 images are left out for their endings: 2 .tif, 1 .gif, 1 .webp; "
-            "add_img_extensions takes .gif .tif .webp too"
+            "add_img_extensions takes .gif .tif .webp too (--img-extensions, DATASET.IMG_EXTENSIONS)"
         ]
     add_img_extensions((".tif", ".gif", ".webp"))
     caplog.clear()

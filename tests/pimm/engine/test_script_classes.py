@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from script_net import load_script, script_net
 
-from pimm.data import check_class_names
+from pimm.data import check_class_names, set_img_extensions
+from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.errors import ConfigError, DataError
 from pimm.models import registry
 from pimm.utils.checkpoint import recorded_classes
@@ -199,3 +200,31 @@ def test_long_differences_are_short_messages():
 def test_recorded_classes(trained, tmp_path):
     assert recorded_classes(trained / "net") == recorded_classes(trained / "net" / "checkpoint-0") == list(CLASSES)
     assert recorded_classes("") is recorded_classes(trained / "weights.pdparams") is recorded_classes(tmp_path) is None
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_images_of_further_endings(trained, tmp_path, is_asked):
+    write_images(tmp_path / "val")
+    for name in CLASSES:
+        image = tmp_path / "val" / name / f"{name}0.png"
+        Image.open(image).save(image.with_suffix(".TIF"))
+        image.unlink()
+    more = ("--img-extensions", ".tif", ".gif") if is_asked else ()
+    results = tmp_path / "results.json"
+    options = ["--checkpoint", str(trained / "net"), "--results-dir", str(tmp_path), "--results-file", "rows"]
+    try:
+        pimm_inference.main([str(tmp_path / "val"), *NET, *options, *more, "--no-console-output"])
+        validate(tmp_path, trained / "net", "--results-file", str(results), *more)
+        (tmp_path / "train").symlink_to(tmp_path / "val")
+        train(tmp_path, tmp_path, "further", "-b", "3", *more)
+    finally:
+        set_img_extensions(IMG_EXTENSIONS)
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + (6 if is_asked else 3)
+    assert json.loads(results.read_text())[0]["top5"] == 100.0
+    manifest = json.loads((tmp_path / "further" / "checkpoint-0" / "manifest.json").read_text())
+    assert manifest["args"]["img_extensions"] == ([".tif", ".gif"] if is_asked else None)
+
+
+def test_a_wrong_ending_is_told(trained):
+    with pytest.raises(ConfigError, match=r"'tif' is not an extension; write it as '.jpg'"):
+        validate(trained / "images", trained / "net", "--img-extensions", "tif")

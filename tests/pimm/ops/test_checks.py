@@ -71,7 +71,9 @@ REFUSED = [  # operator, what is wrong with its arguments, what the error says
 ]
 
 
-@pytest.mark.parametrize(("operator", "arguments", "message"), REFUSED, ids=lambda value: str(value)[-40:])
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"), REFUSED, ids=lambda value: getattr(value, "__name__", str(value)[-40:])
+)
 def test_an_operator_refuses_what_its_kernel_cannot_take(operator, arguments, message):
     operator()
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
