@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import re
 import shutil
 import textwrap
@@ -17,6 +16,7 @@ from types import ModuleType
 
 from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
+from cream.config.rules import is_first_process
 from pimm import cli
 from pimm.errors import ConfigError
 from pimm.output_paths import check_output_paths
@@ -345,7 +345,7 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
             *(args.paths, args.sample, args.seed, args.trainings),
         )
-        if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        if is_first_process():
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
 

@@ -14,7 +14,7 @@ import os
 import stat
 
 from pimm.safe_pickle.keys import Keys
-from pimm.safe_pickle.objects import Global, Inert, Malformed, describe
+from pimm.safe_pickle.objects import Global, Inert, Malformed, describe, printable
 from pimm.safe_pickle.operations import OPERATIONS, STOP
 from pimm.safe_pickle.values import Keyed
 
@@ -113,9 +113,11 @@ class Unpickler:
         root = module.partition(".")[0]
         full = f"{module}.{name}"
         if root in _HOSTILE_MODULES or (root in _BUILTINS and name.partition(".")[0] in _HOSTILE_BUILTINS):
-            raise Malformed(f"it asks for {full:.100}, which no checkpoint needs; do not trust where it comes from")
+            raise Malformed(
+                f"it asks for {printable(full)}, which no checkpoint needs; do not trust where it comes from"
+            )
         if self.strict and full not in self.functions:
-            raise Malformed(f"it asks for {full:.100}, which no file of arrays needs")
+            raise Malformed(f"it asks for {printable(full)}, which no file of arrays needs")
         return Global(full, self.functions.get(full))
 
     def call(self, target, args):

@@ -31,6 +31,7 @@ from pimm.safe_pickle import (
     no_garbage_collection,
 )
 from pimm.safe_pickle.keys import Keys
+from pimm.safe_pickle.objects import printable
 from pimm.safe_pickle.values import NumpyArray, NumpyType
 
 _BLOCK = 1 << 20  # bytes read at a time
@@ -185,7 +186,7 @@ class _ArrayResolver(Resolver):
 
     def _refuse(self, value, depth):
         name = value.name if isinstance(value, Inert) else type(value).__name__
-        raise Malformed(f"it holds a {name:.60}, which is neither an array nor plain data")
+        raise Malformed(f"it holds a {printable(str(name), 60)}, which is neither an array nor plain data")
 
     def _numpy_array(self, value, depth):
         found = super()._numpy_array(value, depth)

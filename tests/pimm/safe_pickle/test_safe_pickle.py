@@ -125,3 +125,10 @@ def test_a_function_of_the_reader_is_called_and_charged():
 def test_plain_data_of_every_protocol(protocol):
     value = {"a": [1, 2.5, None, True, "é", b"\0", (1, 2), {3}, frozenset({4})], "b": {(1, "x"): -(2**70)}}
     assert read(pickle.dumps(value, protocol), strict=True) == value
+
+
+def test_a_name_of_several_lines_is_told_on_one():
+    data = b"\x80\x02cnumpy\x0b.core\nodd\x0cname\n."
+    with pytest.raises(Malformed) as error:
+        read(data, strict=True)
+    assert str(error.value) == r"it asks for numpy\x0b.core.odd\x0cname, which no file of arrays needs"
