@@ -107,7 +107,7 @@ def test_packages_import_neither_scripts_nor_tests(file):
 
 
 def test_layers():
-    """The contracts of pyproject.toml: which room of the packages may import from which."""
+    """The contracts of pyproject.toml: which part of the packages may import from which."""
     command = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
