@@ -11,12 +11,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["cli", "config", "convert", "flops", "jobs", "mobile", "shuffle", "space", "supernet"],
     submod_attrs={
+        "deploy.source": ["load"],
         "nni": [
             "CreamSupernetTrainer",
             "CreamSupernetTrainingMutator",
             "SPOSEvolution",
             "SPOSSupernetTrainer",
             "SPOSSupernetTrainingMutator",
-        ]
+        ],
     },
 )

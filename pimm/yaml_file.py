@@ -12,17 +12,21 @@ MOST_BYTES = 2**18  # a file of settings has a few thousand
 MOST_VALUES = 100_000
 
 
-def compose_yaml(path: str | Path) -> yaml.Node | None:
+def compose_yaml(path: str | Path, most_bytes: int = MOST_BYTES) -> yaml.Node | None:
     """Return the root of a file's tree, or None for an empty file.
+
+    Args:
+        path: the file.
+        most_bytes: the largest size of the file.
 
     Raises:
         ConfigError: the file is no YAML, is too large, or has aliases that unfold to too many values.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ConfigError(f"{path} is larger than {MOST_BYTES // 1024} kB, which is too much for a file of settings")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ConfigError(f"{path} is larger than {most_bytes // 1024} kB, which is too much for a file of settings")
     try:
         root = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
         if root is not None and _unfolded(root, {}) > MOST_VALUES:

@@ -10,7 +10,7 @@ from paths import ROOT
 PUBLIC = {
     "pimm": {"create_model", "is_model", "list_models", "model_entrypoint", "register_model"},
     "cream": {
-        *("CreamSupernetTrainer", "CreamSupernetTrainingMutator"),
+        *("CreamSupernetTrainer", "CreamSupernetTrainingMutator", "load"),
         *("SPOSEvolution", "SPOSSupernetTrainer", "SPOSSupernetTrainingMutator"),
     },
     "cream.mobile": {

@@ -111,13 +111,19 @@ def imports(path):
             yield node.module.split(".")[0]
 
 
+def extra(name):
+    """List the requirements of an extra of the package."""
+    listed = re.search(rf"^{name} = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    return ast.literal_eval(listed[1])
+
+
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python does not list its standard modules")
 def test_every_imported_package_is_required():
     paths = [path for pattern in ("pimm/**/*.py", "cream/**/*.py", "tools/*.py", "*.py") for path in ROOT.glob(pattern)]
     own = {"pimm", "cream", *(path.stem for path in ROOT.glob("*.py"))}
     imported = {name for path in paths for name in imports(path)} - set(sys.stdlib_module_names) - own
     projects = {"yaml": "pyyaml", "PIL": "pillow", "paddle": "paddlepaddle"}
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "requirements.txt").read_text().splitlines() + extra("export")
     required = {re.match(r"[\w-]+", line).group() for line in lines if not line.startswith("#")}
     assert {projects.get(name, name) for name in imported} - required == set()
 

@@ -1,5 +1,6 @@
 """The settings of a job become a plan, opened and checked once: run, images, nets, steps, selection."""
 
+from cream.build.data import image_settings
 from cream.build.families import child_net, search_space
 from cream.build.recipe import retrain_config_for
 from cream.build.retraining import net_to_test, plan_retraining
@@ -33,6 +34,7 @@ __all__ = [
     "check_trained_classes",
     "child_net",
     "evolution_settings",
+    "image_settings",
     "net_to_test",
     "open_output",
     "open_run",

@@ -10,6 +10,7 @@ import numpy as np
 from cream.build.held_out import Part, hold_out
 from cream.config import Config
 from pimm.data import Dataset, FastCollateMixup, add_img_extensions, create_loader
+from pimm.data.constants import DEFAULT_CROP_MODE
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
 from pimm.errors import DataError
@@ -128,6 +129,17 @@ def make_loader(cfg: Config, images: Dataset | Part, **options) -> Loader:
 def blue_first(image: np.ndarray) -> np.ndarray:
     """Return an image [3, H, W] with its channels in the order blue, green, red."""
     return image[::-1]
+
+
+def image_settings(cfg: Config, resolution: int) -> dict:
+    """Return how the images of an evaluation become a net's input, as `cream.deploy.InferenceSettings` has it."""
+    shared = loader_options(cfg, resolution)
+    return {
+        **{name: shared[name] for name in ("input_size", "mean", "std", "crop_pct")},
+        "interpolation": cfg.DATASET.INTERPOLATION,
+        "crop_mode": DEFAULT_CROP_MODE,
+        "channel_order": "bgr" if cfg.DATASET.SPOS_PREPROCESSING else "rgb",
+    }
 
 
 def loader_options(cfg: Config, resolution: int) -> dict:

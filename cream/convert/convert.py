@@ -26,6 +26,7 @@ from cream.convert.differences import (
 from cream.convert.names import Net, find_net, without_prefix
 from cream.counting import count_parameters
 from pimm.errors import CheckpointError, ConfigError
+from pimm.models.helpers import is_torch_file
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, torch_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
@@ -118,11 +119,7 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     """
     content = load_arrays(source)
     with _errors_naming(source):
-        culprits = not_weights(content)
-        if culprits:
-            more = f", and so are {len(culprits) - 1} more entries" if len(culprits) > 1 else ""
-            raise CheckpointError(f"{culprits[0]}, which is no weight of a net{more}")
-        arrays, prefix = without_prefix(content)
+        arrays, prefix = _own_arrays(content)
         net = find_net(name, _shapes(arrays))
         model = _outline(net)
         _check_fits(source, net, _shapes(model.state_dict()), _shapes(arrays))
@@ -131,6 +128,29 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     which = "averaged" if Path(source).suffix == Path(EMA).suffix else "plain"
     which += f", without the prefix {prefix}" if prefix else ""
     return net, _report(source, "Paddle", net, model, which, arrays, [], target)
+
+
+def net_of_file(source: str | Path, name: str = "auto") -> Net:
+    """Return the net whose weights are in a file of Paddle or PyTorch.
+
+    Arguments and errors are those of ``from_torch``.
+    """
+    if is_torch_file(source):
+        content = read_torch(source)[0]
+        with _errors_naming(source):
+            return find_net(name, _shapes(without_prefix(find_weights(content, None).arrays)[0]), content.get("arch"))
+    content = load_arrays(source)
+    with _errors_naming(source):
+        return find_net(name, _shapes(_own_arrays(content)[0]))
+
+
+def _own_arrays(content: object) -> tuple[dict[str, np.ndarray], str]:
+    """Return the weights in a file of Paddle without their shared prefix, and the prefix."""
+    culprits = not_weights(content)
+    if culprits:
+        more = f", and so are {len(culprits) - 1} more entries" if len(culprits) > 1 else ""
+        raise CheckpointError(f"{culprits[0]}, which is no weight of a net{more}")
+    return without_prefix(content)
 
 
 @contextmanager

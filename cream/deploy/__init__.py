@@ -1,0 +1,1 @@
+"""A trained net outside of training: how it sees images, its export, and the classes of images."""

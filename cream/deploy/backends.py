@@ -1,0 +1,98 @@
+"""What computes logits [N, classes] from images [N, channels, height, width]: a net, or its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import paddle
+from paddle import inference, nn
+
+from pimm.errors import CheckpointError, ConfigError
+
+PADDLE_STEM = "model"
+PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
+ONNX_FILE = "model.onnx"
+
+Backend = Callable[[np.ndarray], np.ndarray]
+
+
+class EagerNet:
+    """Computes logits with a net in evaluation mode."""
+
+    def __init__(self, net: nn.Layer):
+        self.net = net
+        net.eval()
+
+    @paddle.no_grad()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images."""
+        return self.net(paddle.to_tensor(images)).astype("float32").numpy()
+
+
+class PaddleNet:
+    """Computes logits with the files of Paddle Inference in a folder, on the GPU if Paddle has one.
+
+    Raises:
+        ConfigError: a file is missing.
+        CheckpointError: a file is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        paths = [folder / name for name in PADDLE_FILES]
+        _require(paths)
+        config = inference.Config(*map(str, paths))
+        config.disable_glog_info()
+        if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+            config.enable_use_gpu(256, 0)  # megabytes at first, and the number of the device
+        try:
+            self.predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle raises many types for damaged files
+            raise _damaged(paths, error) from None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images."""
+        handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+        handle.reshape(images.shape)
+        handle.copy_from_cpu(np.ascontiguousarray(images))
+        self.predictor.run()
+        return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
+
+
+class OnnxNet:
+    """Computes logits with the ONNX file in a folder, by onnxruntime.
+
+    Raises:
+        ConfigError: the file is missing.
+        CheckpointError: the file is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        import onnxruntime  # late: an extra
+
+        path = folder / ONNX_FILE
+        _require([path])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone: paddle2onnx leaves constants that nothing uses
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options)
+        except Exception as error:  # onnxruntime has types of its own
+            raise _damaged([path], error) from None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images."""
+        return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+
+
+def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
+    """Return the error of files that cannot be run; Paddle's and onnxruntime's texts have many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in lines if "Error" in line), lines[-1] if lines else type(error).__name__)
+    return CheckpointError(f"{' and '.join(map(str, paths))} cannot be run: {reason:.200}")
+
+
+def _require(paths: list[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing: tools/export.py writes it")

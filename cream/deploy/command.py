@@ -1,0 +1,88 @@
+"""The commands ``cream-export`` and ``cream-predict``: their arguments, and what they write and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pimm.cli import Parser, at_least, run, use_cores
+from pimm.output_paths import check_output_paths
+
+
+def export(argv: Sequence[str] | None = None) -> int:
+    """Export a trained net (``cream-export``, ``tools/export.py``)."""
+
+    def job() -> None:
+        parser = _source_parser(
+            "Export a trained net to Paddle Inference, and to ONNX; the export is compared with the net.",
+            "example: python tools/export.py output/search_retrain --output exported --onnx",
+        )
+        parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the exported net")
+        parser.add_argument(
+            "--onnx", action="store_true", help="write model.onnx too; needs paddle2onnx and onnxruntime"
+        )
+        args = parser.parse_args(argv)
+        use_cores()
+        from cream.deploy import export as exporting  # late: imports Paddle
+        from cream.deploy.source import load
+
+        exporting.check_folder(args.output)
+        net, settings = load(args.source, args.model, args.spos_preprocessing)
+        differences = exporting.export(net, settings, args.output, args.onnx)
+        for name, difference in differences.items():
+            print(f"{args.output / name}: logits differ by at most {difference:.1e} from the net's")
+
+    return run(job)
+
+
+def predict(argv: Sequence[str] | None = None) -> int:
+    """Print the likeliest classes of images (``cream-predict``, ``tools/predict.py``)."""
+
+    def job() -> None:
+        parser = _source_parser(
+            "Tell the likeliest classes of images.",
+            "example: python tools/predict.py output/search_retrain photographs/ --output classes.csv",
+            ", or of an exported net",
+        )
+        parser.add_argument("images", nargs="+", metavar="IMAGES", help="image, folder of images or tar file")
+        parser.add_argument("--output", type=Path, metavar="FILE", help="write the classes, as .csv or .json")
+        parser.add_argument("--topk", type=at_least(1), default=5, metavar="N", help="classes an image (default: 5)")
+        parser.add_argument("--batch-size", "-b", type=at_least(1), default=32, metavar="N", help="(default: 32)")
+        parser.add_argument("--onnx", action="store_true", help="run an exported net's model.onnx, by onnxruntime")
+        args = parser.parse_args(argv)
+        use_cores()
+        from cream.deploy import predict as predicting  # late: imports Paddle
+        from cream.deploy.source import open_source
+
+        if args.output is not None:
+            predicting.check_results_file(args.output)
+            files = {f"IMAGES {path}": path for path in args.images if Path(path).is_file()}
+            check_output_paths({"--output": args.output}, files)
+        backend, settings = open_source(args.source, args.model, args.spos_preprocessing, args.onnx)
+        found = []
+        for guesses in predicting.predict(backend, settings, args.images, args.topk, args.batch_size):
+            print(f"{guesses[0].image}: " + "; ".join(f"{guess.name} {guess.probability:.4f}" for guess in guesses))
+            found += [guesses] if args.output else []
+        if args.output is not None:
+            predicting.write_guesses(args.output, found)
+
+    return run(job)
+
+
+def _source_parser(description: str, example: str, also: str = "") -> Parser:
+    """Return a parser of the arguments that name a trained net."""
+    parser = Parser(config_file=False, description=description, epilog=example)
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help=f"folder of a search or another training{also}, a checkpoint's folder, or a file of weights, PyTorch's "
+        "included",
+    )
+    parser.add_argument(
+        "--model", default="auto", metavar="NAME", help="net of a file of weights (default: told by the weights)"
+    )
+    parser.add_argument(
+        "--spos-preprocessing", action="store_true", help="show images to a file's net as SPOS's authors do"
+    )
+    return parser

@@ -1,0 +1,140 @@
+"""A trained net by where it is: the folder of a run, a checkpoint, or a file of weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from paddle import nn
+
+from cream import build
+from cream.build.families import child_net
+from cream.config.load import load_config
+from cream.convert.convert import net_of_file
+from cream.convert.verify import SPOS_PREPROCESSING
+from cream.deploy.backends import ONNX_FILE, Backend, EagerNet, OnnxNet, PaddleNet
+from cream.deploy.export import require
+from cream.deploy.settings import SETTINGS, InferenceSettings, describe_classes, read_settings
+from cream.space import format_arch
+from cream.supernet import SuperNet
+from pimm.data import resolve_data_config
+from pimm.errors import ConfigError
+from pimm.models import load_checkpoint
+from pimm.options import make_inference_parser
+from pimm.scripts import answer_from_checkpoint, build_model, find_checkpoint
+from pimm.utils import file_sha256
+from pimm.utils.checkpoint import EMA, MANIFEST, MODEL, recorded_classes
+from pimm.utils.checkpoint_saver import BEST
+
+_FOUND, _RECIPE, _CONFIG = "architecture.pdparams", "retrain.yaml", "config.yaml"
+
+
+def load(
+    source: str | Path, model: str = "auto", spos_preprocessing: bool = False
+) -> tuple[nn.Layer, InferenceSettings]:
+    """Return a trained net in evaluation mode, and how it sees images.
+
+    Args:
+        source: the folder of a search (the net that it found, with the supernet's weights) or of another training
+            (its best checkpoint, averaged weights if it has them), a checkpoint's folder, or a file of weights,
+            PyTorch's included.
+        model: the net of a file of weights, as ``convert-weights --model`` takes it; ``auto`` tells it by the weights.
+        spos_preprocessing: whether the net of a file of weights sees images as those of SPOS's authors do.
+
+    Raises:
+        ConfigError: ``source`` is none of these, or its net is not known.
+        CheckpointError: the weights are damaged, or do not fit the net.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise ConfigError(f"{path}: nothing is there; must be the folder of a run, a checkpoint or a file of weights")
+    if (path / SETTINGS).is_file():
+        raise ConfigError(f"{path} is an exported net, which tools/predict.py runs; must be a run or its weights")
+    if path.is_dir() and (path / _FOUND).is_file() and (path / _RECIPE).is_file():
+        path = path / _FOUND
+    if path.name == _FOUND and (path.parent / _RECIPE).is_file():
+        classes = recorded_classes(path.parent) or recorded_classes(path.parent.parent)
+        return _of_settings(path.parent / _RECIPE, path, False, classes)
+    if path.is_file():
+        return _of_file(path, model, spos_preprocessing)
+    config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
+    if config is None:
+        return _of_training(path)
+    weights, use_ema = build.weights_to_test(replace(load_config(config), RESUME_PATH=str(path)))
+    return _of_settings(config, weights, use_ema, recorded_classes(weights))
+
+
+def open_source(
+    source: str | Path, model: str = "auto", spos_preprocessing: bool = False, onnx: bool = False
+) -> tuple[Backend, InferenceSettings]:
+    """Return what computes logits, and how it sees images, for an exported net or any ``source`` of `load`.
+
+    Args:
+        source, model, spos_preprocessing: as of `load`.
+        onnx: whether to run the ONNX file of an exported net.
+
+    Raises:
+        ConfigError: as of `load`; with ``onnx``, ``source`` is no exported net, or onnxruntime is not installed.
+    """
+    path = Path(source)
+    if (path / SETTINGS).is_file():
+        if onnx:
+            require("onnxruntime")
+        settings = read_settings(path)
+        return (OnnxNet if onnx else PaddleNet)(path), settings
+    if onnx:
+        raise ConfigError(f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: tools/export.py makes one")
+    net, settings = load(path, model, spos_preprocessing)
+    return EagerNet(net), settings
+
+
+def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net that a file of cream's settings names."""
+    cfg = load_config(config)
+    spec, net = child_net(cfg)
+    load_checkpoint(net, weights, use_ema)
+    images = build.image_settings(cfg, spec.resolution)
+    name = f"{'spos' if cfg.SUPERNET.FAMILY == 'shuffle' else 'cream'}-{format_arch(spec.arch)}"
+    return _finished(net, name, images, classes, _file_of(weights, use_ema))
+
+
+def _of_training(path: Path) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net of a training by tools/pimm_train.py."""
+    if (path / BEST).is_dir():
+        path = path / BEST
+    checkpoint = find_checkpoint(path)
+    args = make_inference_parser().parse_args([])
+    answer_from_checkpoint(args, checkpoint)
+    net = build_model(args)
+    use_ema = (checkpoint / EMA).is_file()
+    load_checkpoint(net, checkpoint, use_ema)
+    images = {**resolve_data_config(vars(args), model=net, use_test_size=True), "channel_order": "rgb"}
+    return _finished(net, args.model, images, args.classes, _file_of(checkpoint, use_ema))
+
+
+def _of_file(path: Path, model: str, spos_preprocessing: bool) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net whose weights are in a file."""
+    found = net_of_file(path, model)
+    net = found.build()
+    if isinstance(net, SuperNet):
+        raise ConfigError(f"{path} holds {found.name}, a supernet of many paths; must be the weights of one net")
+    load_checkpoint(net, path, None)
+    given = {"img_size": found.resolution, "in_chans": found.in_chans}
+    images = resolve_data_config({**given, **(SPOS_PREPROCESSING if spos_preprocessing else {})}, model=net)
+    images["channel_order"] = "bgr" if spos_preprocessing else "rgb"
+    return _finished(net, found.name, images, None, path)
+
+
+def _finished(net: nn.Layer, name: str, images: dict, classes, file: Path) -> tuple[nn.Layer, InferenceSettings]:
+    """Return the net in evaluation mode, and its settings."""
+    net.eval()
+    if not net.num_classes:
+        raise ConfigError(f"{file}: the net has no classifier, so that it tells no classes")
+    names = describe_classes(classes, net.num_classes)
+    settings = InferenceSettings(model=name, **images, class_names=names, source=str(file), sha256=file_sha256(file))
+    return net, settings
+
+
+def _file_of(weights: Path, use_ema: bool | None) -> Path:
+    """Return the file with the weights of a checkpoint, which may be a file itself."""
+    return weights / (EMA if use_ema else MODEL) if (weights / MANIFEST).is_file() else weights
