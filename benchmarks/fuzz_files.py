@@ -47,6 +47,35 @@ PICKLE_WORDS = [
     *(b"PK\1\2", b"PK\5\6", b"PK\3\4", b"})" + b"q\x00h\x00\x86" * 60 + b"K\x01s", b"\x85" * 40, b"r\xff\xff\xff\x0f"),
     *(b"h\x00h\x01R" * 300, b"h\x02\x86" * 50, b"h\x01e" * 20, b"K\x01N" * 200, b"\x88\x89\x8a\x01\x7f"),
 ]
+SAFETENSORS_WORDS = [
+    *(
+        b'"',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"-1",
+        b"0",
+        b"1",
+        b"9" * 30,
+        b"1e300",
+        b"18446744073709551615",
+        b"null",
+    ),
+    *(b'"dtype":"F32"', b'"dtype":"F4"', b'"dtype":"BF16"', b'"shape":[0,4611686018427387904]', b'"shape":[]'),
+    *(
+        b'"data_offsets":[0,0]',
+        b'"__metadata__":{"format":"pt"}',
+        b"[" * 2000,
+        b"0," * 2000,
+        b"\xff",
+        b"\xff" * 8,
+        b"\0" * 8,
+    ),
+    *(b"\\u0000", b"\\ud800", b"\x1b[2J", b"\n", b'"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},' * 100),
+]
 YAML_WORDS = [
     *(b"&a ", b"*a", b"&a [*a,*a]", b"<<: *a", b"!!python/object/apply:os.system [id]", b"!!binary x", b"? ", b"- "),
     *(b"[", b"]", b"{", b"}", b"[" * 2000, b"{a: " * 2000, b"\t", b"\n\n", b"---\n", b"...\n", b"|", b">", b"'", b'"'),
@@ -195,6 +224,18 @@ def read_pdparams():
     return load_arrays
 
 
+def make_safetensors(folder):
+    """Return a safetensors file with an array of each type that the format and numpy have, and one of no metadata."""
+    from safetensors.numpy import save
+
+    from pimm.utils import save_arrays
+
+    types = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", "c8")
+    arrays = {f"conv.{name}": np.arange(6).reshape(2, 3).astype(name) for name in types}
+    save_arrays(folder / "a.safetensors", {**arrays, "empty": np.zeros((0, 3), np.float32)})
+    return [(folder / "a.safetensors").read_bytes(), save({"w": np.ones((2, 3), np.float32)})]
+
+
 def read_pth():
     """Return the reader of PyTorch's files."""
     from pimm.torch_file import load_torch
@@ -228,6 +269,7 @@ def read_tar():
 TABLE = {
     "pdparams": Format(".pdparams", make_pdparams, PICKLE_WORDS, read_pdparams),
     "pth": Format(".pth", make_pth, PICKLE_WORDS, read_pth),
+    "safetensors": Format(".safetensors", make_safetensors, SAFETENSORS_WORDS, read_pdparams),
     "yaml": Format(".yaml", make_yaml, YAML_WORDS, read_yaml),
     "tar": Format(".tar", make_tar, TAR_WORDS, read_tar),
 }

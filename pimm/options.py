@@ -108,7 +108,12 @@ def make_average_parser():
     parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
     parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
     parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
-    parser.add_argument("--output", default="averaged.pdparams", metavar="FILE", help="(default: averaged.pdparams)")
+    parser.add_argument(
+        "--output",
+        default="averaged.pdparams",
+        metavar="FILE",
+        help=".pdparams or .safetensors (default: averaged.pdparams)",
+    )
     parser.add_argument(
         "-n", type=int, default=10, metavar="N", help="number of checkpoints, the best ones (default: 10)"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from pimm.cli import run
 
 _TORCH_ENDING, _PADDLE_ENDING = ".pth.tar", ".pdparams"
+_ENDINGS = "pth|pt|tar|bin|ckpt|safetensors|pdparams|pdema"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +28,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Convert weights that PyTorch saved into Paddle's, or back, without PyTorch.",
         epilog="Example: python convert_weights.py checkpoint.pth.tar --verify photograph.jpg",
     )
-    parser.add_argument("source", metavar="IN", help="a .pth or .pth.tar file; with --to-torch a .pdparams file")
-    parser.add_argument("target", metavar="OUT", nargs="?", help="the file to write; default: beside IN")
+    parser.add_argument("source", metavar="IN", help="PyTorch's file, or a safetensors file; with --to-torch Paddle's")
+    parser.add_argument(
+        "target",
+        metavar="OUT",
+        nargs="?",
+        help="the file to write, as safetensors if its name ends in .safetensors; default: beside IN",
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -94,7 +100,7 @@ def convert(args: argparse.Namespace) -> None:
 def default_target(source: str, to_torch: bool) -> str:
     """Return the path beside ``source`` that has the ending of the other format."""
     ending = _TORCH_ENDING if to_torch else _PADDLE_ENDING
-    return re.sub(r"(\.pth\.tar|\.pth|\.pt|\.tar|\.pdparams|\.pdema)?$", ending, source, count=1)
+    return re.sub(rf"(\.pth\.tar|\.({_ENDINGS}))?$", ending, source, count=1, flags=re.IGNORECASE)
 
 
 def check_arguments(args: argparse.Namespace, target: str) -> None:
@@ -114,12 +120,13 @@ def check_arguments(args: argparse.Namespace, target: str) -> None:
 def check_direction(source: Path, to_torch: bool) -> None:
     """Raise ConfigError for a folder, and for a file that already has the format that it would be converted to."""
     from pimm.errors import ConfigError
-    from pimm.models.helpers import is_torch_file
+    from pimm.models.helpers import weights_kind
     from pimm.utils.checkpoint import EMA, MODEL
 
     if os.path.isdir(source):
         raise ConfigError(f"{source} is a folder; name one of its files: {MODEL}, or {EMA}, the moving average")
-    if to_torch and is_torch_file(source):
+    kind = weights_kind(source)
+    if to_torch and kind == "torch":
         raise ConfigError(f"{source} is PyTorch's file already: without --to-torch it becomes Paddle's")
-    if not to_torch and source.suffix in (_PADDLE_ENDING, Path(EMA).suffix):
+    if not to_torch and kind == "paddle":
         raise ConfigError(f"{source} is Paddle's file already: with --to-torch it becomes PyTorch's")

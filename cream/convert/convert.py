@@ -23,15 +23,18 @@ from cream.convert.differences import (
     printable,
     shorten,
 )
-from cream.convert.names import Net, find_net, without_prefix
+from cream.convert.names import Net, find_net
 from cream.counting import count_parameters
 from pimm.errors import CheckpointError, ConfigError
-from pimm.models.helpers import is_torch_file
+from pimm.models.helpers import weights_kind
+from pimm.models.prefixes import with_own_names, without_prefix
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, torch_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
 from pimm.utils import file_sha256, load_arrays, save_arrays
 from pimm.utils.checkpoint import EMA
+from pimm.utils.safetensors_file import dump_safetensors, is_safetensors
+from pimm.utils.serialization import atomic_file, is_for_safetensors
 
 _SHOWN = 5  # names of dropped arrays in a summary
 
@@ -95,19 +98,19 @@ def from_torch(
         CheckpointError: the file cannot be read, or (``WeightsDiffer``) its weights are not those of the net.
         ConfigError: as ``find_net`` raises it.
     """
-    content, form = read_torch(source)
+    content, form, arch = read_torch(source)
     with _errors_naming(source):
         weights = find_weights(content, use_ema)
         arrays, prefix = without_prefix(weights.arrays)
-        net = find_net(name, _shapes(arrays), content.get("arch"))
+        net = find_net(name, _shapes(arrays), arch)
         model = _outline(net)
-        renamed, dropped = rename_arrays(model, arrays)
+        renamed, dropped = rename_arrays(model, weights.arrays, weights.prefix)
         expected = {name: shape for name, shape in torch_names(model) if not is_batch_counter(name)}
         _check_fits(source, net, expected, _shapes(renamed))
         state = from_torch_arrays(model, renamed)
     save_arrays(target, {name: _as_paddle(array) for name, array in state.items()})
     which = f"{'averaged' if weights.averaged else 'plain'}, {weights.key or 'the file is a state dict'}"
-    which += f", without the prefix {prefix}" if prefix else ""
+    which += _without(prefix, expected)
     return net, _report(source, f"PyTorch, {form}", net, model, which, state, dropped, target)
 
 
@@ -115,19 +118,35 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     """Convert the weights in a file of Paddle, whose values stay the same bit for bit.
 
     The file of PyTorch holds ``arch``, the name of the net, and ``state_dict`` with PyTorch's names and batch counters
-    of 0. Arguments, results and errors are those of ``from_torch``.
+    of 0; a target that ends in ``.safetensors`` holds the weights themselves, and the name in its metadata. Arguments,
+    results and errors are those of ``from_torch``.
     """
     content = load_arrays(source)
     with _errors_naming(source):
         arrays, prefix = _own_arrays(content)
         net = find_net(name, _shapes(arrays))
         model = _outline(net)
+        arrays = with_own_names(content, model.state_dict())
         _check_fits(source, net, _shapes(model.state_dict()), _shapes(arrays))
         state = to_torch_arrays(model, arrays)
-    save_torch(target, {"arch": net.name, "state_dict": {name: _as_torch(array) for name, array in state.items()}})
+    _save_for_torch(target, net.name, {name: _as_torch(array) for name, array in state.items()})
     which = "averaged" if Path(source).suffix == Path(EMA).suffix else "plain"
-    which += f", without the prefix {prefix}" if prefix else ""
-    return net, _report(source, "Paddle", net, model, which, arrays, [], target)
+    which += _without(prefix, model.state_dict())
+    form = "Paddle, safetensors" if is_safetensors(source) else "Paddle"
+    return net, _report(source, form, net, model, which, arrays, [], target)
+
+
+def _without(prefix: str, own: Mapping[str, object]) -> str:
+    """Say which prefix the names lost; one that the net's own names have was put back."""
+    return f", without the prefix {prefix}" if prefix and not any(name.startswith(prefix) for name in own) else ""
+
+
+def _save_for_torch(target: str | Path, arch: str, state: Mapping[str, np.ndarray]) -> None:
+    if is_for_safetensors(target):
+        with atomic_file(target) as file:
+            dump_safetensors(state, file, {"format": "pt", "arch": arch})
+    else:
+        save_torch(target, {"arch": arch, "state_dict": state})
 
 
 def net_of_file(source: str | Path, name: str = "auto") -> Net:
@@ -135,7 +154,7 @@ def net_of_file(source: str | Path, name: str = "auto") -> Net:
 
     Arguments and errors are those of ``from_torch``.
     """
-    if is_torch_file(source):
+    if weights_kind(source) == "torch":
         content = read_torch(source)[0]
         with _errors_naming(source):
             return find_net(name, _shapes(without_prefix(find_weights(content, None).arrays)[0]), content.get("arch"))

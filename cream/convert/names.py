@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Callable, TypeVar
+from typing import Callable
 
 from paddle import nn
 
@@ -24,8 +24,6 @@ from pimm.messages import did_you_mean
 from pimm.models.fingerprints import image_channels, models_with
 from pimm.models.torch_weights import is_foreign
 
-Value = TypeVar("Value")
-
 _SUPERNET = "cream-supernet-"
 _CREAM = "cream-"
 _SETTINGS = (".yaml", ".yml")
@@ -33,7 +31,6 @@ _SEARCHED_STAGES = range(1, 6)
 _UNUSED_BLOCK = (3, 4)  # stage and index of a block that the official supernet has but never runs
 _OFFICIAL_DEPTH = 4  # the largest number of blocks in a stage of the official supernet
 _DEEPEST = 50  # blocks in a stage; names in a file that claim more would take minutes to build
-_PREFIX_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -86,22 +83,6 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
             "say with --model which of them was trained"
         )
     return replace(_by_name(candidates[0], shapes), guessed=True)
-
-
-def without_prefix(values: Mapping[str, Value]) -> tuple[dict[str, Value], str]:
-    """Remove the prefix that all names share, such as ``model.`` or ``backbone.``, and return it too.
-
-    A net that trained as a part of another one is saved with such a prefix. No net that is known here has one in its
-    own names. At most four parts of a name are taken for a prefix.
-    """
-    stripped, prefix = dict(values), ""
-    for _ in range(_PREFIX_PARTS):
-        firsts = {name.partition(".")[0] for name in stripped}
-        if len(firsts) != 1 or not all("." in name for name in stripped):
-            break
-        first = f"{firsts.pop()}."
-        stripped, prefix = {name[len(first) :]: value for name, value in stripped.items()}, prefix + first
-    return stripped, prefix
 
 
 def _by_name(name: str, shapes: Shapes) -> Net:

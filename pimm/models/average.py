@@ -6,9 +6,8 @@ import numpy as np
 
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models.helpers import load_state_dict
+from pimm.utils.bfloat16 import BFLOAT16, widened
 from pimm.utils.state import check_state
-
-_BFLOAT16_BITS = np.dtype("uint16")  # as Paddle's files store them
 
 
 def average_checkpoints(paths, use_ema=False):
@@ -45,9 +44,7 @@ def average_checkpoints(paths, use_ema=False):
 
 
 def _as_numbers(array):
-    if array.dtype == _BFLOAT16_BITS:
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array
+    return widened(array) if array.dtype == BFLOAT16 else array  # with or without its mark
 
 
 def _require_finite(array, name, path):

@@ -1,28 +1,33 @@
 """Read checkpoints into models."""
 
 import logging
+import pickle
 from pathlib import Path
 
 from pimm.errors import CheckpointError
+from pimm.models.prefixes import with_own_names
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
-from pimm.torch_file import load_torch
+from pimm.torch_file import begins_as_torch, load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
+from pimm.utils.safetensors_file import ENDING, is_safetensors, read_safetensors
 from pimm.utils.serialization import load_arrays
 from pimm.utils.state import load_state_dict_strictly
 
 _logger = logging.getLogger(__name__)
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".tar")
+# Where the first bytes of a file, enough for those of a tar archive, do not tell, the ending does.
+_KINDS = {**dict.fromkeys((".pth", ".pt", ".tar", ENDING), "torch"), **dict.fromkeys((".pdparams", ".pdema"), "paddle")}
+_ENOUGH = 512
 _SHOWN = 10  # names in a warning
 
 
 def load_state_dict(checkpoint_path, use_ema=False):
-    """Return the weights ``{name: array}`` of a checkpoint folder or of a ``.pdparams`` or ``.pdema`` file.
+    """Return the weights ``{name: array}`` of a checkpoint folder or of a file with Paddle's names.
 
     Args:
-        checkpoint_path: the folder or file; not a file of PyTorch's.
+        checkpoint_path: the folder, or a ``.pdparams``, ``.pdema`` or safetensors file; not a file of PyTorch's.
         use_ema: take averaged weights: those of the folder, or of the ``.pdema`` file beside the named file.
 
     Raises:
@@ -56,8 +61,41 @@ def _load_arrays(path):
 
 
 def is_torch_file(path):
-    """Tell whether a file has an ending that PyTorch's files have."""
-    return Path(path).suffix in _TORCH_SUFFIXES
+    """Tell whether the weights in a file have PyTorch's names; errors as `weights_kind`."""
+    return weights_kind(path) == "torch"
+
+
+def weights_kind(path):
+    """Return whose names the weights in a file have, ``"torch"`` or ``"paddle"``; None if nothing tells.
+
+    The content decides, and where it is damaged or missing the ending of the name.
+
+    Raises:
+        CheckpointError: for a damaged safetensors file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return "paddle"
+    if is_safetensors(path):
+        return "paddle" if read_safetensors(path).is_paddles else "torch"
+    start = _first_bytes(path)
+    if begins_as_torch(start):
+        return "torch"
+    return "paddle" if _begins_as_pickle(start) else _KINDS.get(path.suffix.lower())
+
+
+def _first_bytes(path):
+    try:
+        if path.is_file():  # and no pipe, which would wait
+            with path.open("rb") as file:
+                return file.read(_ENOUGH)
+    except OSError:  # the reader says what is wrong
+        pass
+    return b""
+
+
+def _begins_as_pickle(start):
+    return start[:1] == pickle.PROTO and start[1:2] <= bytes([pickle.HIGHEST_PROTOCOL])
 
 
 def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
@@ -76,7 +114,7 @@ def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
     if is_torch_file(checkpoint_path):
         use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
     else:
-        arrays = load_state_dict(checkpoint_path, use_ema)
+        arrays = with_own_names(load_state_dict(checkpoint_path, use_ema), model.state_dict())
         if not strict:
             arrays = _fitting(_values(model), arrays, checkpoint_path)
         load_state_dict_strictly(model, arrays, str(checkpoint_path))

@@ -9,14 +9,13 @@ import numpy as np
 from pimm.errors import CheckpointError
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from pimm.models.prefixes import with_own_names, wrapper_prefix
 from pimm.models.torch_names import is_batch_counter, torch_names
 from pimm.torch_file import Inert, is_bfloat16
 
 AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema_state_dict")  # keys under which training code saves them
 PLAIN = ("state_dict", "model", "model_state_dict", "net", "params")
-# What DataParallel, torch.compile, and classes that hold a net put before every name.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
-_NO_WEIGHTS = ("n_averaged",)  # the counter of PyTorch's AveragedModel
+_AVERAGES = "n_averaged"  # the counter of PyTorch's AveragedModel, beside a net under ``module.``
 _SHOWN = 3
 
 # The parts of an EfficientNet, and of its blocks, as efficientnet_pytorch and efficientnet_lite_pytorch call them.
@@ -76,9 +75,10 @@ def find_weights(content, use_ema=None):
             return _clean(content[key], key, averaged)
     arrays = sum(isinstance(value, np.ndarray) for value in content.values())
     if 2 * arrays > len(content):
-        if use_ema:
+        weights = _clean(content, "", averaged=False)
+        if use_ema and not weights.averaged:
             raise CheckpointError("it is a plain state dict, and does not say whether its weights are averaged")
-        return _clean(content, "", averaged=False)
+        return weights
     sought = [key for keys, _ in kinds for key in keys]
     for key in sought:
         if isinstance(content.get(key), dict):
@@ -103,26 +103,21 @@ def _has_arrays(state):
 
 
 def _clean(state, key, averaged):
-    """Return the weights of a state dict, without the prefixes that all their names have."""
-    arrays = {name: value for name, value in state.items() if name not in _NO_WEIGHTS}
+    """Return the weights of a state dict, without the prefixes that all their names have.
+
+    A counter beside a net says that they are averages; one below it, which a wrapper cannot have put there, is a fault.
+    """
+    counters = {name for name in state if isinstance(name, str) and name.rpartition(".")[2] == _AVERAGES}
+    prefix = wrapper_prefix([name for name in state if isinstance(name, str) and name not in counters])
+    counters = {name for name in counters if prefix.startswith(name[: -len(_AVERAGES)])}
+    arrays = {name: value for name, value in state.items() if name not in counters}
     faults = [f"{name!r:.60} is {_kind(value)}" for name, value in arrays.items() if not _is_weight(name, value)]
     if not arrays or faults:
         more = [f"{len(faults) - _SHOWN} more"] * (len(faults) > _SHOWN)
         listed = "; ".join(faults[:_SHOWN] + more) or "it is empty"
         raise CheckpointError(f"{key or 'it'} is no state dict of a net: {listed}")
-    prefix = _common_prefix(arrays)
-    return Weights({name[len(prefix) :]: value for name, value in arrays.items()}, averaged, key, prefix)
-
-
-def _common_prefix(names):
-    """Return the longest row of ``_PREFIXES`` with which all names begin."""
-    prefix = ""
-    while True:
-        longer = (prefix + each for each in _PREFIXES if all(name.startswith(prefix + each) for name in names))
-        found = next(longer, None)
-        if found is None or any(name == found for name in names):
-            return prefix
-        prefix = found
+    stripped = {name[len(prefix) :]: value for name, value in arrays.items()}
+    return Weights(stripped, averaged or bool(counters), key, prefix)
 
 
 def _is_weight(name, value):
@@ -148,19 +143,18 @@ def rename_arrays(model, arrays, prefix=""):
     Args:
         model: the net whose names are wanted.
         arrays: ``{name: array}``; names of no part of the net are kept, for the comparison with the net.
-        prefix: what `find_weights` took off each name; as much of the prefix is put back as the net's names need.
+        prefix: what `find_weights` took off each name; `with_own_names` puts back what the net needs.
 
     Raises:
         CheckpointError: where two arrays get one name.
     """
     table = rename_table(model)
     own = {name for name, _ in torch_names(model)}
-    prefix = _needed_prefix(own, arrays, prefix, table)
     renamed, dropped = {}, []
-    for name, value in arrays.items():
-        target = _target(prefix + name, own, table)
+    for name, value in with_own_names(arrays, own, prefix, lambda name: _target(name, own, table)).items():
+        target = _target(name, own, table)
         if target is None or is_batch_counter(target):
-            dropped.append(prefix + name)
+            dropped.append(name)
         elif target in renamed:
             raise CheckpointError(f"{name} has the place of another array, {target}")
         else:
@@ -170,13 +164,6 @@ def rename_arrays(model, arrays, prefix=""):
 
 def _target(name, own, table):
     return name if name in own else rename(name, table)
-
-
-def _needed_prefix(own, arrays, prefix, table):
-    """Return the end of ``prefix`` with which the most arrays have names of the net: a part of it may be called so."""
-    parts = [f"{part}." for part in prefix.split(".") if part]
-    ends = ["".join(parts[start:]) for start in range(len(parts), -1, -1)]
-    return max(ends, key=lambda end: sum(_target(end + name, own, table) in own for name in arrays))
 
 
 def rename_table(model):

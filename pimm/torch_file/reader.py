@@ -1,4 +1,4 @@
-"""Read ``.pth`` files without PyTorch: the zip format, and the format before PyTorch 1.6.
+"""Read ``.pth`` files without PyTorch: the zip format, and the format before PyTorch 1.6; and safetensors files.
 
 Storages stay in the file, which is mapped into memory: arrays are read-only views of the file. In the old format
 numbers are little-endian on every machine, whatever its marker says; in the zip format a record names the byte order.
@@ -15,9 +15,13 @@ from pimm.safe_pickle import Global, Inert, Malformed, Resolver, Unpickler, map_
 from pimm.safe_pickle.objects import printable
 from pimm.torch_file.tensors import FUNCTIONS, Storage, Tensor, storage_dtype
 from pimm.torch_file.zip_directory import read_directory
+from pimm.utils.safetensors_file import is_safetensors, read_safetensors
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_ZIP = b"PK\3\4"
+_TAR, _TAR_AT = b"ustar", 257
+_LEGACY = tuple(pickle.dumps(_MAGIC, protocol) for protocol in range(2, 6))
 _NO_FORMAT = "it begins as none of PyTorch's formats does"
 _MAX_TENSORS = 50_000
 _TORCHSCRIPT = (
@@ -29,14 +33,20 @@ _COUNT = struct.Struct("<q")
 
 
 class TorchFile(NamedTuple):
-    """Holds the dict of a ``.pth`` file, and which of PyTorch's formats the file has: ``"zip"`` or ``"legacy"``."""
+    """Holds the dict of a file, its format, ``"zip"``, ``"legacy"`` or ``"safetensors"``, and the net that it names."""
 
     content: dict
     format: str
+    arch: object = None
+
+
+def begins_as_torch(start):
+    """Tell by the first bytes of a file, some 300, whether ``torch.save`` wrote the file."""
+    return start.startswith((_ZIP, *_LEGACY)) or start[_TAR_AT:].startswith(_TAR)
 
 
 def load_torch(path):
-    """Return the dict that ``torch.save`` wrote to ``path``, with numpy arrays for tensors.
+    """Return the dict that ``torch.save`` wrote to ``path``, or a safetensors file, with numpy arrays for tensors.
 
     The arrays are read-only views of the file; bfloat16 comes as its bits (`is_bfloat16`). What is not data comes as
     `Inert`; nothing in the file is run.
@@ -49,6 +59,9 @@ def load_torch(path):
 
 def read_torch(path):
     """Return what `load_torch` returns together with the file's format; raise what `load_torch` raises."""
+    if is_safetensors(path):
+        arrays, metadata = read_safetensors(path)
+        return TorchFile(arrays, "safetensors", metadata.get("arch"))
     try:
         data = map_file(path)
         with no_garbage_collection():
@@ -62,13 +75,13 @@ def read_torch(path):
     if not isinstance(content, dict):
         what = f"a whole {printable(content.name)}" if isinstance(content, Inert) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
-    return TorchFile(content, form)
+    return TorchFile(content, form, content.get("arch"))
 
 
 def _read(data):
-    if data[:4] == b"PK\3\4":
+    if data[:4] == _ZIP:
         return _read_zip(data), "zip"
-    if data[257:262] == b"ustar":
+    if data[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
         raise Malformed("it is a tar archive, as PyTorch's first releases wrote; load it there and save it anew")
     if data[:1] != pickle.PROTO:
         raise Malformed(_NO_FORMAT)

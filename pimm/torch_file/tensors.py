@@ -9,10 +9,7 @@ import numpy as np
 from pimm import safe_pickle
 from pimm.safe_pickle import Global, Inert, Malformed
 from pimm.safe_pickle.values import are_counts, is_count, sequence
-
-# numpy has no bfloat16: such a tensor becomes an array of its bits, whose dtype carries this mark through reading and
-# writing. Paddle's files hold the same bits, without a mark.
-BFLOAT16 = np.dtype(np.uint16, metadata={"torch": "bfloat16"})
+from pimm.utils.bfloat16 import BFLOAT16
 
 # PyTorch's name: numpy's type, and the class of the storage (None: storages of this type are of raw bytes)
 DTYPES = {
@@ -37,11 +34,6 @@ _STORAGES = {storage: dtype for dtype, storage in DTYPES.values() if storage}
 _STORAGES[RAW] = _STORAGES["_UntypedStorage"] = np.dtype("u1")
 
 _MAX_STRETCH = 1 << 30  # bytes of an array beyond those of its storage
-
-
-def is_bfloat16(array):
-    """Tell whether an array holds the bits of bfloat16 values."""
-    return bool(array.dtype.metadata) and array.dtype.metadata.get("torch") == "bfloat16"
 
 
 def storage_dtype(value):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pimm.errors import CheckpointError
-from pimm.torch_file.tensors import DTYPES, RAW, is_bfloat16
+from pimm.torch_file.tensors import DTYPES, RAW
+from pimm.utils.bfloat16 import is_bfloat16
 from pimm.utils.serialization import atomic_file
 
 _ALIGNMENT = 64  # bytes, for those who map the file

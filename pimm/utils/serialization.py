@@ -2,7 +2,7 @@
 
 The format is Paddle's own for state dicts, a pickle of ``{name: numpy array}``: ``.pdparams``, ``.pdopt``, ``.pdema``.
 Values may also be plain data (numbers, strings, None, lists, tuples, sets, dicts) with arrays inside. bfloat16 tensors
-are stored as their bits, uint16, as Paddle does.
+are stored as their bits, uint16, as Paddle does. Arrays by name are also written to, and read from, safetensors files.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pimm.safe_pickle import (
 from pimm.safe_pickle.keys import Keys
 from pimm.safe_pickle.objects import printable
 from pimm.safe_pickle.values import NumpyArray, NumpyType
+from pimm.utils.safetensors_file import ENDING, dump_safetensors, is_safetensors, read_safetensors
 
 _BLOCK = 1 << 20  # bytes read at a time
 _PROTOCOL = 4  # the newest that paddle.save has
@@ -105,11 +106,21 @@ def file_sha256(path):
 def save_arrays(path, arrays):
     """Write ``{name: tensor or array}``, or other data of the kinds named above, to ``path``, whole or not at all.
 
+    A path that ends in ``.safetensors`` gets this format, marked as holding Paddle's names.
+
     Raises:
         CheckpointError: for data of other kinds, for more values than `load_arrays` reads, and if the disk is full.
     """
     with atomic_file(path) as file:
-        dump_arrays(arrays, file)
+        if is_for_safetensors(path):
+            dump_safetensors(arrays, file, {"format": "pd"})
+        else:
+            dump_arrays(arrays, file)
+
+
+def is_for_safetensors(path):
+    """Tell whether the name of a file to write asks for the safetensors format."""
+    return Path(path).suffix.lower() == ENDING
 
 
 def dump_arrays(arrays, file):
@@ -160,6 +171,8 @@ class _ArrayPickler(pickle.Pickler):
 def load_arrays(path, any_protocol=False):
     """Read what `save_arrays` or ``paddle.save`` wrote to ``path``, with numpy arrays in the place of tensors.
 
+    A safetensors file is known by its content.
+
     Nothing in the file is run: a pickle that asks for anything but arrays and plain data is refused, and so is one that
     would take more time or memory than its size explains.
 
@@ -170,6 +183,8 @@ def load_arrays(path, any_protocol=False):
     Raises:
         CheckpointError: for such a file, and for missing, damaged and truncated ones; the message names the file.
     """
+    if is_safetensors(path):
+        return _numbers_alone(read_safetensors(path).arrays, path)
     try:
         with map_file(path) as data, no_garbage_collection():
             if data[:1] != pickle.PROTO and not any_protocol:
@@ -183,6 +198,14 @@ def load_arrays(path, any_protocol=False):
     if isinstance(content, dict):
         content.pop(_NAME_TABLE, None)
     return content
+
+
+def _numbers_alone(arrays, path):
+    """Return the arrays; raise `CheckpointError` for a tensor of a type that numpy does not have."""
+    for name, value in arrays.items():
+        if isinstance(value, Inert):
+            raise CheckpointError(f"{path}: {printable(name, 60)} is a {value.name}")
+    return arrays
 
 
 class _ArrayResolver(Resolver):

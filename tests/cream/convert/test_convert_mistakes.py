@@ -15,10 +15,10 @@ from torch_bytes import save_zip
 
 from cream.convert import from_torch, main, to_torch
 from cream.convert.differences import WeightsDiffer
-from cream.convert.names import without_prefix
 from cream.mobile.space import WIDTHS_AND_STRIDES
 from pimm import create_model
 from pimm.errors import CheckpointError, ConfigError
+from pimm.models.prefixes import without_prefix
 from pimm.models.torch_names import torch_names
 from pimm.output_paths import check_output_paths
 from pimm.utils import load_arrays, save_arrays

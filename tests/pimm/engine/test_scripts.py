@@ -28,6 +28,7 @@ from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.models import average_checkpoints, create_model, load_checkpoint, registry
 from pimm.scripts import answer_from_checkpoint, build_model
 from pimm.utils import CheckpointSaver, load_arrays, read_checkpoint
+from pimm.utils.safetensors_file import is_safetensors
 
 avg_checkpoints, pimm_inference, pimm_train, pimm_validate = (
     load_script(f"tools/{name}.py") for name in ("avg_checkpoints", "pimm_inference", "pimm_train", "pimm_validate")
@@ -433,10 +434,11 @@ def test_averages_of_checkpoints(trained, images, tmp_path):
         ("--no-sort", "--filter", "checkpoint-1"): both[1:],
     }
     for number, (options, chosen) in enumerate(cases.items()):
-        output = tmp_path / f"{number}.pdparams"
+        output = tmp_path / (f"{number}.safetensors" if number else "0.pdparams")
         avg_checkpoints.main(["--input", str(trained), "--output", str(output), *options])
         expected = average_checkpoints(chosen, use_ema="--no-use-ema" not in options)
         found = load_arrays(output)
+        assert is_safetensors(output) == (output.suffix == ".safetensors")
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name])
     assert run(functools.partial(avg_checkpoints.main, ["--input", str(trained), "--output", str(output)])) == 2
