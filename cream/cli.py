@@ -116,13 +116,14 @@ def describe_settings(job: str) -> str:
 
 
 def load_jobs() -> ModuleType:
-    """Import the jobs, and Paddle with them.
+    """Import Paddle, which takes all cores, and the jobs.
 
     Raises:
         ConfigError: this is not a system on which they run.
     """
     if importlib.util.find_spec("fcntl") is None:
         raise ConfigError("cream runs on Linux and macOS alone: this Python lacks fcntl, which locks a run's folder")
+    cli.use_cores()
     from cream import jobs  # late, as the page's head says
 
     return jobs
@@ -166,7 +167,6 @@ def test(argv: Sequence[str] | None = None) -> int:
 def _run_with_settings(name: str, args: argparse.Namespace) -> None:
     cfg = load_config(args.cfg, args.overrides)
     jobs = load_jobs()
-    cli.use_cores()
     getattr(jobs, name)(cfg)
 
 
@@ -201,7 +201,6 @@ def select(argv: Sequence[str] | None = None) -> int:
         if len(args.folders) != 1:
             parser.error(f"one SEARCH is needed, not {len(args.folders)}")
         jobs = load_jobs()
-        cli.use_cores()
         jobs.select(Path(args.folders[0]), args.overrides, Path(args.output) if args.output else None)
 
     return cli.run(job)
@@ -240,7 +239,6 @@ def spos_search(argv: Sequence[str] | None = None) -> int:
             parser.error("one SEARCH is needed, or --cfg in its place")
         source = load_config(args.cfg, args.overrides) if args.cfg else Path(args.folders[0])
         jobs = load_jobs()
-        cli.use_cores()
         jobs.evolve(source, () if args.cfg else args.overrides, Path(args.output) if args.output else None)
 
     return cli.run(job, RESUME_HINT)
@@ -265,7 +263,6 @@ def spos_scratch(argv: Sequence[str] | None = None) -> int:
         args = _parse_spos(parser, argv)
         cfg = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
-        cli.use_cores()
         jobs.scratch(cfg, args.architecture)
 
     return cli.run(job, RESUME_HINT)
@@ -340,7 +337,6 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             parser.error("at least one SEARCH is needed")
         recipe = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
-        cli.use_cores()
         found = jobs.rank_correlation(
             *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
             *(args.paths, args.sample, args.seed, args.trainings),

@@ -215,15 +215,16 @@ def run(job, resume_hint=""):
 
 
 def use_cores():
-    """Let operators on a CPU use as many threads as OMP_NUM_THREADS says, and return how many.
+    """Import Paddle, let its operators on a CPU use as many threads as OMP_NUM_THREADS says, and return how many.
 
     Without OMP_NUM_THREADS they take all cores that this process may run on, shared evenly with the other processes of
     a launch on this machine; Paddle alone would take one.
     """
-    if THREADS:
-        return int(THREADS.partition(",")[0])
     from paddle.base import core  # late: takes a second, which --help need not wait for
 
+    preemption.reclaim()
+    if THREADS:
+        return int(THREADS.partition(",")[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
     core.set_num_threads(threads)

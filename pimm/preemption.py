@@ -44,6 +44,18 @@ def raising() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if _asked else before)
 
 
+def reclaim() -> None:
+    """Let the handler of `raising` get SIGTERM again: Paddle, as it is imported, puts one of its own before it.
+
+    Raises:
+        Preempted: SIGTERM came during the import, which may lose an exception.
+    """
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        signal.signal(signal.SIGTERM, _handle)
+        if _asked:
+            raise Preempted
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
     """Let SIGTERM inside do no more than make `came` true, so that unfinished work can be finished and saved."""

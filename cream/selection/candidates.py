@@ -112,10 +112,8 @@ def score(
         with recalibrated_bn(net, predict, train, batches), train_mode(net, training=False):
             found = evaluate(predict, val)
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))
-        _logger.info(
-            "path %d/%d %s: top-1 %.2f%%, %.1f MFLOPs",
-            *(number, len(archs), format_arch(arch), found["prec1"], mflops(arch)),
-        )
+        place = f"path {number}/{len(archs)} " if len(archs) > 1 else ""
+        _logger.info("%s%s: top-1 %.2f%%, %.1f MFLOPs", place, format_arch(arch), found["prec1"], mflops(arch))
     return sorted(candidates, key=lambda candidate: (-candidate.prec1, candidate.mflops))
 
 

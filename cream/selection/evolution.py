@@ -7,6 +7,7 @@ Algorithm 1 of Guo et al., Single Path One-Shot Neural Architecture Search with 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from cream.space import Arch, SearchSpace, format_arch, parse_arch
 from pimm.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
 
 # Draws for each wanted path of a generation until one is new and legal; if they fail, the generation has fewer paths.
 CHILD_ATTEMPTS, RANDOM_ATTEMPTS = 10, 100
@@ -70,9 +73,11 @@ def evolve(
 
     while True:
         waiting = unscored(state)
-        for arch, metrics in zip(waiting, score(waiting)):
+        for number, (arch, metrics) in enumerate(zip(waiting, score(waiting)), start=1):
             state["scores"][format_arch(arch)] = dict(metrics)
             save(state)
+            place = len(state["generations"]), generations, number, len(waiting)
+            _logger.info("generation %d/%d: path %d/%d scored", *place)
         archs = next_generation() if len(state["generations"]) < generations else []
         if not archs:  # all generations are done, or no further legal path was found
             break

@@ -48,3 +48,30 @@ def test_all_processes_get_the_same_answer(tmp_path):
     logs = [(tmp_path / "log" / f"workerlog.{rank}").read_text() for rank in (0, 1)]
     assert done.returncode == 0, logs
     assert "answers False True True False" in logs[0] and "answers False True True True" in logs[1]
+
+
+@pytest.mark.parametrize("before", ["", "lose()"])
+def test_a_job_without_training_ends_in_one_line(before):
+    """Though Paddle's import puts a handler before ours, and though an import may lose the exception."""
+    code = f"""
+import os, signal, sys, time
+from pimm import cli
+
+def lose():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        pass
+
+def job():
+    import paddle
+    {before or "pass"}
+    cli.use_cores()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+
+sys.exit(cli.run(job))
+"""
+    code = code.replace("import paddle\n    lose()", "lose()")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "ended by SIGTERM\n")
