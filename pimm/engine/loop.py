@@ -19,7 +19,8 @@ from pimm.engine.metrics import MeanMetrics
 from pimm.engine.resume import load_checkpoint_folder, load_weights_file
 from pimm.engine.run_log import RunLog
 from pimm.engine.steps import Step
-from pimm.errors import TrainingError
+from pimm.errors import ConfigError, DataError, TrainingError
+from pimm.messages import check_whole
 from pimm.optim import group_lrs
 from pimm.utils import (
     CheckpointSaver,
@@ -36,6 +37,8 @@ from pimm.utils import (
 _logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float]
+
+SHARED_STATISTICS = ("reduce", "broadcast", "")
 
 
 class Trainer:
@@ -67,7 +70,12 @@ class Trainer:
         recovery_interval: number of updates between two checkpoints inside epochs, 0 for none.
         remedy: the advice in the error of a diverging training.
 
+    Raises:
+        ConfigError: an interval out of bounds, or another ``share_statistics``.
+
     Raises (from ``fit``):
+        ConfigError: neither the step nor an evaluator gives ``metric``.
+        DataError: the loader gives no batch, or not as many as its length where several batches make an update.
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
         Preempted: SIGTERM has come, and the current update is done and saved; several processes on accelerators train
             until the next line of the log first. One process breaks off an evaluation, and repeats the evaluation when
@@ -96,6 +104,10 @@ class Trainer:
         recovery_interval: int = 0,
         remedy: str = "try a lower learning rate, or clip the gradients",
     ):
+        check_whole("log_interval", log_interval, least=1)
+        check_whole("recovery_interval", recovery_interval, least=0)
+        if share_statistics not in SHARED_STATISTICS:
+            raise ConfigError(f"share_statistics is {share_statistics!r:.80}; must be reduce, broadcast or empty")
         self.step, self.loader, self.evaluators = step, loader, evaluators
         self.epochs, self.scheduler, self.saver, self.run = epochs, scheduler, saver, run
         self.seed_batch = seed_batch
@@ -198,7 +210,7 @@ class Trainer:
                         "epoch %d evaluated (%d/%d, %s left): %s",
                         *(self.epoch, self.epoch + 1, self.epochs, self.time_left(), _text(self.evaluated)),
                     )
-                self.finish_epoch({**trained, **self.evaluated}[self.metric])
+                self.finish_epoch(self.ranking({**trained, **self.evaluated}))
             if self.preempted():
                 raise preemption.Preempted("ended by SIGTERM after the last epoch", saved=self.saves)
         return self.evaluated
@@ -232,6 +244,11 @@ class Trainer:
                     self.report(bar, images_seen / (time.perf_counter() - started))
                 if self.recovery_interval and self.updates % self.recovery_interval == 0:
                     self.save_recovery()
+        if not self.batch or (update.accumulate > 1 and self.batch != len(self.loader)):
+            raise DataError(
+                f"the loader gave {self.batch} batches in epoch {self.epoch}, and its length is {len(self.loader)}: "
+                "gradients of an unfinished update would be left over"
+            )
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the loader's batches; after a SIGTERM, save between two updates and raise Preempted."""
@@ -278,6 +295,12 @@ class Trainer:
             "epoch %d [%d/%d] %s, %.0f images/s",
             *(self.epoch, self.batch, len(self.loader), _text(means), images_per_second),
         )
+
+    def ranking(self, metrics: Metrics) -> float:
+        """Return the metric that ranks checkpoints; raise ConfigError if nothing gives it."""
+        if self.metric not in metrics:
+            raise ConfigError(f"no checkpoint can be ranked by {self.metric!r:.80}; there are {', '.join(metrics)}")
+        return metrics[self.metric]
 
     def finish_epoch(self, metric: float) -> None:
         """Move to the next epoch, step the schedule, and save a checkpoint; ``metric`` ranks the checkpoint."""
