@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,10 @@ from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
 from pimm.output_paths import is_same_file
 from pimm.utils import (
-    all_reduce_sum,
     barrier,
-    broadcast_values,
     init_distributed,
     is_main_process,
+    is_same_everywhere,
     latest_checkpoint,
     random_seed,
     watch_processes,
@@ -135,11 +133,7 @@ def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
 
 def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:
     """Return the checkpoint if all processes chose it; raise CheckpointError in all of them otherwise."""
-    seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
-    barrier()
-    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
-    differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
-    if differing.item():
+    if not is_same_everywhere(checkpoint.name if checkpoint else ""):
         raise CheckpointError(
             f"{folder}: the processes do not see the same checkpoints there; "
             "SAVE_PATH must be on storage that all machines share"

@@ -139,9 +139,9 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         self.space = checked(model).space
         self.val_loss, self.select_batches = val_loss or F.cross_entropy, select_batches
         check_numbers(self.space, choice_num, sta_num)
-        counts = {"slices": slices, "pool_size": pool_size, "update_iter": update_iter, "select_batches": select_batches}
-        for name, value in counts.items():
-            check_whole(name, value, least=int(name in ("slices", "pool_size")))
+        counts = {"slices": (slices, 1), "pool_size": (pool_size, 1), "update_iter": (update_iter, 0)}
+        for name, (value, least) in {**counts, "select_batches": (select_batches, 0)}.items():
+            check_whole(name, value, least)
         if pick_method not in PICK_METHODS:
             raise ConfigError(f"pick_method is {pick_method!r:.80}; must be {' or '.join(PICK_METHODS)}")
         check_batch_norms(model)

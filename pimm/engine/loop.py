@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -15,6 +16,7 @@ import paddle
 from paddle import Tensor
 
 from pimm import preemption
+from pimm.data import class_names
 from pimm.engine.metrics import MeanMetrics
 from pimm.engine.resume import load_checkpoint_folder, load_weights_file
 from pimm.engine.run_log import RunLog
@@ -31,6 +33,8 @@ from pimm.utils import (
     distribute_bn,
     gather_bn,
     is_main_process,
+    is_same_everywhere,
+    rank,
     world_size,
 )
 
@@ -74,8 +78,9 @@ class Trainer:
         ConfigError: an interval out of bounds, or another ``share_statistics``.
 
     Raises (from ``fit``):
-        ConfigError: neither the step nor an evaluator gives ``metric``.
-        DataError: the loader gives no batch, or not as many as its length where several batches make an update.
+        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings.
+        DataError: the loader gives no batch, or not as many as its length where several batches make an update; or the
+            processes have different numbers of batches or different classes.
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
         Preempted: SIGTERM has come, and the current update is done and saved; several processes on accelerators train
             until the next line of the log first. One process breaks off an evaluation, and repeats the evaluation when
@@ -194,6 +199,7 @@ class Trainer:
 
     def fit(self) -> dict[str, float]:
         """Train the epochs that are left, and return the last evaluation."""
+        self.check_processes()
         self.started, self.first_epoch = time.perf_counter(), self.epoch
         with preemption.deferred():
             while self.epoch < self.epochs:
@@ -214,6 +220,19 @@ class Trainer:
             if self.preempted():
                 raise preemption.Preempted("ended by SIGTERM after the last epoch", saved=self.saves)
         return self.evaluated
+
+    def check_processes(self) -> None:
+        """Raise an error in all processes if one trains otherwise, or on other batches or classes, than the first."""
+        if not is_same_everywhere(json.dumps([self.epochs, self.settings, self.layout], default=str)):
+            raise ConfigError("the processes have different settings; all must be started alike")
+        dataset = getattr(self.loader, "dataset", None)
+        classes = class_names(dataset) if getattr(dataset, "class_to_idx", None) else []
+        if not is_same_everywhere(json.dumps([len(self.loader), classes], default=str)):
+            named = f" of {len(classes)} classes ({', '.join(classes):.80})" if classes else ""
+            raise DataError(
+                f"the processes see different images: number {rank()} has {len(self.loader)} batches in an epoch"
+                f"{named}; all must read one data set"
+            )
 
     def time_left(self) -> str:
         """Return the time that the remaining epochs will take, judged by the epochs that this process has trained."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+import zlib
 
 import paddle
 from paddle import distributed as dist
@@ -158,7 +159,7 @@ def asked_to_end(waiting=True):
 @paddle.no_grad()
 def all_reduce_sum(tensor):
     """Return the sum of ``tensor`` over all processes; the tensor itself stays as it is."""
-    if world_size() == 1:
+    if world_size() == 1 or not tensor.size:  # Gloo refuses empty tensors, such as the statistics of a net without any
         return tensor
     total = tensor.clone()
     dist.all_reduce(total)
@@ -203,6 +204,16 @@ def broadcast_tensors(tensors):
 def broadcast_values(tensor):
     """Return the values that a tensor has on rank 0, as Python numbers, after one wait for the device."""
     return broadcast_tensors([tensor])[0].tolist()
+
+
+def is_same_everywhere(text):
+    """Return whether all processes have the same text: all of them must ask together, and all get the same answer."""
+    if world_size() == 1:
+        return True
+    seen = zlib.crc32(text.encode())
+    barrier()
+    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
+    return not all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64")).item()
 
 
 @paddle.no_grad()

@@ -1,9 +1,14 @@
 """The training loop by itself: what it refuses, and what it must not do in silence."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paths import ROOT
 
 from pimm.engine import ClassifyStep, RunLog, Trainer, Update
 from pimm.errors import ConfigError, DataError
@@ -64,3 +69,47 @@ def test_a_loader_of_another_length_trains_where_each_batch_is_an_update():
 def test_what_cannot_be(options, says):
     with pytest.raises(ConfigError, match=says):
         trained(Batches(2), **options)
+
+
+TWO = """
+import sys
+sys.path[:0] = ["tests", "tests/pimm/engine"]
+from types import SimpleNamespace
+import paddle
+from test_trainer import Batches, trained
+from pimm.errors import PimmError
+from pimm.utils import init_distributed, rank
+
+paddle.set_device("cpu")
+init_distributed()
+for case in ({"count": 2 + rank()}, {"names": "ab"[:: 1 - 2 * rank()]}, {"epochs": 1 + rank()}, {}):
+    loader = Batches(case.pop("count", 2))
+    loader.dataset = SimpleNamespace(class_to_idx={name: i for i, name in enumerate(case.pop("names", "ab"))})
+    try:
+        print("weights", trained(loader, **case).sum())
+    except PimmError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_processes_that_do_not_train_alike_say_so_at_once(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    outcome = subprocess.run(
+        [*command, "--log_dir", str(tmp_path / "logs"), str(script)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    for number, names in enumerate(("a, b", "b, a")):
+        lines = (tmp_path / "logs" / f"workerlog.{number}").read_text().splitlines()
+        found = [line for line in lines if line.startswith(("weights", "DataError", "ConfigError"))]
+        says = f"DataError the processes see different images: number {number} has"
+        assert found[0].startswith(f"{says} {2 + number} batches in an epoch of 2 classes (a, b)")
+        assert found[1].startswith(f"{says} 2 batches in an epoch of 2 classes ({names})")
+        assert found[2].startswith("ConfigError the processes have different settings")
+        assert found[3].startswith("weights")
