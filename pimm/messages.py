@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import numbers
 from collections.abc import Iterable, Mapping
-
-from pimm.errors import ConfigError
 
 _LONGEST = 100  # letters of a wrong name that are compared: the time grows with their square
 
@@ -27,9 +24,3 @@ def did_you_mean(name: object, known: Iterable[object], count: int = 1, cutoff: 
 def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """Return ``"NAME was X and is Y"`` for each name of ``now`` that has another value in ``before``, or none there."""
     return [f"{name} was {before.get(name)} and is {value}" for name, value in now.items() if before.get(name) != value]
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise ConfigError for an argument that is not a whole number of at least ``least``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r:.80}; must be a whole number of at least {least}")

@@ -35,7 +35,7 @@ class SPOSEvolution(Found):
         flops_func: the cost of a path.
         seed: the seed of the evolution.
         file: JSON file in which every scored path is saved, and from which an interrupted evolution resumes;
-            ConfigError if it belongs to another evolution, for example with other weights.
+            ConfigError if it belongs to another evolution, for example with other weights or costs.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SPOSEvolution(Found):
             "mutation": num_mutation,
         }
         self.flops_limit, self.flops_func = flops_limit, flops_func
-        self.seed, self.file = seed, None if file is None else Path(file)
+        self.seed, self.file = seed, Path(file) if file else None
 
     def search(
         self,
@@ -101,7 +101,7 @@ class SPOSEvolution(Found):
             lambda arch: flops(arch) <= self.flops_limit,
             np.random.default_rng([self.seed, 5]),
             **self.numbers,
-            state=read_state(self.file, self.settings) if self.file else None,
+            state=read_state(self.file, self.settings, flops) if self.file else None,
             save=self.save,
         )
         self.candidates = [Candidate(arch, **state["scores"][format_arch(arch)]) for arch in best_paths(state)]

@@ -22,8 +22,7 @@ from cream.train.seeding import seed_dropout
 from cream.train.steps import SinglePathStep
 from pimm.data.loader import Loader, PrefetchLoader
 from pimm.engine import RunLog, Trainer, Update, train_mode
-from pimm.errors import ConfigError, DataError
-from pimm.messages import check_whole
+from pimm.errors import ConfigError, DataError, check_whole
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
 from pimm.utils.labels import class_labels
 

@@ -23,9 +23,8 @@ from cream.train.evaluation import evaluate
 from cream.train.meta import PICK_METHODS, MetaMatching
 from cream.train.steps import CreamStep, SinglePathStep
 from pimm.engine.evaluation import train_mode
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 from pimm.layers import BatchNorm2d
-from pimm.messages import check_whole
 from pimm.optim.param_groups import group_list
 
 

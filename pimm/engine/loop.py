@@ -21,8 +21,7 @@ from pimm.engine.metrics import MeanMetrics
 from pimm.engine.resume import load_checkpoint_folder, load_weights_file
 from pimm.engine.run_log import RunLog
 from pimm.engine.steps import Step
-from pimm.errors import ConfigError, DataError, TrainingError
-from pimm.messages import check_whole
+from pimm.errors import ConfigError, DataError, TrainingError, check_whole
 from pimm.optim import group_lrs
 from pimm.utils import (
     CheckpointSaver,

@@ -8,7 +8,7 @@ from typing import Callable, Protocol
 import paddle
 from paddle import Tensor, nn
 
-from pimm.messages import check_whole
+from pimm.errors import check_whole
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
 from pimm.utils.clip_grad import check_clip
 
