@@ -123,7 +123,8 @@ def read_state(path: Path, settings: Mapping, mflops: Callable[[Arch], float]) -
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         known, state = content["settings"], content["state"]
-        changed = changes(known, settings)
+        recorded = {name: value for name, value in settings.items() if name in {"weights", *known}}
+        changed = changes(known, recorded)  # an earlier version recorded fewer settings
         costs = {arch: (found["mflops"], mflops(parse_arch(arch))) for arch, found in state["scores"].items()}
         unscored(state), state["rng"]["state"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
