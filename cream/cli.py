@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import re
 import shutil
 import textwrap
@@ -340,12 +339,14 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             parser.error("at least one SEARCH is needed")
         recipe = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
+        from pimm.utils import is_main_process  # late: imports Paddle
+
         cli.use_cores()
         found = jobs.rank_correlation(
             *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
             *(args.paths, args.sample, args.seed, args.trainings),
         )
-        if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        if is_main_process():
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
 

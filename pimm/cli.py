@@ -30,6 +30,8 @@ _FILE_TROUBLE = {
 # Seconds within which paddle.distributed.launch notices that a process has failed.
 _LAUNCHER_PATIENCE = 10
 
+_MOST_THREADS = 4096  # more than any machine has; OpenMP aborts where the system refuses a thread
+
 
 class Parser(argparse.ArgumentParser):
     """Reads a command line, and answers a mistake in one line.
@@ -212,9 +214,17 @@ def use_cores():
 
     Without OMP_NUM_THREADS they take all cores that this process may run on, shared evenly with the other processes of
     a launch on this machine; Paddle alone would take one.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no number of threads.
     """
     if THREADS:
-        return int(THREADS.partition(",")[0])
+        first = THREADS.partition(",")[0].strip()
+        if not (first.isascii() and first.isdigit() and 1 <= int(first[:6]) <= _MOST_THREADS):
+            raise ConfigError(
+                f"OMP_NUM_THREADS is {THREADS!r:.80}; must be a whole number from 1 to {_MOST_THREADS}, or not be set"
+            )
+        return int(first)
     from paddle.base import core  # late: takes a second, which --help need not wait for
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -158,9 +158,10 @@ def check_results_spare(cfg: Config, folder: Path) -> None:
 
 
 def open_output(output: Path) -> Path:
-    """Create the folder of results; raise ConfigError for the folder of a training, whose settings must stay."""
-    if latest_checkpoint(output):
-        raise ConfigError(f"--output {output} is the folder of a training; must be another one")
+    """Create the folder of results; raise ConfigError for the folder of a training or checkpoint, which must stay."""
+    if latest_checkpoint(output) or (output / MANIFEST).is_file():
+        what = "a checkpoint" if (output / MANIFEST).is_file() else "the folder of a training"
+        raise ConfigError(f"--output {output} is {what}; must be another folder")
     output.mkdir(parents=True, exist_ok=True)
     return output
 

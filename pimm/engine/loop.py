@@ -77,7 +77,7 @@ class Trainer:
         ConfigError: an interval out of bounds, or another ``share_statistics``.
 
     Raises (from ``fit``):
-        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings.
+        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings or checkpoints.
         DataError: the loader gives no batch, or not as many as its length where several batches make an update; or the
             processes have different numbers of batches or different classes.
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
@@ -222,8 +222,10 @@ class Trainer:
 
     def check_processes(self) -> None:
         """Raise an error in all processes if one trains otherwise, or on other batches or classes, than the first."""
-        if not is_same_everywhere(json.dumps([self.epochs, self.settings, self.layout], default=str)):
-            raise ConfigError("the processes have different settings; all must be started alike")
+        shared = [self.epochs, self.epoch, self.batch, self.settings, self.layout]
+        if not is_same_everywhere(json.dumps(shared, default=str)):
+            place = f"number {rank()} begins at epoch {self.epoch}, batch {self.batch}, of {self.epochs} epochs"
+            raise ConfigError(f"the processes have different settings or checkpoints: {place}; all must have the same")
         dataset = getattr(self.loader, "dataset", None)
         classes = class_names(dataset) if getattr(dataset, "class_to_idx", None) else []
         if not is_same_everywhere(json.dumps([len(self.loader), classes], default=str)):

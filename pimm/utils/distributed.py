@@ -38,8 +38,8 @@ def single_process():
 
 
 def rank():
-    """Return the rank of this process."""
-    return 0 if _single else dist.get_rank()
+    """Return the rank of this process; a rank that the environment names without a launch does not count."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def world_size():
@@ -64,7 +64,9 @@ def world_info_from_env():
     """Return this process's rank on its machine, its rank among all, and the number of processes, from the launcher."""
     names = ("PADDLE_LOCAL_RANK", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM")
     local, everywhere, processes = (os.environ.get(name) for name in names)
-    return int(local or 0), int(everywhere or 0), int(processes or 1)
+    if int(processes or 1) < 2:  # a rank without a launch was left over in the environment
+        return 0, 0, 1
+    return int(local or 0), int(everywhere or 0), int(processes)
 
 
 def is_distributed_env():

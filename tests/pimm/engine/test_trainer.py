@@ -111,5 +111,6 @@ def test_processes_that_do_not_train_alike_say_so_at_once(tmp_path):
         says = f"DataError the processes see different images: number {number} has"
         assert found[0].startswith(f"{says} {2 + number} batches in an epoch of 2 classes (a, b)")
         assert found[1].startswith(f"{says} 2 batches in an epoch of 2 classes ({names})")
-        assert found[2].startswith("ConfigError the processes have different settings")
+        says = f"ConfigError the processes have different settings or checkpoints: number {number} begins at epoch 0"
+        assert found[2].startswith(says) and f"of {1 + number} epochs" in found[2]
         assert found[3].startswith("weights")
