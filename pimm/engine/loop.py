@@ -77,7 +77,8 @@ class Trainer:
         ConfigError: an interval out of bounds, or another ``share_statistics``.
 
     Raises (from ``fit``):
-        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings or checkpoints.
+        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings or
+            checkpoints.
         DataError: the loader gives no batch, or not as many as its length where several batches make an update; or the
             processes have different numbers of batches or different classes.
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
