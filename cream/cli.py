@@ -16,6 +16,7 @@ from types import ModuleType
 
 from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
+from cream.config.rules import is_first_process
 from pimm import cli
 from pimm.errors import ConfigError
 from pimm.output_paths import check_output_paths
@@ -189,8 +190,8 @@ def select(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         parser = JobParser(
             "select",
-            "Select again among the paths of a finished search: with other limits, more random paths, or other batches "
-            "for batch norm.",
+            "Select again among the paths of a finished search: with other constraints, more random paths, or other "
+            "batches for batch norm.",
             "python tools/select.py output/search SUPERNET.SELECT_RANDOM=100 SUPERNET.FLOPS_MAXIMUM=300",
             cfg=None,
             folders="SEARCH",
@@ -294,7 +295,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
         )
         parser.add_argument("--output", required=True, metavar="FILE", help="JSON file for SUPERNET.LATENCY_TABLE")
         parser.add_argument(
-            "--repeats", type=cli.at_least(1), default=30, metavar="N", help="of each measurement (default: 30)"
+            "--repeats", type=cli.at_least(1), default=30, metavar="N", help="measurements of each choice (default: 30)"
         )
         args = parser.parse_args(argv)
         check_output_paths({"--output": args.output}, {"--cfg": args.cfg})
@@ -328,9 +329,9 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             "--sample",
             choices=("spread", "uniform"),
             default="spread",
-            help="evenly over the costs (default), or as drawn",
+            help="how paths are drawn: spread evenly over the costs (default), or uniformly",
         )
-        parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the choice of paths (default: 0)")
+        parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of the draw of paths (default: 0)")
         parser.add_argument(
             "--trainings", type=int, default=1, metavar="K", help="how often to train each path (default: 1)"
         )
@@ -339,14 +340,12 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             parser.error("at least one SEARCH is needed")
         recipe = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
-        from pimm.utils import is_main_process  # late: imports Paddle
-
         cli.use_cores()
         found = jobs.rank_correlation(
             *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
             *(args.paths, args.sample, args.seed, args.trainings),
         )
-        if is_main_process():
+        if is_first_process():
             for name, coefficients in found.items():
                 print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in coefficients.items()))
 
@@ -403,11 +402,13 @@ def subset_parser() -> cli.Parser:
     )
     count = cli.at_least(1)
     parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")
-    parser.add_argument("--output", default="./data/subImageNet", metavar="FOLDER", help="must not be there yet")
+    parser.add_argument(
+        "--output", default="./data/subImageNet", metavar="FOLDER", help="new folder (must be missing or empty)"
+    )
     parser.add_argument("--classes", type=count, default=100, metavar="N", help="how many classes (default: 100)")
     parser.add_argument("--train", type=count, default=250, metavar="N", help="training images a class (default: 250)")
     parser.add_argument("--val", type=count, default=50, metavar="N", help="validation images a class (default: 50)")
-    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of the draw (default: 0)")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of the draw (default: 0)")
     parser.add_argument("--class-list", metavar="FILE", help="subclass_list.txt, in place of drawn classes")
     parser.add_argument("--image-list", metavar="FILE", help="subimages_list.txt, in place of drawn images")
     parser.add_argument(

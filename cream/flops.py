@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import paddle
@@ -35,10 +36,11 @@ class CostTable:
         counts = tuple(tuple(len(costs) for costs in stage) for stage in choices)
         if space is not None and counts != space.choices:
             raise ConfigError(f"the costs belong to choices {counts!r:.120}; the space has {space.choices!r:.120}")
-        rows = [costs for stage in choices for costs in stage]
-        skips = [SKIP in options for options in space.options] if space else [False] * len(rows)
-        self.least = fixed + sum(0.0 if skipped else min(costs) for skipped, costs in zip(skips, rows))
-        self.most = fixed + sum(max(costs) for costs in rows)
+        skips = iter([SKIP in options for options in space.options] if space else itertools.repeat(False))
+        cheapest = [[SKIP if next(skips) else costs.index(min(costs)) for costs in stage] for stage in choices]
+        # Summed up as the cost of any path is: a constraint may be exactly one of these bounds.
+        self.least = self(cheapest)
+        self.most = self([[costs.index(max(costs)) for costs in stage] for stage in choices])
 
     def __call__(self, arch: Arch) -> float:
         """Return the cost of a path; raise ConfigError for a path of another space."""

@@ -288,8 +288,8 @@ def train_path(recipe: Config, number: int, paths: int, training: int, folder: P
     recipe.SAVE_PATH, recipe.MODEL = str(folder.parent), folder.name
     recipe.AUTO_RESUME, recipe.RESUME_PATH, recipe.CHECKPOINT_HISTORY = True, "", 1
     recipe.SEED = (recipe.SEED + training) % 2**32
-    _logger.info("path %d of %d from scratch: %s", number, paths, format_arch(recipe.NET.INPUT_ARCH))
+    _logger.info("path %d/%d from scratch: %s", number + 1, paths, format_arch(recipe.NET.INPUT_ARCH))
     started = time.perf_counter()
     found = retrain(recipe)
-    _logger.info("path %d: top-1 %.2f%%, %.0f s", number, found["prec1"], time.perf_counter() - started)
+    _logger.info("path %d/%d: top-1 %.2f%%, %.0f s", number + 1, paths, found["prec1"], time.perf_counter() - started)
     return {"arch": recipe.NET.INPUT_ARCH, **found}

@@ -37,14 +37,14 @@ HEAD = """# Settings
 <!-- made by make_settings.py from cream/config/schema.py and search_schema.py -->
 
 A job reads its settings from a YAML file (`--cfg FILE`) and from the command line, as `KEY=VALUE` or
-`SECTION.KEY=VALUE`; the command line comes last. What is not given has its default. Values may be written as in Python
-or as in YAML: `1e-4`, `(0.05, 0.2)`, `[[0], [3, 1]]`, `None`, `true`. A mistake is answered with one line that names
-file, line and key. `--help` of each tool lists the keys of its job.
+`SECTION.KEY=VALUE`; the command line replaces values of the file. A key that neither gives has its default. Values may
+be written as in Python or as in YAML: `1e-4`, `(0.05, 0.2)`, `[[0], [3, 1]]`, `None`, `true`. A mistake ends the job
+with one line that names the key and its file and line. `--help` of each tool lists the keys of its job.
 
-**Source** says whose key it is: microsoft/Cream's (official), NNI's, or ours. **Read by** names the tools: *trainings*
-are `train.py`, `retrain.py`, `spos_supernet.py` and `spos_scratch.py`, *selections* `select.py` and `spos_search.py`;
-`rank_correlation.py` reads its recipe as `retrain.py` does. A resumed training may change the keys marked with ↻, a
-selection among the paths of a finished search those marked with ⇄.
+**Source** says where a key comes from: microsoft/Cream (official), NNI, or this project (ours). **Read by** names the
+tools: *trainings* are `train.py`, `retrain.py`, `spos_supernet.py` and `spos_scratch.py`; *selections* are `select.py`
+and `spos_search.py`; `rank_correlation.py` reads its recipe as `retrain.py` does. A resumed training may change the
+keys marked with ↻. A selection among the paths of a finished search may change the keys marked with ⇄.
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import paddle
 import yaml
 
-from pimm.cli import at_least, use_cores
+from pimm.cli import use_cores
 from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
 from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS
@@ -20,7 +20,6 @@ from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
 from pimm.output_paths import check_output_paths
 from pimm.utils import (
-    ParseKwargs,
     init_distributed_device,
     is_primary,
     setup_default_logging,
@@ -41,58 +40,6 @@ _RECORDED = (
     *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
     *("mean", "std", "interpolation", "class_map", "input_img_mode", "bn_eps"),
 )
-
-
-def add_data_options(parser):
-    """Add the options of a data set to a parser."""
-    parser.add_argument("data", nargs="?", metavar="DIR", help="folder, tar file or list file with the images")
-    group = parser.add_argument_group("Dataset")
-    group.add_argument("--data-dir", metavar="DIR", help="the same, as an option")
-    group.add_argument("-d", "--dataset", metavar="NAME", default="", help="type: folder, tar, list, wds, paddle/NAME")
-    group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
-    group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
-    group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
-    group.add_argument("--img-extensions", nargs="+", metavar=".EXT", help="more endings of images, such as .tif .gif")
-    group.add_argument("--target-key", metavar="KEY", help="key of the class in the JSON files of tar samples")
-
-
-def add_model_options(parser, model=None):
-    """Add the options of a model and of its images to a parser; ``model`` is the default model."""
-    group = parser.add_argument_group("Model")
-    group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
-    group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
-    group.add_argument("--num-classes", type=at_least(1), metavar="N", help="(default: the model's)")
-    group.add_argument("--in-chans", type=at_least(1), metavar="N", help="channels of the images (default: 3)")
-    group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
-    group.add_argument("--img-size", type=at_least(1), metavar="N", help="side of the images in pixels")
-    group.add_argument(
-        "--input-size",
-        type=at_least(1),
-        nargs=3,
-        metavar=("C", "H", "W"),
-        help="channels, height and width of the images",
-    )
-    group.add_argument("--crop-pct", type=float, metavar="PCT", help="share of the resized image that evaluation keeps")
-    group.add_argument("--crop-mode", metavar="NAME", help="center, border or squash")
-    group.add_argument("--mean", type=float, nargs="+", metavar="MEAN", help="of the pixels, from 0 to 1")
-    group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
-    group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
-    group.add_argument("--tta", type=int, default=0, metavar="N", help="views of each image in evaluation, up to 10")
-    group.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
-
-
-def add_device_options(parser):
-    """Add the options of the device and of the loader's processes to a parser."""
-    group = parser.add_argument_group("Device")
-    group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
-    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
-    group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
-    group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
-    group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
-    group.add_argument("--pin-mem", action="store_true", help="has no effect: pinned memory is always used")
-    group.add_argument(
-        "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between log lines"
-    )
 
 
 def start(args):

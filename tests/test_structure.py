@@ -51,6 +51,18 @@ def test_files_and_functions_are_small(file):
     assert not long, f"{file} has functions of more than {MOST_LINES_OF_A_FUNCTION} lines: {long}"
 
 
+def test_only_jobs_and_plans_see_the_settings():
+    """All other parts of cream take named values."""
+    seeing = set()
+    for file in OF_PACKAGES:
+        for node in ast.walk(tree(file)):
+            imported = isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cream.config")
+            if imported and "Config" in {name.name for name in node.names}:
+                seeing.add(file)
+    others = {file for file in seeing if not file.startswith(("cream/build/", "cream/config/"))}
+    assert others == {"cream/jobs.py"}
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_what_is_public_is_documented(file):
     public = [node for node in tree(file).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -107,7 +119,7 @@ def test_packages_import_neither_scripts_nor_tests(file):
 
 
 def test_layers():
-    """The contracts of pyproject.toml: which room of the packages may import from which."""
+    """The contracts of pyproject.toml: which part of the packages may import from which."""
     command = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
 sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
-from pimm.cli import Parser, run
+from pimm.cli import parse_early
+from pimm.options import make_average_parser as make_parser
+
+if __name__ == "__main__":
+    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
+
+# isort: split
+
+from pimm.cli import run
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models import average_checkpoints
 from pimm.output_paths import check_output_paths
@@ -15,20 +23,6 @@ from pimm.utils import natural_key, save_arrays, setup_default_logging
 from pimm.utils.checkpoint import EMA, read_manifest
 
 _logger = logging.getLogger("average")
-
-
-def make_parser():
-    """Return the parser of all options."""
-    parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
-    parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
-    parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
-    parser.add_argument("--output", default="averaged.pdparams", metavar="FILE", help="(default: averaged.pdparams)")
-    parser.add_argument(
-        "-n", type=int, default=10, metavar="N", help="number of checkpoints, the best ones (default: 10)"
-    )
-    parser.add_argument("--no-sort", action="store_true", help="average all checkpoints, also those without a metric")
-    parser.add_argument("--no-use-ema", action="store_true", help="ignore averaged weights in the checkpoints")
-    return parser
 
 
 def main(argv=None):

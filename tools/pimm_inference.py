@@ -12,15 +12,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
 sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
-import numpy as np
+from pimm.cli import parse_early
+from pimm.options import make_inference_parser as make_parser
 
-import pimm  # noqa: F401  (before Paddle: it silences a warning about ccache)
+if __name__ == "__main__":
+    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
 
 # isort: split
+
+import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from pimm.cli import Parser, at_least, run
+from pimm.cli import run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
 from pimm.data.class_names import moved_classes
@@ -29,9 +33,6 @@ from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError
 from pimm.models import load_checkpoint
 from pimm.scripts import (
-    add_data_options,
-    add_device_options,
-    add_model_options,
     answer_from_checkpoint,
     autocast,
     build_model,
@@ -55,56 +56,6 @@ IMAGENET_LABELS = {
     "description": lambda line: line.partition(" ")[2].partition(",")[0],
     "detailed": lambda line: line.partition(" ")[2],
 }
-
-
-def make_parser():
-    """Return the parser of all options."""
-    parser = Parser(description="Classify images.")
-    add_data_options(parser)
-    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
-    add_model_options(parser)
-    parser.add_argument("--checkpoint", default="", metavar="PATH", help="weights, or the folder of a training")
-    parser.add_argument("--use-ema", action="store_true", help="use the averaged weights")
-    parser.add_argument(
-        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
-    )
-    add_device_options(parser)
-    parser.add_argument(
-        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
-    )
-    group = parser.add_argument_group("Results")
-    group.add_argument("--results-dir", "--output-dir", default=".", metavar="DIR", help="(default: this folder)")
-    group.add_argument("--results-file", metavar="NAME", help="name without ending (default: model and image size)")
-    group.add_argument("--results-format", nargs="+", default=["csv"], choices=tuple(ENDINGS), help="(default: csv)")
-    group.add_argument("--results-separate-col", action="store_true", help="one column for each of the top classes")
-    group.add_argument(
-        "--topk",
-        type=at_least(0),
-        default=1,
-        metavar="N",
-        help="number of most likely classes; 0 for all, in their order",
-    )
-    group.add_argument("--fullname", action="store_true", help="write whole paths of the images, not only file names")
-    group.add_argument("--filename-col", default="filename", metavar="NAME")
-    group.add_argument("--index-col", default="index", metavar="NAME")
-    group.add_argument("--label-col", default="label", metavar="NAME")
-    group.add_argument("--output-col", metavar="NAME", help="(default: prob or logit)")
-    group.add_argument("--output-type", default="prob", choices=("prob", "logit"))
-    group.add_argument(
-        "--label-type",
-        default="description",
-        choices=("none", *IMAGENET_LABELS),
-        help="kind of label of ImageNet's classes",
-    )
-    group.add_argument("--include-index", action="store_true", help="write the index of the class beside its label")
-    group.add_argument("--exclude-output", action="store_true", help="leave out the probabilities")
-    group.add_argument(
-        *("--no-console-results", "--no-console-output"),
-        action="store_true",
-        dest="no_console_output",
-        help="do not print the results",
-    )
-    return parser
 
 
 def main(argv=None):

@@ -15,11 +15,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
 sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
-import numpy as np
+from pimm.cli import parse_early
+from pimm.options import make_train_parser as make_parser
 
-import pimm  # noqa: F401  (before Paddle, whose warning of ccache it silences)
+if __name__ == "__main__":
+    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
 
 # isort: split
+
+import numpy as np
 
 from pimm import cli
 from pimm.data import AugMixDataset, class_names, create_loader, resolve_data_config
@@ -29,9 +33,6 @@ from pimm.models import model_parameters
 from pimm.optim import create_optimizer_v2, optimizer_kwargs
 from pimm.scheduler import create_scheduler_v2, scheduler_kwargs
 from pimm.scripts import (
-    add_data_options,
-    add_device_options,
-    add_model_options,
     as_yaml,
     autocast,
     create_evaluation_loader,
@@ -39,14 +40,6 @@ from pimm.scripts import (
     open_dataset,
     same_images,
     start,
-)
-from pimm.train_options import (
-    add_augmentation_options,
-    add_batch_options,
-    add_optimizer_options,
-    add_output_options,
-    add_split_options,
-    add_start_options,
 )
 from pimm.train_parts import (
     create_average,
@@ -68,21 +61,6 @@ from pimm.utils.checkpoint import list_checkpoints
 RESUME_HINT = "--resume with the folder of the training resumes from its latest checkpoint"
 
 _logger = logging.getLogger("train")
-
-
-def make_parser():
-    """Return the parser of all options."""
-    parser = cli.Parser(description="Train a model on images.")
-    add_data_options(parser)
-    add_split_options(parser)
-    add_model_options(parser, model="mobilenetv3_large_100")
-    add_start_options(parser)
-    add_device_options(parser)
-    add_batch_options(parser)
-    add_optimizer_options(parser)
-    add_augmentation_options(parser)
-    add_output_options(parser)
-    return parser
 
 
 def main(argv=None):

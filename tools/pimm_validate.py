@@ -14,16 +14,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
 sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
+from pimm.cli import parse_early
+from pimm.options import make_validate_parser as make_parser
+
+if __name__ == "__main__":
+    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
+
+# isort: split
+
 from pimm import list_models
-from pimm.cli import Parser, at_least, run
+from pimm.cli import run
 from pimm.data import resolve_data_config
 from pimm.engine import evaluate
 from pimm.errors import ConfigError
 from pimm.models import load_checkpoint
 from pimm.scripts import (
-    add_data_options,
-    add_device_options,
-    add_model_options,
     answer_from_checkpoint,
     autocast,
     build_model,
@@ -38,35 +43,6 @@ from pimm.utils import check_batch_size_retry, decay_batch_step, is_primary
 from pimm.utils.checkpoint import MANIFEST, list_checkpoints
 
 _logger = logging.getLogger("validate")
-
-
-def make_parser():
-    """Return the parser of all options."""
-    parser = Parser(description="Evaluate models on images.")
-    add_data_options(parser)
-    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="images in wds shards without a count")
-    add_model_options(parser)
-    group = parser.add_argument_group("Weights")
-    group.add_argument(
-        "--checkpoint",
-        default="",
-        metavar="PATH",
-        help="checkpoint, or a folder of them; {model} in it is replaced by the model's name where --model names "
-        "several: a wildcard, a text file of names, or all",
-    )
-    group.add_argument("--use-ema", action="store_true", help="use the averaged weights")
-    group.add_argument(
-        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
-    )
-    add_device_options(parser)
-    parser.add_argument(
-        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
-    )
-    parser.add_argument("--retry", action="store_true", help="try smaller batches if the memory is too small")
-    parser.add_argument("--results-file", default="", metavar="FILE", help="file for the results")
-    parser.add_argument("--results-format", choices=("csv", "json"), help="(default: by the file's name, or csv)")
-    return parser
 
 
 def main(argv=None):

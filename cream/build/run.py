@@ -81,10 +81,13 @@ def open_run(cfg: Config, run: RunLog, images: Dataset) -> Path | None:
         DataError: the checkpoint was trained on other classes, or on the same ones in another order.
     """
     folder = run_folder(cfg)
-    if latest_checkpoint(folder) and not cfg.AUTO_RESUME:
+    latest = latest_checkpoint(folder)
+    if latest and not cfg.AUTO_RESUME:
         raise ConfigError(
             f"{folder} holds a run already: AUTO_RESUME=True resumes it, another MODEL or SAVE_PATH starts anew"
         )
+    if latest is None:
+        given_checkpoint(cfg)  # a wrong RESUME_PATH must not leave a folder behind
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,22 +116,32 @@ def checkpoint_to_resume(cfg: Config, folder: Path) -> Path | None:
     Raises:
         CheckpointError: RESUME_PATH names none of these.
     """
-    named = Path(cfg.RESUME_PATH) if cfg.RESUME_PATH not in ("", Config.RESUME_PATH) else None
-    if not cfg.AUTO_RESUME:
-        if named and named.exists():
-            _logger.warning("RESUME_PATH=%s is ignored: AUTO_RESUME is False", named)
+    if cfg.AUTO_RESUME:
+        return latest_checkpoint(folder) or given_checkpoint(cfg)
+    if given_checkpoint(cfg):
+        _logger.warning("RESUME_PATH=%s is ignored: AUTO_RESUME is False", cfg.RESUME_PATH)
+    return None
+
+
+def given_checkpoint(cfg: Config) -> Path | None:
+    """Return the checkpoint or file that RESUME_PATH names, None where it is not set.
+
+    Raises:
+        CheckpointError: RESUME_PATH names neither, although AUTO_RESUME asks for it.
+    """
+    if cfg.RESUME_PATH in ("", Config.RESUME_PATH):
         return None
-    own = latest_checkpoint(folder)
-    if own or named is None:
-        return own
+    named = Path(cfg.RESUME_PATH)
+    if named.is_dir():
+        return latest_checkpoint(named) or named
     if is_torch_file(named) and named.is_file():
         return named
-    if not named.is_dir():
-        raise CheckpointError(
-            f"RESUME_PATH={named}: no such folder or .pth.tar file; "
-            "must be a run's or a checkpoint's, or empty to start anew"
-        )
-    return latest_checkpoint(named) or named
+    if not cfg.AUTO_RESUME:
+        return None
+    raise CheckpointError(
+        f"RESUME_PATH={named}: no such folder or .pth.tar file; "
+        "must be a run's or a checkpoint's, or empty to start anew"
+    )
 
 
 def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:

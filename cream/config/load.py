@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cream.config.keys import ALIASES, INERT, KEYS, KNOWN, SECTIONS, put, siblings
-from cream.config.rules import check_settings
+from cream.config.rules import check_settings, is_first_process
 from cream.config.schema import Config
 from cream.fields import convert, listed, shown
 from cream.yaml_text import compose, plain
@@ -81,7 +81,7 @@ def _hint(name: str) -> str:
 
 
 def _warn_of_inert(name: str, raw: Any, place: str) -> None:
-    if str(raw).lower() not in (value.lower() for value in INERT[name].quiet):
+    if is_first_process() and str(raw).lower() not in (value.lower() for value in INERT[name].quiet):
         _log.warning("%s: %s has no effect here: %s", place, name, INERT[name].why)
 
 

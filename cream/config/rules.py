@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the first process of a launch, which alone tells what is true of all of them."""
+    return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+
+
 def check_settings(cfg: Config, places: Mapping[str, str], inert: Mapping[str, Any]) -> None:
     """Check values that were given together, and complete those that follow from others.
 
@@ -139,7 +144,11 @@ def _warn_of_processes(cfg: Config, places: Mapping[str, str], inert: Mapping[st
     """Warn of a learning rate that was meant for the batches of more processes than there are."""
     wanted = str(inert.get("NUM_GPU", ""))
     processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-    if not (wanted.isdecimal() and len(wanted) < 6 and int(wanted) > processes) or "LR" not in places:
+    if (
+        not is_first_process()
+        or not (wanted.isdecimal() and len(wanted) < 6 and int(wanted) > processes)
+        or "LR" not in places
+    ):
         return
     if places["LR"].partition(",")[0] != places["NUM_GPU"].partition(",")[0]:  # not of one file: LR was chosen later
         return

@@ -87,7 +87,11 @@ class Dataset:
         (0.485, 0.456, 0.406), THREE, "Subtracted from each channel of values from 0 to 1.", source=OURS, jobs=IMAGES
     )
     STD: Numbers = key(
-        (0.229, 0.224, 0.225), THREE_ABOVE_ZERO, "Divides each channel after that.", source=OURS, jobs=IMAGES
+        (0.229, 0.224, 0.225),
+        THREE_ABOVE_ZERO,
+        "Divides each channel once MEAN is subtracted.",
+        source=OURS,
+        jobs=IMAGES,
     )
     SCALE: Numbers = key(
         (0.08, 1.0),
@@ -153,7 +157,7 @@ class Augmentation:
     RE_MODE: str = key(
         "pixel",
         one_of("const", "rand", "pixel"),
-        "What it is filled with: zeros, one random colour, or random pixels.",
+        "What an erased rectangle is filled with: zeros (const), one random colour (rand), or random pixels (pixel).",
         jobs=AUGMENTED,
     )
     MIXUP: float = key(0.0, at_least(0), "Alpha of mixup, which blends pairs of images; 0 switches it off.", jobs=NETS)
@@ -192,8 +196,8 @@ class Config:
     RESUME_PATH: str = key(
         "./experiments/ckps/resume.pth.tar",
         ANYTHING,
-        "In a test the run, checkpoint or weights to test; in a training what to resume from where its own folder has "
-        "no checkpoint.",
+        "In a test: the run, checkpoint or weights to test. In a training: the run or checkpoint to resume from where "
+        "the training's own folder has no checkpoint.",
         jobs=(*TRAININGS, "test"),
     )
     SAVE_PATH: str = key("./experiments/ckps/", NOT_EMPTY, "Folder of all runs.", jobs=(*TRAININGS, *CHOICES))
@@ -218,7 +222,7 @@ class Config:
         jobs=SUPERNETS,
     )
     EVAL_METRICS: str = key(
-        "prec1", one_of("prec1", "prec5", "loss"), "What the best checkpoint is best in.", jobs=TRAININGS
+        "prec1", one_of("prec1", "prec5", "loss"), "Metric that ranks the checkpoints.", jobs=TRAININGS
     )
     DEVICE: str = key(
         "", one_of("", "cpu", "gpu"), "Device; empty takes a GPU where there is one.", source=OURS, jobs=ALL
@@ -232,7 +236,7 @@ class Config:
     RETRAIN_CFG: Optional[str] = key(
         None,
         ANYTHING,
-        "YAML file with the recipe for training the found net, which goes into retrain.yaml; None takes the paper's.",
+        "YAML file with the recipe that goes into retrain.yaml, for the selected net; None takes the paper's recipe.",
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
     )
@@ -257,11 +261,14 @@ class Config:
     LR: float = key(1e-2, at_least(0), "Learning rate, for the batch of all processes together.", jobs=TRAININGS)
     META_LR: float = key(1e-4, at_least(0), "Learning rate of the matching network.", jobs=SUPERNETS)
     LR_NOISE: Optional[Numbers] = key(
-        None, ANYTHING, "Shares of EPOCHS between which the rate is noisy, or where that begins.", jobs=TRAININGS
+        None,
+        ANYTHING,
+        "Shares of EPOCHS between which noise is added to the rate; a single share is where the noise starts.",
+        jobs=TRAININGS,
     )
-    LR_NOISE_PCT: float = key(0.67, at_least(0), "Limit of that noise, as a share of the rate.", jobs=TRAININGS)
+    LR_NOISE_PCT: float = key(0.67, at_least(0), "Largest noise of LR_NOISE, as a share of the rate.", jobs=TRAININGS)
     LR_NOISE_STD: float = key(
-        1.0, at_least(0), "Standard deviation of that noise; has no effect, as in timm 0.1.20.", jobs=TRAININGS
+        1.0, at_least(0), "Standard deviation of LR_NOISE; no effect, as in timm 0.1.20.", jobs=TRAININGS
     )
     WARMUP_LR: float = key(1e-4, at_least(0), "Learning rate at the start of the warm-up.", jobs=TRAININGS)
     MIN_LR: float = key(1e-5, at_least(0), "Learning rate at the end.", jobs=TRAININGS)
@@ -273,7 +280,7 @@ class Config:
     COOLDOWN_EPOCHS: int = key(
         10,
         COUNT_OR_NONE,
-        "Epochs at MIN_LR after EPOCHS; of the plateau schedule: epochs after a decay that it does not count.",
+        "Epochs at MIN_LR after EPOCHS; in the plateau schedule, epochs after a decay that PATIENCE_EPOCHS ignores.",
         unit="epochs",
         jobs=TRAININGS,
     )

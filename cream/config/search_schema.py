@@ -1,4 +1,4 @@
-"""The settings of a search: space, supernet, choice of a path, and evolution."""
+"""The settings of a search: space, supernet, selection of a path, and evolution."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -42,7 +42,7 @@ class Shuffle:
 
 @dataclass
 class Supernet:
-    """The search: its space, how the supernet is trained, and how a path is chosen in the end."""
+    """The search: its space, how the supernet is trained, and how a path is selected in the end."""
 
     FAMILY: str = key(
         "mobile",
@@ -53,12 +53,12 @@ class Supernet:
     )
     SHUFFLE: Shuffle = section(Shuffle)
     FLOPS_MINIMUM: float = key(
-        0.0, at_least(0), "Least cost of a path that is drawn or chosen.", unit="MFLOPs", jobs=FITTED
+        0.0, at_least(0), "Least cost of a path that is drawn or selected.", unit="MFLOPs", jobs=FITTED
     )
     FLOPS_MAXIMUM: float = key(
         600.0,
         ABOVE_ZERO,
-        "Largest cost of a path that is drawn or chosen; with FLOPS_MINIMUM it implies the depth of Cream's space and "
+        "Largest cost of a path that is drawn or selected; both bounds together imply the depth of Cream's space and "
         "the size of its images.",
         unit="MFLOPs",
         jobs=FITTED,
@@ -66,7 +66,7 @@ class Supernet:
     FLOPS_BINS: int = key(
         1,
         at_least(1, 10**6),
-        "Equal parts of that range; each draw picks a part first, then a path of it.",
+        "Number of equal parts of the FLOPs range; each draw for training picks a part, then a path in the part.",
         source=OURS,
         jobs=SPACES,
     )
@@ -88,7 +88,7 @@ class Supernet:
     RESUNIT: bool = key(False, ANYTHING, "Add ResNet's bottleneck to the choices.", jobs=ALL)
     DIL_CONV: bool = key(False, ANYTHING, "Add dilated depthwise convolutions to the choices.", jobs=ALL)
     SKIP: bool = key(
-        False, ANYTHING, "Draw leaving out a block that keeps the shape as one more choice.", source=OURS, jobs=ALL
+        False, ANYTHING, "Add a choice that leaves a block out, where the block keeps the shape.", source=OURS, jobs=ALL
     )
     SPACE: Optional[Nested] = key(
         None,
@@ -104,13 +104,23 @@ class Supernet:
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
     )
-    SLICE: int = key(4, COUNT, "Images of a batch that the matching network learns from.", unit="images", jobs=SPACES)
+    SLICE: int = key(
+        4,
+        COUNT,
+        "Images of each board entry; the matching network learns from twice as many images of a batch.",
+        unit="images",
+        jobs=SPACES,
+    )
     POOL_SIZE: int = key(10, COUNT, "Places on the prioritized board.", unit="paths", jobs=(*SUPERNETS, *CHOICES))
     UPDATE_ITER: int = key(
         1300, COUNT, "Taught batches between two updates of the matching network.", unit="batches", jobs=SUPERNETS
     )
     META_STA_EPOCH: int = key(
-        20, COUNT_OR_NONE, "Epoch after which paths of the board teach.", unit="epochs", jobs=SUPERNETS
+        20,
+        COUNT_OR_NONE,
+        "Last epoch, counted from 0, in which the board stays empty and no path has a teacher.",
+        unit="epochs",
+        jobs=SUPERNETS,
     )
     PICK_METHOD: str = key(
         "meta",
@@ -121,7 +131,7 @@ class Supernet:
     HOW_TO_PROB: str = key(
         "pre_prob",
         one_of("even", "pre_prob", "teacher"),
-        "How choices are drawn: evenly, by PRE_PROB, or as often as the board has them.",
+        "How choices are drawn: evenly, by PRE_PROB, or (teacher) as often as the full board holds each choice.",
         jobs=SPACES,
     )
     PRE_PROB: Numbers = key(
@@ -152,7 +162,7 @@ class Supernet:
     SELECT_ON: str = key(
         "val",
         one_of("val", "held_out"),
-        "Images that decide the choice: those of validation, or training images that the search did not see.",
+        "Images that decide the selection: those of validation, or training images that the search did not see.",
         source=OURS,
         jobs=AUGMENTED,
     )
@@ -166,7 +176,7 @@ class Supernet:
     PARAMS_MAXIMUM: Optional[float] = key(
         None,
         ABOVE_ZERO,
-        "Most parameters of the chosen path.",
+        "Largest number of parameters of the selected path.",
         unit="millions",
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
@@ -174,7 +184,7 @@ class Supernet:
     LATENCY_MAXIMUM: Optional[float] = key(
         None,
         ABOVE_ZERO,
-        "Largest latency of the chosen path, as LATENCY_TABLE predicts it.",
+        "Largest latency of the selected path, as LATENCY_TABLE predicts it.",
         unit="ms",
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
@@ -192,7 +202,12 @@ class Evolution:
         50, at_least(1, 10**6), "Paths of each generation.", unit="paths", source=OURS, jobs=("spos_search",)
     )
     TOP: int = key(
-        10, at_least(1, 10**6), "Best paths, which have children.", unit="paths", source=OURS, jobs=("spos_search",)
+        10,
+        at_least(1, 10**6),
+        "Best paths, which are the parents.",
+        unit="paths",
+        source=OURS,
+        jobs=("spos_search",),
     )
     CROSSOVER: int = key(
         25, at_least(0, 10**6), "Children of two paths.", unit="paths", source=OURS, jobs=("spos_search",)
@@ -204,5 +219,5 @@ class Evolution:
         0.1, between(0, 1), "Probability that a mutation draws a choice anew.", source=OURS, jobs=("spos_search",)
     )
     GENERATIONS: int = key(
-        20, at_least(1, 10**6), "How often a new generation is bred.", source=OURS, jobs=("spos_search",)
+        20, at_least(1, 10**6), "Number of generations, with the first, random one.", source=OURS, jobs=("spos_search",)
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cream.flops import CostTable
 from cream.nni.loop import Batches
 from cream.nni.paths import Cost, Found, checked, path_cost, path_parameters
 from cream.selection.candidates import Candidate, score
@@ -18,6 +19,7 @@ from cream.selection.evolution import best_paths, evolve
 from cream.selection.evolve import read_state
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
+from cream.train.sampler import Sampler
 from pimm.utils import is_main_process, write_text
 
 
@@ -101,11 +103,18 @@ class SPOSEvolution(Found):
             lambda arch: flops(arch) <= self.flops_limit,
             np.random.default_rng([self.seed, 5]),
             **self.numbers,
+            sample=self.sampler_below_limit(flops),
             state=read_state(self.file, self.settings, flops) if self.file else None,
             save=self.save,
         )
         self.candidates = [Candidate(arch, **state["scores"][format_arch(arch)]) for arch in best_paths(state)]
         return self.candidates
+
+    def sampler_below_limit(self, flops: Cost) -> Sampler | None:
+        """Return a sampler of the paths within ``flops_limit``, or None where only trials can find them."""
+        if math.isinf(self.flops_limit) or not isinstance(flops, CostTable):
+            return None
+        return Sampler(self.space, flops, flops.least, self.flops_limit)
 
     def settings_of(self, model: SuperNet, select_batches: int) -> dict:
         """Return the settings that a resumed evolution must share with the interrupted one, as plain data."""

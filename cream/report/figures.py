@@ -99,17 +99,17 @@ def accuracy_against_cost(points: Sequence[Point], chosen: Point, outside: Seque
     """Draw candidates by cost and accuracy, with their Pareto front.
 
     Args:
-        points: the candidates inside the limits, drawn as dots; their Pareto front is drawn as steps.
+        points: the candidates that satisfy all constraints, drawn as dots; their Pareto front is drawn as steps.
         chosen: the selected candidate, drawn as a star.
-        outside: candidates outside the limits, drawn as circles.
+        outside: candidates that violate a constraint, drawn as circles.
     """
     figure, (axes,) = _panels(1, 3.2)
     front = [points[index] for index in pareto_front(points)]
     _dots(axes, *zip(*points), label="candidate")
     if outside:
-        axes.plot(*zip(*outside), "o", color=INK, alpha=0.5, markerfacecolor="none", label="outside the limits")
+        axes.plot(*zip(*outside), "o", color=INK, alpha=0.5, markerfacecolor="none", label="violates a constraint")
     axes.step(*zip(*front), where="post", color=VERMILLION, label="Pareto front")
-    axes.plot(*chosen, "*", color=VERMILLION, markeredgecolor=INK, markersize=14, label="chosen")
+    axes.plot(*chosen, "*", color=VERMILLION, markeredgecolor=INK, markersize=14, label="selected")
     axes.set(xlabel="MFLOPs (millions of multiply-adds)", ylabel="top-1 accuracy (%)")
     axes.margins(0.08)
     _legend(axes, columns=2 if outside else 3)

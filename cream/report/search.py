@@ -73,8 +73,8 @@ def read_search(folder: Path) -> Search:
     candidates = _read(_read_table, folder / "candidates.csv")
     if format_arch(parse_arch(result["arch"])) not in [row.get("arch") for row in candidates]:
         raise CheckpointError(
-            f"{folder}: candidates.csv is from a later selection, which found no net; select again with limits that "
-            "can be kept (tools/select.py)"
+            f"{folder}: candidates.csv is from a later selection, which found no net; select again with constraints "
+            "that a candidate satisfies (tools/select.py)"
         )
     return Search(
         folder,

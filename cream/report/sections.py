@@ -22,7 +22,7 @@ COLUMN_NAMES = {
     "mflops": "MFLOPs",
     "mparams": "parameters (M)",
     "latency_ms": "latency (ms)",
-    "outside": "outside the limits",
+    "outside": "violated constraints",
     "scored_on": "scored on",
     "resolution": "image size (pixels)",
     "num_classes": "classes",
@@ -90,17 +90,17 @@ def candidates(search: Search) -> list[Section]:
     """Compare the candidates by accuracy and cost."""
     rows = search.candidates
     points = [Point(row["mflops"], row["prec1"]) for row in rows]
-    # A selection with limits writes the column "outside"; it is empty for a candidate that keeps them.
+    # The column "outside" lists the constraints that a candidate violates; it is empty if there are none.
     inside = [index for index, row in enumerate(rows) if not row.get("outside")]
     outside = [index for index, row in enumerate(rows) if row.get("outside")]
     front = {inside[index] for index in figures.pareto_front([points[index] for index in inside])}
-    chosen = next(point for point, row in zip(points, rows) if row["arch"] == format_arch(search.arch))
+    selected = next(point for point, row in zip(points, rows) if row["arch"] == format_arch(search.arch))
     figure = figures.accuracy_against_cost(
-        [points[index] for index in inside], chosen, [points[index] for index in outside]
+        [points[index] for index in inside], selected, [points[index] for index in outside]
     )
     words = (
-        f"Accuracy against MFLOPs of {len(points)} candidates, {len(front)} of them on the Pareto front; chosen: "
-        f"{chosen.prec1:.2f}% at {chosen.mflops:.2f} MFLOPs"
+        f"Accuracy against MFLOPs of {len(points)} candidates, {len(front)} of them on the Pareto front; selected: "
+        f"{selected.prec1:.2f}% at {selected.mflops:.2f} MFLOPs"
     )
     text = (
         "Each dot is a path with the weights of the supernet, after its batch-norm statistics were computed again from "
@@ -108,7 +108,7 @@ def candidates(search: Search) -> list[Section]:
         "it. The star is the selected net."
     )
     if outside:
-        text += " Circles are candidates outside the limits that the net had to keep."
+        text += " Circles are candidates that violate a constraint."
     picture = Picture("accuracy_mflops", figure, words)
     return [Section("Accuracy against cost", (text,), picture, (_candidate_table(rows, front),))]
 

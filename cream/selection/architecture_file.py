@@ -1,4 +1,4 @@
-"""Reading of architectures: NNI's JSON, a search's own, or a list."""
+"""Reading of architectures from NNI's JSON, from a search's JSON, or from a list."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def read_op_flops(path: str | Path) -> OpFlops:
     Raises:
         CheckpointError: the file cannot be read, or does not hold such a table.
     """
-    table = load_arrays(path)
+    table = load_arrays(path, any_protocol=True)
     if not isinstance(table, dict) or not all(isinstance(costs, dict) for costs in table.values()):
         raise CheckpointError(f"{path} is no table of operation costs: it does not hold a dict of dicts")
     try:

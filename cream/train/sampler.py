@@ -135,6 +135,8 @@ class Sampler:
         check_whole("the number of parts of the FLOPs range", bins, least=1)
         if tuple(tuple(len(costs) for costs in stage) for stage in flops.choices) != space.choices:
             raise ConfigError(f"the costs belong to another space than {space.choices!r:.200}")
+        if math.isnan(minimum) or math.isnan(maximum):
+            raise ConfigError(f"the FLOPs range is from {minimum} to {maximum}; must be numbers")
         self.space, self.flops = space, flops
         slack = 1e-9 * abs(flops.most)  # the sum of a path's costs is rounded
         self.minimum = minimum if math.isfinite(minimum) else min(flops.least - slack, maximum)

@@ -171,7 +171,7 @@ class CreamStep(SinglePathStep):
         return dict(zip(("rho", "board_size", "board_best", "meta_updates"), values.unbind()))
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
-        """Return the teacher of one student; where an update of the matching network is due, update it first."""
+        """Return the teacher of one student, picked again after an update of the matching network if one is due."""
         teacher = self.match(arch)
         self.batches_taught += 1
         if self.learns_to_match and self.batches_taught % self.update_interval == 0:
@@ -185,7 +185,7 @@ class CreamStep(SinglePathStep):
             return self.pick_teacher(self.net, self.board, arch)
 
     def update_matching(self, arch: Arch, teacher: Teacher, images: Tensor, labels: Tensor) -> None:
-        """Update the matching network: it teaches on the batch's first slice and learns from the loss on the second."""
+        """Update the matching network by a student taught on the batch's first slice and tested on the second."""
         n = self.slice_size
         batch = MetaBatch(images[:n], images[n : 2 * n], labels[n : 2 * n])
         layer = self.net.meta_layer

@@ -140,7 +140,7 @@ def _read_json(path):
 
 def _read_pickle(path):
     try:
-        return load_arrays(path)
+        return load_arrays(path, any_protocol=True)
     except CheckpointError as error:
         raise ValueError(str(error.__cause__ or error)) from error
 

@@ -198,7 +198,7 @@ class Trainer:
     # The loop
 
     def fit(self) -> dict[str, float]:
-        """Train the epochs that are left, and return the last evaluation."""
+        """Train the remaining epochs, and return the last evaluation."""
         self.check_processes()
         self.started, self.first_epoch = time.perf_counter(), self.epoch
         with preemption.deferred():
@@ -335,7 +335,7 @@ class Trainer:
 
     @property
     def saves(self) -> bool:
-        """Whether this training writes checkpoints: the first process has a saver, and the others rely on it."""
+        """Whether this training writes checkpoints; processes after the first assume that the first has a saver."""
         return self.saver is not None or not is_main_process()
 
     def preempted(self) -> bool:
@@ -380,7 +380,7 @@ class Trainer:
         barrier()  # after it the other processes may read the checkpoint that the first one wrote
 
     def check_weights(self) -> None:
-        """Raise TrainingError in all processes if a weight or running statistic of any of them is not finite."""
+        """Raise TrainingError in all processes if any process has a weight or running statistic that is not finite."""
         state = self.step.net.state_dict().values()
         broken = paddle.stack([~tensor.isfinite().all() for tensor in state])
         if all_reduce_sum(broken.astype("int64").sum()).item():

@@ -5,6 +5,8 @@ paddle::Tensor product(const paddle::Tensor& a, const paddle::Tensor& b, bool tr
   return paddle::experimental::matmul(a, b, transpose_a, transpose_b);
 }
 
+constexpr int64_t kFewPixels = 100;  // as measured
+
 struct Pointwise {
   std::vector<int64_t> shape, kernel, out;  // shapes of X, of Weight and of Out
 
@@ -34,7 +36,18 @@ struct Pointwise {
     return paddle::experimental::view_shape(product(matrix(weight), matrices(grad), true, false), shape);
   }
 
+  // The channels of all images in one matrix, [C, N * H * W].
+  static paddle::Tensor rows(const paddle::Tensor& images) {
+    const std::vector<int64_t> size = images.shape();
+    const paddle::Tensor first = contiguous(paddle::experimental::transpose(matrices(images), {1, 0, 2}));
+    return paddle::experimental::view_shape(first, {size[1], size[0] * size[2] * size[3]});
+  }
+
+  // One product for all images of few pixels, whose products alone are too small to be fast.
   paddle::Tensor weight_gradient(const paddle::Tensor& x, const paddle::Tensor& grad) const {
+    if (shape[2] * shape[3] <= kFewPixels) {
+      return paddle::experimental::view_shape(product(rows(grad), rows(x), false, true), kernel);
+    }
     const paddle::Tensor each = product(matrices(grad), matrices(x), false, true);  // [N, O, C]
     return paddle::experimental::view_shape(paddle::experimental::sum(each, {0}), kernel);
   }

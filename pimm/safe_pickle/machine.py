@@ -3,7 +3,7 @@
 A name in a pickle is looked up in the reader's list of functions; a name that is not in the list becomes inert data,
 whatever the pickle then does with it, or is refused. The number of operations bounds the time; what a pickle may have
 made, and how many keys it may have that can collide, is bounded by what it holds. Protocols 2 to 5 are read, which is
-all that PyTorch, Paddle and numpy have written.
+all that PyTorch, Paddle and numpy have written, and of protocols 0 and 1 what plain data and names need.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import stat
 
 from pimm.safe_pickle.keys import Keys
-from pimm.safe_pickle.objects import Global, Inert, Malformed, describe
+from pimm.safe_pickle.objects import Global, Inert, Malformed, describe, printable
 from pimm.safe_pickle.operations import OPERATIONS, STOP
 from pimm.safe_pickle.values import Keyed
 
@@ -89,12 +89,16 @@ class Unpickler:
 
     def line(self):
         """Return the text up to the next newline."""
-        stop = self.data.find(b"\n", self.position, min(self.end, self.position + _MAX_LINE))
+        return self.raw_line(_MAX_LINE).decode("utf-8")
+
+    def raw_line(self, limit):
+        """Return the bytes up to the next newline, which must be less than ``limit`` bytes away."""
+        stop = self.data.find(b"\n", self.position, min(self.end, self.position + limit))
         if stop < 0:
-            raise Malformed(f"a name at byte {self.position} has no end")
-        text = self.data[self.position : stop].decode("utf-8")
+            raise Malformed(f"a line at byte {self.position} has no end")
+        line = self.data[self.position : stop]
         self.position = stop + 1
-        return text
+        return line
 
     def pop_mark(self):
         """Take off the stack, and return, what was put on it since the last mark."""
@@ -113,9 +117,11 @@ class Unpickler:
         root = module.partition(".")[0]
         full = f"{module}.{name}"
         if root in _HOSTILE_MODULES or (root in _BUILTINS and name.partition(".")[0] in _HOSTILE_BUILTINS):
-            raise Malformed(f"it asks for {full:.100}, which no checkpoint needs; do not trust where it comes from")
+            raise Malformed(
+                f"it asks for {printable(full)}, which no checkpoint needs; do not trust where it comes from"
+            )
         if self.strict and full not in self.functions:
-            raise Malformed(f"it asks for {full:.100}, which no file of arrays needs")
+            raise Malformed(f"it asks for {printable(full)}, which no file of arrays needs")
         return Global(full, self.functions.get(full))
 
     def call(self, target, args):

@@ -32,6 +32,11 @@ class Global:
         self.name, self.function = name, function
 
 
+def printable(name, length=100):
+    """Return a name out of a file on one line: escaped, because it may hold anything, and cut to ``length``."""
+    return name.encode("unicode_escape").decode("ascii")[:length]
+
+
 def describe(value):
     """Return a short text for an error message that says what ``value`` is."""
-    return f"{value.name:.100}" if isinstance(value, (Global, Inert)) else f"a {type(value).__name__}"
+    return printable(value.name) if isinstance(value, (Global, Inert)) else f"a {type(value).__name__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 
+from pimm.safe_pickle.lines import LINE_OPERATIONS
 from pimm.safe_pickle.objects import Global, Inert, Malformed, describe
 
 _MAX_INTEGER = 256  # bytes
@@ -267,4 +268,4 @@ OPERATIONS = {
         pickle.BUILD: _build,
         pickle.BINPERSID: _persistent,
     }.items()
-}
+} | LINE_OPERATIONS

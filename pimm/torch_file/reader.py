@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pimm.errors import CheckpointError
 from pimm.safe_pickle import Global, Inert, Malformed, Resolver, Unpickler, map_file, no_garbage_collection
+from pimm.safe_pickle.objects import printable
 from pimm.torch_file.tensors import FUNCTIONS, Storage, Tensor, storage_dtype
 from pimm.torch_file.zip_directory import read_directory
 
@@ -59,7 +60,7 @@ def read_torch(path):
     except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error!s:.200}") from error
     if not isinstance(content, dict):
-        what = f"a whole {content.name:.100}" if isinstance(content, Inert) else f"a {type(content).__name__}"
+        what = f"a whole {printable(content.name)}" if isinstance(content, Inert) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} and not a dict; save the state_dict() of the net instead")
     return TorchFile(content, form)
 
@@ -137,7 +138,7 @@ def _read_legacy(data):
         _check_tag(tag)
         storage = _storage(kind, key, numel)
         if isinstance(storage, Inert):
-            raise Malformed(f"{storage.name:.60} is a type of numbers that numpy does not have")
+            raise Malformed(f"{printable(storage.name, 60)} is a type of numbers that numpy does not have")
         if storages.setdefault(key, storage).nbytes != storage.nbytes:
             raise Malformed(f"storage {key!r:.40} has two sizes")
         if view is None:

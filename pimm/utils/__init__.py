@@ -1,5 +1,6 @@
 """Offer meters, averages of weights, checkpoints, logs, and exchange between processes."""
 
+from pimm.parse_kwargs import ParseKwargs
 from pimm.utils.agc import adaptive_clip_grad
 from pimm.utils.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pimm.utils.checkpoint_saver import CheckpointSaver
@@ -32,7 +33,7 @@ from pimm.utils.distributed import (
 )
 from pimm.utils.log import FormatterNoInfo, setup_default_logging
 from pimm.utils.metrics import AverageMeter, accuracy
-from pimm.utils.misc import ParseKwargs, add_bool_arg, natural_key
+from pimm.utils.misc import add_bool_arg, natural_key
 from pimm.utils.model import freeze, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
 from pimm.utils.random import random_seed

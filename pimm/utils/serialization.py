@@ -31,6 +31,7 @@ from pimm.safe_pickle import (
     no_garbage_collection,
 )
 from pimm.safe_pickle.keys import Keys
+from pimm.safe_pickle.objects import printable
 from pimm.safe_pickle.values import NumpyArray, NumpyType
 
 _BLOCK = 1 << 20  # bytes read at a time
@@ -156,18 +157,22 @@ class _ArrayPickler(pickle.Pickler):
         raise pickle.PicklingError(f"{type(value).__name__} {str(value)[:60]!r}")
 
 
-def load_arrays(path):
+def load_arrays(path, any_protocol=False):
     """Read what `save_arrays` or ``paddle.save`` wrote to ``path``, with numpy arrays in the place of tensors.
 
     Nothing in the file is run: a pickle that asks for anything but arrays and plain data is refused, and so is one that
     would take more time or memory than its size explains.
+
+    Args:
+        path: the file.
+        any_protocol: read pickles of protocols 0 and 1 too, as Python 2 wrote them.
 
     Raises:
         CheckpointError: for such a file, and for missing, damaged and truncated ones; the message names the file.
     """
     try:
         with map_file(path) as data, no_garbage_collection():
-            if data[:1] != pickle.PROTO:
+            if data[:1] != pickle.PROTO and not any_protocol:
                 raise Malformed("it is no pickle of protocols 2 to 5")
             content = _ArrayResolver()(Unpickler(data, 0, len(data), FUNCTIONS, strict=True).load())
     except OSError as error:
@@ -185,7 +190,7 @@ class _ArrayResolver(Resolver):
 
     def _refuse(self, value, depth):
         name = value.name if isinstance(value, Inert) else type(value).__name__
-        raise Malformed(f"it holds a {name:.60}, which is neither an array nor plain data")
+        raise Malformed(f"it holds a {printable(str(name), 60)}, which is neither an array nor plain data")
 
     def _numpy_array(self, value, depth):
         found = super()._numpy_array(value, depth)

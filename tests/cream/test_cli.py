@@ -115,6 +115,9 @@ def test_tool_runs_from_anywhere_without_installation(tool, tmp_path):
     assert f"usage: {tool}.py [-h] --cfg FILE [KEY=VALUE ...]" in out
 
 
+PIMM_TOOLS = ("pimm_train", "pimm_validate", "pimm_inference", "avg_checkpoints")
+
+
 def run_without_paddle(tool, *args):
     """Run a tool where an import of Paddle fails."""
     code = "import runpy, sys; sys.modules['paddle'] = None; sys.argv = sys.argv[1:]; "
@@ -138,7 +141,7 @@ def test_help_lists_the_settings_of_the_job_without_paddle(tool):
     assert max(map(len, out.partition("settings, ")[2].splitlines())) <= 80
 
 
-@pytest.mark.parametrize("tool", ["report", "generate_subImageNet", "demo", "main"])
+@pytest.mark.parametrize("tool", ["report", "generate_subImageNet", "demo", "main", *PIMM_TOOLS])
 def test_help_of_other_tools_needs_no_paddle(tool):
     code, out, err = run_without_paddle(tool, "--help")
     assert (code, err) == (0, "") and out.startswith(f"usage: {tool}.py")

@@ -191,3 +191,6 @@ def test_costs_of_another_space_or_path_are_not_added_up():
             CostTable(wrong, 0.5, SKIPPING)
         with pytest.raises(ConfigError, match="the costs belong to another space"):
             Sampler(SKIPPING, CostTable(wrong, 0.5), 0, 100)
+    for bounds in ((float("nan"), 9.0), (0.0, float("nan"))):
+        with pytest.raises(ConfigError, match=r"the FLOPs range is from .* must be numbers"):
+            Sampler(SKIPPING, table, *bounds)

@@ -117,6 +117,20 @@ def test_fewer_processes_than_a_learning_rate_was_meant_for(
     assert [part for part in says if part not in warned] == []
 
 
+def test_the_first_process_alone_warns_of_settings(write, monkeypatch, caplog):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    told = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", rank)
+        load_config(write("NUM_GPU: 8\nLR: 1.0\nVERBOSE: True\n"))
+        told.append([line.partition(":")[2] for line in caplog.messages])
+    assert told[0] == []
+    assert [("VERBOSE has no effect" in line, "NUM_GPU is 8" in line) for line in told[1]] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 def test_plain_yaml_text_becomes_numbers(write):
     cfg = load_config(write("WARMUP_LR: 1e-6\nCLIP_GRAD: None\nSUPERNET:\n  PRE_PROB: (0.05,0.2,0.05,0.5,0.05,0.15)\n"))
     assert (cfg.WARMUP_LR, cfg.CLIP_GRAD) == (1e-6, None)

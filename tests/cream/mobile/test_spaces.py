@@ -297,7 +297,7 @@ def test_a_net_found_in_a_space_of_ones_own_is_retrained_and_tested(images, tmp_
     assert "prec1" in capsys.readouterr().out
     Path("space.yaml").write_text(ALL.replace("head: 24", "head: 32"))
     assert cli.search(settings) == 2
-    assert "of a training with other settings" in capsys.readouterr().err
+    assert "belongs to a training with other settings" in capsys.readouterr().err
 
 
 def test_weights_of_a_net_of_ones_own_convert_by_its_settings(tmp_path, capsys):

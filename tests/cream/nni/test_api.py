@@ -422,6 +422,15 @@ def test_evolution_finds_the_best_path_and_goes_on_after_a_kill(tmp_path, monkey
         search(tmp_path / "evolution.json")
 
 
+def test_evolution_under_the_least_cost_finds_the_cheapest_path():
+    net = make_net()
+    table, _ = cost_tables(net, SIZE)
+    found = SPOSEvolution(max_epochs=2, num_select=1, num_population=2, num_crossover=1, num_mutation=1)
+    found.flops_limit = table.least
+    (only,) = found.search(net, TRAIN, VAL, resolution=SIZE, select_batches=1)
+    assert table(only.arch) == table.least == min(table(arch) for arch in all_paths(net.space))
+
+
 # Mistakes
 
 

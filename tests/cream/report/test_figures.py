@@ -41,9 +41,9 @@ def test_accuracy_against_cost_draws_points_front_and_choice():
     figure = figures.accuracy_against_cost(points, points[1], outside=[Point(9.0, 50.0)])
     assert lines_of(figure.axes[0]) == {
         "candidate": [[1, 10], [2, 30], [3, 20]],
-        "outside the limits": [[9, 50]],
+        "violates a constraint": [[9, 50]],
         "Pareto front": [[1, 10], [2, 30]],
-        "chosen": [[2, 30]],
+        "selected": [[2, 30]],
     }
 
 

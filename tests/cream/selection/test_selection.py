@@ -70,7 +70,7 @@ def test_without_one_inside_the_limits_and_the_nearest_are_named():
     with pytest.raises(ConfigError) as raised:
         best_inside(candidates(), limits)
     words = "none of 4 candidates satisfies FLOPS_MAXIMUM=14 MFLOPs, PARAMS_MAXIMUM=5 million parameters; the nearest, "
-    assert words + "[[1, 0]], has 15 MFLOPs above FLOPS_MAXIMUM=14: choose again" in str(raised.value)
+    assert words + "[[1, 0]], has 15 MFLOPs above FLOPS_MAXIMUM=14: select again" in str(raised.value)
 
 
 def test_every_broken_limit_is_told():

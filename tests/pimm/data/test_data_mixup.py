@@ -107,7 +107,7 @@ def test_disabled_mixup_only_softens_labels(mode):
         ({"prob": 1.5}, "prob must be from 0 to 1, got 1.5"),
         ({"prob": float("nan")}, "prob must be from 0 to 1, got nan"),
         ({"switch_prob": -0.1}, "switch_prob must be from 0 to 1, got -0.1"),
-        ({"label_smoothing": 1.5}, "from 0 to below 1, got 1.5"),
+        ({"label_smoothing": 1.5}, "at least 0 and below 1, got 1.5"),
     ],
 )
 def test_bad_settings_are_named(arguments, says):

@@ -269,7 +269,8 @@ def test_a_missing_list_says_what_was_looked_for(folder):
         ("map.txt", b"\xef\xbb\xbfa\r\nb\r\n\r\n"),
         ("map.json", b'["a", "b"]'),
         ("map.json", b'{"a": 0, "b": 1}'),
-        ("map.pkl", pickle.dumps({"a": 0, "b": 1})),
+        *(("map.pkl", pickle.dumps({"a": 0, "b": 1}, protocol)) for protocol in range(6)),
+        ("map.pkl", b"(dp1\nS'a'\np2\nI0\nsS'b'\np3\nI1\ns."),  # of Python 2
     ],
 )
 def test_class_maps(folder, name, content):

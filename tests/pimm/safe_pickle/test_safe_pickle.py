@@ -125,3 +125,99 @@ def test_a_function_of_the_reader_is_called_and_charged():
 def test_plain_data_of_every_protocol(protocol):
     value = {"a": [1, 2.5, None, True, "é", b"\0", (1, 2), {3}, frozenset({4})], "b": {(1, "x"): -(2**70)}}
     assert read(pickle.dumps(value, protocol), strict=True) == value
+
+
+def test_a_name_of_several_lines_is_told_on_one():
+    data = b"\x80\x02cnumpy\x0b.core\nodd\x0cname\n."
+    with pytest.raises(Malformed) as error:
+        read(data, strict=True)
+    assert str(error.value) == r"it asks for numpy\x0b.core.odd\x0cname, which no file of arrays needs"
+
+
+# Protocols 0 and 1
+
+PLAIN = {
+    "cat": 0,
+    "d\u00f6g 'n\\ \u732b\U0001f63a\n": [1, -3, 2**40, -(2**70), 10**19, True, False, None],
+    "numbers": (0.5, -1e300, float("inf"), 0),
+    "empty": [{}, (), [], ""],
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_names_and_numbers_of_every_protocol(protocol):
+    assert read(pickle.dumps(PLAIN, protocol), strict=True) == PLAIN
+    shared = [PLAIN["numbers"]] * 3
+    assert read(pickle.dumps(shared, protocol), strict=True) == shared
+
+
+PYTHON_2 = {  # what Python 2.7's cPickle and pickle wrote
+    "cPickle, 0": b"(dp1\nS'dog'\np2\nI1\nsS'cat'\np3\nI0\ns.",
+    "pickle, 0": b"(dp0\nS'dog'\np1\nI1\nsS'cat'\np2\nI0\ns.",
+    "cPickle, 1": b"}q\x01(U\x03dogq\x02K\x01U\x03catq\x03K\x00u.",
+    "unicode, 0": b"(dp1\nVdog\np2\nL1L\nsVcat\np3\nL0L\ns.",
+}
+
+
+@pytest.mark.parametrize("name", PYTHON_2)
+def test_dicts_of_python_2(name):
+    assert read(PYTHON_2[name], strict=True) == pickle.loads(PYTHON_2[name]) == {"dog": 1, "cat": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (b"S'it\\'s \\xc3\\xa9'", "it's \u00e9"),
+        (b'S"it\'s"', "it's"),
+        (b"S'\\xff'", "\udcff"),  # no UTF-8: the bytes can be had back
+        (b"Vtab\\u0009 \xe9", "tab\t \u00e9"),
+        (b"I01", True),
+        (b"I1", 1),
+        (b"I00", False),
+        (b"L-12L", -12),
+        (b"F1e3", 1000.0),
+    ],
+)
+def test_values_in_lines(line, value):
+    found = read(line + b"\n.")
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"I1_0\n.",
+        b"I 1\n.",
+        b"I\n.",
+        b"L" + b"9" * 650 + b"L\n.",
+        b"I" + b"9" * 10**6 + b"\n.",
+        b"Fone\n.",
+        b"Scat\n.",
+        b"S'cat\n.",
+        b"S'\n.",
+        b"S'cat'",
+        b"V" + b"x" * 70_000 + b"\n.",
+        b"I1\np-1\n.",
+        b"I1\np1000000\n.",
+        b"I1\np" + b"9" * 600 + b"\n.",
+        b"g5\n.",
+        b"p1\n.",
+        b"(icollections\nOrderedDict\n.",
+        b"(cos\nsystem\nS'true'\no.",
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"Pcat\n.",
+    ],
+)
+def test_lines_that_are_no_values(data):
+    start = time.perf_counter()
+    with pytest.raises((Malformed, ValueError, LookupError)):
+        read(data, strict=True)
+    assert time.perf_counter() - start < 1
+
+
+def test_colliding_keys_in_lines():
+    many = b"(d" + b"".join(b"I%d\nI0\ns" % (number << 20) for number in range(20_000)) + b"."
+    start = time.perf_counter()
+    with pytest.raises(Malformed, match="too many keys that are not text"):
+        read(many)
+    assert time.perf_counter() - start < 1

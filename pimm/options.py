@@ -1,9 +1,172 @@
-"""Options of a training by timm's names: optimizer, learning rate, augmentation and regularization."""
+"""Options of the scripts by timm's names; nothing here imports Paddle, which --help need not wait for."""
 
 from __future__ import annotations
 
-from pimm.cli import at_least, share
-from pimm.utils import ParseKwargs
+from pimm.cli import Parser, at_least, share
+from pimm.parse_kwargs import ParseKwargs
+
+RESULT_FORMATS = ("csv", "json", "json-record")
+LABEL_TYPES = ("none", "name", "description", "detailed")
+
+
+def make_train_parser():
+    """Return the parser of tools/pimm_train.py."""
+    parser = Parser(description="Train a model on images.")
+    add_data_options(parser)
+    add_split_options(parser)
+    add_model_options(parser, model="mobilenetv3_large_100")
+    add_start_options(parser)
+    add_device_options(parser)
+    add_batch_options(parser)
+    add_optimizer_options(parser)
+    add_augmentation_options(parser)
+    add_output_options(parser)
+    return parser
+
+
+def make_validate_parser():
+    """Return the parser of tools/pimm_validate.py."""
+    parser = Parser(description="Evaluate models on images.")
+    add_data_options(parser)
+    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
+    parser.add_argument("--num-samples", type=int, metavar="N", help="images in wds shards without a count")
+    add_model_options(parser)
+    group = parser.add_argument_group("Weights")
+    group.add_argument(
+        "--checkpoint",
+        default="",
+        metavar="PATH",
+        help="checkpoint, or a folder of them; {model} in it is replaced by the model's name where --model names "
+        "several: a wildcard, a text file of names, or all",
+    )
+    group.add_argument("--use-ema", action="store_true", help="use the averaged weights")
+    group.add_argument(
+        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
+    )
+    add_device_options(parser)
+    parser.add_argument(
+        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
+    )
+    parser.add_argument("--retry", action="store_true", help="try smaller batches if the memory is too small")
+    parser.add_argument("--results-file", default="", metavar="FILE", help="file for the results")
+    parser.add_argument("--results-format", choices=("csv", "json"), help="(default: by the file's name, or csv)")
+    return parser
+
+
+def make_inference_parser():
+    """Return the parser of tools/pimm_inference.py."""
+    parser = Parser(description="Classify images.")
+    add_data_options(parser)
+    parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
+    add_model_options(parser)
+    parser.add_argument("--checkpoint", default="", metavar="PATH", help="weights, or the folder of a training")
+    parser.add_argument("--use-ema", action="store_true", help="use the averaged weights")
+    parser.add_argument(
+        "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
+    )
+    add_device_options(parser)
+    parser.add_argument(
+        "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
+    )
+    group = parser.add_argument_group("Results")
+    group.add_argument("--results-dir", "--output-dir", default=".", metavar="DIR", help="(default: this folder)")
+    group.add_argument("--results-file", metavar="NAME", help="name without ending (default: model and image size)")
+    group.add_argument("--results-format", nargs="+", default=["csv"], choices=RESULT_FORMATS, help="(default: csv)")
+    group.add_argument("--results-separate-col", action="store_true", help="one column for each of the top classes")
+    group.add_argument(
+        "--topk",
+        type=at_least(0),
+        default=1,
+        metavar="N",
+        help="number of most likely classes; 0 for all, in their order",
+    )
+    group.add_argument("--fullname", action="store_true", help="write whole paths of the images, not only file names")
+    group.add_argument("--filename-col", default="filename", metavar="NAME")
+    group.add_argument("--index-col", default="index", metavar="NAME")
+    group.add_argument("--label-col", default="label", metavar="NAME")
+    group.add_argument("--output-col", metavar="NAME", help="(default: prob or logit)")
+    group.add_argument("--output-type", default="prob", choices=("prob", "logit"))
+    group.add_argument(
+        "--label-type",
+        default="description",
+        choices=LABEL_TYPES,
+        help="kind of label of ImageNet's classes",
+    )
+    group.add_argument("--include-index", action="store_true", help="write the index of the class beside its label")
+    group.add_argument("--exclude-output", action="store_true", help="leave out the probabilities")
+    group.add_argument(
+        *("--no-console-results", "--no-console-output"),
+        action="store_true",
+        dest="no_console_output",
+        help="do not print the results",
+    )
+    return parser
+
+
+def make_average_parser():
+    """Return the parser of tools/avg_checkpoints.py."""
+    parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
+    parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")
+    parser.add_argument("--output", default="averaged.pdparams", metavar="FILE", help="(default: averaged.pdparams)")
+    parser.add_argument(
+        "-n", type=int, default=10, metavar="N", help="number of checkpoints, the best ones (default: 10)"
+    )
+    parser.add_argument("--no-sort", action="store_true", help="average all checkpoints, also those without a metric")
+    parser.add_argument("--no-use-ema", action="store_true", help="ignore averaged weights in the checkpoints")
+    return parser
+
+
+def add_data_options(parser):
+    """Add the options of a data set to a parser."""
+    parser.add_argument("data", nargs="?", metavar="DIR", help="folder, tar file or list file with the images")
+    group = parser.add_argument_group("Dataset")
+    group.add_argument("--data-dir", metavar="DIR", help="the same, as an option")
+    group.add_argument("-d", "--dataset", metavar="NAME", default="", help="type: folder, tar, list, wds, paddle/NAME")
+    group.add_argument("--dataset-download", action="store_true", help="let Paddle fetch its own data sets")
+    group.add_argument("--class-map", metavar="FILE", help="names of the classes, in the order of their indices")
+    group.add_argument("--input-img-mode", metavar="MODE", help="Pillow's mode of the images (default: by --in-chans)")
+    group.add_argument("--img-extensions", nargs="+", metavar=".EXT", help="more endings of images, such as .tif .gif")
+    group.add_argument("--target-key", metavar="KEY", help="key of the class in the JSON files of tar samples")
+
+
+def add_model_options(parser, model=None):
+    """Add the options of a model and of its images to a parser; ``model`` is the default model."""
+    group = parser.add_argument_group("Model")
+    group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
+    group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
+    group.add_argument("--num-classes", type=at_least(1), metavar="N", help="(default: the model's)")
+    group.add_argument("--in-chans", type=at_least(1), metavar="N", help="channels of the images (default: 3)")
+    group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
+    group.add_argument("--img-size", type=at_least(1), metavar="N", help="side of the images in pixels")
+    group.add_argument(
+        "--input-size",
+        type=at_least(1),
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="channels, height and width of the images",
+    )
+    group.add_argument("--crop-pct", type=float, metavar="PCT", help="share of the resized image that evaluation keeps")
+    group.add_argument("--crop-mode", metavar="NAME", help="center, border or squash")
+    group.add_argument("--mean", type=float, nargs="+", metavar="MEAN", help="of the pixels, from 0 to 1")
+    group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
+    group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
+    group.add_argument("--tta", type=int, default=0, metavar="N", help="views of each image in evaluation, up to 10")
+    group.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
+
+
+def add_device_options(parser):
+    """Add the options of the device and of the loader's processes to a parser."""
+    group = parser.add_argument_group("Device")
+    group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
+    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
+    group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
+    group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
+    group.add_argument("--pin-mem", action="store_true", help="has no effect: pinned memory is always used")
+    group.add_argument(
+        "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between log lines"
+    )
 
 
 def add_optimizer_options(parser):
