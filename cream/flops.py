@@ -12,6 +12,7 @@ from cream.counting import Rule, count_macs, count_parameters, counting
 from cream.space import SKIP, Arch, SearchSpace
 from cream.supernet import Choices, SuperNet
 from pimm.engine.evaluation import train_mode
+from pimm.errors import ConfigError, check_whole
 
 
 class CostTable:
@@ -23,11 +24,18 @@ class CostTable:
         choices: ``choices[stage][position]`` lists the costs of the operations at that position.
         fixed: the cost of the layers that all paths share.
         space: the space of the paths, which says where skipping a block, at no cost, may be drawn; None: nowhere.
+
+    Raises:
+        ConfigError: the costs belong to another space.
     """
 
     def __init__(self, choices: list[list[list[float]]], fixed: float, space: SearchSpace | None = None):
         self.choices = choices
         self.fixed = fixed
+        self.depths = [len(stage) for stage in choices]
+        counts = tuple(tuple(len(costs) for costs in stage) for stage in choices)
+        if space is not None and counts != space.choices:
+            raise ConfigError(f"the costs belong to choices {counts!r:.120}; the space has {space.choices!r:.120}")
         skips = iter([SKIP in options for options in space.options] if space else itertools.repeat(False))
         cheapest = [[SKIP if next(skips) else costs.index(min(costs)) for costs in stage] for stage in choices]
         # Summed up as the cost of any path is: a constraint may be exactly one of these bounds.
@@ -35,7 +43,9 @@ class CostTable:
         self.most = self([[costs.index(max(costs)) for costs in stage] for stage in choices])
 
     def __call__(self, arch: Arch) -> float:
-        """Return the cost of a path."""
+        """Return the cost of a path; raise ConfigError for a path of another space."""
+        if [len(stage) for stage in arch] != self.depths:
+            raise ConfigError(f"architecture {arch!r:.100} has not the positions of the table, {self.depths!r:.80}")
         total = self.fixed
         for stage, path in zip(self.choices, arch):
             total += sum(costs[choice] for costs, choice in zip(stage, path) if choice != SKIP)
@@ -50,11 +60,15 @@ def cost_tables(net: SuperNet, resolution: int, in_chans: int | None = None) -> 
         resolution: the side of an image, in pixels.
         in_chans: the number of channels of an image; None: ``net.in_chans``.
 
+    Raises:
+        ConfigError: ``resolution`` is not a whole number above 0.
+
     Returns:
         The table of multiply-adds and the table of parameters, both in millions. Their fixed parts are the costs of
         ``net.counted_layers()``.
     """
     costs_at = _ChoiceCosts(net.cost_rules)
+    check_whole("resolution", resolution, least=1)
     shared = list(net.counted_layers())
     mflops, mparams = [], []
     image = paddle.zeros([1, in_chans or net.in_chans, resolution, resolution])

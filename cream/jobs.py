@@ -278,7 +278,8 @@ def scorer(cfg: Config, searched):
 def experiment_settings(recipe: Config) -> dict[str, object]:
     """Return the settings that all trainings of an experiment share."""
     settings = {name: value for name, value in resume_settings(recipe).items() if name != "NET.INPUT_ARCH"}
-    return {**settings, "EPOCHS": recipe.EPOCHS, "LR": recipe.LR}
+    changeable = ("EPOCHS", "LR", "WARMUP_LR", "MIN_LR", "CLIP_GRAD")  # by a resumed training
+    return {**settings, **{name: getattr(recipe, name) for name in changeable}}
 
 
 def train_path(recipe: Config, number: int, paths: int, training: int, folder: Path) -> dict:

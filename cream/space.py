@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cream.fields import shown
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 
 Arch = tuple[tuple[int, ...], ...]
 
@@ -66,11 +68,23 @@ class SearchSpace:
         keeps_shape: ``keeps_shape[stage][position]`` says whether a path may skip the block there.
         draws_skip: whether ``sample`` and ``mutate`` draw SKIP, as one choice more, at the positions that a path may
             skip. If not, such a path is valid but never drawn.
+
+    Raises:
+        ConfigError: there are no positions, a position has no operation, or ``keeps_shape`` has other positions.
     """
 
     choices: tuple[tuple[int, ...], ...]
     keeps_shape: tuple[tuple[bool, ...], ...]
     draws_skip: bool = False
+
+    def __post_init__(self):
+        for name in ("choices", "keeps_shape"):  # lists cannot be compared with tuples, nor be hashed
+            object.__setattr__(self, name, tuple(tuple(stage) for stage in getattr(self, name)))
+        depths, others = ([len(stage) for stage in stages] for stages in (self.choices, self.keeps_shape))
+        if depths != others or 0 in depths or not depths:
+            raise ConfigError(f"a space needs positions, and keeps_shape for each of them, not {others} for {depths}")
+        for count in _flat(self.choices):
+            check_whole("the number of operations at a position", count, least=1)
 
     @property
     def options(self) -> list[tuple[int, ...]]:
@@ -106,8 +120,16 @@ class SearchSpace:
         return np.fromiter(_flat(arch), np.int64)
 
     def decode(self, row: Sequence[int]) -> Arch:
-        """Split one row of choices, [positions], into the stages of a path."""
-        choices = iter(int(choice) for choice in row)
+        """Split one row of choices, [positions], into the stages of a path.
+
+        Raises:
+            ConfigError: the row has another length.
+        """
+        row = [operator.index(choice) for choice in row]
+        positions = sum(len(stage) for stage in self.choices)
+        if len(row) != positions:
+            raise ConfigError(f"the row has {len(row)} choices; a path of this space has {positions}")
+        choices = iter(row)
         return tuple(tuple(next(choices) for _ in stage) for stage in self.choices)
 
     def sample(self, rng: np.random.Generator, n: int = 1, probabilities: Sequence[float] | None = None) -> np.ndarray:
@@ -203,7 +225,7 @@ class SearchSpace:
                         f"{_place(arch, stage, position)} cannot be skipped: "
                         "it changes the shape, or belongs to the least depth of its stage"
                     )
-                if not SKIP <= choice < count:
+                if type(choice) is bool or not isinstance(choice, numbers.Integral) or not SKIP <= choice < count:
                     raise ConfigError(
                         f"{_place(arch, stage, position)} has choices 0 to {count - 1}, not {shown(choice, 20)}"
                     )

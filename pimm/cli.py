@@ -30,6 +30,8 @@ _FILE_TROUBLE = {
 # Seconds within which paddle.distributed.launch notices that a process has failed.
 _LAUNCHER_PATIENCE = 10
 
+_MOST_THREADS = 4096  # more than any machine has; OpenMP aborts where the system refuses a thread
+
 
 class Parser(argparse.ArgumentParser):
     """Reads a command line, and answers a mistake in one line.
@@ -219,16 +221,29 @@ def use_cores():
 
     Without OMP_NUM_THREADS they take all cores that this process may run on, shared evenly with the other processes of
     a launch on this machine; Paddle alone would take one.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no number of threads.
     """
+    asked = THREADS and _threads(THREADS)  # before Paddle, which ends the program at a wrong number
     from paddle.base import core  # late: takes a second, which --help need not wait for
 
     preemption.reclaim()
-    if THREADS:
-        return int(THREADS.partition(",")[0])
+    if asked:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
     core.set_num_threads(threads)
     return threads
+
+
+def _threads(text):
+    first = text.partition(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and 1 <= int(first[:6]) <= _MOST_THREADS):
+        raise ConfigError(
+            f"OMP_NUM_THREADS is {text!r:.80}; must be a whole number from 1 to {_MOST_THREADS}, or not be set"
+        )
+    return int(first)
 
 
 def _file_trouble(error):

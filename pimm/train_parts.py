@@ -75,7 +75,7 @@ def set_learning_rate(args):
 
 def mixes(args):
     """Return whether batches are mixed by Mixup or CutMix."""
-    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+    return not (args.mixup <= 0 and args.cutmix <= 0) or args.cutmix_minmax is not None
 
 
 def create_mixer(args):

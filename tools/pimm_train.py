@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import sys
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -73,12 +74,15 @@ def main(argv=None):
     loader_train, mixup_fn = create_training_loader(args, data_config)
     loader_eval = create_validation_loader(args, data_config, loader_train.dataset)
     checkpoint = find_checkpoint(args.resume) if args.resume else None
-    folder = create_output_folder(args, args_text, data_config["input_size"][-1])
+    folder = create_output_folder(args, data_config["input_size"][-1])
     results = []
     with RunLog(folder, curves=False, rates=True) as run:
-        step = create_step(args, model, mixup_fn)
-        trainer = create_trainer(args, step, loader_train, loader_eval, run, results)
-        trainer.resume_or_start(checkpoint, with_optimizer=not args.no_resume_opt, strict=False)
+        with removed_if_empty(folder):
+            step = create_step(args, model, mixup_fn)
+            trainer = create_trainer(args, step, loader_train, loader_eval, run, results)
+            trainer.resume_or_start(checkpoint, with_optimizer=not args.no_resume_opt, strict=False)
+        if folder is not None:
+            write_text(folder / "args.yaml", args_text)  # only now: a training that cannot resume keeps its own
         if args.start_epoch is not None:
             trainer.start_at(args.start_epoch)
         if trainer.epoch >= trainer.epochs:
@@ -94,8 +98,8 @@ def main(argv=None):
         print(f"--result\n{json.dumps(results[:10], indent=4)}")
 
 
-def create_output_folder(args, args_text, size):
-    """Create the training's folder with its options in it, and return it; None in all processes but the first."""
+def create_output_folder(args, size):
+    """Create the training's folder, and return it; None in all processes but the first."""
     if not is_primary(args):
         return None
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -104,8 +108,19 @@ def create_output_folder(args, args_text, size):
         raise ConfigError(
             f"{folder} holds a training already: --resume {folder} resumes it, another --experiment starts anew"
         )
-    write_text(folder / "args.yaml", args_text)
     return folder
+
+
+@contextmanager
+def removed_if_empty(folder):
+    """Remove the folder of a training that fails inside the context, if nothing is in it."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def create_step(args, model, mixup_fn):

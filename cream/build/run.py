@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,10 @@ from pimm.models.helpers import is_torch_file
 from pimm.ops import reuse_freed_memory
 from pimm.output_paths import is_same_file
 from pimm.utils import (
-    all_reduce_sum,
     barrier,
-    broadcast_values,
     init_distributed,
     is_main_process,
+    is_same_everywhere,
     latest_checkpoint,
     random_seed,
     watch_processes,
@@ -148,11 +146,7 @@ def given_checkpoint(cfg: Config) -> Path | None:
 
 def check_same_checkpoint(checkpoint: Path | None, folder: Path) -> Path | None:
     """Return the checkpoint if all processes chose it; raise CheckpointError in all of them otherwise."""
-    seen = zlib.crc32(checkpoint.name.encode()) if checkpoint else 0
-    barrier()
-    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
-    differing = all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64"))
-    if differing.item():
+    if not is_same_everywhere(checkpoint.name if checkpoint else ""):
         raise CheckpointError(
             f"{folder}: the processes do not see the same checkpoints there; "
             "SAVE_PATH must be on storage that all machines share"
@@ -177,9 +171,10 @@ def check_results_spare(cfg: Config, folder: Path) -> None:
 
 
 def open_output(output: Path) -> Path:
-    """Create the folder of results; raise ConfigError for the folder of a training, whose settings must stay."""
-    if latest_checkpoint(output):
-        raise ConfigError(f"--output {output} is the folder of a training; must be another one")
+    """Create the folder of results; raise ConfigError for the folder of a training or checkpoint, which must stay."""
+    if latest_checkpoint(output) or (output / MANIFEST).is_file():
+        what = "a checkpoint" if (output / MANIFEST).is_file() else "the folder of a training"
+        raise ConfigError(f"--output {output} is {what}; must be another folder")
     output.mkdir(parents=True, exist_ok=True)
     return output
 

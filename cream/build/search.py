@@ -301,14 +301,20 @@ def evolution_settings(cfg: Config, weights: str) -> dict:
     """Return everything that an evolution depends on, except the number of generations, as plain data."""
     constraints = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
     scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
+    images = ("NUM_CLASSES", "CROP_PCT", "INTERPOLATION", "MEAN", "STD", "SPOS_PREPROCESSING")
     return {
         "weights": weights,
         "SEED": cfg.SEED,
         "DATASET.BATCH_SIZE": cfg.DATASET.BATCH_SIZE,
         "SUPERNET.LATENCY_TABLE": cfg.SUPERNET.LATENCY_TABLE and weights_hash(Path(cfg.SUPERNET.LATENCY_TABLE)),
         **{f"SUPERNET.{name}": getattr(cfg.SUPERNET, name) for name in (*constraints, *scoring)},
+        **{f"DATASET.{name}": _plain(getattr(cfg.DATASET, name)) for name in images},
         **{f"EVOLUTION.{name}": value for name, value in vars(cfg.EVOLUTION).items() if name != "GENERATIONS"},
     }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value  # as JSON returns it
 
 
 def renamed(cfg: Config, suffix: str) -> Config:

@@ -37,7 +37,7 @@ class SPOSEvolution(Found):
         flops_func: the cost of a path.
         seed: the seed of the evolution.
         file: JSON file in which every scored path is saved, and from which an interrupted evolution resumes;
-            ConfigError if it belongs to another evolution, for example with other weights.
+            ConfigError if it belongs to another evolution, for example with other weights or costs.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SPOSEvolution(Found):
             "mutation": num_mutation,
         }
         self.flops_limit, self.flops_func = flops_limit, flops_func
-        self.seed, self.file = seed, None if file is None else Path(file)
+        self.seed, self.file = seed, Path(file) if file else None
 
     def search(
         self,
@@ -104,7 +104,7 @@ class SPOSEvolution(Found):
             np.random.default_rng([self.seed, 5]),
             **self.numbers,
             sample=self.sampler_below_limit(flops),
-            state=read_state(self.file, self.settings) if self.file else None,
+            state=read_state(self.file, self.settings, flops) if self.file else None,
             save=self.save,
         )
         self.candidates = [Candidate(arch, **state["scores"][format_arch(arch)]) for arch in best_paths(state)]

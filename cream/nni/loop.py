@@ -22,7 +22,7 @@ from cream.train.seeding import seed_dropout
 from cream.train.steps import SinglePathStep
 from pimm.data.loader import Loader, PrefetchLoader
 from pimm.engine import RunLog, Trainer, Update, train_mode
-from pimm.errors import ConfigError, DataError
+from pimm.errors import ConfigError, DataError, check_whole
 from pimm.utils import CheckpointSaver, latest_checkpoint, world_size
 from pimm.utils.labels import class_labels
 
@@ -153,6 +153,8 @@ class SupernetTrainer:
         **inherited: object,
     ):
         pass_over(inherited)
+        for name, value, least in (("num_epochs", num_epochs, 1), ("probes", probes, 1), ("seed", seed, 0)):
+            check_whole(name, value, least)
         self.model, self.num_epochs = model, num_epochs
         self.train_loader, self.valid_loader = train_loader, valid_loader
         self.step = make_step(model, loss, Update(optimizer, amp, clip_grad), mutator.sampler, mutator.rng)
@@ -165,7 +167,7 @@ class SupernetTrainer:
         rng = np.random.default_rng([seed, 2])
         self.probes = list(dict.fromkeys(mutator.sampler(rng) for _ in range(probes)))
         self.seed, self.recovery_interval = seed, recovery_interval
-        self.folder = None if folder is None else Path(folder)
+        self.folder = Path(folder) if folder else None
         self.loop: Trainer | None = None
 
     def train(self) -> dict[str, float]:
@@ -177,7 +179,7 @@ class SupernetTrainer:
                 loop = self._make_loop(run)
                 loop.resume_or_start(latest_checkpoint(self.folder) if self.folder else None)
                 self.loop = loop  # only now, so that a folder of another training is refused at every call
-            self.loop.run = run
+            self.loop.run, self.loop.epochs = run, self.num_epochs
             return self.loop.fit()
 
     def _make_loop(self, run: RunLog) -> Trainer:
@@ -192,7 +194,7 @@ class SupernetTrainer:
             seed_batch=partial(seed_dropout, self.seed, len(self.train_loader)),
             after_epoch=[self._call_back],
             settings={**self.settings(), "number of processes": world_size()},
-            log_interval=self.log_frequency or len(self.train_loader),
+            log_interval=self.log_frequency or max(len(self.train_loader), 1),
             recovery_interval=self.recovery_interval,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Callable
 
@@ -13,7 +14,7 @@ from cream.space import Arch, SearchSpace
 from cream.supernet import SuperNet
 from cream.train.board import PrioritizedBoard
 from cream.train.sampler import Sampler, choice_policy
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 
 
 class Trials:
@@ -35,7 +36,7 @@ class Trials:
         self, space: SearchSpace, cost: Cost, low: float, high: float, probabilities: Callable, bins: int, attempts: int
     ):
         self.space, self.cost, self.probabilities, self.attempts = space, cost, probabilities, attempts
-        self.edges = np.linspace(low, high, bins + 1)
+        self.edges = np.linspace(low, high, bins + 1) if bins > 1 else np.array([low, high])  # may be infinite
 
     def __call__(self, rng: np.random.Generator, board: PrioritizedBoard | None = None) -> Arch:
         part = rng.integers(len(self.edges) - 1)
@@ -136,9 +137,15 @@ def path_sampler(
     """Return a sampler of the paths in the given cost range, or of all paths without a cost."""
     if (cost is None) != (low is None) or (low is None) != (high is None):
         raise ConfigError("flops_func, flops_lb and flops_ub go together: give all three or none of them")
+    for name, value in (("flops_bin_num", bins), ("flops_sample_timeout", attempts)):
+        check_whole(name, value, least=1)
+    if low is not None and not low <= high:
+        raise ConfigError(f"flops_lb is {low} and flops_ub is {high}; flops_lb must be at most flops_ub")
     probabilities = choice_policy(space, how, weights)
     if cost is None:
         return Trials(space, lambda arch: 0.0, 0.0, 0.0, probabilities, bins=1, attempts=1)
     if isinstance(cost, CostTable):
         return Sampler(space, cost, low, high, how, weights, bins)
+    if bins > 1 and not math.isfinite(high - low):
+        raise ConfigError(f"flops_lb={low} and flops_ub={high} have no equal parts: give flops_bin_num=1")
     return Trials(space, cost, low, high, probabilities, bins, attempts)

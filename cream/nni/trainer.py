@@ -20,10 +20,10 @@ from cream.space import Arch
 from cream.supernet import SuperNet
 from cream.train.board import PrioritizedBoard
 from cream.train.evaluation import evaluate
-from cream.train.meta import MetaMatching
+from cream.train.meta import PICK_METHODS, MetaMatching
 from cream.train.steps import CreamStep, SinglePathStep
 from pimm.engine.evaluation import train_mode
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 from pimm.layers import BatchNorm2d
 from pimm.optim.param_groups import group_list
 
@@ -138,6 +138,11 @@ class CreamSupernetTrainer(SupernetTrainer, Found):
         self.space = checked(model).space
         self.val_loss, self.select_batches = val_loss or F.cross_entropy, select_batches
         check_numbers(self.space, choice_num, sta_num)
+        counts = {"slices": (slices, 1), "pool_size": (pool_size, 1), "update_iter": (update_iter, 0)}
+        for name, (value, least) in {**counts, "select_batches": (select_batches, 0)}.items():
+            check_whole(name, value, least)
+        if pick_method not in PICK_METHODS:
+            raise ConfigError(f"pick_method is {pick_method!r:.80}; must be {' or '.join(PICK_METHODS)}")
         check_batch_norms(model)
         if num_epochs < meta_sta_epoch + 2:
             raise ConfigError(

@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 
 from cream.space import Arch, SearchSpace, format_arch, parse_arch
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def evolve(
     Raises:
         ConfigError: no legal path is found, or the numbers contradict each other.
     """
-    check_numbers(population, top, crossover, mutation)
+    check_numbers(population, top, crossover, mutation, mutation_probability, generations)
     state = state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}
     rng.bit_generator.state = state["rng"]
     draw = functools.partial(sample or (lambda rng: space.decode(space.sample(rng)[0])), rng)
@@ -105,11 +105,18 @@ def _add_children(
     generation.add(lambda: space.crossover(_pick(parents, rng), _pick(parents, rng), rng), crossover, CHILD_ATTEMPTS)
 
 
-def check_numbers(population: int, top: int, crossover: int, mutation: int) -> None:
-    """Raise ConfigError for numbers that contradict each other."""
+def check_numbers(
+    population: int, top: int, crossover: int, mutation: int, mutation_probability: float, generations: int
+) -> None:
+    """Raise ConfigError, before a path is scored, for numbers out of bounds and numbers that contradict each other."""
+    counts = {"POPULATION": population, "TOP": top, "CROSSOVER": crossover, "MUTATION": mutation}
+    for name, value in {**counts, "GENERATIONS": generations}.items():
+        check_whole(f"EVOLUTION.{name}", value, least=int(name not in ("CROSSOVER", "MUTATION")))
+    if not 0 <= mutation_probability <= 1:
+        raise ConfigError(f"EVOLUTION.MUTATION_PROBABILITY is {mutation_probability}; must be from 0 to 1")
     if not 1 <= top <= population:
         raise ConfigError(f"EVOLUTION.TOP is {top}; must be from 1 to EVOLUTION.POPULATION, which is {population}")
-    if min(crossover, mutation) < 0 or crossover + mutation > population:
+    if crossover + mutation > population:
         raise ConfigError(
             f"EVOLUTION.CROSSOVER={crossover} and EVOLUTION.MUTATION={mutation} must be at least 0, and together at "
             f"most EVOLUTION.POPULATION={population}"

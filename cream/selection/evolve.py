@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable
@@ -62,7 +63,7 @@ def evolve_paths(
         (found,) = selection.score([arch])
         return {name: getattr(found, name) for name in METRICS}
 
-    state = read_state(folder / STATE, settings)
+    state = read_state(folder / STATE, settings, searched.mflops)
     barrier()  # all processes read the state before the first one writes it
     record = Record(folder, settings, searched.space, numbers["top"])
     state = evolve(
@@ -105,11 +106,16 @@ def shared_out(
 # The saved state of an evolution
 
 
-def read_state(path: Path, settings: Mapping) -> dict | None:
+def read_state(path: Path, settings: Mapping, mflops: Callable[[Arch], float]) -> dict | None:
     """Return the state of an evolution in a file, or None if there is no such file.
 
+    Args:
+        path: the file.
+        settings: the settings that the evolution must have.
+        mflops: the cost of a path, which must be that in the file.
+
     Raises:
-        ConfigError: the evolution in the file has other settings.
+        ConfigError: the evolution in the file has other settings, or paths had other costs.
         CheckpointError: the file holds no evolution.
     """
     if not path.exists():
@@ -117,9 +123,16 @@ def read_state(path: Path, settings: Mapping) -> dict | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         known, state = content["settings"], content["state"]
-        changed = changes(known, settings)
+        recorded = {name: value for name, value in settings.items() if name in {"weights", *known}}
+        changed = changes(known, recorded)  # an earlier version recorded fewer settings
+        costs = {arch: (found["mflops"], mflops(parse_arch(arch))) for arch, found in state["scores"].items()}
+        unscored(state), state["rng"]["state"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not the state of an evolution: {error!r:.200}") from None
+    other = [each for each, (before, now) in costs.items() if not math.isclose(before, now, rel_tol=1e-6)]
+    if other and not changed:  # another image size, for example
+        before, now = costs[other[0]]
+        changed = [f"path {other[0]:.100} cost {before:.6g} MFLOPs and costs {now:.6g}"]
     if changed:
         raise ConfigError(
             f"{path} belongs to an evolution with other settings: {', '.join(changed)}; "

@@ -23,7 +23,7 @@ from cream.space import Arch, format_arch
 from cream.studies.correlation import CONFIDENCE, Correlation, compare, correlate
 from cream.train.sampler import DRAWS_PER_PATH, Sampler
 from cream.train.search_net import SearchNet
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, DataError
 from pimm.messages import changes
 from pimm.utils import atomic_file, write_csv, write_text
 from pimm.utils.locks import try_lock
@@ -159,13 +159,16 @@ def check_same_experiment(path: Path, archs: Sequence[Arch], recipe: Mapping[str
     wanted = {"paths": [format_arch(arch) for arch in archs], "recipe": recipe}
     if not path.exists():
         write_json(path, wanted)
-    known = json.loads(path.read_text())
+    known = read_json(path)
+    if not isinstance(known.get("paths"), list) or not isinstance(known.get("recipe"), dict):
+        raise ConfigError(f"{path} does not describe an experiment; remove it, or give another output")
     if known["paths"] != wanted["paths"]:
         raise ConfigError(
             f"{path} belongs to an experiment with other paths: another number, seed, sampling or space; give another "
             "output"
         )
-    changed = changes(known["recipe"], recipe)
+    recorded = {name: value for name, value in recipe.items() if name in known["recipe"]}
+    changed = changes(known["recipe"], recorded)  # an earlier version recorded fewer settings
     if changed:
         raise ConfigError(
             f"{path} belongs to an experiment with another recipe: {', '.join(changed[:5])}; give another output"
@@ -210,7 +213,7 @@ def share_out(tasks: Mapping[Path, Callable[[], Mapping]]) -> list[dict]:
                     worked = True
         if not worked:
             time.sleep(1)
-    return [json.loads(path.read_text()) for path in tasks]
+    return [read_json(path) for path in tasks]
 
 
 @contextmanager
@@ -222,6 +225,17 @@ def claimed(path: Path) -> Iterator[bool]:
         except OSError as error:  # waiting for this lock would never end
             raise ConfigError(f"{path.parent} is on storage without locks: {error}; give another output") from error
         yield is_mine
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object that ``write_json`` wrote; raise DataError for a damaged file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error!s:.100}; remove it, and its work is done again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no JSON object; remove it, and its work is done again")
+    return content
 
 
 def write_json(path: Path, content: Mapping) -> None:

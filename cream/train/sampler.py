@@ -11,7 +11,7 @@ import numpy as np
 from cream.flops import CostTable
 from cream.space import SKIP, Arch, SearchSpace
 from cream.train.board import PrioritizedBoard
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, check_whole
 
 BATCH = 64  # paths drawn at once
 ATTEMPTS = 500
@@ -68,10 +68,19 @@ class BoundedDraws:
 
 
 def normalise(weights: Sequence[float], num_choices: int) -> np.ndarray:
-    """Return weights of the choices as probabilities; raise ConfigError if there are not ``num_choices`` of them."""
-    if len(weights) != num_choices:
-        raise ConfigError(f"SUPERNET.PRE_PROB has {len(weights)} entries; the space offers {num_choices} choices")
-    weights = np.asarray(weights, np.float64)
+    """Return weights of the choices as probabilities.
+
+    Raises:
+        ConfigError: there are not ``num_choices`` weights, one is negative or not finite, or all are 0.
+    """
+    try:
+        weights = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"SUPERNET.PRE_PROB is {weights!r:.80}; must be a list of numbers") from None
+    if weights.shape != (num_choices,):
+        raise ConfigError(f"SUPERNET.PRE_PROB has {weights.size} entries; the space offers {num_choices} choices")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ConfigError(f"SUPERNET.PRE_PROB is {weights.tolist()!r:.80}; must be at least 0, and one above")
     return weights / weights.sum()
 
 
@@ -102,14 +111,15 @@ class Sampler:
     Args:
         space: the search space.
         flops: the costs of paths.
-        minimum, maximum: the range in MFLOPs.
+        minimum, maximum: the range in MFLOPs; infinite bounds stand for the least and the most that paths cost.
         how: the weights of the choices: ``even``; ``pre_prob``, by ``weights``; or ``teacher``, by how often the full
             board holds each choice, and evenly before the board is full.
         weights: the weights of the choices for ``pre_prob``.
         bins: number of equal parts of the range.
 
     Raises:
-        ConfigError: no path of the space has a cost in the range, or in one of its parts.
+        ConfigError: no path of the space has a cost in the range, or in one of its parts; or the costs are those of
+            another space.
     """
 
     def __init__(
@@ -122,8 +132,15 @@ class Sampler:
         weights: Sequence[float] | None = None,
         bins: int = 1,
     ):
+        check_whole("the number of parts of the FLOPs range", bins, least=1)
+        if tuple(tuple(len(costs) for costs in stage) for stage in flops.choices) != space.choices:
+            raise ConfigError(f"the costs belong to another space than {space.choices!r:.200}")
+        if math.isnan(minimum) or math.isnan(maximum):
+            raise ConfigError(f"the FLOPs range is from {minimum} to {maximum}; must be numbers")
         self.space, self.flops = space, flops
-        self.minimum, self.maximum = minimum, maximum
+        slack = 1e-9 * abs(flops.most)  # the sum of a path's costs is rounded
+        self.minimum = minimum if math.isfinite(minimum) else min(flops.least - slack, maximum)
+        self.maximum = maximum if math.isfinite(maximum) else max(flops.most + slack, minimum)
         self.bins = bins
         self.probabilities = choice_policy(space, how, weights)
         self.costs = [
@@ -131,8 +148,8 @@ class Sampler:
             for options, costs in zip(space.options, (costs for stage in flops.choices for costs in stage))
         ]
         self._draws: dict[tuple, BoundedDraws] = {}
-        self.edges = np.linspace(minimum, maximum, bins + 1)
-        self._check((minimum, maximum), "")
+        self.edges = np.linspace(self.minimum, self.maximum, bins + 1)
+        self._check((self.minimum, self.maximum), "")
         for part in zip(self.edges, self.edges[1:]):
             self._check(part, f", one of SUPERNET.FLOPS_BINS={bins} parts of the range")
 

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import paddle
-import paddle.distributed as dist
 
 from pimm.data.bounded import brief
 from pimm.data.dataset import ImageDataset
 from pimm.data.readers import create_reader
 from pimm.data.samplers import BatchPlan
 from pimm.errors import ConfigError
+from pimm.utils.distributed import rank, world_size
 
 SHUFFLE_SIZE = 4096
 _WINDOW_STREAM = 1  # last part of the key of the draws that shuffle within a window
@@ -94,7 +94,7 @@ class IterableImageDataset(ImageDataset, paddle.io.IterableDataset):
             raise ConfigError(f"{root}: cannot evaluate {self.num_samples} images, there are {len(reader)}")
 
     def __iter__(self):
-        plan = self.batch_plan(self.batch_size, self.is_training, dist.get_rank(), dist.get_world_size())
+        plan = self.batch_plan(self.batch_size, self.is_training, rank(), world_size())
         plan.set_epoch(self.epoch)
         _, batches = plan.batches()
         worker = paddle.io.get_worker_info()
@@ -142,8 +142,8 @@ class ShardPlan(BatchPlan):
     def _dealt(self, order, rng=None):
         """Return ``order`` rearranged: every ``world``-th place from the r-th on holds the r-th part of ``order``."""
         dealt = np.empty_like(order)
-        for rank, part in enumerate(np.array_split(order, self.world)):
-            dealt[rank :: self.world] = part if rng is None else _mixed(part, self.dataset.sample_shuffle_size, rng)
+        for place, part in enumerate(np.array_split(order, self.world)):
+            dealt[place :: self.world] = part if rng is None else _mixed(part, self.dataset.sample_shuffle_size, rng)
         return dealt
 
 

@@ -134,6 +134,12 @@ class Mixup:
         ):
             raise ConfigError(f"cutmix_minmax {cutmix_minmax} is not a range (low, high) between 0 and 1")
         require_share(label_smoothing)
+        for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+            if not alpha < np.inf:  # the draws of such a Beta distribution are not numbers
+                raise ConfigError(f"{name} must be finite, got {alpha}")
+        for name, chance in (("prob", prob), ("switch_prob", switch_prob)):
+            if not 0 <= chance <= 1:
+                raise ConfigError(f"mixup's {name} must be from 0 to 1, got {chance}")
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = 1.0 if cutmix_minmax is not None else cutmix_alpha
         self.cutmix_minmax = cutmix_minmax

@@ -45,6 +45,8 @@ def evaluate(predict, loader, tta=0, loss_fn=F.cross_entropy):
     for images, labels in loader:
         logits, labels = reduce_tta(predict(images).astype("float32"), labels, tta)
         labels = class_indices(labels, logits)
+        if not len(labels):
+            continue  # a mean over no images is not a number
         loss = loss_fn(logits, labels) * len(labels)
         ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
         counts = [loss, ranked[:, 0].sum(), ranked.sum(), paddle.full([], len(labels), "float64")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -15,11 +16,12 @@ import paddle
 from paddle import Tensor
 
 from pimm import preemption
+from pimm.data import class_names
 from pimm.engine.metrics import MeanMetrics
 from pimm.engine.resume import load_checkpoint_folder, load_weights_file
 from pimm.engine.run_log import RunLog
 from pimm.engine.steps import Step
-from pimm.errors import TrainingError
+from pimm.errors import ConfigError, DataError, TrainingError, check_whole
 from pimm.optim import group_lrs
 from pimm.utils import (
     CheckpointSaver,
@@ -30,12 +32,16 @@ from pimm.utils import (
     distribute_bn,
     gather_bn,
     is_main_process,
+    is_same_everywhere,
+    rank,
     world_size,
 )
 
 _logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float]
+
+SHARED_STATISTICS = ("reduce", "broadcast", "")
 
 
 class Trainer:
@@ -67,7 +73,14 @@ class Trainer:
         recovery_interval: number of updates between two checkpoints inside epochs, 0 for none.
         remedy: the advice in the error of a diverging training.
 
+    Raises:
+        ConfigError: an interval out of bounds, or another ``share_statistics``.
+
     Raises (from ``fit``):
+        ConfigError: neither the step nor an evaluator gives ``metric``, or the processes have different settings or
+            checkpoints.
+        DataError: the loader gives no batch, or not as many as its length where several batches make an update; or the
+            processes have different numbers of batches or different classes.
         TrainingError: the loss or a weight is no longer finite; such weights are never saved.
         Preempted: SIGTERM has come, and the current update is done and saved; several processes on accelerators train
             until the next line of the log first. One process breaks off an evaluation, and repeats the evaluation when
@@ -96,6 +109,10 @@ class Trainer:
         recovery_interval: int = 0,
         remedy: str = "try a lower learning rate, or clip the gradients",
     ):
+        check_whole("log_interval", log_interval, least=1)
+        check_whole("recovery_interval", recovery_interval, least=0)
+        if share_statistics not in SHARED_STATISTICS:
+            raise ConfigError(f"share_statistics is {share_statistics!r:.80}; must be reduce, broadcast or empty")
         self.step, self.loader, self.evaluators = step, loader, evaluators
         self.epochs, self.scheduler, self.saver, self.run = epochs, scheduler, saver, run
         self.seed_batch = seed_batch
@@ -182,6 +199,7 @@ class Trainer:
 
     def fit(self) -> dict[str, float]:
         """Train the remaining epochs, and return the last evaluation."""
+        self.check_processes()
         self.started, self.first_epoch = time.perf_counter(), self.epoch
         with preemption.deferred():
             while self.epoch < self.epochs:
@@ -198,10 +216,25 @@ class Trainer:
                         "epoch %d evaluated (%d/%d, %s left): %s",
                         *(self.epoch, self.epoch + 1, self.epochs, self.time_left(), _text(self.evaluated)),
                     )
-                self.finish_epoch({**trained, **self.evaluated}[self.metric])
+                self.finish_epoch(self.ranking({**trained, **self.evaluated}))
             if self.preempted():
                 raise preemption.Preempted("ended by SIGTERM after the last epoch", saved=self.saves)
         return self.evaluated
+
+    def check_processes(self) -> None:
+        """Raise an error in all processes if one trains otherwise, or on other batches or classes, than the first."""
+        shared = [self.epochs, self.epoch, self.batch, self.settings, self.layout]
+        if not is_same_everywhere(json.dumps(shared, default=str)):
+            place = f"number {rank()} begins at epoch {self.epoch}, batch {self.batch}, of {self.epochs} epochs"
+            raise ConfigError(f"the processes have different settings or checkpoints: {place}; all must have the same")
+        dataset = getattr(self.loader, "dataset", None)
+        classes = class_names(dataset) if getattr(dataset, "class_to_idx", None) else []
+        if not is_same_everywhere(json.dumps([len(self.loader), classes], default=str)):
+            named = f" of {len(classes)} classes ({', '.join(classes):.80})" if classes else ""
+            raise DataError(
+                f"the processes see different images: number {rank()} has {len(self.loader)} batches in an epoch"
+                f"{named}; all must read one data set"
+            )
 
     def time_left(self) -> str:
         """Return the time that the remaining epochs will take, judged by the epochs that this process has trained."""
@@ -232,6 +265,11 @@ class Trainer:
                     self.report(bar, images_seen / (time.perf_counter() - started))
                 if self.recovery_interval and self.updates % self.recovery_interval == 0:
                     self.save_recovery()
+        if not self.batch or (update.accumulate > 1 and self.batch != len(self.loader)):
+            raise DataError(
+                f"the loader gave {self.batch} batches in epoch {self.epoch}, and its length is {len(self.loader)}: "
+                "gradients of an unfinished update would be left over"
+            )
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the loader's batches; after a SIGTERM, save between two updates and raise Preempted."""
@@ -278,6 +316,12 @@ class Trainer:
             "epoch %d [%d/%d] %s, %.0f images/s",
             *(self.epoch, self.batch, len(self.loader), _text(means), images_per_second),
         )
+
+    def ranking(self, metrics: Metrics) -> float:
+        """Return the metric that ranks checkpoints; raise ConfigError if nothing gives it."""
+        if self.metric not in metrics:
+            raise ConfigError(f"no checkpoint can be ranked by {self.metric!r:.80}; there are {', '.join(metrics)}")
+        return metrics[self.metric]
 
     def finish_epoch(self, metric: float) -> None:
         """Move to the next epoch, step the schedule, and save a checkpoint; ``metric`` ranks the checkpoint."""

@@ -8,7 +8,9 @@ from typing import Callable, Protocol
 import paddle
 from paddle import Tensor, nn
 
+from pimm.errors import check_whole
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
+from pimm.utils.clip_grad import check_clip
 
 
 class Update:
@@ -25,6 +27,9 @@ class Update:
         to_clip: parameters whose gradients are clipped, by default all that are updated.
         accumulate: number of batches whose mean gradient makes one update.
         amp_dtype: ``float16`` or ``bfloat16``.
+
+    Raises:
+        ConfigError: a bound or a number of batches that is not above 0, or an unknown ``clip_mode``.
     """
 
     def __init__(
@@ -38,6 +43,9 @@ class Update:
         accumulate: int = 1,
         amp_dtype: str = "float16",
     ):
+        if clip_grad is not None:
+            check_clip(clip_grad, clip_mode)
+        check_whole("accumulate", accumulate, least=1)
         self.optimizer = optimizer
         self.amp = amp and not paddle.get_device().startswith("cpu")
         self.amp_dtype = amp_dtype

@@ -3,6 +3,8 @@
 import paddle
 from paddle import nn
 
+from pimm.errors import ConfigError
+
 
 def drop_path(x, drop_prob=0.0, training=False):
     """Set whole images to zero at random, and scale the others so that the mean is kept.
@@ -14,12 +16,17 @@ def drop_path(x, drop_prob=0.0, training=False):
         x: images, [N, ...].
         drop_prob: probability of an image to become zero.
         training: without it, ``x`` is returned as it is.
+
+    Raises:
+        ConfigError: the probability is not from 0 to 1.
     """
+    if not 0.0 <= drop_prob <= 1.0:
+        raise ConfigError(f"the probability of leaving out a block must be from 0 to 1, got {drop_prob}")
     if drop_prob == 0.0 or not training:
         return x
     keep_prob = 1.0 - drop_prob
     draws = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype)
-    return x * (paddle.floor(draws + keep_prob) / keep_prob)
+    return x * (paddle.floor(draws + keep_prob) / (keep_prob or 1.0))  # of probability 1 nothing is left to scale
 
 
 class DropPath(nn.Layer):

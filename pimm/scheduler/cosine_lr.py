@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pimm.scheduler.cycles import CycleScheduler
+from pimm.scheduler.scheduler import require_factor
 
 
 class CosineLRScheduler(CycleScheduler):
@@ -38,6 +39,7 @@ class CosineLRScheduler(CycleScheduler):
         t_mul=None,
         decay_rate=None,
     ):
+        require_factor("k_decay", k_decay)
         self.k_decay = k_decay
         super().__init__(
             optimizer,

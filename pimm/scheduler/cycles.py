@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import WarmupScheduler
+from pimm.scheduler.scheduler import WarmupScheduler, require_factor
 
 
 class CycleScheduler(WarmupScheduler):
@@ -45,6 +45,7 @@ class CycleScheduler(WarmupScheduler):
                 f"{type(self).__name__} needs t_initial > 0, lr_min >= 0, cycle_limit >= 0 and cycle_mul > 0, "
                 f"got {t_initial}, {lr_min}, {cycle_limit} and {self.cycle_mul}"
             )
+        require_factor("cycle_decay", self.cycle_decay)
         super().__init__(optimizer, **options)
 
     def remaining(self, share):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import WarmupScheduler
+from pimm.scheduler.scheduler import WarmupScheduler, require_factor
 
 
 class MultiStepLRScheduler(WarmupScheduler):
@@ -44,6 +44,7 @@ class MultiStepLRScheduler(WarmupScheduler):
             raise ConfigError(f"MultiStepLRScheduler needs milestones in ascending order, got {list(decay_t)}")
         self.decay_t = list(decay_t)
         self.decay_rate = decay_rate
+        require_factor("decay_rate", decay_rate)
         super().__init__(
             optimizer,
             warmup_t=warmup_t,

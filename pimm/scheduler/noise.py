@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+_FLAT = 1000  # standard deviations over limit from which a truncated normal distribution is uniform, to a millionth
+
 
 def normal_draws(seed):
     """Yield what successive calls of ``torch.randn(1)`` return on a generator seeded with ``seed``.
@@ -27,7 +29,9 @@ def normal_draws(seed):
 
 
 def truncated_normal(seed, std, limit):
-    """Return the first normal draw times ``std`` whose absolute value is below ``limit``."""
+    """Return the first normal draw times ``std`` whose absolute value is below ``limit``; 0 for a limit of 0."""
+    if std > _FLAT * limit:  # next to no draw is so small, and all small ones are equally likely
+        return uniform(seed, std, limit)
     return next(value * std for value in normal_draws(seed) if abs(value * std) < limit)
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import WarmupScheduler
+from pimm.scheduler.scheduler import WarmupScheduler, require_factor
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class PlateauLRScheduler(WarmupScheduler):
     ):
         if mode not in self._BETTER:
             raise ConfigError(f"PlateauLRScheduler's mode is 'min' or 'max', got {mode!r:.80}")
+        require_factor("decay_rate", decay_rate)
         super().__init__(
             optimizer,
             warmup_t=warmup_t,

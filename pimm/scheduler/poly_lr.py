@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pimm.scheduler.cycles import CycleScheduler
+from pimm.scheduler.scheduler import require_factor
 
 
 class PolyLRScheduler(CycleScheduler):
@@ -35,7 +36,9 @@ class PolyLRScheduler(CycleScheduler):
         k_decay=1.0,
         initialize=True,
     ):
+        require_factor("power", power)
         self.power = power
+        require_factor("k_decay", k_decay)
         self.k_decay = k_decay
         super().__init__(
             optimizer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pimm.errors import CheckpointError, ConfigError
 from pimm.optim.param_groups import group_list, initial_lrs, set_group_lrs
 from pimm.scheduler.noise import NOISES
@@ -29,7 +31,8 @@ class Scheduler:
             optimizer's first schedule began.
 
     Raises:
-        ConfigError: for another field, an unknown noise, and ``initialize=False`` without an earlier schedule.
+        ConfigError: for another field, an unknown or negative noise, and ``initialize=False`` without an earlier
+            schedule.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Scheduler:
             raise ConfigError(f"schedules set the learning rate, 'lr', not {param_group_field!r:.80}")
         if noise_type not in NOISES:
             raise ConfigError(f"unknown noise {noise_type!r:.80}; valid are {', '.join(NOISES)}")
+        require_factor("noise_pct", noise_pct)
+        require_factor("noise_std", noise_std)
         if not initialize and not all("initial_lr" in group for group in group_list(optimizer)):
             raise ConfigError("initialize=False goes on from an earlier schedule, and this optimizer has had none")
         self.optimizer = optimizer
@@ -117,6 +122,12 @@ class Scheduler:
                 f"{len(state_dict.get('values', []))} parameter groups, expected {sorted(own)} and {len(own['values'])}"
             )
         self.update_groups(state_dict["values"])
+
+
+def require_factor(name, value):
+    """Raise ConfigError for a factor by which a rate would become negative or not finite."""
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{name} must be at least 0 and finite, got {value}")
 
 
 class WarmupScheduler(Scheduler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pimm.errors import ConfigError
-from pimm.scheduler.scheduler import WarmupScheduler
+from pimm.scheduler.scheduler import WarmupScheduler, require_factor
 
 
 class StepLRScheduler(WarmupScheduler):
@@ -42,6 +42,7 @@ class StepLRScheduler(WarmupScheduler):
             raise ConfigError(f"StepLRScheduler needs decay_t > 0, got {decay_t}")
         self.decay_t = decay_t
         self.decay_rate = decay_rate
+        require_factor("decay_rate", decay_rate)
         super().__init__(
             optimizer,
             warmup_t=warmup_t,

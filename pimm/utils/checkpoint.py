@@ -293,6 +293,12 @@ def verify_checkpoint(folder):
     return manifest
 
 
+def is_prefix(text):
+    """Tell whether names of checkpoints can begin so: `list_checkpoints` finds them, in the same folder."""
+    match = _NAME.fullmatch(f"{text}-0")
+    return match is not None and match["prefix"] == text and Path(text).name == text and not text.startswith(".")
+
+
 def list_checkpoints(folder, prefix=None):
     """List the folders of checkpoints in ``folder``, whole or not, the furthest in training first.
 

@@ -16,6 +16,7 @@ from pimm.utils.checkpoint import (
     OPTIMIZER,
     STATE,
     clear_leftovers,
+    is_prefix,
     latest_checkpoint,
     link_checkpoint,
     list_checkpoints,
@@ -63,7 +64,8 @@ class CheckpointSaver:
         max_recoveries: how many checkpoints inside epochs to keep.
 
     Raises:
-        ConfigError: for numbers below one, and for a model without an optimizer.
+        ConfigError: for numbers below one, prefixes that are alike or no part of a name, and a model without an
+            optimizer.
     """
 
     def __init__(
@@ -85,6 +87,12 @@ class CheckpointSaver:
         for name, kept in (("max_history", max_history), ("max_recoveries", max_recoveries)):
             if kept < 1:
                 raise ConfigError(f"{name} is at least 1, got {kept}")
+        for prefix in (checkpoint_prefix, recovery_prefix):
+            if not is_prefix(prefix):
+                raise ConfigError(f"names of checkpoints cannot begin with {prefix!r:.80}; take letters")
+        if checkpoint_prefix == recovery_prefix and Path(recovery_dir or checkpoint_dir) == Path(checkpoint_dir):
+            # The checkpoints after epochs would be removed as old ones from inside an epoch.
+            raise ConfigError(f"checkpoint_prefix and recovery_prefix are both {checkpoint_prefix!r:.80}; must differ")
         if model is not None and optimizer is None:
             raise ConfigError("a saver of a model needs its optimizer too")
         self.model = model

@@ -26,12 +26,19 @@ def dispatch_clip_grad(parameters, value, mode="norm", norm_type=2.0):
         norm_type: which norm: 2 for the Euclidean one.
 
     Raises:
-        ConfigError: for another mode.
+        ConfigError: for another mode, and for a limit that is not above 0: it would turn the gradients round.
     """
+    check_clip(value, mode)
+    with_gradient = [param for param in parameters if param.grad is not None]
+    if with_gradient:
+        _CLIP[mode](with_gradient, value, norm_type)
+
+
+def check_clip(value, mode):
+    """Raise ConfigError for a limit or a mode by which `dispatch_clip_grad` cannot clip."""
     if mode not in _CLIP:
         raise ConfigError(
             f"gradients are clipped by {', '.join(_CLIP)}, not by {mode!r:.80}{did_you_mean(mode, _CLIP)}"
         )
-    with_gradient = [param for param in parameters if param.grad is not None]
-    if with_gradient:
-        _CLIP[mode](with_gradient, value, norm_type)
+    if isinstance(value, str) or not value > 0:
+        raise ConfigError(f"the limit of the gradients must be a number above 0, got {value!r:.80}")

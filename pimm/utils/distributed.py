@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+import zlib
 
 import paddle
 from paddle import distributed as dist
@@ -37,8 +38,8 @@ def single_process():
 
 
 def rank():
-    """Return the rank of this process."""
-    return 0 if _single else dist.get_rank()
+    """Return the rank of this process; a rank that the environment names without a launch does not count."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def world_size():
@@ -63,7 +64,9 @@ def world_info_from_env():
     """Return this process's rank on its machine, its rank among all, and the number of processes, from the launcher."""
     names = ("PADDLE_LOCAL_RANK", "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM")
     local, everywhere, processes = (os.environ.get(name) for name in names)
-    return int(local or 0), int(everywhere or 0), int(processes or 1)
+    if int(processes or 1) < 2:  # a rank without a launch was left over in the environment
+        return 0, 0, 1
+    return int(local or 0), int(everywhere or 0), int(processes)
 
 
 def is_distributed_env():
@@ -158,7 +161,7 @@ def asked_to_end(waiting=True):
 @paddle.no_grad()
 def all_reduce_sum(tensor):
     """Return the sum of ``tensor`` over all processes; the tensor itself stays as it is."""
-    if world_size() == 1:
+    if world_size() == 1 or not tensor.size:  # Gloo refuses empty tensors, such as the statistics of a net without any
         return tensor
     total = tensor.clone()
     dist.all_reduce(total)
@@ -203,6 +206,16 @@ def broadcast_tensors(tensors):
 def broadcast_values(tensor):
     """Return the values that a tensor has on rank 0, as Python numbers, after one wait for the device."""
     return broadcast_tensors([tensor])[0].tolist()
+
+
+def is_same_everywhere(text):
+    """Return whether all processes have the same text: all of them must ask together, and all get the same answer."""
+    if world_size() == 1:
+        return True
+    seen = zlib.crc32(text.encode())
+    barrier()
+    (first,) = broadcast_values(paddle.to_tensor([seen], "int64"))
+    return not all_reduce_sum(paddle.to_tensor([int(seen != first)], "int64")).item()
 
 
 @paddle.no_grad()

@@ -23,11 +23,15 @@ class ModelEma:
         decay: the share that stays, from 0 to 1.
         device: where the copy lives; by default where the net lives.
         resume: a checkpoint folder with an average in it, or a ``.pdema`` file, to start from.
+
+    Raises:
+        ConfigError: ``decay`` is not from 0 to 1.
     """
 
     wrapped_as = "ema"
 
     def __init__(self, model, decay=0.9999, device="", resume=""):
+        _require_share(decay)
         self.ema = _frozen_copy(model, device)
         self.decay = decay
         self.device = device
@@ -45,6 +49,10 @@ class ModelEma:
         """Move the average towards the net's present weights."""
         _blend(self.ema, model, 1.0 - self.decay, self.device)
 
+    def set(self, model):
+        """Set the average to the net's present weights."""
+        _blend(self.ema, model, 1.0, self.device)
+
 
 class ModelEmaV2(nn.Layer):
     """Keeps an average as `ModelEma` does, as a layer: ``module`` is the average, and a call of the layer calls it."""
@@ -53,6 +61,7 @@ class ModelEmaV2(nn.Layer):
 
     def __init__(self, model, decay=0.9999, device=None):
         super().__init__()
+        _require_share(decay)
         self.module = _frozen_copy(model, device)
         self.decay = decay
         self.device = device
@@ -132,6 +141,11 @@ class ModelEmaV3(ModelEmaV2):
     def update(self, model, step=None):
         """Move the average towards the net's weights after optimizer step ``step``."""
         _blend(self.module, model, 1.0 - self.get_decay(step), self.device, self.exclude_buffers)
+
+
+def _require_share(decay):
+    if not 0.0 <= decay <= 1.0:  # the average would run away from the net
+        raise ConfigError(f"the decay of an average must be from 0 to 1, got {decay}")
 
 
 def _refuse_half_precision(average):

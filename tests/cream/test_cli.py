@@ -14,7 +14,7 @@ from paths import ROOT
 from cream import cli
 from cream.config.keys import KEYS
 from pimm import preemption
-from pimm.cli import run
+from pimm.cli import run, use_cores
 from pimm.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 COMMANDS = {"train": "search", "retrain": "retrain", "test": "test"}
@@ -270,3 +270,10 @@ def test_processes_share_the_cores_unless_told_otherwise(tmp_path, given, launch
     if launched:
         said = (tmp_path / "workerlog.1").read_text()
     assert f"threads {expected(len(os.sched_getaffinity(0)))}\n" in said
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "1000000", "1.5", "²"])
+def test_a_number_of_threads_that_is_none(text, monkeypatch):
+    monkeypatch.setattr("pimm.cli.THREADS", text)
+    with pytest.raises(ConfigError, match=f"OMP_NUM_THREADS is '{text}'; must be a whole number from 1 to"):
+        use_cores()

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from cream.flops import CostTable
 from cream.mobile.space import mobile_space
 from cream.shuffle.nets import CHANNEL_RATIOS, SPOS_ARCH, shuffle_space
 from cream.space import SKIP, SearchSpace
+from cream.train.sampler import Sampler
 from pimm.errors import ConfigError
 
 SKIPPING = SearchSpace(((2,), (3, 3)), ((False,), (False, True)), draws_skip=True)
@@ -75,6 +77,10 @@ def test_equal_generators_make_equal_paths():
         (lambda space, rng: space.crossover(SPOS_ARCH, ((4,) * 4, *SPOS_ARCH[1:]), rng), "has choices 0 to 3, not 4"),
         (lambda space, rng: space.crossover(((-2,) * 4, *SPOS_ARCH[1:]), SPOS_ARCH, rng), "0 to 3, not -2"),
         (lambda space, rng: space.mutate(((-1,) * 4, *SPOS_ARCH[1:]), rng, 0.1), "cannot be skipped"),
+        (lambda space, rng: space.check(((0.5,) * 4, *SPOS_ARCH[1:])), "has choices 0 to 3, not 0.5"),
+        (lambda space, rng: space.check(((True,) * 4, *SPOS_ARCH[1:])), "has choices 0 to 3, not True"),
+        (lambda space, rng: space.decode([0] * 19), "the row has 19 choices; a path of this space has 20"),
+        (lambda space, rng: space.decode([0] * 21), "the row has 21 choices; a path of this space has 20"),
     ],
 )
 def test_what_is_no_path_is_refused(call, message):
@@ -150,3 +156,41 @@ def test_long_architectures_are_told_in_short_messages():
         with pytest.raises(ConfigError, match=r"architecture \[\[") as error:
             space.check(arch)
         assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "choices, keeps_shape, message",
+    [
+        (((2, 2),), ((False,),), r"keeps_shape for each of them, not \[1\] for \[2\]"),
+        (((2,), (2,)), ((False,),), r"not \[1\] for \[1, 1\]"),
+        ((), (), "a space needs positions"),
+        (((),), ((),), "a space needs positions"),
+        (((2, 0),), ((False, False),), "operations at a position is 0; must be a whole number of at least 1"),
+        (((2.0,),), ((False,),), "operations at a position is 2.0"),
+    ],
+)
+def test_what_is_no_space_is_refused(choices, keeps_shape, message):
+    with pytest.raises(ConfigError, match=message):
+        SearchSpace(choices, keeps_shape)
+
+
+def test_a_space_of_lists_is_that_of_tuples():
+    space = SearchSpace([[2], [3, 3]], [[False], [False, True]], draws_skip=True)
+    assert space == SKIPPING and hash(space) == hash(SKIPPING)
+
+
+def test_costs_of_another_space_or_path_are_not_added_up():
+    costs = [[[1.0, 2.0]], [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]]
+    table = CostTable(costs, 0.5, SKIPPING)
+    assert table(((1,), (2, -1))) == 5.5
+    for arch in (((1,),), ((1,), (2,)), ((1,), (2, 0, 0))):
+        with pytest.raises(ConfigError, match="has not the positions of the table"):
+            table(arch)
+    for wrong in (costs[:1], [costs[0], costs[1][:1]], [costs[0], [[1.0, 2.0], [1.0]]]):
+        with pytest.raises(ConfigError, match="the costs belong to"):
+            CostTable(wrong, 0.5, SKIPPING)
+        with pytest.raises(ConfigError, match="the costs belong to another space"):
+            Sampler(SKIPPING, CostTable(wrong, 0.5), 0, 100)
+    for bounds in ((float("nan"), 9.0), (0.0, float("nan"))):
+        with pytest.raises(ConfigError, match=r"the FLOPs range is from .* must be numbers"):
+            Sampler(SKIPPING, table, *bounds)

@@ -158,7 +158,7 @@ def test_evolution_over_a_supernet_of_creams_family(data, tmp_path):
     assert (folder / "architecture.json").read_text() == chosen  # the search's own choice is still there
 
 
-def test_weights_without_a_search_are_evolved_by_their_settings(data, supernet, evolved, tmp_path):
+def test_weights_without_a_search_are_evolved_by_their_settings(data, supernet, evolved, tmp_path, capsys):
     weights = latest_checkpoint(supernet) / "model.pdparams"
     settings = [f"SAVE_PATH={tmp_path}", "MODEL=none", f"NET.INITIAL_WEIGHTS={weights}", *FEW]
     settings += ["DATASET.SPOS_PREPROCESSING=True", "--output", str(tmp_path / "evolved")]
@@ -166,6 +166,10 @@ def test_weights_without_a_search_are_evolved_by_their_settings(data, supernet, 
     assert files_of(tmp_path / "evolved")["candidates.csv"] == files_of(evolved)["candidates.csv"]
     inherited = load_arrays(tmp_path / "evolved" / "architecture.pdparams")
     np.testing.assert_array_equal(inherited["classifier.0.weight"], load_arrays(weights)["classifier.0.weight"])
+    # Scores of images that are shown in another way are not mixed with these.
+    settings += ["DATASET.CROP_PCT=0.5"]
+    said = mistake(cli.spos_search, ["--cfg", str(data / "supernet.yaml"), *settings], capsys)
+    assert "belongs to an evolution with other settings: DATASET.CROP_PCT was" in said
 
 
 def validation_loader(cfg):

@@ -472,7 +472,83 @@ MISTAKES = {
         "must be pimm's PlateauLRScheduler",
     ),
     "an unknown way to draw": (lambda: CreamSupernetTrainingMutator(make_net(), "best"), "'best'; must be even"),
+    "a range upside down": (
+        lambda: SPOSSupernetTrainingMutator(make_net(), len, 5, 1),
+        "flops_lb is 5 and",
+    ),
+    "no trials": (lambda: SPOSSupernetTrainingMutator(make_net(), len, 1, 5, 1, 0), "flops_sample_timeout is 0"),
+    "parts of an infinite range": (
+        lambda: SPOSSupernetTrainingMutator(make_net(), len, 0, math.inf),
+        "flops_ub=inf have no equal parts: give flops_bin_num=1",
+    ),
+    "weights below 0": (
+        lambda: CreamSupernetTrainingMutator(make_net(), "pre_prob", (1, -1, 1, 1)),
+        r"PRE_PROB is \[1.0, -1.0, 1.0, 1.0\]; must be at least 0",
+    ),
+    "no weights": (lambda: CreamSupernetTrainingMutator(make_net(), "pre_prob", None), "PRE_PROB has 1 entries"),
+    "a picker": (lambda: cream_trainer(make_net(), pick_method="Meta"), "pick_method is 'Meta'; must be meta or top1"),
+    "an image size": (lambda: cost_tables(make_net(), 8.0), "resolution is 8.0; must be a whole number of at least 1"),
+    "a mutation": (
+        lambda: SPOSEvolution(m_prob=2).search(make_net(), TRAIN, VAL, resolution=SIZE),
+        "is 2; must be",
+    ),
+    "no generation": (lambda: SPOSEvolution(0).search(make_net(), TRAIN, VAL, resolution=SIZE), "GENERATIONS is 0"),
 }
+OUT_OF_BOUNDS = {
+    **{"slices": 0, "pool_size": 0, "update_iter": -3, "select_batches": -1},  # NNI's
+    **{"epochs": 2.5, "probes": 0, "seed": -1},
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_numbers_out_of_bounds_are_told_before_anything_is_trained(name):
+    value = OUT_OF_BOUNDS[name]
+    with pytest.raises(ConfigError, match=f"{name} is {value}; must be a whole number of at least"):
+        cream_trainer(make_net(), **{name: value})
+
+
+def test_bounds_that_are_infinite_are_those_of_the_space():
+    net = make_net()
+    table, _ = cost_tables(net, SIZE)
+    mutator = SPOSSupernetTrainingMutator(net, table, -math.inf, math.inf, 2)
+    drawn = Counter(mutator.sample_search() for _ in range(2000))
+    assert drawn.keys() == set(all_paths(net.space))
+    tried = SPOSSupernetTrainingMutator(net, lambda arch: table(arch), -math.inf, math.inf, 1)
+    assert tried.sample_search() in drawn
+
+
+def test_an_empty_name_of_a_folder_or_file_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spos_trainer(make_net(), folder="").train()
+    numbers = {"max_epochs": 1, "num_select": 1, "num_population": 1, "num_crossover": 0, "num_mutation": 0}
+    SPOSEvolution(**numbers, file="").search(make_net(), TRAIN, VAL, resolution=SIZE, select_batches=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_epochs_continue_a_training_of_the_same_process():
+    trainer, whole = spos_trainer(make_net(), epochs=1), spos_trainer(make_net(), epochs=2)
+    trainer.train()
+    trainer.num_epochs = 2
+    assert trainer.train() == whole.train()
+    assert_same_weights(weights(trainer.model), weights(whole.model))
+
+
+def test_an_evolution_at_another_image_size_does_not_mix_costs(tmp_path):
+    file, net = tmp_path / "evolution.json", make_net()
+    numbers = {"max_epochs": 1, "num_select": 1, "num_population": 2, "num_crossover": 0, "num_mutation": 0}
+
+    def search(resolution):
+        return SPOSEvolution(**numbers, file=file).search(net, TRAIN, VAL, resolution=resolution, select_batches=1)
+
+    first = search(SIZE)
+    assert search(SIZE) == first
+    with pytest.raises(ConfigError, match=r"an evolution with other settings: path .* cost .* and costs"):
+        search(2 * SIZE)
+    content = file.read_text()
+    for part in ('"rng"', '"generations"', '"mflops"'):
+        file.write_text(content.replace(part, '"other"'))
+        with pytest.raises(CheckpointError, match="is not the state of an evolution: KeyError"):
+            search(SIZE)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

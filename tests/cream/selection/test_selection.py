@@ -297,6 +297,14 @@ def test_a_search_does_not_replace_the_recipe_that_it_takes(data, tmp_path):
     assert [path.name for path in recipe.parent.iterdir()] == ["retrain.yaml"]
 
 
+def test_no_results_are_written_into_a_checkpoint(finished, capsys):
+    checkpoint = latest_checkpoint(finished)
+    before = sorted(path.name for path in checkpoint.iterdir())
+    assert cli.select([str(finished), "--output", str(checkpoint)]) == 2
+    assert "is a checkpoint; must be another folder" in capsys.readouterr().err
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+
+
 def test_a_rank_correlation_does_not_write_into_a_search(finished, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("EPOCHS: 1\n")

@@ -19,7 +19,7 @@ from cream.config.load import load_config
 from cream.flops import CostTable
 from cream.jobs import rank_correlation
 from cream.space import SearchSpace, format_arch
-from cream.studies import correlation
+from cream.studies import correlation, ranking
 from cream.studies.correlation import compare, correlate
 from cream.studies.ranking import (
     check_comparable,
@@ -30,7 +30,7 @@ from cream.studies.ranking import (
 )
 from cream.train.sampler import Sampler
 from pimm.engine import ClassifyStep
-from pimm.errors import ConfigError
+from pimm.errors import ConfigError, DataError
 from pimm.utils import all_reduce_sum, barrier, is_main_process, rank, single_process, world_size
 from pimm.utils.checkpoint import read_manifest
 
@@ -323,6 +323,8 @@ def test_more_trainings_are_added_to_the_first_and_tell_what_can_be_foretold(sea
     [
         (3, 0, ["EPOCHS=3"], "with another recipe: EPOCHS was 2 and is 3"),
         (3, 0, ["OPT=sgd"], "with another recipe: OPT was momentum and is sgd"),
+        (3, 0, ["CLIP_GRAD=1"], "with another recipe: CLIP_GRAD was None and is 1.0"),
+        (3, 0, ["MIN_LR=0.01"], "with another recipe: MIN_LR was 1e-05 and is 0.01"),
         (4, 0, [], "with other paths"),
         (3, 1, [], "with other paths"),
         (2, 0, [], "must be at least 3"),
@@ -332,6 +334,17 @@ def test_more_trainings_are_added_to_the_first_and_tell_what_can_be_foretold(sea
 def test_one_folder_holds_one_experiment(n, seed, more, says, searches, whole):
     with pytest.raises(ConfigError, match=says):
         rank_correlation(searches, settings(*more), whole, n=n, how="uniform" if seed else "spread", seed=seed)
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "[]", "{}", '{"paths": 1}', '{"paths": [], "recipe": 1}'])
+def test_a_damaged_file_of_an_experiment_is_named(content, tmp_path):
+    path = tmp_path / "experiment.json"
+    path.write_text(content)
+    with pytest.raises((ConfigError, DataError), match=r"experiment.json (is damaged|does not describe an experiment)"):
+        ranking.check_same_experiment(path, [((0,),)], {"LR": 1})
+    if not content.startswith("{"):
+        with pytest.raises(DataError, match=r"is damaged: .* remove it, and its work is done again"):
+            ranking.share_out({path: dict})
 
 
 @pytest.mark.parametrize(

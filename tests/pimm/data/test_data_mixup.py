@@ -102,6 +102,11 @@ def test_disabled_mixup_only_softens_labels(mode):
         ({"cutmix_minmax": (0.1, 0.2, 0.3)}, "not a range"),
         ({"cutmix_minmax": (0.9, 0.2)}, "not a range"),
         ({"cutmix_minmax": (0.2, 1.5)}, "not a range"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha must be finite, got nan"),
+        ({"cutmix_alpha": float("inf")}, "cutmix_alpha must be finite, got inf"),
+        ({"prob": 1.5}, "prob must be from 0 to 1, got 1.5"),
+        ({"prob": float("nan")}, "prob must be from 0 to 1, got nan"),
+        ({"switch_prob": -0.1}, "switch_prob must be from 0 to 1, got -0.1"),
         ({"label_smoothing": 1.5}, "at least 0 and below 1, got 1.5"),
     ],
 )

@@ -84,6 +84,12 @@ def test_nothing_is_copied_for_a_batch(monkeypatch):
     assert module.evaluate(lambda x: x, share_of_one)["top1"] == pytest.approx(by_hand()["prec1"], rel=1e-6)
 
 
+def test_an_empty_batch_changes_nothing():
+    images, labels = paddle.eye(3), paddle.to_tensor([0, 1, 1])
+    expected = evaluate(lambda x: x, [(images, labels)])
+    assert evaluate(lambda x: x, [(images[:0], labels[:0]), (images, labels)]) == expected
+
+
 def test_nothing_to_evaluate_on_is_an_error():
     with pytest.raises(DataError, match="no images to evaluate on"):
         evaluate(lambda x: x, [])

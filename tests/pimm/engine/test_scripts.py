@@ -598,3 +598,13 @@ def test_an_average_begins_with_the_weights_of_a_training_without_one(images, tm
         load_arrays(path) for path in (averaged / "checkpoint-1" / "ema.pdema", plain / "checkpoint-0/model.pdparams")
     )
     np.testing.assert_equal(ema, start)  # of which a decay of one keeps all
+
+
+def test_a_training_that_cannot_resume_keeps_its_options_and_leaves_no_folder(images, tmp_path):
+    train(images, tmp_path, "first", "--epochs", "1")
+    options = (tmp_path / "first" / "args.yaml").read_text()
+    for name in ("first", "second"):
+        with pytest.raises(CheckpointError, match="does not fit this PlateauLRScheduler"):
+            train(images, tmp_path, name, "--resume", str(tmp_path / "first"), "--sched", "plateau", "--epochs", "2")
+    assert (tmp_path / "first" / "args.yaml").read_text() == options
+    assert not (tmp_path / "second").exists()

@@ -218,6 +218,14 @@ def test_drop_path(rate, monkeypatch):
     np.testing.assert_array_equal(layer(x).numpy(), x.numpy())
 
 
+def test_drop_path_at_its_bounds():
+    x = paddle.to_tensor(golden.inputs((16, 3, 2, 2)))
+    np.testing.assert_array_equal(layers.DropPath(1.0)(x).numpy(), np.zeros(x.shape))  # and not 0 / 0
+    for rate in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="leaving out a block must be from 0 to 1"):
+            layers.DropPath(rate)(x)
+
+
 def running(norm):
     return norm._mean.numpy(), norm._variance.numpy()
 

@@ -122,3 +122,15 @@ def test_an_update_of_clipped_gradients_is_one_of_small_gradients(opt):
     train(net, create_optimizer_v2(net, opt, lr=0.1, weight_decay=0.1), 1, branches=False)
     moved_by = np.abs(net.fc1.weight.numpy() - small.fc1.weight.numpy()).max()
     assert (moved_by > 1e-3) == (opt in ("momentum", "sgdw"))  # the others do not mind the scale
+
+
+@pytest.mark.parametrize("mode", ["norm", "value", "agc"])
+@pytest.mark.parametrize("limit", [-1.0, 0, float("nan"), "1"])
+def test_a_limit_that_would_turn_the_gradients_round(mode, limit):
+    params = with_gradients((4, 3))
+    before = params[0].grad.numpy()
+    with pytest.raises(ConfigError, match="the limit of the gradients must be a number above 0"):
+        dispatch_clip_grad(params, limit, mode=mode)
+    np.testing.assert_array_equal(params[0].grad.numpy(), before)
+    with pytest.raises(ConfigError, match="above 0"):
+        Update(paddle.optimizer.SGD(0.1, parameters=params), clip_grad=limit, clip_mode=mode)

@@ -1,6 +1,7 @@
 """Learning-rate schedules against the original's rates, epoch by epoch and update by update."""
 
 import inspect
+import math
 import types
 
 import golden
@@ -24,7 +25,7 @@ from pimm.scheduler import (
     create_scheduler_v2,
     scheduler_kwargs,
 )
-from pimm.scheduler.noise import normal_draws, uniform
+from pimm.scheduler.noise import normal_draws, truncated_normal, uniform
 from pimm.scheduler.scheduler_factory import FIELDS
 
 CLASSES = {cls.__name__: cls for cls in (CosineLRScheduler, TanhLRScheduler, StepLRScheduler, PlateauLRScheduler)}
@@ -261,6 +262,14 @@ def test_unknown_name():
         ),
         (lambda optimizer: PlateauLRScheduler(optimizer, noise_type="pink"), "'pink'; valid are normal, uniform"),
         (lambda optimizer: Scheduler(optimizer, "momentum"), "'lr', not 'momentum'"),
+        (lambda optimizer: Scheduler(optimizer, noise_pct=-1), "noise_pct must be at least 0 and finite, got -1"),
+        (lambda optimizer: Scheduler(optimizer, noise_std=math.nan), "noise_std must be at least 0"),
+        (lambda optimizer: StepLRScheduler(optimizer, 2, decay_rate=-0.1), "decay_rate must be at least 0"),
+        (lambda optimizer: MultiStepLRScheduler(optimizer, [2], math.nan), "decay_rate must be at least 0"),
+        (lambda optimizer: PlateauLRScheduler(optimizer, decay_rate=-1), "decay_rate must be at least 0"),
+        (lambda optimizer: CosineLRScheduler(optimizer, 2, cycle_decay=math.nan), "cycle_decay must be"),
+        (lambda optimizer: CosineLRScheduler(optimizer, 2, k_decay=-1), "k_decay must be at least 0"),
+        (lambda optimizer: PolyLRScheduler(optimizer, 2, power=-1), "power must be at least 0"),
         (
             lambda optimizer: create_scheduler_v2(optimizer, "plateau", step_on_epochs=False, updates_per_epoch=3),
             "plateau schedule changes with epochs alone",
@@ -333,6 +342,13 @@ def test_uniform_noise():
     scheduler = PlateauLRScheduler(optimizer, noise_range_t=1, noise_type="uniform", noise_pct=0.5, noise_seed=-1)
     scheduler.step(1)
     assert optimizer.get_lr() == pytest.approx(0.2 * (1 + uniform(0, 1.0, 0.5)))
+
+
+@pytest.mark.parametrize("limit", [0.0, 1e-12, 1e-4])
+def test_noise_far_narrower_than_its_deviation_ends_at_once(limit):
+    drawn = np.array([truncated_normal(seed, 1.0, limit) for seed in range(200)])
+    assert (np.abs(drawn) <= limit).all()
+    assert np.std(drawn) == pytest.approx(limit / math.sqrt(3), rel=0.1)  # that of a uniform distribution
 
 
 def test_noise_without_a_seed_is_that_of_seed_42():

@@ -11,6 +11,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from pimm.engine.steps import averaged_net
 from pimm.errors import CheckpointError, ConfigError
 from pimm.utils import (
     AverageMeter,
@@ -103,6 +104,18 @@ def test_model_ema(decay):
     assert not average.ema.training
     assert all(param.stop_gradient for param in average.ema.parameters())
     assert not net.conv.weight.stop_gradient
+
+
+@pytest.mark.parametrize("kind", [ModelEma, ModelEmaV2, ModelEmaV3])
+def test_an_average_stays_between_itself_and_the_net(kind):
+    net = paddle.nn.Linear(2, 2)
+    for decay in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="the decay of an average must be from 0 to 1"):
+            kind(net, decay=decay)
+    average = kind(net)
+    net.weight.set_value(net.weight + 1)
+    average.set(net)
+    np.testing.assert_array_equal(averaged_net(average).weight.numpy(), net.weight.numpy())
 
 
 @pytest.mark.parametrize("case", [case for case in FACTS["1.0.31"] if case.startswith("emav3")])

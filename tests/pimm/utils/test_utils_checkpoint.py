@@ -427,3 +427,17 @@ def test_only_the_main_process_writes(tmp_path, training, monkeypatch):
 def test_a_history_of_none():
     with pytest.raises(ConfigError, match="max_history is at least 1"):
         CheckpointSaver(max_history=0)
+
+
+@pytest.mark.parametrize("prefix", ["", "a/b", "../a", ".a", "a-1"])
+@pytest.mark.parametrize("name", ["checkpoint_prefix", "recovery_prefix"])
+def test_prefixes_that_no_resumed_training_would_find(prefix, name, tmp_path):
+    with pytest.raises(ConfigError, match="names of checkpoints cannot begin with"):
+        CheckpointSaver(checkpoint_dir=tmp_path, **{name: prefix})
+
+
+def test_recoveries_do_not_replace_the_ends_of_epochs(tmp_path):
+    alike = {"checkpoint_prefix": "net", "recovery_prefix": "net"}
+    with pytest.raises(ConfigError, match="are both 'net'; must differ"):
+        CheckpointSaver(checkpoint_dir=tmp_path, **alike)
+    CheckpointSaver(checkpoint_dir=tmp_path, recovery_dir=tmp_path / "inside", **alike)

@@ -156,6 +156,13 @@ def test_one_process():
     assert reduce_tensor(tensor, 2).tolist() == [0.5, 1.0]
 
 
+def test_a_rank_that_an_earlier_launch_left_in_the_environment(tmp_path):
+    code = "from pimm.utils import *; print(rank(), world_size(), is_main_process(), world_info_from_env())"
+    environment = {**os.environ, "PADDLE_TRAINER_ID": "5", "PADDLE_LOCAL_RANK": "5", "PYTHONPATH": str(ROOT)}
+    outcome = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert outcome.stdout.splitlines()[-1] == "0 1 True (0, 0, 1)", outcome.stderr
+
+
 def test_the_device_of_one_process(monkeypatch):
     args = SimpleNamespace()
     assert init_distributed_device(args) == args.device == paddle.get_device()
