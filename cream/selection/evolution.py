@@ -72,12 +72,7 @@ def evolve(
         return generation.archs
 
     while True:
-        waiting = unscored(state)
-        for number, (arch, metrics) in enumerate(zip(waiting, score(waiting)), start=1):
-            state["scores"][format_arch(arch)] = dict(metrics)
-            save(state)
-            place = len(state["generations"]), generations, number, len(waiting)
-            _logger.info("generation %d/%d: path %d/%d scored", *place)
+        _score_all(state, score, save, generations)
         archs = next_generation() if len(state["generations"]) < generations else []
         if not archs:  # all generations are done, or no further legal path was found
             break
@@ -86,6 +81,16 @@ def evolve(
     if state["scores"]:
         return state
     raise ConfigError("no path that satisfies all constraints was found: widen the constraints")
+
+
+def _score_all(state: dict, score: Callable, save: Callable, generations: int) -> None:
+    """Score the paths of the state that have no score yet, and save the state after each of them."""
+    waiting = unscored(state)
+    for number, (arch, metrics) in enumerate(zip(waiting, score(waiting)), start=1):
+        state["scores"][format_arch(arch)] = dict(metrics)
+        save(state)
+        place = len(state["generations"]), generations, number, len(waiting)
+        _logger.info("generation %d/%d: path %d/%d scored", *place)
 
 
 def _add_children(
