@@ -251,10 +251,20 @@ def _file_trouble(error):
     return ": ".join([*names, os.strerror(error.errno)])
 
 
+def launched_as():
+    """Return the rank of this process and the number of processes as the launcher gave them, without importing Paddle.
+
+    A rank that the environment names without a launch does not count.
+    """
+    numbers = [os.environ.get(name, "") for name in ("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID")]
+    processes, rank = (int(text) if text.isascii() and text.isdigit() else 0 for text in numbers)
+    return (rank, processes) if processes > 1 else (0, 1)
+
+
 def _print_line(message):
     """Print a message to stderr, with the rank of the process unless it is the first."""
-    rank = os.environ.get("PADDLE_TRAINER_ID", "0")
-    print(message if rank == "0" else f"[rank {rank}] {message}", file=sys.stderr)
+    rank, _ = launched_as()
+    print(message if rank == 0 else f"[rank {rank}] {message}", file=sys.stderr)
 
 
 def _fail(message, code):

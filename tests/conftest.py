@@ -1,8 +1,10 @@
 """Settings and fixtures of all tests."""
 
 import os
+import resource
 import signal
 import types
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +34,16 @@ def gpu(monkeypatch):
     monkeypatch.setattr("paddle.amp.grad_scaler._dygraph_tracer", lambda: tracer)
     monkeypatch.setattr("paddle.amp.grad_scaler.amp_global_state", lambda: types.SimpleNamespace(amp_dtype="float16"))
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+
+
+@pytest.fixture
+def bounded_memory():
+    """Fails what would take more than a gigabyte beyond what there is, where the system can tell how much that is."""
+    if not Path("/proc/self/statm").exists():
+        yield
+        return
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cream.config.keys import FOREIGN, KEYS, SELECTABLE, get
 from cream.config.schema import Config
 from cream.fields import listed, shown
+from pimm.cli import launched_as
 from pimm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def is_first_process() -> bool:
     """Return whether this is the first process of a launch, which alone tells what is true of all of them."""
-    return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+    return launched_as()[0] == 0
 
 
 def check_settings(cfg: Config, places: Mapping[str, str], inert: Mapping[str, Any]) -> None:
@@ -143,7 +143,7 @@ def _check_probabilities(cfg: Config, places: Mapping[str, str]) -> None:
 def _warn_of_processes(cfg: Config, places: Mapping[str, str], inert: Mapping[str, Any]) -> None:
     """Warn of a learning rate that was meant for the batches of more processes than there are."""
     wanted = str(inert.get("NUM_GPU", ""))
-    processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    _, processes = launched_as()
     if (
         not is_first_process()
         or not (wanted.isdecimal() and len(wanted) < 6 and int(wanted) > processes)

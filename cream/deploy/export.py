@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
-import logging
 import os
 import shutil
 import tempfile
@@ -20,8 +19,6 @@ from paddle.static import InputSpec
 from cream.deploy.backends import ONNX_FILE, PADDLE_FILES, PADDLE_STEM, Backend, EagerNet, OnnxNet, PaddleNet
 from cream.deploy.settings import SETTINGS, InferenceSettings, write_settings
 from pimm.errors import ConfigError
-
-_logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of a logit
 _OPSET = 17  # of ONNX

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pimm.cli import Parser, at_least, share
+from pimm.cli import Parser, at_least, launched_as, share
 from pimm.errors import ConfigError
 
 
@@ -129,3 +129,21 @@ def test_mistakes_on_the_command_line(arguments, says, capsys):
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error and error.count("\n") == 1 and len(error) < 400
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, (0, 1)),
+        ({"PADDLE_TRAINER_ID": "5"}, (0, 1)),  # left over, without a launch
+        ({"PADDLE_TRAINER_ID": "5", "PADDLE_TRAINERS_NUM": "1"}, (0, 1)),
+        ({"PADDLE_TRAINER_ID": "5", "PADDLE_TRAINERS_NUM": "8"}, (5, 8)),
+        ({"PADDLE_TRAINER_ID": "z", "PADDLE_TRAINERS_NUM": "8"}, (0, 8)),
+    ],
+)
+def test_a_rank_counts_in_a_launch_alone(monkeypatch, environment, expected):
+    for name in ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launched_as() == expected

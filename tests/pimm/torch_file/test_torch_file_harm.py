@@ -3,11 +3,9 @@
 import io
 import os
 import pickle
-import resource
 import struct
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,19 +229,6 @@ HARMLESS = {
     "a billion laughs": laughs(60),
     "pickles in pickles": {"a": Call(Name("pickle", "loads"), ("cos\nsystem\n",))},
 }
-
-
-@pytest.fixture
-def bounded_memory():
-    """Fails what would take more than a gigabyte beyond what there is, where the system can tell how much that is."""
-    if not Path("/proc/self/statm").exists():
-        yield
-        return
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def write_hostile(save, path, content):

@@ -1,10 +1,8 @@
 """Safetensors files: the values are those that the package wrote, and damage gives one short error in little memory."""
 
 import json
-import resource
 import struct
 import time
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -112,19 +110,6 @@ HOSTILE = {
     "a long header": (b'{"__metadata__":{"a":"' + b"x" * (9 << 20) + b'"}}', b""),
     "more dimensions than memory": ({"a": {"dtype": "U8", "shape": [0] + [1 << 40] * 9, "data_offsets": [0, 0]}}, b""),
 }
-
-
-@pytest.fixture
-def bounded_memory():
-    """Fails what would take more than a gigabyte beyond what there is, where the system can tell how much that is."""
-    if not Path("/proc/self/statm").exists():
-        yield
-        return
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
