@@ -1,11 +1,13 @@
 """Settings and fixtures of all tests."""
 
 import os
+import random
 import resource
 import signal
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pimm.ops import reuse_freed_memory
@@ -16,6 +18,14 @@ import paddle
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; Paddle warns of any other value
 
 reuse_freed_memory()
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Draw the same random numbers in each run of a test, alone or among others."""
+    random.seed(0)
+    np.random.seed(0)
+    paddle.seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -216,7 +216,7 @@ SCRIPTS = [(script, sorted(options)) for script, options in scripts_and_options(
 @pytest.mark.parametrize(("script", "options"), SCRIPTS, ids=[script for script, _ in SCRIPTS])
 def test_every_option_is_in_the_scripts_help(script, options, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script, "--help"])
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [str((ROOT / script).parent), *sys.path])  # as `python SCRIPT` sets it
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / script), run_name="__main__")

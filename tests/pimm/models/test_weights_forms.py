@@ -138,7 +138,7 @@ def test_the_mean_of_safetensors_files_and_the_file_of_the_mean(tmp_path):
     save_arrays(tmp_path / "mean.safetensors", mean)
     found = load_file(tmp_path / "mean.safetensors")
     for name, tensor in loaded(tmp_path / "mean.safetensors").state_dict().items():
-        np.testing.assert_allclose(tensor.numpy(), own[name] + 1, rtol=1e-6)
+        np.testing.assert_allclose(tensor.numpy(), own[name] + 1, rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
