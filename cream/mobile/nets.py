@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,6 +20,8 @@ from cream.train.meta import MetaMatching
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
+from pimm.models.features import Stage, stage_features
+from pimm.models.interface import ImageModel
 
 SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
 
@@ -82,8 +87,12 @@ class MobileNet(nn.Layer):
         features = spec.stages[-1].channels * self.global_pool.feat_mult()
         self.conv_head = create_conv2d(features, spec.head, 1, bias=True)
         self.act2 = act_layer()
-        self.classifier = nn.Linear(spec.head, num_classes)
+        self.classifier = self.create_classifier(spec.head, num_classes) if num_classes else nn.Identity()
         efficientnet_init_weights(self)
+
+    def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
+        """Create the last layer."""
+        return nn.Linear(num_features, num_classes)
 
     @staticmethod
     def make_position(position: Position, **options) -> nn.Layer:
@@ -95,9 +104,13 @@ class MobileNet(nn.Layer):
         """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """Compute the output of the head convolution from pooled feature maps."""
+        return self.act2(self.conv_head(x))  # [N, head, 1, 1]
+
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
+        x = self.pre_logits(self.global_pool(x)).flatten(1)  # [N, head]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -136,7 +149,7 @@ class MobileSuperNet(MobileNet, SuperNet):
         yield from (self.conv_stem, self.global_pool, self.conv_head)
 
 
-class ChildNet(MobileNet):
+class ChildNet(MobileNet, ImageModel):
     """The net of one path: each block is the operation that ``arch`` chooses, and a choice of -1 leaves one out.
 
     Args:
@@ -150,6 +163,7 @@ class ChildNet(MobileNet):
     """
 
     cost_rules = THOP_RULES
+    head_layers = ("conv_head", "act2")
 
     def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])
@@ -164,9 +178,12 @@ class ChildNet(MobileNet):
         ]
         super().__init__(space.spec, positions, num_classes, **kwargs)
         self.arch = arch
+        self.num_features, self.head_hidden_size = space.spec.stages[-1].channels, space.spec.head
+        self.feature_info = _describe_features(space.spec, positions)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)))
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
+        return {"stem": r"^conv_stem|bn1", "blocks": r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"}
 
     def inherit(self, net: MobileSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space."""
@@ -176,3 +193,18 @@ class ChildNet(MobileNet):
         for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")
+
+
+def _describe_features(spec: SpaceSpec, positions: Sequence[Sequence[Position]]) -> list[dict]:
+    """Describe the feature maps of a net with these positions, [stage][position]."""
+    stem = Stage(True, spec.stem, spec.stem_stride)
+    reductions = itertools.accumulate(
+        (math.prod(each.stride for each in stage) for stage in positions), operator.mul, initial=spec.stem_stride
+    )
+    return stage_features(
+        stem,
+        [
+            Stage(each.stride > 1, each.channels, reduction)
+            for each, reduction in zip(spec.stages, itertools.islice(reductions, 1, None))
+        ],
+    )

@@ -18,6 +18,9 @@ from cream.space import Arch, SearchSpace
 from cream.supernet import Choices, SuperNet
 from pimm.layers import BatchNorm2d, Conv2d, Linear, SelectAdaptivePool2d
 from pimm.layers.conv import conv2d
+from pimm.models.features import Stage, stage_features
+from pimm.models.interface import ImageModel
+from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 STEM_SIZE = 16
 NUM_FEATURES = 1024
@@ -237,8 +240,12 @@ class ShuffleNetV2(nn.Layer):
             Conv2d(channels, NUM_FEATURES, 1, bias=False), BatchNorm2d(NUM_FEATURES, affine=affine), nn.ReLU()
         )
         self.global_pool = SelectAdaptivePool2d()
-        self.classifier = nn.Sequential(Linear(NUM_FEATURES, num_classes, bias=False))
+        self.classifier = self.create_classifier(NUM_FEATURES, num_classes) if num_classes else nn.Identity()
         self._init_weights()
+
+    def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
+        """Create the last layer."""
+        return nn.Sequential(Linear(num_features, num_classes, bias=False))
 
     def _init_weights(self) -> None:
         """Draw the initial values as the authors' code does."""
@@ -255,9 +262,13 @@ class ShuffleNetV2(nn.Layer):
         """Compute the input of the first block from images."""
         return self.first_conv(x)  # [N, 16, H/2, W/2]
 
+    def final(self, x: Tensor) -> Tensor:
+        """Compute the output of the last convolution from that of the last block."""
+        return self.conv_last(x)  # [N, 1024, H/32, W/32]
+
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.global_pool(self.conv_last(x)).flatten(1)  # [N, 1024]
+        x = self.global_pool(self.final(x)).flatten(1)  # [N, 1024]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -329,7 +340,7 @@ def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) ->
     return ShuffleChoices(blocks, widths)
 
 
-class ShuffleNet(ShuffleNetV2):
+class ShuffleNet(ShuffleNetV2, ImageModel):
     """The net of one path of ``shuffle_space(ratios, depths)``, whose batch norms have weight and bias.
 
     Names in the state dict are ``features.BLOCK``.
@@ -343,6 +354,8 @@ class ShuffleNet(ShuffleNetV2):
     """
 
     torch_renames = {f"features.{block}.branch_proj": None for block, _ in _UNUSED}
+    stages_name = "features"
+    final_layers = ("conv_last",)
 
     def __init__(
         self,
@@ -365,12 +378,12 @@ class ShuffleNet(ShuffleNetV2):
             affine=True,
         )
         self.arch = arch
+        self.num_features = self.head_hidden_size = NUM_FEATURES
+        self.feature_info = _describe_features(positions(depths, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.features:
-            x = block(x)
-        return self.head(x)
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Return the patterns for ``group_with_matcher`` by block, for stages too, which names do not tell."""
+        return {"stem": r"^first_conv", "blocks": [(r"^features\.(\d+)", None), (r"conv_last", MATCH_PREV_GROUP)]}
 
     def inherit(self, net: ShuffleSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space.
@@ -391,3 +404,12 @@ def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence
     """Build the block of one choice, for a net of a single path."""
     operation, ratio = divmod(choice, len(ratios))
     return ShuffleBlock(in_chs, widths_inside(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
+
+
+def _describe_features(blocks: Iterable[tuple[int, int, int]]) -> list[dict]:
+    """Describe the feature maps of a net whose blocks have these input channels, output channels and strides."""
+    stages, reduction = [], 2
+    for _, out_chs, stride in blocks:
+        reduction *= stride
+        stages.append(Stage(stride > 1, out_chs, reduction))
+    return stage_features(Stage(True, STEM_SIZE, 2), stages, "first_conv", "features")

@@ -35,6 +35,7 @@ from pimm.models.efficientnet_blocks import (
     InvertedResidual,
     round_channels,
 )
+from pimm.models.features import Stage, stage_features
 
 
 def _kernel(text):
@@ -162,8 +163,8 @@ class EfficientNetBuilder:
     """Build the stages between stem and head: ``EfficientNetBuilder(...)(in_chs, decode_arch_def(...))``.
 
     Beyond ``output_stride`` strides become dilations. Stochastic depth grows linearly from 0 to ``drop_path_rate``
-    over the blocks. After a call ``in_chs`` is the number of channels of the last block. The arguments are those of
-    `EfficientNet`.
+    over the blocks. After a call ``in_chs`` is the number of channels of the last block, and ``features`` describes the
+    feature maps (`stage_features`). The arguments are those of `EfficientNet`.
     """
 
     def __init__(
@@ -190,13 +191,14 @@ class EfficientNetBuilder:
         self.norm_kwargs = norm_kwargs
         self.drop_path_rate = drop_path_rate
         self.in_chs = None
+        self.features = None
 
     def __call__(self, in_chs, model_block_args):
         """Return the list of stages, each a `paddle.nn.Sequential` of blocks."""
         self.in_chs = in_chs
         block_count = sum(len(stage_args) for stage_args in model_block_args)
         block_index, net_stride, dilation = 0, 2, 1  # the stem halves the image
-        stages = []
+        stages, outputs = [], [Stage(True, in_chs, net_stride)]
         for stage_args in model_block_args:
             blocks = []
             for position, arguments in enumerate(stage_args):
@@ -210,6 +212,8 @@ class EfficientNetBuilder:
                 blocks.append(self._make_block(placed, drop_path_rate))
                 block_index += 1
             stages.append(nn.Sequential(*blocks))
+            outputs.append(Stage(stage_args[0]["stride"] > 1, self.in_chs, net_stride))
+        self.features = stage_features(*outputs[:1], outputs[1:])
         return stages
 
     def _round_channels(self, channels):

@@ -11,6 +11,7 @@ from pimm.data.constants import (
 )
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
+from pimm.model_packages import import_models
 from pimm.utils.misc import natural_key
 
 _entrypoints = {}
@@ -33,6 +34,7 @@ def register_model(fn):
 
 def list_models(filter="", module=""):
     """Return the sorted names of the models that match a wildcard ``filter`` and belong to a ``module``, or of all."""
+    import_models()
     names = fnmatch.filter(_entrypoints, filter) if filter else _entrypoints
     return sorted((n for n in names if not module or module == _module_of(n)), key=natural_key)
 
@@ -43,6 +45,8 @@ def _module_of(name):
 
 def is_model(model_name):
     """Return whether a model of this name exists."""
+    if model_name not in _entrypoints:
+        import_models()
     return model_name in _entrypoints
 
 
@@ -52,7 +56,7 @@ def model_entrypoint(model_name):
     Raises:
         ConfigError: for an unknown name; the message lists the nearest names.
     """
-    if model_name not in _entrypoints:
+    if not is_model(model_name):
         hint = did_you_mean(model_name, _entrypoints, count=5)
         raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
     return _entrypoints[model_name]

@@ -1,0 +1,2 @@
+def checkpoint_seq(stage, x):
+    return stage(x)
