@@ -1,23 +1,11 @@
-"""Average the weights of checkpoints: ``python tools/avg_checkpoints.py --input DIR --output FILE.pdparams``."""
+"""Average the weights of checkpoints: ``pimm-avg-checkpoints --input DIR --output FILE.pdparams``."""
 
 import logging
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
-sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
-
-from pimm.cli import parse_early
-from pimm.options import make_average_parser as make_parser
-
-if __name__ == "__main__":
-    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
-
-# isort: split
-
-from pimm.cli import run
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models import average_checkpoints
+from pimm.options import make_average_parser as make_parser
 from pimm.output_paths import check_output_paths
 from pimm.utils import natural_key, save_arrays, setup_default_logging
 from pimm.utils.checkpoint import EMA, read_manifest
@@ -58,7 +46,3 @@ def choose_best(paths, count):
     args = manifests[paths[0]]["args"]
     is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # of tools/pimm_train.py, or of a search
     return sorted(paths, key=lambda path: manifests[path]["metric"], reverse=not is_loss)[:count]
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,30 +1,14 @@
-"""Classify images: ``python tools/pimm_inference.py --data-dir DIR --checkpoint PATH ...``, with timm's options.
-
-The script runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
-"""
+"""Classify images: ``pimm-inference --data-dir DIR --checkpoint PATH ...``, with timm's options."""
 
 import json
 import logging
-import sys
 from collections import Counter
 from pathlib import Path
-
-HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
-sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
-
-from pimm.cli import parse_early
-from pimm.options import make_inference_parser as make_parser
-
-if __name__ == "__main__":
-    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
-
-# isort: split
 
 import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from pimm.cli import run
 from pimm.data import resolve_data_config
 from pimm.data.class_map import load_class_map
 from pimm.data.class_names import moved_classes
@@ -32,6 +16,7 @@ from pimm.data.imagenet import imagenet_classes
 from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError
 from pimm.models import load_checkpoint
+from pimm.options import make_inference_parser as make_parser
 from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
@@ -180,7 +165,3 @@ def make_row(args, name, outputs, indices, labels):
 def keyed(args, rows):
     """Return the columns of each row by the name of its image."""
     return {row[args.filename_col]: {key: row[key] for key in row if key != args.filename_col} for row in rows}
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

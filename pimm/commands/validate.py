@@ -1,33 +1,20 @@
-"""Evaluate models on images: ``python tools/pimm_validate.py --data-dir DIR --checkpoint PATH``, with timm's options.
+"""Evaluate models on images: ``pimm-validate --data-dir DIR --checkpoint PATH``, with timm's options.
 
-The script runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``: each image
-counts once, whatever the number of processes.
+Each image counts once, whatever the number of processes.
 """
 
 import argparse
 import glob
 import json
 import logging
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
-sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
-
-from pimm.cli import parse_early
-from pimm.options import make_validate_parser as make_parser
-
-if __name__ == "__main__":
-    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
-
-# isort: split
-
 from pimm import list_models
-from pimm.cli import run
 from pimm.data import resolve_data_config
 from pimm.engine import evaluate
 from pimm.errors import ConfigError
 from pimm.models import load_checkpoint
+from pimm.options import make_validate_parser as make_parser
 from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
@@ -152,7 +139,3 @@ def validate(args):
         "crop_pct": config["crop_pct"],
         "interpolation": config["interpolation"],
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run(main))

@@ -1,36 +1,21 @@
-"""Train a model on images: ``python tools/pimm_train.py --data-dir DIR --model NAME ...``, with timm's options.
-
-Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch --nproc_per_node N``.
-"""
+"""Train a model on images: ``pimm-train --data-dir DIR --model NAME ...``, with timm's options."""
 
 import json
 import logging
 import math
-import sys
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
-sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
-
-from pimm.cli import parse_early
-from pimm.options import make_train_parser as make_parser
-
-if __name__ == "__main__":
-    parse_early(make_parser)  # --help and mistakes need not wait for Paddle
-
-# isort: split
-
 import numpy as np
 
-from pimm import cli
 from pimm.data import AugMixDataset, class_names, create_loader, resolve_data_config
 from pimm.engine import ClassifyStep, RunLog, Trainer, Update, evaluate, train_mode
 from pimm.errors import ConfigError
 from pimm.models import model_parameters
 from pimm.optim import create_optimizer_v2, optimizer_kwargs
+from pimm.options import make_train_parser as make_parser
 from pimm.scheduler import create_scheduler_v2, scheduler_kwargs
 from pimm.scripts import (
     as_yaml,
@@ -57,8 +42,6 @@ from pimm.utils import (
     write_text,
 )
 from pimm.utils.checkpoint import list_checkpoints
-
-RESUME_HINT = "--resume with the folder of the training resumes from its latest checkpoint"
 
 _logger = logging.getLogger("train")
 
@@ -264,7 +247,3 @@ def create_training_loader(args, data_config):
         seed=args.seed,
     )
     return loader, mixer if args.no_prefetcher else None
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, RESUME_HINT))
