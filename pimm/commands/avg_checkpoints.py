@@ -44,5 +44,5 @@ def choose_best(paths, count):
     if unranked:
         raise CheckpointError(f"{unranked[0]} has no metric; --no-sort averages all checkpoints")
     args = manifests[paths[0]]["args"]
-    is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # of tools/pimm_train.py, or of a search
+    is_loss = args.get("eval_metric", args.get("EVAL_METRICS")) == "loss"  # of pimm-train, or of a search
     return sorted(paths, key=lambda path: manifests[path]["metric"], reverse=not is_loss)[:count]

@@ -1,0 +1,15 @@
+"""Evaluate models on images: ``python tools/pimm_validate.py --data-dir DIR --checkpoint PATH``, with timm's options.
+
+Runs from a clone that is not installed, and under ``python -m paddle.distributed.launch``.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
+sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
+
+from pimm.commands.lines import validate
+
+if __name__ == "__main__":
+    sys.exit(validate())
