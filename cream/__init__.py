@@ -5,7 +5,7 @@
 
 import lazy_loader
 
-import pimm  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
+from pimm import __version__  # noqa: F401  (pimm before Paddle, which changes OMP_NUM_THREADS)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

@@ -11,6 +11,7 @@ from cream.build.held_out import Part, hold_out
 from cream.config import Config
 from pimm.data import Dataset, FastCollateMixup, add_img_extensions, create_loader
 from pimm.data.constants import DEFAULT_CROP_MODE
+from pimm.data.embedded import find_images
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
 from pimm.errors import DataError
@@ -47,7 +48,7 @@ def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
         DataError: there is none, or its classes are not ``DATASET.NUM_CLASSES``.
     """
     add_img_extensions(cfg.DATASET.IMG_EXTENSIONS)
-    folder = Path(cfg.DATA_DIR)
+    folder = Path(find_images(cfg.DATA_DIR))
     candidates = [folder / f"{name}{ending}" for name in names for ending in ("", ".tar")]
     found = [path for path in candidates if path.exists()]
     if not found:

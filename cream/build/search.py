@@ -239,7 +239,7 @@ def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Con
         raise CheckpointError(
             f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
         )
-    recorded, cfg = load_config(settings), load_config(settings, overrides)
+    recorded, cfg = (load_config(settings, texts, beside=False) for texts in ((), overrides))
     check_selectable(recorded, cfg)
     return recorded, cfg
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pimm.data.bounded import brief, open_regular
 from pimm.data.class_map import MAX_CLASSES, classes_of, load_class_map, number_classes, number_labels, parse_index
+from pimm.data.embedded import find_images
 from pimm.data.folder_index import index_folder
 from pimm.data.img_extensions import describe_left_out, get_img_extensions, warn_of_left_out
 from pimm.data.samples import PathTable, Reordered, Samples
@@ -41,7 +42,7 @@ def create_reader(name, root=None, split="train", **kwargs):
     """
     if root is None:
         raise ConfigError("a data set needs its root: the folder, tar file or list file with the images")
-    root = os.fspath(root)
+    root = find_images(root)
     if not os.path.exists(root):
         raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
     kind = name.partition("/")[0].lower() or _kind_of(root)
