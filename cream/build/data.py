@@ -15,6 +15,7 @@ from pimm.data.embedded import find_images
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
 from pimm.errors import DataError
+from pimm.utils import world_size
 
 SPOS_MEAN, SPOS_STD = (0.0,) * 3, (1 / 255,) * 3  # values from 0 to 255, of pixels from 0 to 1
 
@@ -81,8 +82,17 @@ def check_same_classes(train: Dataset, val: Dataset) -> None:
 def training_loader(
     cfg: Config, images: Dataset | Part, resolution: int, auto_augment: str | None = None, mixup: float = 0.0
 ) -> Loader:
-    """Return the loader of shuffled, augmented batches."""
-    augmentation = cfg.AUGMENTATION
+    """Return the loader of shuffled, augmented batches.
+
+    Raises:
+        DataError: the images do not fill one batch in each process.
+    """
+    augmentation, most = cfg.AUGMENTATION, len(images) // world_size()
+    if most < cfg.DATASET.BATCH_SIZE:
+        raise DataError(
+            f"{len(images)} images do not fill one batch: DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} on "
+            f"{world_size()} process{'es' if world_size() > 1 else ''}; choose a batch size of at most {most}"
+        )
     return make_loader(
         cfg,
         images,

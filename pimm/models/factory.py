@@ -1,5 +1,6 @@
 """Create models by name."""
 
+from pimm.errors import check_whole
 from pimm.models.helpers import load_checkpoint
 from pimm.models.registry import model_entrypoint
 
@@ -18,10 +19,12 @@ def create_model(model_name, pretrained=False, num_classes=1000, in_chans=3, che
             ``drop_path_rate``.
 
     Raises:
-        ConfigError: for an unknown name and for ``pretrained=True``.
+        ConfigError: for an unknown name, for ``pretrained=True``, and for impossible numbers of classes and channels.
         CheckpointError: if the checkpoint does not fit the model.
     """
     create = model_entrypoint(model_name)
+    check_whole("num_classes", num_classes, least=0)
+    check_whole("in_chans", in_chans, least=1)
     kwargs.setdefault("drop_path_rate", kwargs.pop("drop_connect_rate", None))
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     model = create(pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kwargs)
