@@ -12,7 +12,7 @@ from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 
-OBJECTS = (2, 7)  # least and most photographs on a canvas
+OBJECTS = (3, 8)  # least and most photographs on a canvas
 SIDES = (0.22, 0.5)  # of a photograph, as shares of the canvas
 ASPECTS = (0.75, 4 / 3)  # width over height
 MOST_OVERLAP = 0.2  # of the smaller one of two photographs
