@@ -3,7 +3,8 @@
 import numpy as np
 
 STRIDES = (8, 16, 32)  # pixels between two positions of a feature map
-SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # of the 4 strides that an anchor measures
+STRIDES_OF_AN_ANCHOR = 3  # the paper has 4; 3 suits the canvases' smaller photographs
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # times STRIDES_OF_AN_ANCHOR: side of an anchor, in strides
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 ANCHORS_PER_POSITION = len(SCALES) * len(RATIOS)
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)  # units of the offsets, which bring the offsets to about 1
@@ -23,7 +24,7 @@ def _anchors_of_map(positions, stride):
     centers = (np.arange(positions) + 0.5) * stride
     y, x = np.meshgrid(centers, centers, indexing="ij")
     scales, roots = np.meshgrid(SCALES, np.sqrt(RATIOS), indexing="ij")
-    half_sides = 2 * stride * np.stack([scales / roots, scales * roots], axis=-1).reshape(-1, 2)
+    half_sides = STRIDES_OF_AN_ANCHOR / 2 * stride * np.stack([scales / roots, scales * roots], axis=-1).reshape(-1, 2)
     middles = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
     return np.concatenate([middles - half_sides, middles + half_sides], axis=-1).reshape(-1, 4)
 

@@ -12,8 +12,8 @@ from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 
-OBJECTS = (3, 8)  # least and most photographs on a canvas
-SIDES = (0.22, 0.5)  # of a photograph, as shares of the canvas
+OBJECTS = (4, 9)  # least and most photographs on a canvas
+SIDES = (0.2, 0.4)  # of a photograph, as shares of the canvas
 ASPECTS = (0.75, 4 / 3)  # width over height
 MOST_OVERLAP = 0.2  # of the smaller one of two photographs
 ATTEMPTS = 20  # to find a place for a photograph

@@ -32,7 +32,7 @@ from pimm.scripts import find_checkpoint
 from pimm.utils import CheckpointSaver, ModelEmaV3, random_seed
 from pimm.utils.checkpoint import list_checkpoints
 
-CLASSES = ("airplane", "automobile", "frog", "horse", "ship")
+CLASSES = ("airplane", "automobile", "frog", "horse")
 TEST_SEED = 0  # the test's canvases are the same for all seeds
 OUT_INDICES = (2, 3, 4)  # of the body's feature maps: those with strides 8, 16 and 32
 WARMUP = 0.05  # of the updates
@@ -52,10 +52,10 @@ def make_parser():
     add("--body-weights", default="", metavar="FILE", help="checkpoint of the body as a classifier (default: none)")
     add("--classes", nargs="+", default=CLASSES, metavar="NAME", help=f"(default: {' '.join(CLASSES)})")
     add("--size", type=cli.at_least(64), default=128, help="pixels, height and width (default: %(default)s)")
-    add("--epochs", type=cli.at_least(1), default=5, help="(default: %(default)s)")
-    add("--canvases", type=cli.at_least(1), default=1120, help="in an epoch (default: %(default)s)")
-    add("--test-canvases", type=cli.at_least(1), default=320, help="(default: %(default)s)")
-    add("--batch-size", type=cli.at_least(1), default=16, help="(default: %(default)s)")
+    add("--epochs", type=cli.at_least(1), default=4, help="(default: %(default)s)")
+    add("--canvases", type=cli.at_least(1), default=960, help="in an epoch (default: %(default)s)")
+    add("--test-canvases", type=cli.at_least(1), default=200, help="(default: %(default)s)")
+    add("--batch-size", type=cli.at_least(1), default=8, help="(default: %(default)s)")
     add("--lr", type=float, default=2e-3, metavar="RATE", help="highest rate of AdamW (default: %(default)s)")
     add("--weight-decay", type=float, default=0.02, metavar="RATE", help="(default: %(default)s)")
     add("--seed", type=cli.at_least(0), default=0, help="of weights and canvases (default: %(default)s)")

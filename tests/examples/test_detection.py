@@ -52,7 +52,7 @@ def test_photographs_hide_little_of_each_other(photos):
         assert shared[~np.eye(len(boxes), dtype=bool)].max(initial=0) <= data.MOST_OVERLAP
         sides = np.sqrt(B.areas(boxes))
         least, most = min(least, sides.min()), max(most, sides.max())
-    assert 0.22 * 128 - 1 <= least < 0.3 * 128 and 0.4 * 128 < most <= 0.5 * 128 + 1
+    assert 0.2 * 128 - 1 <= least < 0.25 * 128 and 0.35 * 128 < most <= 0.4 * 128 + 1
 
 
 def test_the_seed_decides_the_canvases(photos):
@@ -128,7 +128,7 @@ def test_boxes_end_at_the_border_and_weak_ones_are_left_out():
     assert (nothing.boxes.shape, nothing.scores.shape, nothing.classes.shape) == ((0, 4), (0,), (0,))
     logits[0, 1] = 3.0
     (found,) = detect(fixed_net(logits, offsets), paddle.zeros([1, 3, 64, 64]))
-    np.testing.assert_allclose(found.boxes, [[0, 0, 20, 20]])
+    np.testing.assert_allclose(found.boxes, [[0, 0, 16, 16]])
 
 
 def test_a_body_with_other_strides_is_refused():

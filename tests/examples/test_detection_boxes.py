@@ -23,20 +23,20 @@ def random_boxes(rng, count, size=128):
 def test_anchors_lie_around_the_middle_of_their_position():
     anchors = B.make_anchors(128)
     assert anchors.shape == ((16 * 16 + 8 * 8 + 4 * 4) * 9, 4)
-    np.testing.assert_allclose(anchors[1], [4 - 16, 4 - 16, 4 + 16, 4 + 16])  # stride 8, scale 1, ratio 1
-    np.testing.assert_allclose(anchors[4][2] - anchors[4][0], 32 * 2 ** (1 / 3), rtol=1e-6)
-    half = np.array([16 * 2**0.5, 16 / 2**0.5])  # ratio 0.5: wider than high, with the same area
+    np.testing.assert_allclose(anchors[1], [4 - 12, 4 - 12, 4 + 12, 4 + 12])  # stride 8, scale 1, ratio 1
+    np.testing.assert_allclose(anchors[4][2] - anchors[4][0], 24 * 2 ** (1 / 3), rtol=1e-6)
+    half = np.array([12 * 2**0.5, 12 / 2**0.5])  # ratio 0.5: wider than high, with the same area
     np.testing.assert_allclose(anchors[0], [*(4 - half), *(4 + half)], rtol=1e-6)
     second, below = anchors[9 + 1], anchors[16 * 9 + 1]
-    np.testing.assert_allclose(second[:2], [12 - 16, 4 - 16])  # columns follow each other before rows
-    np.testing.assert_allclose(below[:2], [4 - 16, 12 - 16])
-    np.testing.assert_allclose(anchors[-8], [112 - 64, 112 - 64, 112 + 64, 112 + 64])  # stride 32
+    np.testing.assert_allclose(second[:2], [12 - 12, 4 - 12])  # columns follow each other before rows
+    np.testing.assert_allclose(below[:2], [4 - 12, 12 - 12])
+    np.testing.assert_allclose(anchors[-8], [112 - 48, 112 - 48, 112 + 48, 112 + 48])  # stride 32
 
 
 def test_areas_of_anchors_do_not_depend_on_the_ratio():
     areas = B.areas(B.make_anchors(64)).reshape(-1, len(B.SCALES), len(B.RATIOS))
     np.testing.assert_allclose(areas[:, :, 0], areas[:, :, 1], rtol=1e-5)
-    np.testing.assert_allclose(areas[0, :, 2], [32**2, 32**2 * 2 ** (2 / 3), 32**2 * 2 ** (4 / 3)], rtol=1e-5)
+    np.testing.assert_allclose(areas[0, :, 2], [24**2, 24**2 * 2 ** (2 / 3), 24**2 * 2 ** (4 / 3)], rtol=1e-5)
 
 
 def test_predictions_are_in_the_order_of_the_anchors():
