@@ -12,11 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import pimm
+
+# isort: split
+
 import numpy as np
 import paddle
 
 import cream  # noqa: F401  (registers the published nets of the paper)
-import pimm
 from examples.detection.boxes import STRIDES, make_anchors, make_targets
 from examples.detection.data import CanvasLoader, Photos
 from examples.detection.draw import draw_detections
@@ -44,7 +47,9 @@ RESUME_HINT = "--resume continues from the latest checkpoint in --output"
 
 def make_parser():
     """Return the parser of the command line."""
-    parser = cli.Parser(description="Train a small RetinaNet on a pimm model, and measure it by COCO's metrics.")
+    parser = cli.Parser(
+        config_file=False, description="Train a small RetinaNet on a pimm model, and measure it by COCO's metrics."
+    )
     add = partial(parser.add_argument, metavar="N")
     add("--data-dir", required=True, metavar="DIR", help="holds train/CLASS/NAME and val/CLASS/NAME, such as CIFAR-10")
     add("--output", default="output/detection", metavar="DIR", help="folder of the run (default: %(default)s)")
