@@ -57,7 +57,7 @@ def make_parser():
     add("--body-weights", default="", metavar="FILE", help="checkpoint of the body as a classifier (default: none)")
     add("--classes", nargs="+", default=CLASSES, metavar="NAME", help=f"(default: {' '.join(CLASSES)})")
     add("--size", type=cli.at_least(64), default=128, help="pixels, height and width (default: %(default)s)")
-    add("--epochs", type=cli.at_least(1), default=4, help="(default: %(default)s)")
+    add("--epochs", type=cli.at_least(1), default=3, help="(default: %(default)s)")
     add("--canvases", type=cli.at_least(1), default=960, help="in an epoch (default: %(default)s)")
     add("--test-canvases", type=cli.at_least(1), default=200, help="(default: %(default)s)")
     add("--batch-size", type=cli.at_least(1), default=8, help="(default: %(default)s)")
