@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import operator
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from paddle import Tensor, nn
@@ -17,10 +16,11 @@ from cream.mobile.space import MobileSpace, Operation, Position, SpaceSpec, mobi
 from cream.space import SKIP, Arch
 from cream.supernet import Choices, SuperNet
 from cream.train.meta import MetaMatching
+from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
-from pimm.models.features import Stage, stage_features
+from pimm.models.features import Stage, limit_strides, stage_features
 from pimm.models.interface import ImageModel
 
 SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
@@ -156,16 +156,24 @@ class ChildNet(MobileNet, ImageModel):
         arch: the path.
         num_classes: number of logits.
         space: the space of the path; None: Cream's own, with as many blocks in each stage as ``arch`` has choices.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32; None for no limit.
         kwargs: further arguments of ``MobileNet``.
 
     Raises:
-        ConfigError: ``arch`` is not a path of the space.
+        ConfigError: ``arch`` is not a path of the space, or a block cannot be dilated.
     """
 
     cost_rules = THOP_RULES
     head_layers = ("conv_head", "act2")
 
-    def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
+    def __init__(
+        self,
+        arch: Arch,
+        num_classes: int = 1000,
+        space: MobileSpace | None = None,
+        output_stride: int | None = None,
+        **kwargs,
+    ):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])
         space.check(arch)
         positions = [
@@ -176,10 +184,10 @@ class ChildNet(MobileNet, ImageModel):
             ]
             for stage, path in zip(space.positions, arch)
         ]
-        super().__init__(space.spec, positions, num_classes, **kwargs)
+        super().__init__(space.spec, _dilate(positions, space.spec, output_stride), num_classes, **kwargs)
         self.arch = arch
         self.num_features, self.head_hidden_size = space.spec.stages[-1].channels, space.spec.head
-        self.feature_info = _describe_features(space.spec, positions)
+        self.feature_info = _describe_features(space.spec, positions, output_stride)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
@@ -195,16 +203,39 @@ class ChildNet(MobileNet, ImageModel):
             load_state_dict_strictly(layer, arrays, "the supernet")
 
 
-def _describe_features(spec: SpaceSpec, positions: Sequence[Sequence[Position]]) -> list[dict]:
-    """Describe the feature maps of a net with these positions, [stage][position]."""
-    stem = Stage(True, spec.stem, spec.stem_stride)
-    reductions = itertools.accumulate(
-        (math.prod(each.stride for each in stage) for stage in positions), operator.mul, initial=spec.stem_stride
-    )
-    return stage_features(
-        stem,
-        [
-            Stage(each.stride > 1, each.channels, reduction)
-            for each, reduction in zip(spec.stages, itertools.islice(reductions, 1, None))
-        ],
-    )
+def _dilate(
+    positions: Sequence[Sequence[Position]], spec: SpaceSpec, output_stride: int | None
+) -> list[list[Position]]:
+    """Return positions, [stage][position], whose strides beyond ``output_stride`` became dilations.
+
+    Raises:
+        ConfigError: a block that would be dilated cannot be.
+    """
+    placed = limit_strides((each.stride for stage in positions for each in stage), output_stride, spec.stem_stride)
+    dilated = []
+    for stage in positions:
+        blocks = []
+        for position in stage:
+            stride, dilation, _ = next(placed)
+            (operation,) = position.operations
+            if dilation > 1 and operation.kernel > 1:
+                if "dilation" not in BLOCKS[operation.block].fields:
+                    raise ConfigError(f"output_stride={output_stride}: a block {operation.block} cannot be dilated")
+                operation = replace(operation, dilation=operation.dilation * dilation)
+            blocks.append(position._replace(stride=stride, operations=(operation,)))
+        dilated.append(blocks)
+    return dilated
+
+
+def _describe_features(
+    spec: SpaceSpec, positions: Sequence[Sequence[Position]], output_stride: int | None
+) -> list[dict]:
+    """Describe the feature maps of a net with these positions, [stage][position], before strides became dilations."""
+    strides = [math.prod(each.stride for each in stage) for stage in positions]
+    stages = [
+        Stage(stride > 1, each.channels, reduction)
+        for each, stride, (_, _, reduction) in zip(
+            spec.stages, strides, limit_strides(strides, output_stride, spec.stem_stride)
+        )
+    ]
+    return stage_features(Stage(True, spec.stem, spec.stem_stride), stages)

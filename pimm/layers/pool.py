@@ -35,8 +35,8 @@ class SelectAdaptivePool2d(nn.Layer):
 
     Args:
         output_size: a number or (height, width).
-        pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, ``catavgmax`` for both side by side, or ``""`` to return the
-            images as they are.
+        pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, ``catavgmax`` for both side by side, or ``""`` for
+            none.
 
     Raises:
         ConfigError: if ``pool_type`` is another word.
@@ -45,9 +45,8 @@ class SelectAdaptivePool2d(nn.Layer):
     def __init__(self, output_size=1, pool_type="avg"):
         super().__init__()
         if pool_type not in _ADAPTIVE_POOLS:
-            raise ConfigError(
-                f"unknown pooling {pool_type!r:.80}; valid are {', '.join(filter(None, _ADAPTIVE_POOLS))}, and '' for none"
-            )
+            valid = ", ".join(map(repr, _ADAPTIVE_POOLS))
+            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {valid}")
         self.output_size = output_size
         self.pool_type = pool_type
 

@@ -25,7 +25,8 @@ from pimm.layers import BatchNorm2d, Swish, create_conv2d, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 from pimm.models.interface import ImageModel
-from pimm.models.registry import default_cfg, register_variants
+from pimm.models.pretrained_cfg import default_cfg
+from pimm.models.registry import register_variants
 from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 
@@ -397,10 +398,12 @@ def _create(variant, stride_in_expansion=True, **kwargs):
         "act_layer": family.act_layer,
         "norm_kwargs": resolve_bn_args(kwargs),
     }
-    model = EfficientNet(**{**arguments, **kwargs})
-    centred = variant.tensorflow and family.tf_centred
-    model.default_cfg = default_cfg(variant.size, variant.crop_pct, variant.interpolation, centred)
-    return model
+    return EfficientNet(**{**arguments, **kwargs})
 
 
-register_variants(_VARIANTS, _create)
+def _cfg(variant):
+    centred = variant.tensorflow and variant.family.tf_centred
+    return default_cfg(variant.size, variant.crop_pct, variant.interpolation, centred)
+
+
+register_variants(_VARIANTS, _create, _cfg)

@@ -13,6 +13,8 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 
+_OUTPUT_STRIDES = (2, 4, 8, 16, 32, None)
+
 
 class Stage(NamedTuple):
     """What `stage_features` needs to know of a stage: whether it was to shrink its input, and its output."""
@@ -20,6 +22,31 @@ class Stage(NamedTuple):
     shrinks: bool
     channels: int
     reduction: int
+
+
+def limit_strides(strides, output_stride, reduction=2):
+    """Yield the stride and the dilation of each block, and by how much its output is smaller than the image.
+
+    A stride that would make the image smaller than ``output_stride`` says becomes 1, and the blocks after it are
+    dilated by it, so that they see as far as before (https://arxiv.org/abs/1606.00915).
+
+    Args:
+        strides: the strides of the blocks, in forward order.
+        output_stride: the largest product of all strides: 8, 16 or 32; None for no limit.
+        reduction: the stride of what comes before the blocks.
+
+    Raises:
+        ConfigError: for another ``output_stride``.
+    """
+    if output_stride not in _OUTPUT_STRIDES:
+        raise ConfigError(f"output_stride is {output_stride!r:.80}; valid are 8, 16 and 32")
+    dilation = 1
+    for stride in strides:
+        own_dilation = dilation
+        if output_stride and reduction * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        reduction *= stride
+        yield stride, own_dilation, reduction
 
 
 def stage_features(stem, stages, stem_module="bn1", stages_module="blocks"):

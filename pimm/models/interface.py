@@ -180,9 +180,8 @@ class ImageModel(nn.Layer):
         shortened = count < len(stages)
         if shortened:
             kept = list(stages)[:count]
-            setattr(
-                self, self.stages_name, nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
-            )
+            kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
+            setattr(self, self.stages_name, kept)
         without_final = shortened or prune_head or (prune_norm and self.final_layers)
         if without_final:
             for name in (*self.final_layers, *self.head_layers):

@@ -12,7 +12,8 @@ from pimm.layers import BatchNorm2d, HardSwish, SelectAdaptivePool2d, create_con
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
 from pimm.models.interface import ImageModel
-from pimm.models.registry import default_cfg, register_variants
+from pimm.models.pretrained_cfg import default_cfg
+from pimm.models.registry import register_variants
 
 
 class MobileNetV3(ImageModel):
@@ -191,9 +192,11 @@ def _create(variant, **kwargs):
         "se_kwargs": variant.se_kwargs,
         "norm_kwargs": resolve_bn_args(kwargs),
     }
-    model = MobileNetV3(**{**arguments, **kwargs})
-    model.default_cfg = default_cfg(interpolation=variant.interpolation, centred=variant.tensorflow)
-    return model
+    return MobileNetV3(**{**arguments, **kwargs})
 
 
-register_variants(_VARIANTS, _create)
+def _cfg(variant):
+    return default_cfg(interpolation=variant.interpolation, centred=variant.tensorflow)
+
+
+register_variants(_VARIANTS, _create, _cfg)

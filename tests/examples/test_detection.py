@@ -16,7 +16,7 @@ from examples.detection import boxes as B
 from examples.detection import data, train
 from examples.detection.evaluate import CocoEvaluator, average_precision, coco_results, coco_truth
 from examples.detection.model import Detections, RetinaNet, detect
-from pimm import cli
+from pimm import cli, create_model
 from pimm.engine import Update
 from pimm.errors import ConfigError
 from pimm.optim import create_optimizer_v2
@@ -233,6 +233,41 @@ def test_the_command_trains_on_a_model_of_pimm(colors, capsys, body):
     assert len(json.loads((colors / "run" / "test.json").read_text())["images"]) == 2
     assert cli.run(lambda: train.main(arguments(colors, "--body", body))) == 2
     assert "holds a training already: --resume" in capsys.readouterr().err
+
+
+def test_a_resumed_training_ends_like_an_uninterrupted_one(colors, monkeypatch):
+    pytest.importorskip("pycocotools")
+    small = ["--body", "cream_14", "--epochs", "2"]
+    train.main(arguments(colors, *small))
+    written = ("summary.csv", "detections.json")
+    expected = [(colors / "run" / name).read_text() for name in written]
+    other = [*small, "--output", str(colors / "other")]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        measure = CocoEvaluator.__call__
+
+        def interrupt_in_epoch_1(evaluator):
+            if (colors / "other" / "checkpoint-0").exists():
+                raise KeyboardInterrupt
+            return measure(evaluator)
+
+        patch.setattr(CocoEvaluator, "__call__", interrupt_in_epoch_1)
+        train.main(arguments(colors, *other))
+    train.main(arguments(colors, *other, "--resume"))
+    assert (
+        (colors / "other" / "summary.csv").read_text(),
+        (colors / "other" / "detections.json").read_text(),
+    ) == expected
+
+
+def test_the_body_starts_from_a_classifiers_weights(colors):
+    classifier = create_model("cream_14")
+    paddle.save(classifier.state_dict(), str(colors / "weights.pdparams"))
+    options = arguments(colors, "--body", "cream_14", "--body-weights", str(colors / "weights.pdparams"))
+    body = train.create_step(train.make_parser().parse_args(options)).net.body
+    expected, found = classifier.state_dict(), body.state_dict()
+    assert len(found) > 50
+    for name, value in found.items():
+        np.testing.assert_array_equal(value.numpy(), expected[name].numpy(), err_msg=name)
 
 
 @pytest.mark.parametrize(
