@@ -36,7 +36,7 @@ from pimm.utils import CheckpointSaver, ModelEmaV3, random_seed
 from pimm.utils.checkpoint import list_checkpoints
 
 CLASSES = ("airplane", "automobile", "frog", "horse")
-TEST_SEED = 0  # the test's canvases are the same for all seeds
+TEST_SEED = 0  # of the canvases of all tests; those of the training count from the next one
 OUT_INDICES = (2, 3, 4)  # of the body's feature maps: those with strides 8, 16 and 32
 WARMUP = 0.05  # of the updates
 EMA_DECAY = 0.99
@@ -105,21 +105,27 @@ class DetectStep:
         self.update.load_state_dict(state["update"])
 
 
+def create_loaders(args):
+    """Return the canvases of the training and those of the test."""
+    training, test = (Photos(args.data_dir, split, args.classes) for split in ("train", "val"))
+    return (
+        CanvasLoader(training, args.size, args.batch_size, args.canvases, args.seed + TEST_SEED + 1),
+        CanvasLoader(test, args.size, args.batch_size, args.test_canvases, TEST_SEED),
+    )
+
+
 def create_step(args):
     """Return the detector of the options, and what a batch does with it."""
     random_seed(args.seed)
     body = pimm.create_model(args.body, features_only=True, out_indices=OUT_INDICES, checkpoint_path=args.body_weights)
     net = RetinaNet(body, len(args.classes))
     optimizer = create_optimizer_v2(net, "adamw", lr=args.lr, weight_decay=args.weight_decay)
-    return DetectStep(
-        net, Update(optimizer, clip_grad=CLIP_GRAD), ModelEmaV3(net, EMA_DECAY, use_warmup=True), args.size
-    )
+    average = ModelEmaV3(net, EMA_DECAY, use_warmup=True)
+    return DetectStep(net, Update(optimizer, clip_grad=CLIP_GRAD), average, args.size)
 
 
-def create_trainer(args, folder, step, evaluator, run):
+def create_trainer(args, folder, step, loader, evaluator, run):
     """Return the training loop."""
-    photos = Photos(args.data_dir, "train", args.classes)
-    loader = CanvasLoader(photos, args.size, args.batch_size, args.canvases, args.seed + TEST_SEED + 1)
     updates = args.epochs * len(loader)
     scheduler = CosineLRScheduler(
         step.update.optimizer,
@@ -157,15 +163,12 @@ def main(argv=None):
     if list_checkpoints(folder) and not args.resume:
         raise ConfigError(f"{folder} holds a training already: --resume continues it, another --output starts anew")
     started = time.perf_counter()
-    test = CanvasLoader(
-        Photos(args.data_dir, "val", args.classes), args.size, args.batch_size, args.test_canvases, TEST_SEED
-    )
+    training, test = create_loaders(args)
     step = create_step(args)
     folder.mkdir(parents=True, exist_ok=True)
     evaluator = CocoEvaluator(step.ema.module, test, args.classes, folder)
-
     with RunLog(folder, loggers=["pimm"], curves=False, rates=True) as run:
-        trainer = create_trainer(args, folder, step, evaluator, run)
+        trainer = create_trainer(args, folder, step, training, evaluator, run)
         trainer.resume_or_start(find_checkpoint(folder) if args.resume else None)
         found = trainer.fit()
     draw_detections(step.ema.module, test, args.classes, folder / PICTURE)
