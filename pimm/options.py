@@ -326,6 +326,9 @@ def add_distillation_options(parser):
     group = parser.add_argument_group("Distillation")
     group.add_argument("--kd-model-name", metavar="NAME", help="teacher (default: as --kd-checkpoint records)")
     group.add_argument("--kd-checkpoint", default="", metavar="PATH", help="the teacher's weights, or its training")
+    group.add_argument(
+        "--kd-model-kwargs", nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE", help="of the teacher"
+    )
     group.add_argument("--kd-distill-type", default="logit", choices=("logit",), help="what the net learns to match")
     group.add_argument("--kd-loss-type", default="kl", choices=("kl",), help="KL divergence of the probabilities")
     group.add_argument("--kd-temperature", type=float, default=4.0, metavar="T", help="(default: 4)")

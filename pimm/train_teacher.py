@@ -48,7 +48,7 @@ def create_teacher(args, data_config):
 def _options_of_teacher(args, checkpoint: Path):
     """Return the options that create the teacher, completed from its training and by the net's classes and channels."""
     options = SimpleNamespace(**dict.fromkeys(RECORDED), pretrained=False)
-    options.model = args.kd_model_name
+    options.model, options.model_kwargs = args.kd_model_name, args.kd_model_kwargs or None
     if checkpoint.is_dir() and options.model is None:
         options.model = read_manifest(checkpoint)["args"].get("model")
     if options.model is None:

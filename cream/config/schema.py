@@ -131,9 +131,17 @@ class Net:
     INITIAL_WEIGHTS: Optional[str] = key(
         None,
         ANYTHING,
-        "File of weights that a training starts from, such as a search's architecture.pdparams.",
+        "File of weights that a training starts from, such as a search's architecture.pdparams. In a retraining a "
+        "classifier of other classes begins anew.",
         source=OURS,
         jobs=(*TRAININGS, "spos_search"),
+    )
+    FREEZE: tuple[str, ...] = key(
+        (),
+        ANYTHING,
+        "Patterns of the layers and parameters that stay as they are, such as conv_stem or blocks.[0-3].",
+        source=OURS,
+        jobs=NETS,
     )
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"), "Global pooling before the classifier.", jobs=ALL)
     DROPOUT_RATE: float = key(0.0, BELOW_ONE, "Share of the classifier's inputs that training drops.", jobs=ALL)

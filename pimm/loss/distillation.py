@@ -48,7 +48,5 @@ def distillation_weights(task_weight=None, distill_weight=None):
     if distill is None:
         distill = 1.0 if task_weight is None else 1.0 - task_weight
     if not (0 <= task < math.inf and 0 <= distill < math.inf):
-        raise ConfigError(
-            f"the weights of a distillation must be 0 or more, got {task:g} of labels and {distill:g}"
-        )
+        raise ConfigError(f"the weights of a distillation must be 0 or more, got {task:g} of labels and {distill:g}")
     return task, distill

@@ -93,12 +93,12 @@ def _adapt_stem(name, own, arrays):
 
 
 def _classifier_names(model):
-    """List the names of the layers that a model's settings or its ``get_classifier`` call the classifier."""
+    """List the names of the layers that a model's settings, or else its ``get_classifier``, call the classifier."""
     named = _settings(model).get("classifier")
-    if not named and hasattr(model, "get_classifier"):
+    if not named:
         classifier = model.get_classifier()
         named = [name for name, layer in model.named_sublayers() if layer is classifier]
-    return [named] if isinstance(named, str) else list(named or ())
+    return [named] if isinstance(named, str) else list(named)
 
 
 def _stem_name(model):

@@ -127,8 +127,8 @@ def freeze_matching(root_module, patterns):
         freeze(root_module, outermost)
     for name in fitting.intersection(parameters):
         parameters[name].stop_gradient = True
-    learning = sum(parameter.size for parameter in root_module.parameters() if not parameter.stop_gradient)
-    _logger.info("frozen by name: %.2f million parameters learn", learning / 1e6)
+    sizes = [parameter.size for parameter in parameters.values() if not parameter.stop_gradient]
+    _logger.info("after freezing %s, %d parameters learn", ", ".join(patterns), sum(sizes))
 
 
 def unfreeze(root_module, submodules=(), include_bn_running_stats=True):
