@@ -11,6 +11,7 @@ from cream.build.families import child_net
 from cream.config import load_config
 from cream.jobs import retrain
 from cream.jobs import test as evaluate_net
+from pimm.commands.train import main as train
 from pimm.errors import CheckpointError
 from pimm.models import create_model
 from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint, save_arrays
@@ -78,3 +79,19 @@ def test_nets_by_name_start_from_weights_of_other_classes_and_channels(name, tmp
     first, second = (dict(each.state_dict()) for each in (net, other))
     (stem,) = (key for key in first if first[key].shape != second[key].shape and not key.startswith("classifier"))
     np.testing.assert_allclose(second[stem].numpy(), first[stem].numpy().sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_a_found_net_teaches(data, tmp_path):
+    """A net of another architecture than its name's, as a search finds it, teaches the one of the name."""
+    importlib.import_module("cream.registered")
+    arch = "[[0],[3],[3,3],[3,1,3],[3,3,3,3],[3,3,3],[0]]"
+    teacher = create_model("cream_14", num_classes=3, arch=arch)
+    save_arrays(tmp_path / "w.pdparams", {key: tensor.numpy() for key, tensor in teacher.state_dict().items()})
+    net = [str(data), "--model", "cream_14", "--num-classes", "3", "--img-size", "32", "-j", "0", "-b", "12"]
+    kd = ["--kd-model-name", "cream_14", "--kd-model-kwargs", f"arch={arch}", "--kd-temperature", "2"]
+    places = ["--output", str(tmp_path), "--experiment", "net", "--epochs", "1", "--warmup-epochs", "0"]
+    train([*net, *kd, "--kd-checkpoint", str(tmp_path / "w.pdparams"), *places])
+    header, row = (line.split(",") for line in (tmp_path / "net" / "summary.csv").read_text().splitlines())
+    values = dict(zip(header, map(float, row)))
+    assert values["train_kd_loss"] > 0
+    assert values["train_loss"] == pytest.approx(values["train_task_loss"] + values["train_kd_loss"], rel=1e-5)
