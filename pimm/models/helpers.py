@@ -8,6 +8,7 @@ from pimm.errors import CheckpointError
 from pimm.models.prefixes import with_own_names
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
+from pimm.models.variants import warn_of_variant
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import begins_as_torch, load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
@@ -136,6 +137,7 @@ def _load_torch_weights(model, content, source, use_ema, strict=True):
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
+    warn_of_variant(model, weights.arrays, content.get("arch"), source)
     return weights.averaged
 
 

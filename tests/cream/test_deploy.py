@@ -24,12 +24,12 @@ from cream.deploy import command
 from cream.deploy.backends import EagerNet, OnnxNet, PaddleNet
 from cream.deploy.export import export
 from cream.deploy.predict import predict
-from cream.deploy.settings import InferenceSettings, describe_classes, read_settings, write_settings
+from cream.deploy.settings import InferenceSettings, read_settings, write_settings
 from cream.mobile.nets import ChildNet
 from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
-from pimm.data.imagenet import imagenet_classes
+from pimm.data.imagenet import describe_classes, imagenet_classes
 from pimm.errors import ConfigError
 from pimm.models.torch_names import torch_names
 
