@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import paddle
@@ -31,8 +32,8 @@ from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
 from cream.deploy.settings import SETTINGS, InferenceSettings, write_settings
 from pimm.errors import ConfigError
 
-TOLERANCE = 1e-4  # of a logit, or of the largest logit where it is more than 1
-# What a lower precision may add, of the largest logit; INT8 is measured on images instead.
+TOLERANCE = 1e-4  # of a logit, and of the largest logit where this is less than 1
+# What a lower precision may change, of the largest logit or of 1; INT8 is measured on images instead.
 _ROUNDING = {"fp16": 0.02, "bf16": 0.1, "int8": float("inf")}
 _COMMENT = """\
 # An image in this channel order is scaled so that its short side is height / crop_pct, its middle is cut out, and its
@@ -79,10 +80,11 @@ def export(
         if onnx or settings.precision in ONNX_ALONE:
             save_onnx(partial)
             written[ONNX_FILE] = OnnxNet(partial)
-        differences = _compare(net, written, settings, TOLERANCE)
+        differences = _compare(net, written, settings, lambda largest: TOLERANCE * min(1.0, largest))
         if settings.precision != "fp32":
             lowered = _LOWER[settings.precision](partial, calibration)
-            differences = _compare(net, lowered, settings, _ROUNDING[settings.precision])
+            most = _ROUNDING[settings.precision]
+            differences = _compare(net, lowered, settings, lambda largest: most * max(1.0, largest))
         write_settings(partial, settings, _COMMENT)
         put_in_place(partial, folder)
     return differences
@@ -98,15 +100,17 @@ def check_precision(precision: str, onnx: bool) -> None:
         require_bf16()
 
 
-def _compare(net: nn.Layer, written: dict[str, Backend], settings: InferenceSettings, most: float) -> dict[str, float]:
+def _compare(
+    net: nn.Layer, written: dict[str, Backend], settings: InferenceSettings, bound: Callable[[float], float]
+) -> dict[str, float]:
     """Return the largest difference of a logit by file.
 
     Raises:
-        ConfigError: it is more than ``most``, or more than that part of the largest logit, or no number.
+        ConfigError: it is more than the ``bound`` for the largest logit, or no number.
     """
     found = {name: largest_difference(EagerNet(net), backend, settings) for name, backend in written.items()}
     for name, (difference, largest) in found.items():
-        if not difference <= most * max(1.0, largest):  # NaN too
+        if not difference <= bound(largest):  # NaN too
             raise ConfigError(f"{name}: a logit differs by {difference:.1e} from the net's; nothing is exported")
     return {name: difference for name, (difference, _) in found.items()}
 

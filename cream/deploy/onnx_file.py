@@ -29,7 +29,8 @@ def save_onnx(folder: Path) -> None:
     import paddle2onnx  # late: an extra
 
     program, weights = (str(folder / name) for name in PADDLE_FILES)
-    paddle2onnx.export(program, weights, str(folder / ONNX_FILE), opset_version=_OPSET, optimize_tool="onnxoptimizer")
+    with quiet():
+        paddle2onnx.export(program, weights, str(folder / ONNX_FILE), opset_version=_OPSET, optimize_tool="None")
 
 
 def to_fp16(path: Path) -> None:
