@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import shutil
 import tempfile
@@ -85,8 +84,7 @@ def export(
             lowered = _LOWER[settings.precision](partial, calibration)
             most = _ROUNDING[settings.precision]
             differences = _compare(net, lowered, settings, lambda largest: most * max(1.0, largest))
-        write_settings(partial, settings, _COMMENT)
-        put_in_place(partial, folder)
+        finish(partial, folder, settings)
     return differences
 
 
@@ -121,15 +119,16 @@ def _as_bf16(folder: Path, _: Sequence[np.ndarray]) -> dict[str, Backend]:
 
 def _as_fp16(folder: Path, _: Sequence[np.ndarray]) -> dict[str, Backend]:
     to_fp16(folder / ONNX_FILE)
-    return _onnx_alone(folder)
+    return onnx_alone(folder)
 
 
 def _as_int8(folder: Path, calibration: Sequence[np.ndarray]) -> dict[str, Backend]:
     quantize(folder / ONNX_FILE, calibration)
-    return _onnx_alone(folder)
+    return onnx_alone(folder)
 
 
-def _onnx_alone(folder: Path) -> dict[str, Backend]:
+def onnx_alone(folder: Path) -> dict[str, Backend]:
+    """Remove the files of Paddle Inference from a folder, and return what is left."""
     for name in PADDLE_FILES:
         (folder / name).unlink()
     return {ONNX_FILE: OnnxNet(folder)}
@@ -158,8 +157,12 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def put_in_place(partial: Path, folder: Path) -> None:
-    """Move the files into the folder; the settings, which tell that the export is whole, go first and come last."""
+def finish(partial: Path, folder: Path, settings: InferenceSettings) -> None:
+    """Write the settings, and move all files into the folder.
+
+    The settings, which tell that the export is whole, go first and come last.
+    """
+    write_settings(partial, settings, _COMMENT)
     folder.mkdir(exist_ok=True)
     for name in (SETTINGS, ONNX_FILE, *PADDLE_FILES):
         (folder / name).unlink(missing_ok=True)
@@ -168,10 +171,12 @@ def put_in_place(partial: Path, folder: Path) -> None:
 
 
 def save_paddle(net: nn.Layer, channels: int, folder: Path) -> None:
-    """Write the program and the weights of Paddle Inference, for any number and size of images."""
+    """Write the program and the weights of Paddle Inference, for any number and size of images.
+
+    The forward function of the net becomes that of the program.
+    """
     spec = InputSpec([None, channels, None, None], "float32", "images")
-    # A copy, because the conversion replaces the forward function of the layer.
-    program = paddle.jit.to_static(copy.deepcopy(net), input_spec=[spec], full_graph=True)
+    program = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
     paddle.jit.save(program, str(folder / PADDLE_STEM))
 
 
