@@ -46,6 +46,8 @@ def search(cfg: Config) -> Candidate:
         train_supernet(plan, run)
         found = plan.selection.select(plan.step.board, run.folder)
         report_search(run, plan.searched, plan.epochs)
+        command = f"python tools/predict.py {shlex.quote(str(run.folder))} IMAGES"
+        _logger.info("the net, with the supernet's weights until it is trained, classifies images by: %s", command)
     return found
 
 
@@ -110,6 +112,8 @@ def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
     quoted = shlex.quote(str(folder))
     command = f"python tools/test.py --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
     _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
+    _logger.info("it classifies images by: python tools/predict.py %s IMAGES", quoted)
+    _logger.info("it is exported by: python tools/export.py %s --output FOLDER", quoted)
 
 
 def test(cfg: Config) -> dict[str, float]:

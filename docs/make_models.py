@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import cream  # noqa: F401  (registers models)
 import pimm  # before Paddle, which changes OMP_NUM_THREADS
 
 # isort: split
@@ -30,7 +31,6 @@ from cream.deploy.backends import EagerNet, OnnxNet, PaddleNet
 from cream.deploy.export import TOLERANCE, save_paddle
 from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import save_onnx
-from cream.mobile.published import CHILD_NETS
 from pimm.data import resolve_data_config
 from pimm.layers import CondConv2d
 
@@ -47,8 +47,8 @@ HEAD = f"""# Models
 
 <!-- made by make_models.py -->
 
-Every model of `pimm.list_models()`, and the published nets of Cream. Multiply-adds are those of convolutions and linear
-layers, on one image of the model's own size.
+Every model of `pimm.list_models()`; `cream_...` and `spos` are registered by `cream`. Multiply-adds are those of
+convolutions and linear layers, on one image of the model's own size.
 
 The last columns say how far the logits of the exported model differ from the model's own, relative to the largest
 logit: the largest difference on {BATCHES[0]} and on {BATCHES[1]} random images of each size in the column before.
@@ -62,7 +62,7 @@ statistics of random images, so that no signal vanishes. One thread of a CPU, Pa
 
 def names() -> list[str]:
     """List the names of all models."""
-    return [*pimm.list_models(), *(f"cream-{number}" for number in CHILD_NETS)]
+    return pimm.list_models()
 
 
 def measure(name: str) -> str:

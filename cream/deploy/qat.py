@@ -83,7 +83,7 @@ def export_qat(net: nn.Layer, settings: InferenceSettings, folder: Path) -> floa
 def without_quanters(net: nn.Layer) -> tuple[nn.Layer, dict[str, Scales]]:
     """Return a copy of a quantized net with plain layers, and the scales by the names of these layers.
 
-    A configuration for all types of layers rounds the inputs of the other layers too; this rounding is left out, because
+    A configuration for all types of layers rounds the inputs of other layers too. This rounding is left out, because
     those layers compute in FP32.
 
     Raises:
