@@ -41,9 +41,7 @@ class Accuracy(NamedTuple):
     def __str__(self) -> str:
         text = f"same class as the net on {self.same:.1f}% of {self.images} images"
         if self.labelled:
-            text += (
-                f"; top-1 {self.before:.1f}% before, {self.after:.1f}% after, on {self.labelled} images of known class"
-            )
+            text += f"; top-1 {self.before:.1f}% before, {self.after:.1f}% after, on {self.labelled} of known class"
         return text
 
 
