@@ -12,6 +12,7 @@ from pimm.models.variants import warn_of_variant
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import begins_as_torch, load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
+from pimm.utils.model_record import read_record
 from pimm.utils.safetensors_file import ENDING, is_safetensors, read_safetensors
 from pimm.utils.serialization import load_arrays
 from pimm.utils.state import load_state_dict_strictly
@@ -119,6 +120,7 @@ def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
         if not strict:
             arrays = _fitting(_values(model), arrays, checkpoint_path)
         load_state_dict_strictly(model, arrays, str(checkpoint_path))
+        warn_of_variant(model, arrays, read_record(checkpoint_path).get("arch"), checkpoint_path)
     _logger.info("loaded %s from %s", "averaged weights" if use_ema else "weights", checkpoint_path)
 
 

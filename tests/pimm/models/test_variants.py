@@ -35,6 +35,9 @@ def test_the_name_in_a_checkpoint_tells_the_variant(given, taken, tmp_path, warn
     assert warnings() == expected
     from_torch(tmp_path / "a.pth", tmp_path / "a.pdparams", taken)
     assert len(warnings()) == 2 * len(expected)
+    from_torch(tmp_path / "a.pth", tmp_path / "b.pdparams")
+    pimm.create_model(taken, num_classes=2, checkpoint_path=str(tmp_path / "b.pdparams"))
+    assert warnings()[2 * len(expected) :] == [line.replace("a.pth", "b.pdparams") for line in expected]
 
 
 def foreign_state(name):
