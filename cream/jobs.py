@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cream import build
+from cream import build, typed
 from cream.config import Config
 from cream.config.keys import resume_settings
 from cream.report import report_search
@@ -72,7 +72,7 @@ def supernet(cfg: Config) -> None:
     """Train a supernet for a later ``evolve`` or ``select``; writes checkpoints and records into SAVE_PATH/MODEL."""
     with build.running(cfg) as run:
         train_supernet(build.plan_search(cfg), run)
-        command = f"python tools/spos_search.py {shlex.quote(str(run.folder))}"
+        command = f"{typed.command('spos_search')} {shlex.quote(str(run.folder))}"
         _logger.info("a path of the supernet is selected by: %s", command)
 
 
@@ -108,7 +108,7 @@ def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
             *(evaluated["prec1"], evaluated["prec1_without_ema"]),
         )
     quoted = shlex.quote(str(folder))
-    command = f"python tools/test.py --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
+    command = f"{typed.command('test')} --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
     _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cream import typed
 from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
@@ -131,7 +132,7 @@ def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constrain
     raise ConfigError(
         f"none of {len(candidates)} candidates satisfies {listed}; the nearest, {format_arch(nearest.arch)}, has "
         f"{violations(nearest.arch, constraints)}: select again with other constraints or a larger "
-        "SUPERNET.SELECT_RANDOM (tools/select.py)"
+        f"SUPERNET.SELECT_RANDOM ({typed.script('select')})"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Callable
 import numpy as np
 from paddle import nn
 
+from cream import typed
 from cream.selection.candidates import (
     Candidate,
     Constraint,
@@ -140,7 +141,7 @@ class Selection:
             recipe = folder / "retrain.yaml"
             write_text(recipe, self.retrain_yaml(best.arch))
             save_arrays(folder / WEIGHTS, weights)
-            _logger.info("the net is trained by: python tools/retrain.py --cfg %s", shlex.quote(str(recipe)))
+            _logger.info("the net is trained by: %s --cfg %s", typed.command("retrain"), shlex.quote(str(recipe)))
         return best
 
     def inherited_weights(self, arch: Arch) -> dict:
