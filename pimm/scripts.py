@@ -28,7 +28,8 @@ from pimm.utils import (
     write_csv,
     write_text,
 )
-from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest, recorded_classes
+from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, recorded_classes
+from pimm.utils.model_record import read_record
 
 _logger = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ def answer_from_checkpoint(args, checkpoint):
         ConfigError: if neither the options nor the checkpoint name the model.
     """
     args.classes = None
-    if Path(checkpoint).is_dir():
-        recorded = read_manifest(checkpoint)["args"]
+    recorded = read_record(checkpoint).get("args")
+    if recorded:
         args.classes = recorded.get("classes")
         # These two options have one meaning: giving one of them overrides the recorded value of the other.
         given = {name for name in _RECORDED if getattr(args, name, None) is not None}
