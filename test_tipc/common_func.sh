@@ -1,5 +1,16 @@
 # Functions that the scripts of this folder share.
 
+# check_mode: end the script unless $MODE is one of the challenge's that are supported.
+check_mode() {
+    case $MODE in
+        lite_train_lite_infer | whole_train_whole_infer | whole_infer) ;;
+        *)
+            echo "error: there is no mode $MODE; it can be lite_train_lite_infer, whole_train_whole_infer and whole_infer" >&2
+            exit 2
+            ;;
+    esac
+}
+
 # value KEY: print what stands after "KEY:" in the file of parameters $PARAMS, or nothing for null.
 value() {
     local found
@@ -11,7 +22,7 @@ value() {
 value_of_mode() {
     local part
     value "$1" | tr '|' '\n' | while read -r part || [ -n "$part" ]; do
-        [ "${part%%=*}" = "$MODE" ] && printf '%s' "${part#*=}"
+        if [ "${part%%=*}" = "$MODE" ]; then printf '%s' "${part#*=}"; fi
     done
 }
 

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 PARAMS=$1
 MODE=$2
 source test_tipc/common_func.sh
+check_mode
 
 images=$(value images)
 mkdir -p "$images"
@@ -20,10 +21,6 @@ case $MODE in
         for class in $(ls "$data/val" | head -n 10); do
             find "$data/val/$class" -name '*.JPEG' | sort | head -n 1 | xargs -I{} cp {} "$images/"
         done
-        ;;
-    *)
-        echo "error: there is no mode $MODE; it can be lite_train_lite_infer, whole_train_whole_infer and whole_infer" >&2
-        exit 2
         ;;
 esac
 echo "$(find "$images" -type f | wc -l) images to infer are in $images"

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 PARAMS=$1
 MODE=$2
 source test_tipc/common_func.sh
+check_mode
 
 MODEL_NAME=$(value model_name)
 PYTHON=$(value python)
