@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from console_scripts import scripts
 from PIL import Image
 
 import cream
@@ -86,12 +87,6 @@ def test_licences_are_included():
 
 
 # Metadata
-
-
-def scripts():
-    """``command -> module:function`` of pyproject.toml, which Python before 3.11 has no parser for."""
-    section = re.search(r"^\[project\.scripts\]\n(.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S).group(1)
-    return dict(re.findall(r'^(\S+) = "(\S+)"$', section, re.M))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Commands in messages: those of a clone here, those of the installation where there are no scripts."""
 
+from console_scripts import scripts
 from paths import ROOT
-from test_packaging import scripts
 
 from cream import typed
 
