@@ -8,7 +8,7 @@ import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from cream.counting import SEARCH_RULES, THOP_RULES
+from cream.counting import CONVENTIONS
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
 from cream.mobile.space import MobileSpace, Operation, Position, SpaceSpec, mobile_space
 from cream.space import SKIP, Arch
@@ -79,10 +79,13 @@ class MobileNet(nn.Layer):
             )
         )
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
-        features = spec.stages[-1].channels * self.global_pool.feat_mult()
-        self.conv_head = create_conv2d(features, spec.head, 1, bias=True)
+        self.pools_first = spec.head_type == "pool_conv"
+        before, behind = (self.global_pool.feat_mult(), 1) if self.pools_first else (1, self.global_pool.feat_mult())
+        self.conv_head = create_conv2d(spec.stages[-1].channels * before, spec.head, 1, bias=self.pools_first)
+        if not self.pools_first:
+            self.bn2 = BatchNorm2d(spec.head, **norm_kwargs)
         self.act2 = act_layer()
-        self.classifier = nn.Linear(spec.head, num_classes)
+        self.classifier = nn.Linear(spec.head * behind, num_classes)
         efficientnet_init_weights(self)
 
     @staticmethod
@@ -97,9 +100,19 @@ class MobileNet(nn.Layer):
 
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
+        if self.pools_first:
+            x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
+        else:
+            x = self.global_pool(norm_act(self.conv_head(x), self.bn2, self.act2)).flatten(1)  # [N, head * feat_mult]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
+
+    def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
+        yield from (self.conv_stem, self.bn1, self.conv_head)
+        if not self.pools_first:
+            yield self.bn2
+        yield self.classifier
 
 
 class MobileSuperNet(MobileNet, SuperNet):
@@ -114,12 +127,12 @@ class MobileSuperNet(MobileNet, SuperNet):
         kwargs: further arguments of ``MobileNet``.
     """
 
-    cost_rules = SEARCH_RULES
     torch_renames = {"blocks.3.4": None}  # None drops the weights of a fifth block that no official path reaches
 
     def __init__(self, space: MobileSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
         super().__init__(space.spec, space.positions, num_classes, **kwargs)
         self.space = space
+        self.cost_rules = CONVENTIONS[space.spec.counting].supernet
         self.meta_layer = MetaMatching(num_classes, slice_size)
 
     @staticmethod
@@ -127,13 +140,11 @@ class MobileSuperNet(MobileNet, SuperNet):
         """Build the blocks of all operations of a position."""
         return Choices([make_block(operation, position, **options) for operation in position.operations])
 
-    def shared_layers(self) -> Iterator[nn.Layer]:
-        """Yield the layers with weights of stem and head."""
-        yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
-
     def counted_layers(self) -> Iterator[nn.Layer]:
-        """Yield the shared layers that the official table of costs counts."""
-        yield from (self.conv_stem, self.global_pool, self.conv_head)
+        """Yield the shared layers that the convention of the space counts: Cream's table has no classifier."""
+        if self.space.spec.counting == "cream":
+            return iter((self.conv_stem, self.global_pool, self.conv_head))
+        return self.shared_layers()
 
 
 class ChildNet(MobileNet):
@@ -149,8 +160,6 @@ class ChildNet(MobileNet):
         ConfigError: ``arch`` is not a path of the space.
     """
 
-    cost_rules = THOP_RULES
-
     def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])
         space.check(arch)
@@ -164,15 +173,15 @@ class ChildNet(MobileNet):
         ]
         super().__init__(space.spec, positions, num_classes, **kwargs)
         self.arch = arch
+        self.cost_rules = CONVENTIONS[space.spec.counting].net
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x)))
 
     def inherit(self, net: MobileSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space."""
-        targets = [*(block for stage in self.blocks for block in stage)]
-        targets += [self.conv_stem, self.bn1, self.conv_head, self.classifier]
-        sources = [*net.active_blocks(self.arch), net.conv_stem, net.bn1, net.conv_head, net.classifier]
+        targets = [*(block for stage in self.blocks for block in stage), *self.shared_layers()]
+        sources = [*net.active_blocks(self.arch), *net.shared_layers()]
         for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from cream.counting import CONVENTIONS
 from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields, shown
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
 from cream.space import SearchSpace
@@ -53,14 +54,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """The description of a space: its stages, operations and activation, and the output channels of stem and head."""
+    """The description of a space: its stages, operations and activation, and the output channels of stem and head.
+
+    ``head_type`` is ``pool_conv`` (pooling, a 1x1 convolution with bias, activation) or ``conv_pool`` (a 1x1
+    convolution, batch norm, activation, pooling). ``counting`` names the convention by which FLOPs are counted.
+    """
 
     stages: tuple[Stage, ...] = key(REQUIRED)
     operations: tuple[Operation, ...] = key(())
     stem: int = key(16, at_least(1, WIDEST))
     stem_stride: int = key(2, ONE_OR_TWO)
     head: int = key(1280, at_least(1, WIDEST))
+    head_type: str = key("pool_conv", one_of("pool_conv", "conv_pool"))
     activation: str = key("swish", one_of(*ACTIVATIONS))
+    counting: str = key("cream", one_of(*CONVENTIONS))
 
 
 class Position(NamedTuple):
@@ -205,7 +212,8 @@ def _describe_stage(stage: Stage) -> OneLine:
 
 
 def _describe_operation(operation: Operation) -> OneLine:
-    return OneLine({"kernel": operation.kernel, **_changed_fields(operation)})
+    kernel = {"kernel": operation.kernel} if "kernel" in BLOCKS[operation.block].fields else {}
+    return OneLine({**kernel, **_changed_fields(operation)})
 
 
 def _changed_fields(record: Any) -> dict[str, Any]:
