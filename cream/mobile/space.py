@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, Callable, NamedTuple
 from cream.counting import CONVENTIONS
 from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields, shown
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
-from cream.space import SearchSpace
+from cream.space import SKIP, Arch, SearchSpace
 from cream.yaml_text import OneLine, compose, plain
 from pimm.errors import ConfigError
 
@@ -110,6 +110,23 @@ class MobileSpace(SearchSpace):
             positions.append([first, *[further] * (stage.depth[-1] - 1)])
             in_chs = stage.channels
         return positions
+
+    def depth(self, arch: Arch) -> int:
+        """Return the number of blocks that a path runs, without identities, even those that change the shape."""
+        return sum(position.operations[choice].block != "id" for _, position, choice in self._blocks(arch))
+
+    def net_of(self, arch: Arch) -> Arch:
+        """Return the choices of a path without skips and without the identities that keep the shape."""
+        kept: list[list[int]] = [[] for _ in arch]
+        for stage, position, choice in self._blocks(arch):
+            if position.operations[choice].block != "id" or position.stride > 1 or position.in_chs != position.out_chs:
+                kept[stage].append(choice)
+        return tuple(map(tuple, kept))
+
+    def _blocks(self, arch: Arch) -> Iterator[tuple[int, Position, int]]:
+        """Yield the stage, the position and the choice of each block that a path does not skip."""
+        for stage, (path, positions) in enumerate(zip(arch, self.positions)):
+            yield from ((stage, position, choice) for choice, position in zip(path, positions) if choice != SKIP)
 
 
 # Reading and writing
