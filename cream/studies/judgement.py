@@ -132,7 +132,7 @@ class Judge:
 
 
 def pair_signs(values: np.ndarray) -> np.ndarray:
-    """Return the order of all pairs of nets, [nets, nets]: 1 where the first has the larger value, -1, or 0 in a tie."""
+    """Return the order of each pair of nets, [nets, nets]: 1 where the first has more, -1 where it has less, or 0."""
     return np.sign(values[:, None] - values[None]).astype(np.float32)
 
 

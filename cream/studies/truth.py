@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional, Union
 
 import numpy as np
 
@@ -24,10 +24,12 @@ class Truth:
 
     Args:
         accuracies: for each path the top-1 in percent of each training.
+        mflops: for each path its cost, where the file has costs.
         sha256: hash of the file.
     """
 
     accuracies: Mapping[Arch, tuple[float, ...]]
+    mflops: Mapping[Arch, float]
     sha256: str
 
     def draw(self, space: SearchSpace, allows: Callable[[Arch], bool], n: int, seed: int) -> list[Arch]:
@@ -55,13 +57,18 @@ class Truth:
         """Return the accuracies of paths, [paths, trainings]."""
         return np.array([self.accuracies[arch] for arch in archs])
 
+    def costs(self, archs: list[Arch], otherwise: Callable[[Arch], float]) -> np.ndarray:
+        """Return the MFLOPs of paths, [paths], from the file, or by ``otherwise`` where the file has none."""
+        return np.array([self.mflops[arch] if self.mflops else otherwise(arch) for arch in archs])
+
 
 def read_truth(path: Path, space: SearchSpace) -> Truth:
     """Read the accuracies of paths from a file.
 
     A file named ``*.json`` or ``*.json.xz`` has NAS-Bench-Macro's form, with a digit of the code for each position:
-    ``{"02012100": {"test_acc": [89.5, 88.9, 89.2]}, ...}``. A file named ``*.csv`` has the columns ``arch`` and
-    ``trained``, or ``trained 1``, ``trained 2``, ... for several trainings, as the table ``ranking.csv`` has.
+    ``{"02012100": {"test_acc": [89.5, 88.9, 89.2], "flops": 47327744}, ...}``. A file named ``*.csv`` has the columns
+    ``arch`` and ``trained``, or ``trained 1``, ``trained 2``, ... for several trainings, and may have ``mflops``: the
+    table ``ranking.csv`` is such a file.
 
     Raises:
         ConfigError: the name has another ending, or an architecture is no path of the space.
@@ -72,26 +79,37 @@ def read_truth(path: Path, space: SearchSpace) -> Truth:
     reader = next((read for ending, read in endings.items() if path.name.endswith(ending)), None)
     if reader is None:
         raise ConfigError(f"{path} must be named {', '.join(f'*{ending}' for ending in endings)}")
-    accuracies = {}
-    for place, arch, values in reader(path):
+    accuracies, mflops = {}, {}
+    for place, arch, values, cost in reader(path):
         if not values or not all(math.isfinite(value) and 0 <= value <= 100 for value in values):
             raise DataError(f"{path}: {place} has accuracies {values!r:.80}; must be percentages")
         try:
-            accuracies[space.check(space.decode(arch) if isinstance(arch, list) else parse_arch(arch))] = values
+            known = space.check(space.decode(arch) if isinstance(arch, list) else parse_arch(arch))
         except ConfigError as error:
             raise ConfigError(f"{path}: {place}: {error}") from None
-    if len({len(values) for values in accuracies.values()}) != 1:
-        raise DataError(f"{path} must hold architectures, all with the same number of trainings")
-    return Truth(accuracies, file_sha256(path))
+        accuracies[known] = values
+        if cost is not None:
+            mflops[known] = cost
+    if len({len(values) for values in accuracies.values()}) != 1 or len(mflops) not in (0, len(accuracies)):
+        raise DataError(f"{path} must hold architectures, all with as many trainings, and all or none with costs")
+    return Truth(accuracies, mflops, file_sha256(path))
 
 
-def _read_codes(path: Path) -> list[tuple[str, list[int], tuple[float, ...]]]:
-    """Return the codes of NAS-Bench-Macro's table as places, rows of choices and accuracies."""
+Entry = tuple[str, Union[str, list[int]], tuple[float, ...], Optional[float]]  # place, path, accuracies, MFLOPs
+
+
+def _read_codes(path: Path) -> list[Entry]:
+    """Return the entries of NAS-Bench-Macro's table."""
     content = path.read_bytes()
     try:
         table = json.loads(lzma.decompress(content) if path.suffix == ".xz" else content)
         return [
-            (f"code {code!r:.40}", [int(digit) for digit in code], tuple(map(float, entry["test_acc"])))
+            (
+                f"code {code!r:.40}",
+                [int(digit) for digit in code],
+                tuple(map(float, entry["test_acc"])),
+                float(entry["flops"]) / 1e6 if "flops" in entry else None,
+            )
             for code, entry in table.items()
         ]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, lzma.LZMAError, EOFError) as error:
@@ -100,15 +118,20 @@ def _read_codes(path: Path) -> list[tuple[str, list[int], tuple[float, ...]]]:
         ) from None
 
 
-def _read_table(path: Path) -> list[tuple[str, str, tuple[float, ...]]]:
-    """Return the rows of a CSV table as places, texts of architectures and accuracies."""
+def _read_table(path: Path) -> list[Entry]:
+    """Return the entries of a CSV table."""
     with open(path, newline="", encoding="utf-8") as file:
         try:
             rows = list(csv.DictReader(file))
             names = list(rows[0]) if rows else []
             columns = [name for name in names if str(name).startswith("trained ")] or ["trained"]
             return [
-                (f"line {line}", row["arch"], tuple(float(row[name]) for name in columns))
+                (
+                    f"line {line}",
+                    row["arch"],
+                    tuple(float(row[name]) for name in columns),
+                    float(row["mflops"]) if "mflops" in row else None,
+                )
                 for line, row in enumerate(rows, start=2)
             ]
         except (ValueError, LookupError, TypeError, csv.Error) as error:
