@@ -100,7 +100,7 @@ class Supernet:
     METHOD: str = key(
         "cream",
         one_of("cream", "single_path", "multi_path"),
-        "How the supernet is trained: Cream's board and matching network, SPOS's single paths, or several paths at once.",
+        "How the supernet is trained: Cream's board and matching network, SPOS's single paths, or several together.",
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
     )
