@@ -226,6 +226,7 @@ def plan_selection(
         loader=loader,
         scored_on=scored_on,
         batches=settings.SELECT_BATCHES,
+        by=settings.SELECT_BY,
         num_classes=cfg.DATASET.NUM_CLASSES,
         child=partial(_child_of, cfg, searched.resolution),
         retrain_yaml=partial(_retrain_yaml, recipe, cfg, searched.resolution),
@@ -326,7 +327,7 @@ def weights_hash(weights: Path) -> str:
 def evolution_settings(cfg: Config, weights: str) -> dict:
     """Return everything that an evolution depends on, except the number of generations, as plain data."""
     constraints = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
-    scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
+    scoring = ("SELECT_BATCHES", "SELECT_ON", "SELECT_BY", "HELD_OUT")
     images = ("NUM_CLASSES", "CROP_PCT", "INTERPOLATION", "MEAN", "STD", "SPOS_PREPROCESSING")
     return {
         "weights": weights,

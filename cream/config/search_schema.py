@@ -222,6 +222,13 @@ class Supernet:
         source=OURS,
         jobs=("search", *CHOICES),
     )
+    SELECT_BY: str = key(
+        "prec1",
+        one_of("prec1", "loss"),
+        "Metric with the supernet's weights that ranks paths in a selection and an evolution.",
+        source=OURS,
+        jobs=("search", *CHOICES),
+    )
     SELECT_ON: str = key(
         "val",
         one_of("val", "held_out"),
