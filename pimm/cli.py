@@ -176,13 +176,6 @@ def share(text):
     return float(text)
 
 
-def parse_early(make_parser):
-    """Answer ``--help`` and mistakes of the command line before a script imports what takes seconds."""
-    code = run(lambda: make_parser().parse_args())
-    if code:
-        sys.exit(code)
-
-
 def run(job, resume_hint=""):
     """Run a job and return the exit code of the program.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from paddle import Tensor, nn
@@ -14,9 +16,12 @@ from cream.mobile.space import MobileSpace, Operation, Position, SpaceSpec, mobi
 from cream.space import SKIP, Arch
 from cream.supernet import Choices, SuperNet
 from cream.train.meta import MetaMatching
+from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
+from pimm.models.features import Stage, limit_strides, stage_features
+from pimm.models.interface import ImageModel
 
 SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
 
@@ -85,8 +90,13 @@ class MobileNet(nn.Layer):
         if not self.pools_first:
             self.bn2 = BatchNorm2d(spec.head, **norm_kwargs)
         self.act2 = act_layer()
-        self.classifier = nn.Linear(spec.head * behind, num_classes)
+        self.head_hidden_size = spec.head * behind
+        self.classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         efficientnet_init_weights(self)
+
+    def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
+        """Create the last layer."""
+        return nn.Linear(num_features, num_classes)
 
     @staticmethod
     def make_position(position: Position, **options) -> nn.Layer:
@@ -98,12 +108,17 @@ class MobileNet(nn.Layer):
         """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
+    def final(self, x: Tensor) -> Tensor:
+        """Compute the output of the head convolution from feature maps, if it stands before the pooling."""
+        return x if self.pools_first else norm_act(self.conv_head(x), self.bn2, self.act2)  # [N, head, H, W]
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """Compute the output of the head convolution from pooled feature maps, if it stands behind the pooling."""
+        return self.act2(self.conv_head(x)) if self.pools_first else x  # [N, head, 1, 1]
+
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        if self.pools_first:
-            x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
-        else:
-            x = self.global_pool(norm_act(self.conv_head(x), self.bn2, self.act2)).flatten(1)  # [N, head * feat_mult]
+        x = self.pre_logits(self.global_pool(self.final(x))).flatten(1)  # [N, head_hidden_size]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -147,20 +162,28 @@ class MobileSuperNet(MobileNet, SuperNet):
         return self.shared_layers()
 
 
-class ChildNet(MobileNet):
+class ChildNet(MobileNet, ImageModel):
     """The net of one path: each block is the operation that ``arch`` chooses, and a choice of -1 leaves one out.
 
     Args:
         arch: the path.
         num_classes: number of logits.
         space: the space of the path; None: Cream's own, with as many blocks in each stage as ``arch`` has choices.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32; None for no limit.
         kwargs: further arguments of ``MobileNet``.
 
     Raises:
-        ConfigError: ``arch`` is not a path of the space.
+        ConfigError: ``arch`` is not a path of the space, or a block cannot be dilated.
     """
 
-    def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
+    def __init__(
+        self,
+        arch: Arch,
+        num_classes: int = 1000,
+        space: MobileSpace | None = None,
+        output_stride: int | None = None,
+        **kwargs,
+    ):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])
         space.check(arch)
         positions = [
@@ -171,12 +194,18 @@ class ChildNet(MobileNet):
             ]
             for stage, path in zip(space.positions, arch)
         ]
-        super().__init__(space.spec, positions, num_classes, **kwargs)
+        super().__init__(space.spec, _dilate(positions, space.spec, output_stride), num_classes, **kwargs)
         self.arch = arch
         self.cost_rules = CONVENTIONS[space.spec.counting].net
+        if self.pools_first:
+            self.num_features, self.head_layers = space.spec.stages[-1].channels, ("conv_head", "act2")
+        else:
+            self.num_features, self.final_layers = space.spec.head, ("conv_head", "bn2", "act2")
+        self.feature_info = _describe_features(space.spec, positions, output_stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)))
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
+        return {"stem": r"^conv_stem|bn1", "blocks": r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"}
 
     def inherit(self, net: MobileSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space."""
@@ -185,3 +214,42 @@ class ChildNet(MobileNet):
         for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")
+
+
+def _dilate(
+    positions: Sequence[Sequence[Position]], spec: SpaceSpec, output_stride: int | None
+) -> list[list[Position]]:
+    """Return positions, [stage][position], whose strides beyond ``output_stride`` became dilations.
+
+    Raises:
+        ConfigError: a block that would be dilated cannot be.
+    """
+    placed = limit_strides((each.stride for stage in positions for each in stage), output_stride, spec.stem_stride)
+    dilated = []
+    for stage in positions:
+        blocks = []
+        for position in stage:
+            stride, dilation, _ = next(placed)
+            (operation,) = position.operations
+            fields = BLOCKS[operation.block].fields
+            if dilation > 1 and operation.kernel > 1 and "kernel" in fields:
+                if "dilation" not in fields:
+                    raise ConfigError(f"output_stride={output_stride}: a block {operation.block} cannot be dilated")
+                operation = replace(operation, dilation=operation.dilation * dilation)
+            blocks.append(position._replace(stride=stride, operations=(operation,)))
+        dilated.append(blocks)
+    return dilated
+
+
+def _describe_features(
+    spec: SpaceSpec, positions: Sequence[Sequence[Position]], output_stride: int | None
+) -> list[dict]:
+    """Describe the feature maps of a net with these positions, [stage][position], before strides became dilations."""
+    strides = [math.prod(each.stride for each in stage) for stage in positions]
+    stages = [
+        Stage(stride > 1, each.channels, reduction)
+        for each, stride, (_, _, reduction) in zip(
+            spec.stages, strides, limit_strides(strides, output_stride, spec.stem_stride)
+        )
+    ]
+    return stage_features(Stage(True, spec.stem, spec.stem_stride), stages)

@@ -89,6 +89,20 @@ def test_the_head_pools_last(supernet):
     assert both.head(x).shape == [2, 10]
 
 
+def test_a_single_net_with_this_head_is_one_of_pimms_models(space):
+    net = ChildNet(arch_of(space, "02012100"), num_classes=10, space=space, output_stride=8)
+    net.eval()
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32))
+    features = net.forward_features(x)
+    assert features.shape == [1, 1280, 4, 4] and net.num_features == net.head_hidden_size == 1280
+    assert (features.numpy() >= 0).all()
+    np.testing.assert_array_equal(net.forward_head(features).numpy(), net(x).numpy())
+    np.testing.assert_allclose(net.head(net.blocks(net.stem(x))).numpy(), net(x).numpy(), rtol=1e-5, atol=1e-6)
+    assert ChildNet(net.arch, 10, space, output_stride=8).forward_features(x[:, :, :16, :16]).shape[2:] == [2, 2]
+    net.reset_classifier(3, "catavgmax")
+    assert net.classifier.weight.shape == [2560, 3] and net(x).shape == [1, 3]
+
+
 def test_the_convention_of_the_space_counts_supernet_and_single_net(space, supernet):
     assert supernet.cost_rules is CONVENTIONS["convolutions"].supernet
     text = {**yaml.safe_load(FILE.read_text()), "counting": "cream"}
