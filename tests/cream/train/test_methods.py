@@ -20,6 +20,7 @@ from cream.train.sampler import Sampler
 from cream.train.steps import CreamStep
 from cream.train.teaching import Teaching
 from pimm.errors import ConfigError
+from pimm.utils import latest_checkpoint, read_checkpoint
 
 SPACE = SearchSpace(choices=((3, 3), (2,)), keeps_shape=((False, False), (False,)))
 COSTS = CostTable([[[1.0, 5.0, 2.0], [3.0, 1.0, 9.0]], [[4.0, 2.0]]], 10.0)
@@ -323,3 +324,35 @@ def test_a_search_by_several_paths_runs_and_selects(data, tmp_path):
     settings = ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=2")
     folder = tiny.run_search(data, tmp_path, *settings)
     assert (folder / "architecture.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (*CREAM, "SUPERNET.BOARD_SCORE=estimate", "SUPERNET.PICK_METHOD=random", "SUPERNET.TEACHING=added"),
+        ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=3"),
+    ],
+    ids=["estimate", "sandwich"],
+)
+def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path, monkeypatch):
+    settings = ("RECOVERY_INTERVAL=2", *settings)
+    whole = tiny.run_search(data, tmp_path / "whole", *settings)
+    kind = MultiPathStep if "SUPERNET.METHOD=multi_path" in settings else CreamStep
+    plain, left = kind.__call__, [7]
+
+    def step(self, *args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(kind, "__call__", step)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run_search(data, tmp_path / "broken", *settings)
+    monkeypatch.setattr(kind, "__call__", plain)
+    broken = tiny.run_search(data, tmp_path / "broken", *settings)
+    found, expected = (read_checkpoint(latest_checkpoint(folder)).files for folder in (broken, whole))
+    for name, value in expected["model.pdparams"].items():
+        np.testing.assert_array_equal(found["model.pdparams"][name], value, err_msg=name)
+    assert (broken / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()
+    assert (broken / "candidates.csv").read_text() == (whole / "candidates.csv").read_text()
