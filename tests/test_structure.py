@@ -12,7 +12,7 @@ from paths import ROOT, TESTS
 
 MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_FILE = 60, 450
 SMALLER_FILES = {"pimm/commands/train.py": 299}
-FOLDERS = ("cream", "pimm/commands", "pimm/engine", "tools")
+FOLDERS = ("cream", "examples", "pimm/commands", "pimm/engine", "tools")
 FILES = sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 OF_PACKAGES = sorted(
     str(path.relative_to(ROOT)) for folder in ("cream", "pimm") for path in (ROOT / folder).rglob("*.py")

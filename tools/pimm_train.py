@@ -9,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent  # must not be searched for modules: its select.py would hide Python's
 sys.path = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
+import cream  # noqa: F401  (its nets are models of pimm)
 from pimm.commands.lines import train
 
 if __name__ == "__main__":

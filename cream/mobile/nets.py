@@ -12,8 +12,8 @@ from paddle.nn import functional as F
 
 from cream.counting import CONVENTIONS
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
-from cream.mobile.space import MobileSpace, Operation, Position, SpaceSpec, mobile_space
-from cream.space import SKIP, Arch
+from cream.mobile.space import WIDTHS_AND_STRIDES, MobileSpace, Operation, Position, SpaceSpec, mobile_space
+from cream.space import SKIP, Arch, format_arch
 from cream.supernet import Choices, SuperNet
 from cream.train.meta import MetaMatching
 from pimm.errors import ConfigError
@@ -201,6 +201,9 @@ class ChildNet(MobileNet, ImageModel):
             self.num_features, self.head_layers = space.spec.stages[-1].channels, ("conv_head", "act2")
         else:
             self.num_features, self.final_layers = space.spec.head, ("conv_head", "bn2", "act2")
+        depths = [len(stage) for stage in arch[1:-1]]
+        is_creams = len(depths) == len(WIDTHS_AND_STRIDES) and space.spec == mobile_space(depths).spec
+        self.model_name = f"cream-{format_arch(arch)}" if is_creams else None  # as convert-weights --model takes it
         self.feature_info = _describe_features(space.spec, positions, output_stride)
 
     def group_matcher(self, coarse: bool = False) -> dict:

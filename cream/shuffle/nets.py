@@ -14,7 +14,7 @@ from paddle.nn import functional as F
 
 from cream.counting import CONVOLUTION_RULES
 from cream.shuffle.blocks import ShuffleBlock, copy_first
-from cream.space import Arch, SearchSpace
+from cream.space import Arch, SearchSpace, format_arch
 from cream.supernet import Choices, SuperNet
 from pimm.layers import BatchNorm2d, Conv2d, Linear, SelectAdaptivePool2d
 from pimm.models.features import Stage, limit_strides, stage_features
@@ -222,6 +222,10 @@ def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) ->
     return ShuffleChoices(blocks, widths)
 
 
+# How names of nets of the two published spaces begin.
+_SPACES = {(PLAIN, DEPTHS, CHANNELS): "spos", (CHANNEL_RATIOS, DEPTHS, CHANNELS): "spos-channels"}
+
+
 class ShuffleNet(ShuffleNetV2, ImageModel):
     """The net of one path of ``shuffle_space(ratios, depths)``, whose batch norms have weight and bias.
 
@@ -267,6 +271,8 @@ class ShuffleNet(ShuffleNetV2, ImageModel):
             affine=True,
         )
         self.arch = arch
+        space = _SPACES.get((tuple(ratios), tuple(depths), tuple(channels)))
+        self.model_name = f"{space}-{format_arch(arch)}" if space else None  # as convert-weights --model takes it
         self.num_features = self.head_hidden_size = NUM_FEATURES
         self.feature_info = stage_features(
             Stage(True, STEM_SIZE, 2),

@@ -7,8 +7,9 @@ from pimm.errors import CheckpointError, ConfigError
 from pimm.models import average_checkpoints
 from pimm.options import make_average_parser as make_parser
 from pimm.output_paths import check_output_paths
-from pimm.utils import natural_key, save_arrays, setup_default_logging
+from pimm.utils import natural_key, setup_default_logging
 from pimm.utils.checkpoint import EMA, read_manifest
+from pimm.utils.model_record import read_record, save_with_record
 
 _logger = logging.getLogger("average")
 
@@ -29,7 +30,7 @@ def main(argv=None):
     use_ema = not args.no_use_ema and all(path.is_dir() and EMA in read_manifest(path)["files"] for path in chosen)
     for path in chosen:
         _logger.info("%s", path)
-    save_arrays(args.output, average_checkpoints(chosen, use_ema))
+    save_with_record(args.output, average_checkpoints(chosen, use_ema), read_record(chosen[0]))
     _logger.info("the mean of %d%s is %s", len(chosen), " moving averages" if use_ema else "", args.output)
 
 

@@ -46,7 +46,7 @@ IMAGENET_LABELS = {
 def main(argv=None):
     """Classify images as the options say."""
     args = make_parser().parse_args(argv)
-    start(args)
+    start(args, args.split)
     if not args.checkpoint and not args.pretrained:
         raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
     checkpoint = find_checkpoint(args.checkpoint)

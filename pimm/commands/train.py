@@ -50,7 +50,7 @@ def main(argv=None):
     """Train a model as the options say, and print the best epochs as JSON."""
     args = make_parser().parse_args(argv)
     args_text = as_yaml(args)
-    start(args)
+    start(args, args.train_split, args.val_split)
     random_seed(args.seed, args.rank)
     model = create_model_to_train(args)
     data_config = resolve_data_config(vars(args), model=model, verbose=is_primary(args))

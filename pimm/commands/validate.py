@@ -35,7 +35,7 @@ _logger = logging.getLogger("validate")
 def main(argv=None):
     """Validate models as the options say."""
     args = make_parser().parse_args(argv)
-    start(args)
+    start(args, args.split)
     if not args.checkpoint and not args.pretrained:
         raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
     weights = find_weights(args)

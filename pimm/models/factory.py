@@ -1,5 +1,6 @@
 """Create models by name."""
 
+from pimm.errors import check_whole
 from pimm.models.features import feature_net
 from pimm.models.helpers import load_checkpoint
 from pimm.models.registry import model_entrypoint, resolve_pretrained_cfg
@@ -35,7 +36,8 @@ def create_model(
             ``feature_cls`` names.
 
     Raises:
-        ConfigError: for an unknown name, tag or setting, and for ``pretrained=True``.
+        ConfigError: for an unknown name, tag or setting, for ``pretrained=True``, and for impossible numbers of classes
+            and channels.
         CheckpointError: if the checkpoint does not fit the model.
     """
     create = model_entrypoint(model_name)
@@ -48,6 +50,8 @@ def create_model(
         num_classes = cfg.num_classes if cfg else 1000
     if in_chans is None:
         in_chans = cfg.input_size[0] if cfg else 3
+    check_whole("num_classes", num_classes, least=0)
+    check_whole("in_chans", in_chans, least=1)
     model = create(pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kwargs)
     if cfg:
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()

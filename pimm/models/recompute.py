@@ -11,24 +11,24 @@ from paddle.distributed.fleet.utils import recompute
 from pimm.layers.norm import frozen_batch_norm_statistics
 
 
-def checkpoint(layer, x):
-    """Return ``layer(x)``, and keep nothing but ``x`` for the backward pass, which calls the layer again.
+def checkpoint(function, x):
+    """Return ``function(x)`` of a layer, and keep nothing but ``x`` for the backward pass, which calls the layer again.
 
     The second call draws the same random numbers and leaves running statistics alone, so that gradients and state are
     those of a layer that keeps its activations. `paddle.grad` with ``create_graph`` does not reach into the layer.
 
     Args:
-        layer: the layer.
+        function: the layer.
         x: a tensor.
     """
     if not paddle.in_dynamic_mode() or not paddle.is_grad_enabled():
-        return layer(x)
+        return function(x)
     if x.stop_gradient:
-        if all(parameter.stop_gradient for parameter in layer.parameters()):
-            return layer(x)
+        if all(parameter.stop_gradient for parameter in function.parameters()):
+            return function(x)
         x = x.detach()  # Paddle's recomputation gives gradients to parameters only where an input asks for one
         x.stop_gradient = False
-    return recompute(_compute_twice(layer), x)
+    return recompute(_compute_twice(function), x)
 
 
 def _compute_twice(layer):
