@@ -318,16 +318,25 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             "again, it resumes with what is in the output folder.",
             f"{_LAUNCH} {typed.script('rank_correlation')} output/subimagenet/cream \\\n"
             "      --cfg configs/subimagenet/scratch.yaml --output output/subimagenet/ranking",
-            cfg="YAML file with the recipe of training",
+            cfg="YAML file with the recipe of training; without --truth it is needed",
+            cfg_needed=False,
             folders="SEARCH",
         )
         parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
+        parser.add_argument(
+            "--truth",
+            metavar="FILE",
+            help="accuracies in place of trainings: NAS-Bench-Macro's JSON file, or a CSV file with columns arch and "
+            "trained; searches with folders of the same name are then seeds of one method",
+        )
+        parser.add_argument(
+            "--limit", type=float, default=float("inf"), metavar="MFLOPS", help="with --truth: largest cost of the pick"
+        )
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
         parser.add_argument(
             "--sample",
             choices=("spread", "uniform"),
-            default="spread",
-            help="how paths are drawn: spread evenly over the costs (default), or uniformly",
+            help="how paths are drawn: spread evenly over the costs (default), or uniformly (always with --truth)",
         )
         parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of the draw of paths (default: 0)")
         parser.add_argument(
@@ -336,11 +345,22 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if not args.folders:
             parser.error("at least one SEARCH is needed")
+        folders, output = [Path(folder) for folder in args.folders], Path(args.output)
+        if args.truth:
+            if args.cfg or args.sample == "spread" or args.trainings != 1:
+                parser.error("--truth takes the place of --cfg and --trainings, and draws paths uniformly")
+            text = load_jobs().rank_by_truth(
+                *(folders, Path(args.truth), output, args.paths, args.seed, args.limit, args.overrides)
+            )
+            if is_first_process():
+                print(text)
+            return
+        if not args.cfg:
+            parser.error("--cfg is needed, or --truth in its place")
         recipe = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
         found = jobs.rank_correlation(
-            *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
-            *(args.paths, args.sample, args.seed, args.trainings),
+            folders, recipe, output, args.paths, args.sample or "spread", args.seed, args.trainings
         )
         if is_first_process():
             for name, coefficients in found.items():

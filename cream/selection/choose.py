@@ -51,6 +51,7 @@ class Selection:
         loader: loader of the images that paths are scored on.
         scored_on: a description of these images.
         batches: number of recalibration batches.
+        by: the metric that ranks the candidates: ``prec1`` or ``loss``.
         num_classes: number of classes.
         child: builds the single net of a path.
         retrain_yaml: returns the settings that retrain a path, as YAML text.
@@ -65,6 +66,7 @@ class Selection:
     loader: Batches
     scored_on: str
     batches: int
+    by: str
     num_classes: int
     child: Callable[[Arch], nn.Layer]
     retrain_yaml: Callable[[Arch], str]
@@ -112,7 +114,7 @@ class Selection:
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
         """Return the paths as candidates, with their accuracies after recalibration, the best first."""
         searched = self.searched
-        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches)
+        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches, self.by)
 
     def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
         """Write the files of a selection, and return the best candidate that satisfies all constraints.
