@@ -93,10 +93,18 @@ class Dataset:
         source=OURS,
         jobs=IMAGES,
     )
+    TRAIN_CROP: str = key(
+        "rrc",
+        one_of("rrc", "pad"),
+        "How a training image is cut: a random part, scaled (rrc); or, for small images, any part of the net's size "
+        "after an eighth was added in black at every side (pad).",
+        source=OURS,
+        jobs=AUGMENTED,
+    )
     SCALE: Numbers = key(
         (0.08, 1.0),
         CROP_SCALE,
-        "Least and largest share of the area that a random crop for training takes.",
+        "Least and largest share of the area that a random crop for training takes, where TRAIN_CROP is rrc.",
         source=OURS,
         jobs=AUGMENTED,
     )

@@ -68,6 +68,10 @@ class Update:
         """Return the context of forward passes."""
         return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype)
 
+    def add(self, loss: Tensor) -> None:
+        """Add the gradients of a further loss of the same batch, which the next call counts in."""
+        self.scaler(loss, self.optimizer, need_update=False)
+
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
         """Add the gradients of one batch, and move ``parameters`` if the batch is the last of its update."""
         first = self._done // self.accumulate * self.accumulate  # batch of this update

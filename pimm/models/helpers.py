@@ -10,9 +10,11 @@ from pimm.models.adapt import ADAPTED, adapt_arrays
 from pimm.models.prefixes import with_own_names
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
+from pimm.models.variants import warn_of_variant
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import begins_as_torch, load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
+from pimm.utils.model_record import read_record
 from pimm.utils.safetensors_file import ENDING, is_safetensors, read_safetensors
 from pimm.utils.serialization import load_arrays
 from pimm.utils.state import load_state_dict_strictly
@@ -144,6 +146,7 @@ def _load_weights(model, checkpoint_path, use_ema, fit):
         if fit:
             arrays = fit(_values(model), arrays, checkpoint_path)
         load_state_dict_strictly(model, arrays, str(checkpoint_path))
+        warn_of_variant(model, arrays, read_record(checkpoint_path).get("arch"), checkpoint_path)
     _logger.info("loaded %s from %s", "averaged weights" if use_ema else "weights", checkpoint_path)
 
 
@@ -162,6 +165,7 @@ def _load_torch_weights(model, content, source, use_ema, fit=None):
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
+    warn_of_variant(model, weights.arrays, content.get("arch"), source)
     return weights.averaged
 
 
