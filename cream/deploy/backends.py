@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 from paddle import inference, nn
 
+from cream import typed
 from pimm.errors import CheckpointError, ConfigError
 
 PADDLE_STEM = "model"
@@ -110,4 +111,4 @@ def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
 def _require(paths: list[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise ConfigError(f"{path} is missing: tools/export.py writes it")
+            raise ConfigError(f"{path} is missing: {typed.script('export')} writes it")
