@@ -20,6 +20,7 @@ _logger = logging.getLogger("train")
 
 def create_model_to_train(args):
     """Return the model with its first weights, the same in all processes."""
+    args.pretrained = args.pretrained and not args.pretrained_path  # which says where they are
     model = build_model(
         args,
         drop_rate=args.drop,

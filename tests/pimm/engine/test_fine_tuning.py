@@ -81,7 +81,8 @@ def test_pretrained_path_begins_a_new_classifier_even_if_it_fits(images, weights
     kept, _ = train(images, tmp_path / "kept", "--initial-checkpoint", str(weights), *options, classes="5")
     theirs = load_arrays(weights)
     np.testing.assert_array_equal(kept["fc.weight"], theirs["fc.weight"])
-    anew, _ = train(images, tmp_path / "anew", "--pretrained-path", str(weights), *options, classes="5")
+    pretrained = ("--pretrained", "--pretrained-path", str(weights))  # both, as timm wants it
+    anew, _ = train(images, tmp_path / "anew", *pretrained, *options, classes="5")
     assert abs(anew["fc.weight"] - theirs["fc.weight"]).max() > 0.01
     np.testing.assert_array_equal(anew["conv.weight"], theirs["conv.weight"])
 
