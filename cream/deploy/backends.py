@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 from paddle import inference, nn
 
+from pimm.device import current
 from pimm.errors import CheckpointError, ConfigError
 
 PADDLE_STEM = "model"
@@ -32,7 +33,7 @@ class EagerNet:
 
 
 class PaddleNet:
-    """Computes logits with the files of Paddle Inference in a folder, on the GPU if Paddle has one.
+    """Computes logits with the files of Paddle Inference in a folder, on the GPU if that is the current device.
 
     Raises:
         ConfigError: a file is missing.
@@ -44,8 +45,8 @@ class PaddleNet:
         _require(paths)
         config = inference.Config(*map(str, paths))
         config.disable_glog_info()
-        if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
-            config.enable_use_gpu(256, 0)  # megabytes at first, and the number of the device
+        if current().is_gpu:
+            config.enable_use_gpu(256, current().index)  # megabytes at first, and the number of the device
         try:
             self.predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises many types for damaged files
