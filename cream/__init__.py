@@ -5,7 +5,10 @@
 
 import lazy_loader
 
-import pimm  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
+from pimm import __version__  # noqa: F401  (pimm before Paddle, which changes OMP_NUM_THREADS)
+from pimm.model_packages import add_models_of
+
+add_models_of("cream.registered")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

@@ -26,6 +26,7 @@ import yaml
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER)]
 
+from timm_interface import interface_section  # noqa: E402
 from timm_models_and_scripts import model_section, script_problems, script_section  # noqa: E402
 
 INTRO = """# What of timm is here
@@ -35,8 +36,8 @@ and `utils`, in version 0.1.20 (for which Cream was written; its names have a st
 each. A name is *as in timm* if it takes all of timm's arguments under their names, at their positions and with their
 defaults; it may take more. Where the two versions differ, the newer one counts. In the table, a name of 0.1.20 is as in
 timm if it takes all arguments of that version by keyword, whatever their defaults. Of timm's `models` the page counts
-the models by family; the classes and functions inside its model files are not compared. At the end are the options of
-timm's scripts.
+the models by family and compares their interface; the blocks inside its model files are not compared. At the end are
+the options of timm's scripts.
 
 The page is generated, and `tests/pimm/test_timm_parity.py` and `tests/pimm/test_timm_scripts.py` hold it to the code:
 
@@ -411,7 +412,7 @@ def main():
     problems += script_problems()
     if problems:
         sys.exit("\n".join([*problems, f"timm-parity.md is not written: {len(problems)} problems"]))
-    more = [*model_section({OLD: args.old, TODAY: args.today}), *script_section()]
+    more = [*model_section({OLD: args.old, TODAY: args.today}), *interface_section(args.today), *script_section()]
     (FOLDER / "timm-parity.md").write_text(page(findings, {OLD: old, TODAY: today}, more))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
 import zipfile
 from pathlib import Path
 
 import yaml
+
+from pimm import options
 
 FOLDER = Path(__file__).parent
 OPTIONS = FOLDER / "timm_script_options.yaml"
@@ -16,6 +16,12 @@ SCRIPTS = {  # timm's: ours
     "train.py": "tools/pimm_train.py",
     "validate.py": "tools/pimm_validate.py",
     "inference.py": "tools/pimm_inference.py",
+}
+
+PARSERS = {
+    "tools/pimm_train.py": options.make_train_parser,
+    "tools/pimm_validate.py": options.make_validate_parser,
+    "tools/pimm_inference.py": options.make_inference_parser,
 }
 
 EDGE_NOTE = (
@@ -50,7 +56,7 @@ def model_section(wheels):
     """Return the lines of the section that counts models by family, for ``{version: wheel}``."""
     import pimm
 
-    ours = set(pimm.list_models())
+    ours = {name for name in pimm.list_models() if pimm.model_entrypoint(name).__module__.startswith("pimm.")}
     lines = ["", "## models", "", "| family | version | models | here | missing |", "|---|---|---|---|---|"]
     for version, wheel in wheels.items():
         families = registered_models(wheel)
@@ -72,21 +78,17 @@ def model_section(wheels):
 
 def taken_options(script):
     """Return the option names, without dashes, of one of our scripts."""
-    path = FOLDER.parent / script
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {text.lstrip("-") for action in module.make_parser()._actions for text in action.option_strings}
+    return {text.lstrip("-") for action in PARSERS[script]()._actions for text in action.option_strings}
 
 
 def compare_options():
     """Return ``{timm's script: (its options, those that ours does not take)}`` and ``{option: reason}``."""
     table = yaml.safe_load(OPTIONS.read_text())
-    reasons = {option: reason for reason, options in table["missing"].items() for option in options.split()}
+    reasons = {option: reason for reason, names in table["missing"].items() for option in names.split()}
     found = {}
     for script, ours in SCRIPTS.items():
-        options, taken = table["options"][script].split(), taken_options(ours)
-        found[script] = options, [option for option in options if option not in taken]
+        theirs, taken = table["options"][script].split(), taken_options(ours)
+        found[script] = theirs, [option for option in theirs if option not in taken]
     return found, reasons
 
 
@@ -102,15 +104,15 @@ def script_section():
     """Return the lines of the section on the options of the scripts."""
     found, reasons = compare_options()
     lines = ["", "## scripts", "", "| timm's script | here | options | taken | missing |", "|---|---|---|---|---|"]
-    for script, (options, lacking) in found.items():
-        counts = f"{len(options)} | {len(options) - len(lacking)} | {len(lacking)}"
+    for script, (names, lacking) in found.items():
+        counts = f"{len(names)} | {len(names) - len(lacking)} | {len(lacking)}"
         lines.append(f"| `{script}` | `{SCRIPTS[script]}` | {counts} |")
     lines += ["", "| missing option | of | why |", "|---|---|---|"]
     by_reason = {}
     for script, (_, lacking) in found.items():
         for option in lacking:
             by_reason.setdefault(reasons[option], {}).setdefault(f"`--{option}`", []).append(f"`{script}`")
-    for reason, options in by_reason.items():
-        scripts = sorted({script for named in options.values() for script in named})
-        lines.append(f"| {', '.join(options)} | {', '.join(scripts)} | {reason} |")
+    for reason, names in by_reason.items():
+        scripts = sorted({script for named in names.values() for script in named})
+        lines.append(f"| {', '.join(names)} | {', '.join(scripts)} | {reason} |")
     return lines

@@ -9,6 +9,8 @@ import lazy_loader
 
 import pimm.threads  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
 
+__version__ = "0.1.0"  # of the distribution too
+
 # Paddle looks for a compiler cache on import and warns of its absence, which does not matter here.
 warnings.filterwarnings("ignore", message="No ccache found")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
+import signal
 import sys
 import time
 import traceback
@@ -29,6 +31,11 @@ _FILE_TROUBLE = {
 
 # Seconds within which paddle.distributed.launch notices that a process has failed.
 _LAUNCHER_PATIENCE = 10
+
+# Variables that Paddle, numpy and matplotlib read as a whole number without a check, some of them on import.
+_WHOLE_NUMBERS = {
+    *("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID", "PADDLE_LOCAL_SIZE", "PADDLE_LOCAL_RANK", "SOURCE_DATE_EPOCH"),
+}
 
 _MOST_THREADS = 4096  # more than any machine has; OpenMP aborts where the system refuses a thread
 
@@ -176,13 +183,6 @@ def share(text):
     return float(text)
 
 
-def parse_early(make_parser):
-    """Answer ``--help`` and mistakes of the command line before a script imports what takes seconds."""
-    code = run(lambda: make_parser().parse_args())
-    if code:
-        sys.exit(code)
-
-
 def run(job, resume_hint=""):
     """Run a job and return the exit code of the program.
 
@@ -197,6 +197,7 @@ def run(job, resume_hint=""):
     """
     hint = f"; {resume_hint}" if resume_hint else ""
     try:
+        _check_environment()
         with preemption.raising():
             job()
     except preemption.Preempted as ended:
@@ -208,12 +209,38 @@ def run(job, resume_hint=""):
     except PimmError as error:
         return _fail(f"error: {error}", 2)
     except OSError as error:
+        if _output_is_closed(error):
+            return _end_process(128 + signal.SIGPIPE)
         if error.errno in _FILE_TROUBLE:
             return _fail(f"error: {_file_trouble(error)}", 2)
         return _crash()
     except Exception as error:
         return _fail_after_others() if _lost_peer(error) else _crash()
     return 0
+
+
+def _check_environment():
+    """Raise ConfigError for a variable of the environment whose value would end the program in a library."""
+    for name in sorted(_WHOLE_NUMBERS):
+        text = os.environ.get(name, "0")
+        if not _is_whole(text):
+            raise ConfigError(f"the environment's {name} is {text!r:.80}; must be a whole number, or not be set")
+
+
+def _is_whole(text):
+    return text.isascii() and text.isdigit() and len(text) <= 11
+
+
+def _output_is_closed(error):
+    """Return whether nobody reads what the program prints, as after ``| head``; then let the rest go nowhere."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    output = select.poll()
+    output.register(sys.__stdout__, 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return closed
 
 
 def use_cores():
@@ -257,7 +284,7 @@ def launched_as():
     A rank that the environment names without a launch does not count.
     """
     numbers = [os.environ.get(name, "") for name in ("PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ID")]
-    processes, rank = (int(text) if text.isascii() and text.isdigit() else 0 for text in numbers)
+    processes, rank = (int(text) if _is_whole(text) else 0 for text in numbers)
     return (rank, processes) if processes > 1 else (0, 1)
 
 
@@ -291,7 +318,7 @@ def _fail_after_others():
 
 def _end_process(code):
     """Return the exit code, or end a process of several at once."""
-    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+    if launched_as()[1] > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

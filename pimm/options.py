@@ -10,7 +10,7 @@ LABEL_TYPES = ("none", "name", "description", "detailed")
 
 
 def make_train_parser():
-    """Return the parser of tools/pimm_train.py."""
+    """Return the parser of pimm-train."""
     parser = Parser(description="Train a model on images.")
     add_data_options(parser)
     add_split_options(parser)
@@ -25,7 +25,7 @@ def make_train_parser():
 
 
 def make_validate_parser():
-    """Return the parser of tools/pimm_validate.py."""
+    """Return the parser of pimm-validate."""
     parser = Parser(description="Evaluate models on images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
@@ -54,7 +54,7 @@ def make_validate_parser():
 
 
 def make_inference_parser():
-    """Return the parser of tools/pimm_inference.py."""
+    """Return the parser of pimm-inference."""
     parser = Parser(description="Classify images.")
     add_data_options(parser)
     parser.add_argument("--split", default="validation", metavar="NAME", help="(default: validation)")
@@ -104,7 +104,7 @@ def make_inference_parser():
 
 
 def make_average_parser():
-    """Return the parser of tools/avg_checkpoints.py."""
+    """Return the parser of pimm-avg-checkpoints."""
     parser = Parser(description="Average the weights of checkpoints, by default the best ones of a training.")
     parser.add_argument("--input", required=True, metavar="DIR", help="folder of the checkpoints")
     parser.add_argument("--filter", default="checkpoint-*", metavar="*", help="names (default: checkpoint-*)")

@@ -14,7 +14,7 @@ import yaml
 from pimm.cli import use_cores
 from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
 from pimm.data.img_extensions import is_img_extension
-from pimm.data.readers import READERS
+from pimm.data.readers import READERS, check_root
 from pimm.device import current
 from pimm.errors import ConfigError
 from pimm.models import create_model
@@ -29,7 +29,8 @@ from pimm.utils import (
     write_csv,
     write_text,
 )
-from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, read_manifest, recorded_classes
+from pimm.utils.checkpoint import MANIFEST, latest_checkpoint, recorded_classes
+from pimm.utils.model_record import read_record
 
 _logger = logging.getLogger(__name__)
 
@@ -43,11 +44,16 @@ _RECORDED = (
 )
 
 
-def start(args):
+def start(args, *splits):
     """Connect the processes, choose the device and start logging; complete ``args``.
+
+    Args:
+        args: the options of the script.
+        splits: names of the splits that the script will open; a wrong folder is told before a model is built.
 
     Raises:
         ConfigError: if no images are given.
+        DataError: if the images are not there, or without one of the splits.
     """
     use_cores()
     reuse_freed_memory()
@@ -60,6 +66,10 @@ def start(args):
     args.data_dir = args.data_dir or args.data
     if not args.data_dir and not args.dataset:
         raise ConfigError("the images are missing: --data-dir DIR, or --dataset paddle/NAME")
+    kind = args.dataset.partition("/")[0].lower()
+    if kind in ("", *READERS):
+        for split in splits:
+            check_root(args.data_dir, "" if kind == "list" else split)
 
 
 def autocast(args):
@@ -95,8 +105,8 @@ def answer_from_checkpoint(args, checkpoint):
         ConfigError: if neither the options nor the checkpoint name the model.
     """
     args.classes = None
-    if Path(checkpoint).is_dir():
-        recorded = read_manifest(checkpoint)["args"]
+    recorded = read_record(checkpoint).get("args")
+    if recorded:
         args.classes = recorded.get("classes")
         # These two options have one meaning: giving one of them overrides the recorded value of the other.
         given = {name for name in _RECORDED if getattr(args, name, None) is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.cli import run
+from pimm.commands.lines import train
 from pimm.layers import BatchNorm2d
 from pimm.models import register_model
 
@@ -44,4 +44,4 @@ def script_net(pretrained=False, num_classes=1000, in_chans=3, drop_rate=0.0, no
 
 if __name__ == "__main__":
     register_model(script_net)
-    sys.exit(run(load_script("tools/pimm_train.py").main))
+    sys.exit(train())

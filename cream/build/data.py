@@ -11,9 +11,11 @@ from cream.build.held_out import Part, hold_out
 from cream.config import Config
 from pimm.data import Dataset, FastCollateMixup, add_img_extensions, create_loader
 from pimm.data.constants import DEFAULT_CROP_MODE
+from pimm.data.embedded import find_images
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
 from pimm.errors import DataError
+from pimm.utils import world_size
 
 SPOS_MEAN, SPOS_STD = (0.0,) * 3, (1 / 255,) * 3  # values from 0 to 255, of pixels from 0 to 1
 
@@ -47,7 +49,7 @@ def open_split(cfg: Config, names: tuple[str, ...]) -> Dataset:
         DataError: there is none, or its classes are not ``DATASET.NUM_CLASSES``.
     """
     add_img_extensions(cfg.DATASET.IMG_EXTENSIONS)
-    folder = Path(cfg.DATA_DIR)
+    folder = Path(find_images(cfg.DATA_DIR))
     candidates = [folder / f"{name}{ending}" for name in names for ending in ("", ".tar")]
     found = [path for path in candidates if path.exists()]
     if not found:
@@ -80,8 +82,17 @@ def check_same_classes(train: Dataset, val: Dataset) -> None:
 def training_loader(
     cfg: Config, images: Dataset | Part, resolution: int, auto_augment: str | None = None, mixup: float = 0.0
 ) -> Loader:
-    """Return the loader of shuffled, augmented batches."""
-    augmentation = cfg.AUGMENTATION
+    """Return the loader of shuffled, augmented batches.
+
+    Raises:
+        DataError: the images do not fill one batch in each process.
+    """
+    augmentation, most = cfg.AUGMENTATION, len(images) // world_size()
+    if most < cfg.DATASET.BATCH_SIZE:
+        raise DataError(
+            f"{len(images)} images do not fill one batch: DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} on "
+            f"{world_size()} process{'es' if world_size() > 1 else ''}; choose a batch size of at most {most}"
+        )
     return make_loader(
         cfg,
         images,

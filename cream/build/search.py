@@ -106,7 +106,11 @@ def search_net(cfg: Config) -> SearchNet:
     net = fresh_supernet(cfg, space)
     mflops, mparams = cost_tables(net, resolution)
     bounds = settings.FLOPS_MINIMUM, settings.FLOPS_MAXIMUM
-    sampler = Sampler(space, mflops, *bounds, settings.HOW_TO_PROB, settings.PRE_PROB, settings.FLOPS_BINS)
+    try:
+        sampler = Sampler(space, mflops, *bounds, settings.HOW_TO_PROB, settings.PRE_PROB, settings.FLOPS_BINS)
+    except ConfigError as error:
+        fitted = "; SUPERNET.STAGE_DEPTHS=None fits the depths to the range" if settings.STAGE_DEPTHS else ""
+        raise ConfigError(f"{error}{fitted}") from None
     _logger.info(
         "supernet of %d paths, %.1f to %.1f MFLOPs at %d pixels, %.1fM parameters",
         *(space.size, mflops.least, mflops.most, resolution, count_parameters(net) / 1e6),
@@ -239,7 +243,7 @@ def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Con
         raise CheckpointError(
             f"{folder} holds no search; must be its SAVE_PATH/MODEL, with config.yaml and checkpoints"
         )
-    recorded, cfg = load_config(settings), load_config(settings, overrides)
+    recorded, cfg = (load_config(settings, texts, beside=False) for texts in ((), overrides))
     check_selectable(recorded, cfg)
     return recorded, cfg
 

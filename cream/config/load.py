@@ -19,6 +19,7 @@ from cream.config.keys import ALIASES, INERT, KEYS, KNOWN, SECTIONS, put, siblin
 from cream.config.rules import check_settings, is_first_process
 from cream.config.schema import Config
 from cream.fields import convert, listed, shown
+from cream.recipes import FOLDER, find_recipe, recipe_name
 from cream.yaml_text import compose, plain
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
@@ -27,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 COMMAND_LINE = "command line"
 
-# Files that are sought from the working directory, and then beside the YAML file that names them.
-BESIDE = ("RETRAIN_CFG", "SUPERNET.SPACE")
+# Files that are looked for beside the YAML file that names them, and then from the working directory.
+BESIDE = ("RESUME_PATH", "RETRAIN_CFG", "NET.INITIAL_WEIGHTS", "SUPERNET.LATENCY_TABLE", "SUPERNET.SPACE")
 
 
 class _Setting(NamedTuple):
@@ -39,19 +40,21 @@ class _Setting(NamedTuple):
     place: str
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), beside: bool = True) -> Config:
     """Read the settings of a YAML file, changed by overrides.
 
     Args:
-        path: YAML file, or None for the defaults.
+        path: YAML file, or the name of a recipe such as ``demo/search``; None for the defaults.
         overrides: texts ``KEY=VALUE`` or ``SECTION.KEY=VALUE``.
+        beside: look for the files that the YAML file names beside it first. The record of a run names its files from
+            the working directory, and the folder of the run holds results with such names.
 
     Raises:
         ConfigError: unknown key, wrong type, value out of range, or values that contradict each other.
         OSError: the file cannot be read.
     """
     cfg, places, inert = Config(), {}, {}
-    for name, raw, place in [*(_read(path) if path is not None else ()), *map(_override, overrides)]:
+    for name, raw, place in [*(_read(path, beside) if path is not None else ()), *map(_override, overrides)]:
         name = ALIASES.get(name, name)
         if name in INERT:
             inert[name] = raw
@@ -85,13 +88,15 @@ def _warn_of_inert(name: str, raw: Any, place: str) -> None:
         _log.warning("%s: %s has no effect here: %s", place, name, INERT[name].why)
 
 
-def _read(path: str | Path) -> Iterator[_Setting]:
+def _read(named: str | Path, beside: bool) -> Iterator[_Setting]:
+    path = find_recipe(named)
     root = compose(path)
     if root is None:
         return iter(())
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}: holds no settings; must be lines of the form KEY: VALUE")
-    return _settings(root, "", path)
+    found = _settings(root, "", path)
+    return (_find_beside(setting, path) for setting in found) if beside else found
 
 
 def _settings(node: yaml.MappingNode, prefix: str, path: str | Path) -> Iterator[_Setting]:
@@ -105,18 +110,24 @@ def _settings(node: yaml.MappingNode, prefix: str, path: str | Path) -> Iterator
             raise ConfigError(f"{place}: {shown(name, quote='')} is given twice")
         seen.add(name)
         if name not in SECTIONS:
-            raw = _raw_of(name, value, place)
-            yield _Setting(name, _beside(path, raw) if name in BESIDE and isinstance(raw, str) else raw, place)
+            yield _Setting(name, _raw_of(name, value, place), place)
         elif isinstance(value, yaml.MappingNode):
             yield from _settings(value, f"{name}.", path)
         elif _raw_of(name, value, place) != "":
             raise ConfigError(f"{place}: {name} is a section; must hold keys, not a value")
 
 
-def _beside(path: str | Path, named: str) -> str:
-    """Return the path of a named file beside the file ``path``, where it is there alone; else the name."""
-    beside = Path(path).parent / named
-    return str(beside) if named and os.path.isfile(beside) and not os.path.exists(named) else named
+def _find_beside(setting: _Setting, path: Path) -> _Setting:
+    """Return a setting with the path of the file that it names where this file lies beside ``path``; else the setting.
+
+    Recipes name each other by name, so that the record of a run outlives the installation that the run used.
+    """
+    if setting.name not in BESIDE or not isinstance(setting.raw, str) or not setting.raw:
+        return setting
+    beside = path.parent / setting.raw
+    if not os.path.exists(beside):
+        return setting
+    return setting._replace(raw=recipe_name(os.path.normpath(beside)) if FOLDER in path.parents else str(beside))
 
 
 def _raw_of(name: str, node: yaml.Node, place: str) -> Any:

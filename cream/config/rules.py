@@ -74,7 +74,8 @@ def _read_space(cfg: Config, places: Mapping[str, str]) -> None:
     if beside:
         raise ConfigError(
             f"{places[f'SUPERNET.{beside[0]}']}: SUPERNET.{beside[0]} changes Cream's own space; "
-            "must be left out beside SUPERNET.SPACE, which says all of its own"
+            "must be left out beside SUPERNET.SPACE, which says all of its own, or be "
+            f"{KEYS[f'SUPERNET.{beside[0]}'].default}"
         )
 
 

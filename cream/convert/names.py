@@ -88,12 +88,12 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
 def _by_name(name: str, shapes: Shapes) -> Net:
     """Return the net of this name, with as many classes as the shapes tell."""
     num_classes = _num_classes(shapes)
-    if is_model(name):
-        channels = image_channels(shapes)
-        return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.endswith(_SETTINGS):
         build, spec = net_from_settings(name)
         return Net(name, build, spec.resolution)
+    if is_model(name):
+        channels = image_channels(shapes)
+        return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.startswith(_SUPERNET) and re.fullmatch(r"\d+(-\d+){4}", name[len(_SUPERNET) :]):
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)

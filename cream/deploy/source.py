@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from cream.space import format_arch
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.errors import ConfigError
-from pimm.models import load_checkpoint
+from pimm.models import is_model, load_checkpoint
 from pimm.options import make_inference_parser
 from pimm.scripts import answer_from_checkpoint, build_model, find_checkpoint
 from pimm.utils import file_sha256
 from pimm.utils.checkpoint import EMA, MANIFEST, MODEL, recorded_classes
 from pimm.utils.checkpoint_saver import BEST
+from pimm.utils.model_record import read_record
 
+_NOTED = re.compile(r"(cream|spos)-")  # begins the name that a checkpoint has of a net of cream
 _FOUND, _RECIPE, _CONFIG = "architecture.pdparams", "retrain.yaml", "config.yaml"
 
 
@@ -56,7 +59,10 @@ def load(
         classes = recorded_classes(path.parent) or recorded_classes(path.parent.parent)
         return _of_settings(path.parent / _RECIPE, path, False, classes)
     if path.is_file():
-        return _of_file(path, model, spos_preprocessing)
+        arch, settings = _noted_model(path)
+        if model == "auto" and is_model(settings.get("model") or ""):
+            return _of_training(path)
+        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, settings.get("classes"))
     config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
     if config is None:
         return _of_training(path)
@@ -112,7 +118,14 @@ def _of_training(path: Path) -> tuple[nn.Layer, InferenceSettings]:
     return _finished(net, args.model, images, args.classes, _file_of(checkpoint, use_ema))
 
 
-def _of_file(path: Path, model: str, spos_preprocessing: bool) -> tuple[nn.Layer, InferenceSettings]:
+def _noted_model(path: Path) -> tuple[str, dict]:
+    """Return the name of the net that is noted with a file of weights, ``auto`` if none is, and its settings."""
+    record = read_record(path)
+    arch = record.get("arch", "")
+    return arch if _NOTED.match(arch) or is_model(arch) else "auto", record.get("args", {})
+
+
+def _of_file(path: Path, model: str, spos_preprocessing: bool, classes=None) -> tuple[nn.Layer, InferenceSettings]:
     """Load the net whose weights are in a file."""
     found = net_of_file(path, model)
     net = found.build()
@@ -122,7 +135,7 @@ def _of_file(path: Path, model: str, spos_preprocessing: bool) -> tuple[nn.Layer
     given = {"img_size": found.resolution, "in_chans": found.in_chans}
     images = resolve_data_config({**given, **(SPOS_PREPROCESSING if spos_preprocessing else {})}, model=net)
     images["channel_order"] = "bgr" if spos_preprocessing else "rgb"
-    return _finished(net, found.name, images, None, path)
+    return _finished(net, found.name, images, classes, path)
 
 
 def _finished(net: nn.Layer, name: str, images: dict, classes, file: Path) -> tuple[nn.Layer, InferenceSettings]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from paddle import Tensor, nn
@@ -10,13 +12,16 @@ from paddle.nn import functional as F
 
 from cream.counting import SEARCH_RULES, THOP_RULES
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
-from cream.mobile.space import MobileSpace, Operation, Position, SpaceSpec, mobile_space
-from cream.space import SKIP, Arch
+from cream.mobile.space import WIDTHS_AND_STRIDES, MobileSpace, Operation, Position, SpaceSpec, mobile_space
+from cream.space import SKIP, Arch, format_arch
 from cream.supernet import Choices, SuperNet
 from cream.train.meta import MetaMatching
+from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models import load_state_dict_strictly
 from pimm.models.efficientnet_builder import efficientnet_init_weights
+from pimm.models.features import Stage, limit_strides, stage_features
+from pimm.models.interface import ImageModel
 
 SE_KWARGS = {"act_layer": nn.ReLU, "gate_fn": hard_sigmoid, "reduce_mid": True, "divisor": 8}
 
@@ -82,8 +87,12 @@ class MobileNet(nn.Layer):
         features = spec.stages[-1].channels * self.global_pool.feat_mult()
         self.conv_head = create_conv2d(features, spec.head, 1, bias=True)
         self.act2 = act_layer()
-        self.classifier = nn.Linear(spec.head, num_classes)
+        self.classifier = self.create_classifier(spec.head, num_classes) if num_classes else nn.Identity()
         efficientnet_init_weights(self)
+
+    def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
+        """Create the last layer."""
+        return nn.Linear(num_features, num_classes)
 
     @staticmethod
     def make_position(position: Position, **options) -> nn.Layer:
@@ -95,9 +104,13 @@ class MobileNet(nn.Layer):
         """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """Compute the output of the head convolution from pooled feature maps."""
+        return self.act2(self.conv_head(x))  # [N, head, 1, 1]
+
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head]
+        x = self.pre_logits(self.global_pool(x)).flatten(1)  # [N, head]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -136,22 +149,31 @@ class MobileSuperNet(MobileNet, SuperNet):
         yield from (self.conv_stem, self.global_pool, self.conv_head)
 
 
-class ChildNet(MobileNet):
+class ChildNet(MobileNet, ImageModel):
     """The net of one path: each block is the operation that ``arch`` chooses, and a choice of -1 leaves one out.
 
     Args:
         arch: the path.
         num_classes: number of logits.
         space: the space of the path; None: Cream's own, with as many blocks in each stage as ``arch`` has choices.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32; None for no limit.
         kwargs: further arguments of ``MobileNet``.
 
     Raises:
-        ConfigError: ``arch`` is not a path of the space.
+        ConfigError: ``arch`` is not a path of the space, or a block cannot be dilated.
     """
 
     cost_rules = THOP_RULES
+    head_layers = ("conv_head", "act2")
 
-    def __init__(self, arch: Arch, num_classes: int = 1000, space: MobileSpace | None = None, **kwargs):
+    def __init__(
+        self,
+        arch: Arch,
+        num_classes: int = 1000,
+        space: MobileSpace | None = None,
+        output_stride: int | None = None,
+        **kwargs,
+    ):
         space = space or mobile_space([len(stage) for stage in arch[1:-1]])
         space.check(arch)
         positions = [
@@ -162,11 +184,17 @@ class ChildNet(MobileNet):
             ]
             for stage, path in zip(space.positions, arch)
         ]
-        super().__init__(space.spec, positions, num_classes, **kwargs)
+        super().__init__(space.spec, _dilate(positions, space.spec, output_stride), num_classes, **kwargs)
         self.arch = arch
+        depths = [len(stage) for stage in arch[1:-1]]
+        is_creams = len(depths) == len(WIDTHS_AND_STRIDES) and space.spec == mobile_space(depths).spec
+        self.model_name = f"cream-{format_arch(arch)}" if is_creams else None  # as convert-weights --model takes it
+        self.num_features, self.head_hidden_size = space.spec.stages[-1].channels, space.spec.head
+        self.feature_info = _describe_features(space.spec, positions, output_stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)))
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""
+        return {"stem": r"^conv_stem|bn1", "blocks": r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"}
 
     def inherit(self, net: MobileSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space."""
@@ -176,3 +204,41 @@ class ChildNet(MobileNet):
         for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")
+
+
+def _dilate(
+    positions: Sequence[Sequence[Position]], spec: SpaceSpec, output_stride: int | None
+) -> list[list[Position]]:
+    """Return positions, [stage][position], whose strides beyond ``output_stride`` became dilations.
+
+    Raises:
+        ConfigError: a block that would be dilated cannot be.
+    """
+    placed = limit_strides((each.stride for stage in positions for each in stage), output_stride, spec.stem_stride)
+    dilated = []
+    for stage in positions:
+        blocks = []
+        for position in stage:
+            stride, dilation, _ = next(placed)
+            (operation,) = position.operations
+            if dilation > 1 and operation.kernel > 1:
+                if "dilation" not in BLOCKS[operation.block].fields:
+                    raise ConfigError(f"output_stride={output_stride}: a block {operation.block} cannot be dilated")
+                operation = replace(operation, dilation=operation.dilation * dilation)
+            blocks.append(position._replace(stride=stride, operations=(operation,)))
+        dilated.append(blocks)
+    return dilated
+
+
+def _describe_features(
+    spec: SpaceSpec, positions: Sequence[Sequence[Position]], output_stride: int | None
+) -> list[dict]:
+    """Describe the feature maps of a net with these positions, [stage][position], before strides became dilations."""
+    strides = [math.prod(each.stride for each in stage) for stage in positions]
+    stages = [
+        Stage(stride > 1, each.channels, reduction)
+        for each, stride, (_, _, reduction) in zip(
+            spec.stages, strides, limit_strides(strides, output_stride, spec.stem_stride)
+        )
+    ]
+    return stage_features(Stage(True, spec.stem, spec.stem_stride), stages)

@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields, shown
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
+from cream.recipes import find_recipe
 from cream.space import SearchSpace
 from cream.yaml_text import OneLine, compose, plain
 from pimm.errors import ConfigError
@@ -109,18 +110,18 @@ class MobileSpace(SearchSpace):
 
 
 def load_space(path: str | Path) -> MobileSpace:
-    """Read the space that a YAML file describes; errors as in ``load_spec``."""
+    """Read the space that a YAML file, or the recipe with this name, describes; errors as in ``load_spec``."""
     return MobileSpace(load_spec(path))
 
 
 def load_spec(path: str | Path) -> SpaceSpec:
-    """Read the description of a space from a YAML file.
+    """Read the description of a space from a YAML file, or from the recipe with this name.
 
     Raises:
         ConfigError: the file does not describe a space; the message names the file, the place and what is valid.
         OSError: the file cannot be read.
     """
-    root = compose(path)
+    root = compose(find_recipe(path))
     try:
         raw = {} if root is None else plain(root)
     except (ConfigError, RecursionError) as error:

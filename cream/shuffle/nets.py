@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from cream.counting import CONVOLUTION_RULES
-from cream.space import Arch, SearchSpace
+from cream.shuffle.blocks import ShuffleBlock, copy_first
+from cream.space import Arch, SearchSpace, format_arch
 from cream.supernet import Choices, SuperNet
 from pimm.layers import BatchNorm2d, Conv2d, Linear, SelectAdaptivePool2d
-from pimm.layers.conv import conv2d
+from pimm.models.features import Stage, limit_strides, stage_features
+from pimm.models.interface import ImageModel
+from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 STEM_SIZE = 16
 NUM_FEATURES = 1024
@@ -45,123 +47,6 @@ def shuffle_space(ratios: Sequence[float] = PLAIN, depths: Sequence[int] = DEPTH
         choices=tuple((count,) * depth for depth in depths),
         keeps_shape=tuple((False,) * depth for depth in depths),
     )
-
-
-class Branch(nn.Sequential):
-    """A branch of a ShuffleNetV2 block: convolutions, each with a batch norm, and a ReLU after each pointwise one.
-
-    ``forward(x, width)`` uses the first ``width`` of the ``mid_chs`` inner channels alone.
-
-    Args:
-        sequence: the convolutions in order, ``p`` for a pointwise one and ``d`` for a depthwise one.
-        kernel: side of the depthwise kernels.
-        in_chs: channels of the input.
-        mid_chs: channels between the first pointwise convolution and the last.
-        out_chs: channels of the output.
-        stride: stride of the first depthwise convolution.
-        affine: whether batch norms have weight and bias.
-    """
-
-    def __init__(self, sequence: str, kernel: int, in_chs: int, mid_chs: int, out_chs: int, stride: int, affine: bool):
-        layers: list[nn.Layer] = []
-        chs = in_chs
-        for index, kind in enumerate(sequence):
-            if kind == "d":
-                conv = Conv2d(chs, chs, kernel, stride, kernel // 2, groups=chs, bias=False)
-                layers += [conv, BatchNorm2d(chs, affine=affine)]
-                stride = 1
-            else:
-                width = out_chs if index == len(sequence) - 1 else mid_chs
-                layers += [Conv2d(chs, width, 1, bias=False), BatchNorm2d(width, affine=affine), nn.ReLU()]
-                chs = width
-        super().__init__(*layers)
-        self.mid_chs, self.out_conv = mid_chs, len(layers) - 3
-
-    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
-        if width is None or width == self.mid_chs:
-            return super().forward(x)
-        for index, layer in enumerate(self):
-            if isinstance(layer, Conv2d):
-                x = _convolve(layer, x, layer.out_channels if index == self.out_conv else width)
-            elif isinstance(layer, BatchNorm2d):
-                x = layer(x, x.shape[1])
-            else:
-                x = layer(x)
-        return x
-
-
-def _convolve(conv: Conv2d, x: Tensor, width: int) -> Tensor:
-    """Compute the first ``width`` output channels with the part of the weight that fits the channels of ``x``."""
-    in_chs = x.shape[1]
-    if conv.groups > 1:
-        return conv2d(x, conv.weight[:in_chs], None, conv.stride, conv.padding, groups=in_chs)
-    return conv2d(x, conv.weight[:width, :in_chs])
-
-
-class ShuffleBlock(nn.Layer):
-    """The unit of ShuffleNetV2 and, with the sequence ``dpdpdp``, its Xception variant.
-
-    At stride 1 the even channels pass unchanged and the main branch transforms the odd ones. At stride 2 both branches,
-    projection and main, transform all channels. The outputs are concatenated. ``forward(x, width)`` uses the first
-    ``width`` of the ``mid_chs`` inner channels of the main branch alone.
-
-    Args:
-        in_chs: channels of the input.
-        mid_chs: inner channels of the main branch.
-        out_chs: channels of the output.
-        sequence: convolutions of the main branch, as ``Branch`` takes them.
-        kernel: side of the depthwise kernels.
-        stride: 1 or 2.
-        affine: whether batch norms have weight and bias.
-    """
-
-    def __init__(self, in_chs: int, mid_chs: int, out_chs: int, sequence: str, kernel: int, stride: int, affine: bool):
-        super().__init__()
-        self.arguments = (in_chs, out_chs, sequence, kernel, stride, affine)
-        self.stride = stride
-        side = in_chs if stride == 2 else in_chs // 2
-        self.branch_main = Branch(sequence, kernel, side, mid_chs, out_chs - side, stride, affine)
-        if stride == 2:
-            self.branch_proj = Branch("dp", kernel, side, side, side, stride, affine)
-
-    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
-        if self.stride == 2:
-            shortcut = self.branch_proj(x)
-        else:
-            shortcut, x = _unshuffle(x)
-        return paddle.concat([shortcut, self.branch_main(x, width)], axis=1)
-
-    def narrowed(self, width: int) -> ShuffleBlock:
-        """Return a block that computes ``forward(x, width)`` and has no more inner channels than ``width``.
-
-        It is this block if it has no more itself, and else a new one with copies of the weights.
-        """
-        if width == self.branch_main.mid_chs:
-            return self
-        in_chs, out_chs, *further = self.arguments
-        block = ShuffleBlock(in_chs, width, out_chs, *further)
-        copy_first(self, block)
-        return block
-
-
-def _unshuffle(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the even channels from the odd ones."""
-    # Slices with a step of 2 would do, but their gradient is seven times as slow on a CPU.
-    _, channels, height, width = x.shape
-    even, odd = x.reshape([-1, channels // 2, 2, height, width]).unbind(axis=2)
-    return even, odd
-
-
-@paddle.no_grad()
-def copy_first(source: nn.Layer, target: nn.Layer) -> None:
-    """Copy weights and batch-norm statistics by name, along each axis as many values as ``target`` has.
-
-    Tensors of ``target`` that ``source`` does not have stay as they are.
-    """
-    values = source.state_dict()
-    for name, tensor in target.state_dict().items():
-        if name in values:
-            tensor.set_value(values[name][tuple(slice(size) for size in tensor.shape)])
 
 
 class ShuffleChoices(Choices):
@@ -237,8 +122,12 @@ class ShuffleNetV2(nn.Layer):
             Conv2d(channels, NUM_FEATURES, 1, bias=False), BatchNorm2d(NUM_FEATURES, affine=affine), nn.ReLU()
         )
         self.global_pool = SelectAdaptivePool2d()
-        self.classifier = nn.Sequential(Linear(NUM_FEATURES, num_classes, bias=False))
+        self.classifier = self.create_classifier(NUM_FEATURES, num_classes) if num_classes else nn.Identity()
         self._init_weights()
+
+    def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
+        """Create the last layer."""
+        return nn.Sequential(Linear(num_features, num_classes, bias=False))
 
     def _init_weights(self) -> None:
         """Draw the initial values as the authors' code does."""
@@ -255,9 +144,13 @@ class ShuffleNetV2(nn.Layer):
         """Compute the input of the first block from images."""
         return self.first_conv(x)  # [N, 16, H/2, W/2]
 
+    def final(self, x: Tensor) -> Tensor:
+        """Compute the output of the last convolution from that of the last block."""
+        return self.conv_last(x)  # [N, 1024, H/32, W/32]
+
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.global_pool(self.conv_last(x)).flatten(1)  # [N, 1024]
+        x = self.global_pool(self.final(x)).flatten(1)  # [N, 1024]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
 
@@ -329,7 +222,11 @@ def _choices(in_chs: int, out_chs: int, stride: int, ratios: Sequence[float]) ->
     return ShuffleChoices(blocks, widths)
 
 
-class ShuffleNet(ShuffleNetV2):
+# How names of nets of the two published spaces begin.
+_SPACES = {(PLAIN, DEPTHS, CHANNELS): "spos", (CHANNEL_RATIOS, DEPTHS, CHANNELS): "spos-channels"}
+
+
+class ShuffleNet(ShuffleNetV2, ImageModel):
     """The net of one path of ``shuffle_space(ratios, depths)``, whose batch norms have weight and bias.
 
     Names in the state dict are ``features.BLOCK``.
@@ -337,12 +234,15 @@ class ShuffleNet(ShuffleNetV2):
     Args:
         arch: the path.
         num_classes, ratios, in_chans, drop_rate, depths, channels: as in ``ShuffleSuperNet``.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32; None for no limit.
 
     Raises:
         ConfigError: ``arch`` is not a path of the space.
     """
 
     torch_renames = {f"features.{block}.branch_proj": None for block, _ in _UNUSED}
+    stages_name = "features"
+    final_layers = ("conv_last",)
 
     def __init__(
         self,
@@ -353,11 +253,17 @@ class ShuffleNet(ShuffleNetV2):
         drop_rate: float = 0.1,
         depths: Sequence[int] = DEPTHS,
         channels: Sequence[int] = CHANNELS,
+        output_stride: int | None = None,
     ):
         shuffle_space(ratios, depths).check(arch)
         choices = (choice for stage in arch for choice in stage)
+        blocks = list(positions(depths, channels))
+        placed = list(limit_strides((stride for _, _, stride in blocks), output_stride))
         super().__init__(
-            (_block(*position, choice, ratios) for position, choice in zip(positions(depths, channels), choices)),
+            (
+                _block(*block, choice, ratios, dilation, keeps_size=stride < block[2])
+                for block, choice, (stride, dilation, _) in zip(blocks, choices, placed)
+            ),
             channels[-1],
             num_classes,
             in_chans,
@@ -365,12 +271,19 @@ class ShuffleNet(ShuffleNetV2):
             affine=True,
         )
         self.arch = arch
+        space = _SPACES.get((tuple(ratios), tuple(depths), tuple(channels)))
+        self.model_name = f"{space}-{format_arch(arch)}" if space else None  # as convert-weights --model takes it
+        self.num_features = self.head_hidden_size = NUM_FEATURES
+        self.feature_info = stage_features(
+            Stage(True, STEM_SIZE, 2),
+            [Stage(block[2] > 1, block[1], reduction) for block, (_, _, reduction) in zip(blocks, placed)],
+            "first_conv",
+            "features",
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.features:
-            x = block(x)
-        return self.head(x)
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Return the patterns for ``group_with_matcher`` by block, for stages too, which names do not tell."""
+        return {"stem": r"^first_conv", "blocks": [(r"^features\.(\d+)", None), (r"conv_last", MATCH_PREV_GROUP)]}
 
     def inherit(self, net: ShuffleSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space.
@@ -387,7 +300,16 @@ class ShuffleNet(ShuffleNetV2):
             copy_first(source, target)
 
 
-def _block(in_chs: int, out_chs: int, stride: int, choice: int, ratios: Sequence[float]) -> ShuffleBlock:
+def _block(
+    in_chs: int,
+    out_chs: int,
+    stride: int,
+    choice: int,
+    ratios: Sequence[float],
+    dilation: int,
+    keeps_size: bool,
+) -> ShuffleBlock:
     """Build the block of one choice, for a net of a single path."""
     operation, ratio = divmod(choice, len(ratios))
-    return ShuffleBlock(in_chs, widths_inside(out_chs, ratios)[ratio], out_chs, *OPERATIONS[operation], stride, True)
+    width = widths_inside(out_chs, ratios)[ratio]
+    return ShuffleBlock(in_chs, width, out_chs, *OPERATIONS[operation], stride, True, dilation, keeps_size)

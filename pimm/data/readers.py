@@ -15,10 +15,11 @@ import numpy as np
 
 from pimm.data.bounded import brief, open_regular
 from pimm.data.class_map import MAX_CLASSES, classes_of, load_class_map, number_classes, number_labels, parse_index
+from pimm.data.embedded import find_images
 from pimm.data.folder_index import index_folder
 from pimm.data.img_extensions import describe_left_out, get_img_extensions, warn_of_left_out
 from pimm.data.samples import PathTable, Reordered, Samples
-from pimm.data.splits import find_list, find_tars
+from pimm.data.splits import find_list, find_tars, search_split_root
 from pimm.data.tar_index import index_tars
 from pimm.errors import ConfigError, DataError
 from pimm.messages import did_you_mean
@@ -41,9 +42,7 @@ def create_reader(name, root=None, split="train", **kwargs):
     """
     if root is None:
         raise ConfigError("a data set needs its root: the folder, tar file or list file with the images")
-    root = os.fspath(root)
-    if not os.path.exists(root):
-        raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
+    root = check_root(root)
     kind = name.partition("/")[0].lower() or _kind_of(root)
     if kind not in READERS:
         raise ConfigError(f"{brief(name)}: no such reader{did_you_mean(kind, READERS)}; there are {', '.join(READERS)}")
@@ -54,6 +53,18 @@ def create_reader(name, root=None, split="train", **kwargs):
         hint = did_you_mean(unknown, known)
         raise ConfigError(f"{unknown}: the reader {kind} has no such option{hint}; it has {', '.join(known)}")
     return READERS[kind](root, split=split, **options)
+
+
+def check_root(root, split=""):
+    """Return the path of a folder, tar file or list of images, or inside a folder that of a split.
+
+    Raises:
+        DataError: if there is none.
+    """
+    root = find_images(root)
+    if not os.path.exists(root):
+        raise DataError(f"{os.path.abspath(root)}: no such folder or tar file of images{_near_name(root)}")
+    return search_split_root(root, split) if split else root
 
 
 class Reader:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from pimm.data.bounded import brief, parse_json, read_bytes
+from pimm.data.embedded import find_images
 from pimm.errors import DataError
 from pimm.utils.misc import natural_key
 
@@ -33,7 +34,7 @@ def search_split_root(root, split):
     Raises:
         DataError: for a root that holds other splits but not this one.
     """
-    root = Path(root)
+    root = Path(find_images(root))
     if not split or not root.is_dir():
         return str(root)
     for word in split_words(split):

@@ -17,7 +17,12 @@ def _catavgmax(x, output_size):
     return paddle.concat([F.adaptive_avg_pool2d(x, output_size), F.adaptive_max_pool2d(x, output_size)], axis=1)
 
 
+def _unpooled(x, output_size):
+    return x
+
+
 _ADAPTIVE_POOLS = {  # name: (function, output channels per input channel)
+    "": (_unpooled, 1),
     "avg": (F.adaptive_avg_pool2d, 1),
     "max": (F.adaptive_max_pool2d, 1),
     "avgmax": (_avgmax, 1),
@@ -30,7 +35,8 @@ class SelectAdaptivePool2d(nn.Layer):
 
     Args:
         output_size: a number or (height, width).
-        pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, or ``catavgmax`` for both side by side.
+        pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, ``catavgmax`` for both side by side, or ``""`` for
+            none.
 
     Raises:
         ConfigError: if ``pool_type`` is another word.
@@ -39,7 +45,8 @@ class SelectAdaptivePool2d(nn.Layer):
     def __init__(self, output_size=1, pool_type="avg"):
         super().__init__()
         if pool_type not in _ADAPTIVE_POOLS:
-            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {', '.join(_ADAPTIVE_POOLS)}")
+            valid = ", ".join(map(repr, _ADAPTIVE_POOLS))
+            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {valid}")
         self.output_size = output_size
         self.pool_type = pool_type
 

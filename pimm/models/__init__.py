@@ -4,24 +4,60 @@ from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2
 from pimm.models.average import average_checkpoints
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
+from pimm.models.features import FeatureDictNet, FeatureGetterNet, FeatureInfo, FeatureListNet, feature_take_indices
 from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpoint
+from pimm.models.interface import ImageModel
 from pimm.models.manipulate import model_parameters
 from pimm.models.mobilenetv3 import MobileNetV3
-from pimm.models.registry import is_model, list_models, model_entrypoint, register_model
+from pimm.models.pretrained_cfg import PretrainedCfg
+from pimm.models.recompute import checkpoint, checkpoint_seq
+from pimm.models.registry import (
+    get_arch_name,
+    get_arch_pretrained_cfgs,
+    get_pretrained_cfg,
+    get_pretrained_cfg_value,
+    is_model,
+    is_model_in_modules,
+    is_model_pretrained,
+    list_models,
+    list_modules,
+    list_pretrained,
+    model_entrypoint,
+    register_model,
+    resolve_pretrained_cfg,
+    split_model_name_tag,
+)
 from pimm.models.torch_names import from_torch_arrays, load_torch_arrays, torch_names
 from pimm.utils.state import load_state_dict_strictly
 
 __all__ = [
     "EfficientNet",
+    "FeatureDictNet",
+    "FeatureGetterNet",
+    "FeatureInfo",
+    "FeatureListNet",
+    "ImageModel",
     "MobileNetV3",
+    "PretrainedCfg",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "average_checkpoints",
+    "checkpoint",
+    "checkpoint_seq",
     "create_conv2d",
     "create_model",
+    "feature_take_indices",
     "from_torch_arrays",
+    "get_arch_name",
+    "get_arch_pretrained_cfgs",
+    "get_pretrained_cfg",
+    "get_pretrained_cfg_value",
     "is_model",
+    "is_model_in_modules",
+    "is_model_pretrained",
     "list_models",
+    "list_modules",
+    "list_pretrained",
     "load_checkpoint",
     "load_state_dict",
     "load_state_dict_strictly",
@@ -29,6 +65,8 @@ __all__ = [
     "model_entrypoint",
     "model_parameters",
     "register_model",
+    "resolve_pretrained_cfg",
     "resume_checkpoint",
+    "split_model_name_tag",
     "torch_names",
 ]

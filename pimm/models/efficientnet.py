@@ -18,18 +18,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, Linear, SelectAdaptivePool2d, Swish, create_conv2d, norm_act
+from pimm.layers import BatchNorm2d, Swish, create_conv2d, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
-from pimm.models.registry import default_cfg, register_variants
+from pimm.models.interface import ImageModel
+from pimm.models.pretrained_cfg import default_cfg
+from pimm.models.registry import register_variants
 from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 
-class EfficientNet(nn.Layer):
+class EfficientNet(ImageModel):
     """Classify images with a stem, stages of mobile blocks, a head convolution, pooling and a linear classifier.
 
     Args:
@@ -41,7 +42,7 @@ class EfficientNet(nn.Layer):
         channel_multiplier: width multiplier.
         channel_divisor: channels are rounded to multiples of it.
         channel_min: the least number of channels of a layer.
-        output_stride: product of all strides, beyond which strides become dilations.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32.
         pad_type: padding of all convolutions, such as ``same``.
         fix_stem: whether the stem keeps its width whatever the multiplier.
         act_layer: class of the activations.
@@ -50,8 +51,10 @@ class EfficientNet(nn.Layer):
         se_kwargs: arguments of the squeeze-and-excitation gates.
         norm_layer: class of the normalisation layers.
         norm_kwargs: arguments of the normalisation layers.
-        global_pool: ``avg``, ``max``, ``avgmax`` or ``catavgmax``.
+        global_pool: ``avg``, ``max``, ``avgmax``, ``catavgmax``, or without pooling ``""``.
     """
+
+    final_layers = ("conv_head", "bn2", "act2")
 
     def __init__(
         self,
@@ -76,8 +79,7 @@ class EfficientNet(nn.Layer):
     ):
         super().__init__()
         norm_kwargs = norm_kwargs or {}
-        self.num_features = self.head_hidden_size = num_features
-        self.drop_rate = drop_rate
+        self.num_features, self.in_chans, self.drop_rate = num_features, in_chans, drop_rate
 
         if not fix_stem:
             stem_size = round_channels(stem_size, channel_multiplier, channel_divisor, channel_min)
@@ -98,11 +100,12 @@ class EfficientNet(nn.Layer):
             drop_path_rate,
         )
         self.blocks = nn.Sequential(*builder(stem_size, block_args))
+        self.feature_info = builder.features
 
         self.conv_head = create_conv2d(builder.in_chs, num_features, 1, padding=pad_type)
         self.bn2 = norm_layer(num_features, **norm_kwargs)
         self.act2 = act_layer()
-        self.reset_classifier(num_classes, global_pool)
+        self.create_head(num_classes, global_pool)
         efficientnet_init_weights(self)
 
     def group_matcher(self, coarse=False):
@@ -110,36 +113,13 @@ class EfficientNet(nn.Layer):
         blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
         return {"stem": r"^conv_stem|bn1", "blocks": [(blocks, None), (r"conv_head|bn2", MATCH_PREV_GROUP)]}
 
-    def get_classifier(self):
-        """Return the last layer."""
-        return self.classifier
+    def stem(self, x):  # [N, in_chans, H, W]
+        """Return the input of the first stage."""
+        return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
 
-    def reset_classifier(self, num_classes, global_pool="avg"):
-        """Replace pooling and classifier; with 0 classes the model returns the pooled features."""
-        self.num_classes = num_classes
-        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
-        features = self.num_features * self.global_pool.feat_mult()
-        self.classifier = Linear(features, num_classes) if num_classes else nn.Identity()
-
-    def forward_features(self, x):  # [N, in_chans, H, W]
-        """Return the feature maps after the head convolution, before pooling."""
-        x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
-        x = self.blocks(x)
+    def final(self, x):
+        """Return the output of the head convolution for that of the last stage."""
         return norm_act(self.conv_head(x), self.bn2, self.act2)  # [N, num_features, H / 32, W / 32]
-
-    def forward_head(self, x, pre_logits=False):
-        """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier.
-
-        Args:
-            x: feature maps of `forward_features`, [N, num_features, H / 32, W / 32].
-            pre_logits: whether to stop before the classifier.
-        """
-        x = self.global_pool(x).flatten(1)  # [N, num_features]
-        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return x if pre_logits else self.classifier(x)  # [N, num_classes]
-
-    def forward(self, x):
-        return self.forward_head(self.forward_features(x))  # [N, num_classes]
 
 
 @dataclass(frozen=True)
@@ -418,10 +398,12 @@ def _create(variant, stride_in_expansion=True, **kwargs):
         "act_layer": family.act_layer,
         "norm_kwargs": resolve_bn_args(kwargs),
     }
-    model = EfficientNet(**{**arguments, **kwargs})
-    centred = variant.tensorflow and family.tf_centred
-    model.default_cfg = default_cfg(variant.size, variant.crop_pct, variant.interpolation, centred)
-    return model
+    return EfficientNet(**{**arguments, **kwargs})
 
 
-register_variants(_VARIANTS, _create)
+def _cfg(variant):
+    centred = variant.tensorflow and variant.family.tf_centred
+    return default_cfg(variant.size, variant.crop_pct, variant.interpolation, centred)
+
+
+register_variants(_VARIANTS, _create, _cfg)

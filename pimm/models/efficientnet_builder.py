@@ -19,6 +19,7 @@ type   ``ir`` inverted residual, ``ds`` depthwise separable, ``dsa`` the same wi
 ``noskip`` removes the shortcut.
 """
 
+import itertools
 import math
 import re
 
@@ -35,6 +36,7 @@ from pimm.models.efficientnet_blocks import (
     InvertedResidual,
     round_channels,
 )
+from pimm.models.features import Stage, limit_strides, stage_features
 
 
 def _kernel(text):
@@ -162,8 +164,8 @@ class EfficientNetBuilder:
     """Build the stages between stem and head: ``EfficientNetBuilder(...)(in_chs, decode_arch_def(...))``.
 
     Beyond ``output_stride`` strides become dilations. Stochastic depth grows linearly from 0 to ``drop_path_rate``
-    over the blocks. After a call ``in_chs`` is the number of channels of the last block. The arguments are those of
-    `EfficientNet`.
+    over the blocks. After a call ``in_chs`` is the number of channels of the last block, and ``features`` describes the
+    feature maps (`stage_features`). The arguments are those of `EfficientNet`.
     """
 
     def __init__(
@@ -190,26 +192,25 @@ class EfficientNetBuilder:
         self.norm_kwargs = norm_kwargs
         self.drop_path_rate = drop_path_rate
         self.in_chs = None
+        self.features = None
 
     def __call__(self, in_chs, model_block_args):
         """Return the list of stages, each a `paddle.nn.Sequential` of blocks."""
         self.in_chs = in_chs
-        block_count = sum(len(stage_args) for stage_args in model_block_args)
-        block_index, net_stride, dilation = 0, 2, 1  # the stem halves the image
-        stages = []
+        strides = [[stage[0]["stride"], *[1] * (len(stage) - 1)] for stage in model_block_args]
+        placed = limit_strides(itertools.chain.from_iterable(strides), self.output_stride)
+        block_count, block_index = sum(map(len, model_block_args)), 0
+        stages, outputs = [], [Stage(True, in_chs, 2)]  # the stem halves the image
         for stage_args in model_block_args:
             blocks = []
-            for position, arguments in enumerate(stage_args):
-                stride = arguments["stride"] if position == 0 else 1
-                block_dilation = dilation
-                if net_stride * stride > self.output_stride:
-                    dilation, stride = dilation * stride, 1
-                net_stride *= stride
+            for arguments in stage_args:
+                stride, dilation, reduction = next(placed)
                 drop_path_rate = self.drop_path_rate * block_index / block_count
-                placed = {**arguments, "stride": stride, "dilation": block_dilation}
-                blocks.append(self._make_block(placed, drop_path_rate))
+                blocks.append(self._make_block({**arguments, "stride": stride, "dilation": dilation}, drop_path_rate))
                 block_index += 1
             stages.append(nn.Sequential(*blocks))
+            outputs.append(Stage(stage_args[0]["stride"] > 1, self.in_chs, reduction))
+        self.features = stage_features(outputs[0], outputs[1:])
         return stages
 
     def _round_channels(self, channels):

@@ -11,7 +11,7 @@ from pathlib import Path
 import paddle
 
 from pimm.models.factory import create_model
-from pimm.models.registry import list_models
+from pimm.models.registry import list_models, model_entrypoint
 from pimm.models.torch_names import is_batch_counter, torch_names
 
 TABLE = Path(__file__).with_suffix(".txt")
@@ -50,9 +50,10 @@ def models_with(shapes):
 
 
 def write_table():
-    """Build every model without values, and write the fingerprints to the table."""
+    """Build every model of this package without values, and write the fingerprints to the table."""
+    names = [name for name in list_models() if model_entrypoint(name).__module__.startswith("pimm.")]
     with paddle.LazyGuard():
-        rows = [f"{name} {fingerprint(dict(torch_names(create_model(name))))}\n" for name in list_models()]
+        rows = [f"{name} {fingerprint(dict(torch_names(create_model(name))))}\n" for name in names]
     TABLE.write_text("".join(rows))
 
 

@@ -6,17 +6,17 @@
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
-import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, HardSwish, Linear, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
+from pimm.layers import BatchNorm2d, HardSwish, SelectAdaptivePool2d, create_conv2d, hard_sigmoid, norm_act
 from pimm.models.efficientnet_blocks import BN_EPS_TF_DEFAULT, resolve_bn_args, round_channels
 from pimm.models.efficientnet_builder import EfficientNetBuilder, decode_arch_def, efficientnet_init_weights
-from pimm.models.registry import default_cfg, register_variants
+from pimm.models.interface import ImageModel
+from pimm.models.pretrained_cfg import default_cfg
+from pimm.models.registry import register_variants
 
 
-class MobileNetV3(nn.Layer):
+class MobileNetV3(ImageModel):
     """Classify images with a stem, stages of mobile blocks and the efficient head.
 
     The efficient head pools first and then applies a convolution without batch norm. The attribute ``num_features``
@@ -37,8 +37,11 @@ class MobileNetV3(nn.Layer):
         se_kwargs: arguments of the squeeze-and-excitation gates.
         norm_layer: class of the normalisation layers.
         norm_kwargs: arguments of the normalisation layers.
-        global_pool: ``avg``, ``max``, ``avgmax`` or ``catavgmax``.
+        global_pool: ``avg``, ``max``, ``avgmax``, ``catavgmax``, or without pooling ``""``.
+        output_stride: product of all strides, beyond which strides become dilations: 8, 16 or 32.
     """
+
+    head_layers = ("conv_head", "act2")
 
     def __init__(
         self,
@@ -57,11 +60,11 @@ class MobileNetV3(nn.Layer):
         norm_layer=BatchNorm2d,
         norm_kwargs=None,
         global_pool="avg",
+        output_stride=32,
     ):
         super().__init__()
         norm_kwargs = norm_kwargs or {}
-        self.num_classes = num_classes
-        self.drop_rate = drop_rate
+        self.in_chans, self.drop_rate = in_chans, drop_rate
 
         stem_size = round_channels(stem_size, channel_multiplier)
         self.conv_stem = create_conv2d(in_chans, stem_size, 3, stride=2, padding=pad_type)
@@ -69,16 +72,25 @@ class MobileNetV3(nn.Layer):
         self.act1 = act_layer()
 
         builder = EfficientNetBuilder(
-            channel_multiplier, 8, None, 32, pad_type, act_layer, se_kwargs, norm_layer, norm_kwargs, drop_path_rate
+            channel_multiplier,
+            8,
+            None,
+            output_stride,
+            pad_type,
+            act_layer,
+            se_kwargs,
+            norm_layer,
+            norm_kwargs,
+            drop_path_rate,
         )
         self.blocks = nn.Sequential(*builder(stem_size, block_args))
-        self.num_features, self.head_hidden_size = builder.in_chs, num_features
+        self.feature_info = builder.features
+        self.num_features = builder.in_chs
 
-        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
-        pooled = builder.in_chs * self.global_pool.feat_mult()
+        pooled = builder.in_chs * SelectAdaptivePool2d(pool_type=global_pool).feat_mult()
         self.conv_head = create_conv2d(pooled, num_features, 1, padding=pad_type, bias=head_bias)
         self.act2 = act_layer()
-        self.classifier = Linear(num_features, num_classes) if num_classes else nn.Identity()
+        self.create_head(num_classes, global_pool, num_features)
         efficientnet_init_weights(self)
 
     def group_matcher(self, coarse=False):
@@ -86,44 +98,13 @@ class MobileNetV3(nn.Layer):
         blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
         return {"stem": r"^conv_stem|bn1", "blocks": blocks}
 
-    def get_classifier(self):
-        """Return the last layer."""
-        return self.classifier
+    def stem(self, x):  # [N, in_chans, H, W]
+        """Return the input of the first stage."""
+        return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
 
-    def reset_classifier(self, num_classes, global_pool="avg"):
-        """Replace pooling and classifier; with 0 classes the model returns the features of the head.
-
-        Raises:
-            ConfigError: if the new pooling returns another number of channels than the head convolution takes.
-        """
-        pool = SelectAdaptivePool2d(pool_type=global_pool)
-        if pool.feat_mult() != self.global_pool.feat_mult():
-            raise ConfigError(
-                f"the head cannot change from {self.global_pool.pool_type} to {global_pool} pooling: give global_pool "
-                "when the model is created"
-            )
-        self.num_classes = num_classes
-        self.global_pool = pool
-        self.classifier = Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-
-    def forward_features(self, x):  # [N, in_chans, H, W]
-        """Return the feature maps before the head, as in timm 1.x; timm 0.1.20 returned the output of the head."""
-        x = norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem_size, H / 2, W / 2]
-        return self.blocks(x)  # [N, num_features, H / 32, W / 32]
-
-    def forward_head(self, x, pre_logits=False):
-        """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier.
-
-        Args:
-            x: feature maps of `forward_features`, [N, num_features, H / 32, W / 32].
-            pre_logits: whether to stop before the classifier.
-        """
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)  # [N, head_hidden_size]
-        x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return x if pre_logits else self.classifier(x)  # [N, num_classes]
-
-    def forward(self, x):
-        return self.forward_head(self.forward_features(x))  # [N, num_classes]
+    def pre_logits(self, x):
+        """Return the output of the head convolution for pooled feature maps."""
+        return self.act2(self.conv_head(x))  # [N, head_hidden_size, 1, 1]
 
 
 _LARGE = [
@@ -211,9 +192,11 @@ def _create(variant, **kwargs):
         "se_kwargs": variant.se_kwargs,
         "norm_kwargs": resolve_bn_args(kwargs),
     }
-    model = MobileNetV3(**{**arguments, **kwargs})
-    model.default_cfg = default_cfg(interpolation=variant.interpolation, centred=variant.tensorflow)
-    return model
+    return MobileNetV3(**{**arguments, **kwargs})
 
 
-register_variants(_VARIANTS, _create)
+def _cfg(variant):
+    return default_cfg(interpolation=variant.interpolation, centred=variant.tensorflow)
+
+
+register_variants(_VARIANTS, _create, _cfg)

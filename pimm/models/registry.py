@@ -1,23 +1,41 @@
-"""Register models and find them by name."""
+"""Register models and find them by name; names, arguments and meaning are those of timm 1.x.
+
+A name may be followed by a tag, as in ``resnet50.a1_in1k``: the tag is the name of a set of weights with its settings.
+"""
+
+from __future__ import annotations
 
 import fnmatch
-import math
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 
-from pimm.data.constants import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_INCEPTION_MEAN,
-    IMAGENET_INCEPTION_STD,
-)
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
+from pimm.model_packages import import_models
+from pimm.models.pretrained_cfg import PretrainedCfg, merge_cfg
 from pimm.utils.misc import natural_key
 
-_entrypoints = {}
+_entrypoints: dict = {}
+_cfgs: dict = {}  # name: {tag: PretrainedCfg}, of which the first is the default
+
+
+def split_model_name_tag(model_name, no_tag=""):
+    """Return the name of a model without its tag, and the tag, or ``no_tag`` if there is none."""
+    name, _, tag = str(model_name).partition(".")
+    return name, tag or no_tag
+
+
+def get_arch_name(model_name):
+    """Return the name of a model without its tag."""
+    return split_model_name_tag(model_name)[0]
 
 
 def register_model(fn):
     """Register the decorated function ``fn(pretrained=False, **kwargs)`` as the model of the function's name.
+
+    Its settings are those that a dict ``default_cfgs`` of the function's module has under this name, if any: a dict or
+    a `PretrainedCfg`.
 
     Raises:
         ConfigError: if another function has the name.
@@ -28,40 +46,31 @@ def register_model(fn):
             f"two models are called {name!r:.80}: one in {_entrypoints[name].__module__}, one in {fn.__module__}"
         )
     _entrypoints[name] = fn
+    found = getattr(sys.modules.get(fn.__module__), "default_cfgs", {}).get(name)
+    if found is not None:
+        _register_cfgs(name, {"": _as_cfg(found, f"default_cfgs[{name!r}]")})
     return fn
 
 
-def list_models(filter="", module=""):
-    """Return the sorted names of the models that match a wildcard ``filter`` and belong to a ``module``, or of all."""
-    names = fnmatch.filter(_entrypoints, filter) if filter else _entrypoints
-    return sorted((n for n in names if not module or module == _module_of(n)), key=natural_key)
+def register_variants(variants, create, cfg_of):
+    """Register a model for every ``{name: variant}``.
 
-
-def _module_of(name):
-    return _entrypoints[name].__module__.rpartition(".")[2]
-
-
-def is_model(model_name):
-    """Return whether a model of this name exists."""
-    return model_name in _entrypoints
-
-
-def model_entrypoint(model_name):
-    """Return the function that creates a model.
-
-    Raises:
-        ConfigError: for an unknown name; the message lists the nearest names.
+    Args:
+        variants: the variants by name.
+        create: a function that creates a model, ``create(variant, **kwargs)``.
+        cfg_of: a function that returns the `PretrainedCfg` of a variant.
     """
-    if model_name not in _entrypoints:
-        hint = did_you_mean(model_name, _entrypoints, count=5)
-        raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
-    return _entrypoints[model_name]
-
-
-def register_variants(variants, create):
-    """Register a model for every ``{name: variant}``, created by ``create(variant, **kwargs)``."""
     for name, variant in variants.items():
         register_model(_entrypoint(name, variant, create))
+        _register_cfgs(name, {"": cfg_of(variant)})
+
+
+def _register_cfgs(name, cfgs):
+    _cfgs[name] = {tag: replace(cfg, architecture=name, tag=tag or None) for tag, cfg in cfgs.items()}
+
+
+def _as_cfg(found, what):
+    return found if isinstance(found, PretrainedCfg) else merge_cfg(PretrainedCfg(), found, what)
 
 
 def _entrypoint(name, variant, create):
@@ -71,30 +80,171 @@ def _entrypoint(name, variant, create):
                 f"no pretrained weights of {name} come with pimm: convert timm's with convert_weights.py and pass the "
                 "result as checkpoint_path"
             )
-        return create(variant, **kwargs)
+        model = create(variant, **kwargs)
+        model.pretrained_cfg = model.default_cfg = get_pretrained_cfg(name).to_dict()
+        return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = create.__module__
     return entrypoint
 
 
-def default_cfg(size=224, crop_pct=0.875, interpolation="bicubic", centred=False):
-    """Return the image settings of a model of a mobile family, under timm's keys.
+def _words(value):
+    """Return a word, or several, as a list, which is empty for "" and None."""
+    return [value] if isinstance(value, str) and value else list(value or ())
+
+
+def _module_of(name):
+    return _entrypoints[name].__module__.rpartition(".")[2]
+
+
+def _with_tags(name):
+    return [f"{name}.{tag}" if tag else name for tag in _cfgs.get(name, ("",))]
+
+
+def list_models(filter="", module="", pretrained=False, exclude_filters="", name_matches_cfg=False, include_tags=None):
+    """Return the names of models in natural order.
 
     Args:
-        size: side of the images in pixels.
-        crop_pct: share of the resized image that evaluation keeps.
-        interpolation: how images are resized.
-        centred: whether pixels are scaled to -1 .. 1 instead of by ImageNet's mean and standard deviation.
+        filter: a wildcard, or several, of which a name must match one.
+        module: the module, or several, that the models belong to, such as ``mobilenetv3``.
+        pretrained: whether to list only models with weights.
+        exclude_filters: a wildcard, or several, of which a name must match none.
+        name_matches_cfg: whether to list only models that have settings under their own name.
+        include_tags: whether names have tags; None: as ``pretrained`` says. A wildcard without a tag means all tags.
     """
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "pool_size": (math.ceil(size / 32),) * 2,
-        "crop_pct": crop_pct,
-        "interpolation": interpolation,
-        "mean": IMAGENET_INCEPTION_MEAN if centred else IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_INCEPTION_STD if centred else IMAGENET_DEFAULT_STD,
-        "first_conv": "conv_stem",
-        "classifier": "classifier",
-    }
+    import_models()
+    modules, include_tags = _words(module), pretrained if include_tags is None else include_tags
+    names = [name for name in _entrypoints if not modules or _module_of(name) in modules]
+    if name_matches_cfg:
+        names = [name for name in names if name in _cfgs]
+    if include_tags:
+        names = [tagged for name in names for tagged in _with_tags(name)]
+    if pretrained:
+        names = [name for name in names if is_model_pretrained(name)]
+    wanted, unwanted = (_wildcards(words, include_tags) for words in (filter, exclude_filters))
+    names = [name for name in names if not wanted or _matches(name, wanted)]
+    return sorted((name for name in names if not _matches(name, unwanted)), key=natural_key)
+
+
+def _wildcards(words, include_tags):
+    words = _words(words)
+    return words + [f"{word}.*" for word in words if include_tags and "." not in word]
+
+
+def _matches(name, wildcards):
+    return any(fnmatch.fnmatchcase(name, wildcard) for wildcard in wildcards)
+
+
+def list_pretrained(filter="", exclude_filters=""):
+    """Return the names, with tags, of models with weights; arguments as those of `list_models`."""
+    return list_models(filter, pretrained=True, exclude_filters=exclude_filters, include_tags=True)
+
+
+def list_modules():
+    """Return the names of the modules that have models."""
+    import_models()
+    return sorted({_module_of(name) for name in _entrypoints})
+
+
+def is_model(model_name):
+    """Return whether a model of this name exists; a tag does not matter."""
+    name = get_arch_name(model_name)
+    if name not in _entrypoints:
+        import_models()
+    return name in _entrypoints
+
+
+def is_model_in_modules(model_name, module_names):
+    """Return whether a model belongs to a module, or to one of several."""
+    return is_model(model_name) and _module_of(get_arch_name(model_name)) in _words(module_names)
+
+
+def is_model_pretrained(model_name):
+    """Return whether there are weights of a model, or of a model with a tag."""
+    name, tag = split_model_name_tag(model_name)
+    cfgs = _cfgs.get(name, {})
+    return tag in cfgs and cfgs[tag].has_weights if tag else any(cfg.has_weights for cfg in cfgs.values())
+
+
+def model_entrypoint(model_name, module_filter=None):
+    """Return the function that creates a model.
+
+    Args:
+        model_name: the name; a tag does not matter.
+        module_filter: the module that the model must belong to, or None.
+
+    Raises:
+        ConfigError: for an unknown name; the message lists the nearest names.
+    """
+    if not is_model(model_name):
+        hint = did_you_mean(str(model_name), _entrypoints, count=5)
+        raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
+    name = get_arch_name(model_name)
+    if module_filter and _module_of(name) != module_filter:
+        raise ConfigError(f"the model {name} belongs to the module {_module_of(name)}, not to {module_filter!r:.80}")
+    return _entrypoints[name]
+
+
+def get_pretrained_cfg(model_name, allow_unregistered=True):
+    """Return the `PretrainedCfg` of a model, without a tag that of its first tag.
+
+    Args:
+        model_name: the name.
+        allow_unregistered: whether to return None for a model without settings, instead of raising.
+
+    Raises:
+        ConfigError: for a tag that the model does not have; without ``allow_unregistered``, for no settings.
+    """
+    name, tag = split_model_name_tag(model_name)
+    cfgs = _cfgs.get(name) if is_model(name) else None
+    if cfgs is None:
+        if allow_unregistered:
+            return None
+        raise ConfigError(f"the model {name!r:.80} has no settings registered")
+    if tag and tag not in cfgs:
+        valid = ", ".join(filter(None, cfgs))
+        hint = did_you_mean(tag, cfgs) or (f"; valid are {valid}" if valid else "; it has no tags")
+        raise ConfigError(f"the model {name} has no tag {tag[:80]!r}{hint}")
+    return cfgs[tag] if tag else next(iter(cfgs.values()))
+
+
+def get_pretrained_cfg_value(model_name, cfg_key):
+    """Return one of a model's settings, None if there is none of this name.
+
+    Raises:
+        ConfigError: if the model has no settings, or not this tag.
+    """
+    return getattr(get_pretrained_cfg(model_name, allow_unregistered=False), cfg_key, None)
+
+
+def get_arch_pretrained_cfgs(model_name):
+    """Return the settings of all tags of a model, ``{name with tag: PretrainedCfg}``, none for an unknown model."""
+    name = get_arch_name(model_name) if is_model(model_name) else None
+    return dict(zip(_with_tags(name), _cfgs[name].values())) if name in _cfgs else {}
+
+
+def resolve_pretrained_cfg(model_name, pretrained_cfg=None, pretrained_cfg_overlay=None):
+    """Return the `PretrainedCfg` that a model is created with, or None if nothing tells.
+
+    Args:
+        model_name: the name, with or without a tag.
+        pretrained_cfg: a tag, or settings in place of the registered ones: a dict or a `PretrainedCfg`.
+        pretrained_cfg_overlay: a dict of fields that replace those of the settings.
+
+    Raises:
+        ConfigError: for an unknown tag or field.
+    """
+    name, tag = split_model_name_tag(model_name)
+    if isinstance(pretrained_cfg, str):
+        tag, pretrained_cfg = pretrained_cfg, None
+    if isinstance(pretrained_cfg, (Mapping, PretrainedCfg)) and pretrained_cfg:
+        cfg = _as_cfg(pretrained_cfg, "pretrained_cfg")
+    else:
+        cfg = get_pretrained_cfg(f"{name}.{tag}" if tag else name)
+    if cfg is None and not pretrained_cfg_overlay:
+        return None
+    cfg = cfg or PretrainedCfg()
+    return merge_cfg(
+        replace(cfg, architecture=cfg.architecture or name), pretrained_cfg_overlay, "pretrained_cfg_overlay"
+    )

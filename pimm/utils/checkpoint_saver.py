@@ -180,7 +180,7 @@ class CheckpointSaver:
         if state is not None:
             files[STATE] = state
         described = json.loads(json.dumps(vars(args) if args is not None else {}, default=str))
-        arch = described.get("model", type(net).__name__)
+        arch = described.get("model") or getattr(net, "model_name", None) or type(net).__name__
         write_checkpoint(folder, files, {**manifest, "arch": arch, "args": described})
 
     def _link_if_best(self, folder, epoch, metric):

@@ -277,3 +277,32 @@ def test_a_number_of_threads_that_is_none(text, monkeypatch):
     monkeypatch.setattr("pimm.cli.THREADS", text)
     with pytest.raises(ConfigError, match=f"OMP_NUM_THREADS is '{text}'; must be a whole number from 1 to"):
         use_cores()
+
+
+# As on Windows, where no such module is found.
+NO_LOCKS = """
+import importlib.util, sys
+
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name == "fcntl" else find(name, *package)
+sys.modules["fcntl"] = None
+"""
+
+
+@pytest.mark.parametrize(
+    "code, status, error",
+    [
+        ("import cream.jobs, cream.deploy.command, pimm.train_parts", 0, ""),
+        (
+            "from cream import cli; sys.exit(cli.search(['--cfg', 'configs/demo/search.yaml']))",
+            2,
+            "error: cream runs on Linux and macOS alone: this Python",
+        ),
+    ],
+)
+def test_a_python_without_locks_imports_everything_and_says_that_jobs_need_them(code, status, error):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NO_LOCKS + code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(error) and done.stderr.count("\n") <= 1

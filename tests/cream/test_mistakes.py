@@ -102,7 +102,11 @@ SETTINGS = {
     "range outside a given space": (
         "search",
         ["SUPERNET.FLOPS_MINIMUM=4"],
-        ["no path costs between SUPERNET.FLOPS_MINIMUM=4 and FLOPS_MAXIMUM=6", "from 2.2 to 3.5"],
+        [
+            "no path costs between SUPERNET.FLOPS_MINIMUM=4 and FLOPS_MAXIMUM=6",
+            "from 2.2 to 3.5",
+            "; SUPERNET.STAGE_DEPTHS=None fits the depths to the range",
+        ],
     ),
     "range without a path": (
         "search",
@@ -152,7 +156,7 @@ SETTINGS = {
     "batch above the data": (
         "retrain",
         [ARCH, "DATASET.BATCH_SIZE=17"],
-        ["16 images do not fill one batch", "choose a batch size of at most 16"],
+        ["16 images do not fill one batch: DATASET.BATCH_SIZE=17 on 1 process;", "choose a batch size of at most 16"],
     ),
 }
 

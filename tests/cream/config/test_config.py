@@ -407,6 +407,8 @@ def test_files_of_settings_lie_beside_the_file_that_names_them_too(tmp_path, mon
     here.mkdir()
     monkeypatch.chdir(here)
     (here / "recipe.yaml").write_text("")
+    assert beside == load_config(path).RETRAIN_CFG  # of two files, the one that the author of the YAML file saw
+    (path.parent / "recipe.yaml").unlink()
     assert load_config(path).RETRAIN_CFG == "recipe.yaml"
 
 

@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from script_net import load_script, script_net
+from script_net import script_net
 
+from pimm.commands import inference as pimm_inference
+from pimm.commands import train as pimm_train
+from pimm.commands import validate as pimm_validate
 from pimm.data import check_class_names, set_img_extensions
 from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.errors import ConfigError, DataError
 from pimm.models import registry
 from pimm.utils.checkpoint import recorded_classes
 
-pimm_inference, pimm_train, pimm_validate = (
-    load_script(f"tools/pimm_{name}.py") for name in ("inference", "train", "validate")
-)
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from script_net import load_script, script_net
+from script_net import script_net
 
+from pimm.commands import avg_checkpoints
+from pimm.commands import inference as pimm_inference
+from pimm.commands import validate as pimm_validate
 from pimm.errors import CheckpointError, ConfigError
 from pimm.models import registry
 from pimm.utils.serialization import atomic_file, load_arrays, save_arrays, write_text
 
-avg_checkpoints, pimm_inference, pimm_validate = (
-    load_script(f"tools/{name}.py") for name in ("avg_checkpoints", "pimm_inference", "pimm_validate")
-)
 NET = ("--model", "script_net", "--num-classes", "2", "-j", "0", "-b", "4", "--device", "cpu", "--img-size", "8")
 
 

@@ -21,6 +21,10 @@ from script_net import load_script, script_net
 
 from pimm import preemption
 from pimm.cli import run
+from pimm.commands import avg_checkpoints
+from pimm.commands import inference as pimm_inference
+from pimm.commands import train as pimm_train
+from pimm.commands import validate as pimm_validate
 from pimm.data import create_dataset, create_loader, resolve_data_config
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.samplers import BatchPlan
@@ -30,9 +34,6 @@ from pimm.scripts import answer_from_checkpoint, build_model
 from pimm.utils import CheckpointSaver, load_arrays, read_checkpoint
 from pimm.utils.safetensors_file import is_safetensors
 
-avg_checkpoints, pimm_inference, pimm_train, pimm_validate = (
-    load_script(f"tools/{name}.py") for name in ("avg_checkpoints", "pimm_inference", "pimm_train", "pimm_validate")
-)
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
 BRIEF = ("--epochs", "2", "--warmup-epochs", "0", "--lr", "0.1", "--log-interval", "1")

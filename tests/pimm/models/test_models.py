@@ -105,11 +105,18 @@ CHANGED = {
 }
 
 
+# Fields that timm 0.1.20 does not have, with their values in today's.
+NEWER = {"architecture": "", "crop_mode": "center", "custom_load": False, "fixed_input_size": False}
+
+
 @pytest.mark.parametrize("name", sorted(name for name in {*OLD, *TODAY} if pimm.is_model(name)))
 def test_default_cfg(name):
     """Every field is timm 0.1.20's, and today's wherever that has not changed or the model is newer."""
-    cfg = pimm.create_model(name, num_classes=1, block_args=decode_arch_def(TINY)).default_cfg
+    model = pimm.create_model(name, num_classes=1, block_args=decode_arch_def(TINY))
+    cfg = model.default_cfg
+    assert model.pretrained_cfg is cfg
     found = {field: list(value) if isinstance(value, tuple) else value for field, value in cfg.items()}
+    assert {field: found.pop(field) for field in NEWER} == {**NEWER, "architecture": name}
     assert found == OLD.get(name, found)
     if name in TODAY:
         differs = {field for field, value in found.items() if TODAY[name][field] != value}

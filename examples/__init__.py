@@ -1,0 +1,1 @@
+"""Programs that use pimm and cream for more than classification."""

@@ -1,0 +1,1 @@
+"""The commands of pimm: timm's scripts for training, validation, inference and the average of checkpoints."""
