@@ -70,21 +70,23 @@ void add_all(phi::Backend backend, std::index_sequence<types...>) {
 #define FORWARD(NAME, KERNEL) constexpr Operator op_##NAME{#NAME, false};
 #define DECIDES(NAME, KERNEL) constexpr Operator op_##NAME{#NAME, true};
 #define TRACED(NAME, KERNEL) FORWARD(NAME, KERNEL)
+#define UNTYPED(NAME, KERNEL) FORWARD(NAME, KERNEL)
 #include "kernels.def"
 #undef FORWARD
 #undef DECIDES
 #undef TRACED
+#undef UNTYPED
 
 }  // namespace
 
 void add_kernels(const char* device_type) {
   phi::Backend backend = phi::TransToPhiBackend(phi::CustomPlace(device_type, 0));
   auto types = std::make_index_sequence<kTypesCount>();
-#define ADD(NAME, KERNEL, TRACED) \
-  add_all<op_##NAME, decltype(&phi::KERNEL<float, phi::CPUContext>), TRACED>(backend, types);
-#define FORWARD(NAME, KERNEL) ADD(NAME, KERNEL, false)
-#define DECIDES(NAME, KERNEL) ADD(NAME, KERNEL, false)
-#define TRACED(NAME, KERNEL) ADD(NAME, KERNEL, true)
+#define ADD(NAME, IS_TRACED, ...) add_all<op_##NAME, decltype(&phi::__VA_ARGS__), IS_TRACED>(backend, types);
+#define FORWARD(NAME, KERNEL) ADD(NAME, false, KERNEL<float, phi::CPUContext>)
+#define DECIDES(NAME, KERNEL) FORWARD(NAME, KERNEL)
+#define TRACED(NAME, KERNEL) ADD(NAME, true, KERNEL<float, phi::CPUContext>)
+#define UNTYPED(NAME, KERNEL) ADD(NAME, false, KERNEL<phi::CPUContext>)
 #include "kernels.def"
 }
 

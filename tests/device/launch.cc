@@ -41,7 +41,7 @@ void copy(const DenseTensor& from, DenseTensor* to) {
 const phi::DeviceContext& cpu_context(C_Stream stream, const phi::CustomContext& context) {
   if (!stream->context) {
     const phi::DeviceContext* cpu = phi::DeviceContextPool::Instance().Get(phi::CPUPlace());
-    stream->context = std::make_unique<phi::CPUContext>(phi::CPUPlace());
+    stream->context = new phi::CPUContext(phi::CPUPlace());
     stream->context->SetAllocator(&cpu->GetAllocator());
     stream->context->SetHostAllocator(&cpu->GetHostAllocator());
     stream->context->SetZeroAllocator(&cpu->GetZeroAllocator());
@@ -173,6 +173,7 @@ void Job::run(const std::function<void(const phi::DeviceContext&, void*)>& kerne
 }
 
 void Job::launch(std::function<void()> run) {
+  finish_before_exit();
   ++counters[kKernels];
   if (float_) ++counters[kHalfKernels];
   if (op_.decides_shapes || waits_) {

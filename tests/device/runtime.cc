@@ -100,7 +100,16 @@ void wait_for_streams(int device) {
   for (C_Stream stream : streams_of(device)) stream->wait();
 }
 
+void wait_for_all() {
+  for (size_t device = 0; device < kDevices; ++device) wait_for_streams(static_cast<int>(device));
+}
+
 }  // namespace
+
+void finish_before_exit() {
+  static const int registered = std::atexit(wait_for_all);
+  (void)registered;
+}
 
 bool is_device_address(const void* address) {
   auto at = static_cast<const char*>(address);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 
 #include "paddle/phi/backends/device_ext.h"
@@ -43,6 +44,9 @@ bool is_device_address(const void* address);
 
 [[noreturn]] void fail(const std::string& message);
 
+// Lets the process end only after all streams, once called: unfinished jobs hold tensors that Paddle takes down.
+void finish_before_exit();
+
 }  // namespace test_device
 
 // A stream of Paddle's interface: one thread that runs jobs in their order.
@@ -55,7 +59,7 @@ struct C_Stream_st {
   bool idle();
 
   const int device;
-  std::unique_ptr<phi::CPUContext> context;  // of the kernels, made at the first one
+  phi::CPUContext* context = nullptr;  // of the kernels, made at the first one and never freed
 
  private:
   void run();
