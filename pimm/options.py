@@ -164,8 +164,8 @@ def add_model_options(parser, model=None):
 def add_device_options(parser):
     """Add the options of the device and of the loader's processes to a parser."""
     group = parser.add_argument_group("Device")
-    group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
-    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    group.add_argument("--device", help="cpu, gpu, gpu:1, npu, xpu, NAME[:N] (default: no CPU where Paddle finds more)")
+    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU or another accelerator")
     group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
     group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
     group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")

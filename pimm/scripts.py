@@ -15,6 +15,7 @@ from pimm.cli import use_cores
 from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
 from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS, check_root
+from pimm.device import current
 from pimm.errors import ConfigError
 from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
@@ -59,7 +60,7 @@ def start(args, *splits):
     init_distributed_device(args)
     watch_processes()
     setup_default_logging(logging.INFO if is_primary(args) else logging.WARNING)
-    if args.amp and args.device == "cpu":
+    if args.amp and not current().has_amp:
         _logger.warning("a CPU has no mixed precision: --amp has no effect")
         args.amp = False
     args.data_dir = args.data_dir or args.data

@@ -241,7 +241,11 @@ class Config:
         "prec1", one_of("prec1", "prec5", "loss"), "Metric that ranks the checkpoints.", jobs=TRAININGS
     )
     DEVICE: str = key(
-        "", one_of("", "cpu", "gpu"), "Device; empty takes a GPU where there is one.", source=OURS, jobs=ALL
+        "",
+        ANYTHING,
+        "Device: cpu, gpu, gpu:1, npu, xpu, NAME[:N]; empty takes a GPU or another accelerator where there is one.",
+        source=OURS,
+        jobs=ALL,
     )
     CHECKPOINT_HISTORY: int = key(
         3, COUNT, "How many checkpoints of whole epochs are kept.", source=OURS, jobs=TRAININGS

@@ -8,6 +8,7 @@ from typing import Callable, Protocol
 import paddle
 from paddle import Tensor, nn
 
+from pimm.device import current
 from pimm.errors import check_whole
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
 from pimm.utils.clip_grad import check_clip
@@ -47,9 +48,9 @@ class Update:
             check_clip(clip_grad, clip_mode)
         check_whole("accumulate", accumulate, least=1)
         self.optimizer = optimizer
-        self.amp = amp and not paddle.get_device().startswith("cpu")
+        self.amp = amp and current().has_amp
         self.amp_dtype = amp_dtype
-        self.scaler = NativeScaler("gpu" if self.amp and amp_dtype == "float16" else "cpu")
+        self.scaler = NativeScaler(str(current()) if self.amp and amp_dtype == "float16" else "cpu")
         self.clip_grad, self.clip_mode, self.to_clip = clip_grad, clip_mode, to_clip
         self.accumulate = accumulate
         self.count = 0

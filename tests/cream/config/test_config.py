@@ -258,7 +258,6 @@ MISTAKES = {
     "NET.INPUT_ARCH=[0, 3]": ["list of lists of whole numbers"],
     "NET.INPUT_ARCH=[[0],[]]": ["no stage of them empty"],
     "SCHED=cosin": ["SCHED is 'cosin'", "one of sgd, linear, cosine, tanh, step, plateau"],
-    "DEVICE=tpu": ["one of '', cpu, gpu"],
     "SUPERNET.POOL_SIZE=0": ["at least 1"],
     "SUPERNET.PICK_METHOD=top2": ["one of meta, top1"],
     "SUPERNET.HOW_TO_PROB=odd": ["one of even, pre_prob, teacher"],
