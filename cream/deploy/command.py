@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cream import typed
 from pimm.cli import Parser, at_least, run, use_cores
+from pimm.errors import ConfigError
 from pimm.output_paths import check_output_paths
 
 
@@ -51,8 +52,10 @@ def _export(args: argparse.Namespace) -> None:
     from cream.deploy.photographs import Photographs, draw_photographs, measure_accuracy
     from cream.deploy.source import load
 
+    if args.quantize == "":
+        raise ConfigError("--quantize is empty; must be a folder of images or a tar file")
     exporting.check_folder(args.output)
-    precision = "int8" if args.quantize else args.precision
+    precision = "int8" if args.quantize is not None else args.precision
     exporting.check_precision(precision, args.onnx)
     net, settings = load(args.source, args.model, args.spos_preprocessing, untrained=True)
     settings = replace(settings, precision=precision)

@@ -29,6 +29,7 @@ from cream.deploy.backends import (
 from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
 from cream.deploy.settings import SETTINGS, InferenceSettings, is_export, write_settings
+from pimm.engine import train_mode
 from pimm.errors import ConfigError
 
 TOLERANCE = 1e-4  # of a logit, and of the largest logit where this is less than 1
@@ -76,8 +77,7 @@ def export(
     """
     check_folder(folder)
     check_precision(settings.precision, onnx)
-    net.eval()
-    with temporary_folder(folder) as partial:
+    with train_mode(net, training=False), temporary_folder(folder) as partial:
         images = paddle.zeros([1, *settings.input_size])
         save_paddle(fold_batch_norms(net, images), settings.input_size[0], partial)
         written: dict[str, Backend] = {PADDLE_FILES[0]: PaddleNet(partial)}

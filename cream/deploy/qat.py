@@ -30,6 +30,7 @@ from cream.deploy.export import (
 from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import require, save_onnx
 from cream.deploy.settings import InferenceSettings
+from pimm.engine import train_mode
 from pimm.errors import ConfigError
 from pimm.layers import QUANTED_LAYERS, Conv2d, Conv2dSame, Linear
 
@@ -63,8 +64,7 @@ def export_qat(net: nn.Layer, settings: InferenceSettings, folder: Path) -> floa
     """
     check_folder(folder)
     require("paddle2onnx", "onnxruntime")
-    net.eval()
-    with temporary_folder(folder) as partial:
+    with train_mode(net, training=False), temporary_folder(folder) as partial:
         plain, scales = without_quanters(net)
         folded = fold_batch_norms(plain, paddle.zeros([1, *settings.input_size]))
         save_paddle(folded, settings.input_size[0], partial)

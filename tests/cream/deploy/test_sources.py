@@ -13,7 +13,7 @@ from image_files import save
 
 from cream import cli
 from cream.deploy import command
-from cream.deploy.export import check_folder, finish
+from cream.deploy.export import check_folder, export, finish
 from cream.deploy.photographs import _indices
 from cream.deploy.settings import read_settings, write_settings
 from cream.deploy.source import load
@@ -164,6 +164,22 @@ def test_the_settings_of_another_program_are_kept(tmp_path):
         check_folder(tmp_path)
     write_settings(tmp_path, IMAGES, "")
     check_folder(tmp_path)
+
+
+def test_an_export_leaves_the_mode_of_the_net(tmp_path):
+    net = create_model(NET, num_classes=3, drop_rate=0.5)
+    net.train()
+    net.bn1.eval()  # as a training that keeps these statistics
+    before = [layer.training for layer in net.sublayers(include_self=True)]
+    images = dataclasses.replace(IMAGES, input_size=(3, 32, 32), class_names=("a", "b", "c"))
+    export(net, images, tmp_path / "out")
+    assert [layer.training for layer in net.sublayers(include_self=True)] == before and any(before)
+
+
+def test_an_empty_folder_to_quantize_with_is_told(tmp_path, capsys):
+    """As an unset variable of a shell gives it: it must not become an export in FP32."""
+    assert command.export([NET, "--output", str(tmp_path / "out"), "--quantize", ""]) == 2
+    assert "--quantize is empty; must be a folder of images" in capsys.readouterr().err
 
 
 # Predictions
