@@ -19,7 +19,7 @@ from cream.train.steps import CreamStep, SinglePathStep
 from pimm import device
 from pimm.commands.train import main as train
 from pimm.engine import ClassifyStep
-from pimm.utils import latest_checkpoint, rank, read_checkpoint
+from pimm.utils import barrier, latest_checkpoint, rank, read_checkpoint
 
 # In the order of the counters of tests/device/runtime.h.
 COUNTERS = (
@@ -89,6 +89,7 @@ def searches(data, folder, options, numbers):
         path = folder / name.replace(" ", "_")
         with recorded(SinglePathStep, CreamStep) as numbers["steps"][name]:
             run_search(data, path, *options, *more)
+        barrier()  # the first process writes the files
         numbers[f"{name} architecture"] = json.loads((path / "search" / "architecture.json").read_text())["arch"]
         numbers[f"{name} state"] = saved(path / "search")
 
@@ -99,6 +100,7 @@ def retraining(data, folder, options, numbers):
     cfg = load_config(recipe, [*RECIPE, *places, *options])
     with recorded(ClassifyStep) as numbers["steps"]["classify"]:
         retrain(cfg)
+    barrier()
     numbers["retrain state"] = saved(folder / "retrain")
     weights = f"RESUME_PATH={latest_checkpoint(folder / 'retrain')}"
     numbers["test"] = test(load_config(recipe, [*RECIPE, *places, *options, weights, "MODEL=test"]))
