@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # Options that come from the checkpoint of a training where the command line does not give them.
-_RECORDED = (
+RECORDED = (
     *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
     *("mean", "std", "interpolation", "class_map", "input_img_mode", "bn_eps"),
 )
@@ -109,9 +109,9 @@ def answer_from_checkpoint(args, checkpoint):
     if recorded:
         args.classes = recorded.get("classes")
         # These two options have one meaning: giving one of them overrides the recorded value of the other.
-        given = {name for name in _RECORDED if getattr(args, name, None) is not None}
+        given = {name for name in RECORDED if getattr(args, name, None) is not None}
         sizes = {"img_size", "input_size"} if given & {"img_size", "input_size"} else set()
-        for name in _RECORDED:
+        for name in RECORDED:
             if name not in given | sizes:
                 setattr(args, name, recorded.get(name))
     if args.model is None:

@@ -98,6 +98,7 @@ def training_loader(
         images,
         batch_size=cfg.DATASET.BATCH_SIZE,
         is_training=True,
+        train_crop_mode=cfg.DATASET.TRAIN_CROP,
         scale=cfg.DATASET.SCALE,
         hflip=cfg.DATASET.HFLIP,
         color_jitter=augmentation.COLOR_JITTER,

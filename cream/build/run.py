@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cream import typed
 from cream.config import Config, dump
 from cream.supernet import SuperNet
 from pimm import device
@@ -200,7 +201,7 @@ def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
     if (path / MANIFEST).is_file() and holds_supernet(path):
         raise CheckpointError(
             f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that the search found, which "
-            "tools/retrain.py writes beside the search"
+            f"{typed.script('retrain')} writes beside the search"
         )
     return path, cfg.NET.EMA.USE and (path / EMA).is_file()
 

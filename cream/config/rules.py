@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cream import typed
 from cream.config.keys import FOREIGN, KEYS, SELECTABLE, get
 from cream.config.schema import Config
 from cream.fields import listed, shown
@@ -90,7 +91,7 @@ def _check_limits(cfg: Config, places: Mapping[str, str]) -> None:
     if limits.LATENCY_MAXIMUM is not None and limits.LATENCY_TABLE is None:
         raise ConfigError(
             f"{places['SUPERNET.LATENCY_MAXIMUM']}: SUPERNET.LATENCY_MAXIMUM is given, but no SUPERNET.LATENCY_TABLE; "
-            "must be a file that tools/latency.py wrote"
+            f"must be a file that {typed.script('latency')} wrote"
         )
 
 

@@ -93,10 +93,18 @@ class Dataset:
         source=OURS,
         jobs=IMAGES,
     )
+    TRAIN_CROP: str = key(
+        "rrc",
+        one_of("rrc", "pad"),
+        "How a training image is cut: a random part, scaled (rrc); or, for small images, any part of the net's size "
+        "after an eighth was added in black at every side (pad).",
+        source=OURS,
+        jobs=AUGMENTED,
+    )
     SCALE: Numbers = key(
         (0.08, 1.0),
         CROP_SCALE,
-        "Least and largest share of the area that a random crop for training takes.",
+        "Least and largest share of the area that a random crop for training takes, where TRAIN_CROP is rrc.",
         source=OURS,
         jobs=AUGMENTED,
     )
@@ -131,9 +139,17 @@ class Net:
     INITIAL_WEIGHTS: Optional[str] = key(
         None,
         ANYTHING,
-        "File of weights that a training starts from, such as a search's architecture.pdparams.",
+        "File of weights that a training starts from, such as a search's architecture.pdparams. In a retraining a "
+        "classifier of other classes begins anew.",
         source=OURS,
         jobs=(*TRAININGS, "spos_search"),
+    )
+    FREEZE: tuple[str, ...] = key(
+        (),
+        ANYTHING,
+        "Patterns of the layers and parameters that stay as they are, such as conv_stem or blocks.[0-3].",
+        source=OURS,
+        jobs=NETS,
     )
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"), "Global pooling before the classifier.", jobs=ALL)
     DROPOUT_RATE: float = key(0.0, BELOW_ONE, "Share of the classifier's inputs that training drops.", jobs=ALL)

@@ -9,12 +9,14 @@ import numpy as np
 import paddle
 from paddle import inference, nn
 
+from cream import typed
 from pimm.device import current
 from pimm.errors import CheckpointError, ConfigError
 
 PADDLE_STEM = "model"
 PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
 ONNX_FILE = "model.onnx"
+ONNX_ALONE = ("fp16", "int8")  # precisions that exports have as ONNX alone
 
 Backend = Callable[[np.ndarray], np.ndarray]
 
@@ -35,17 +37,25 @@ class EagerNet:
 class PaddleNet:
     """Computes logits with the files of Paddle Inference in a folder, on the GPU if that is the current device.
 
+    Args:
+        folder: the folder.
+        bf16: whether to compute in bfloat16, by oneDNN on the CPU.
+
     Raises:
-        ConfigError: a file is missing.
+        ConfigError: a file is missing, or the CPU has no bfloat16.
         CheckpointError: a file is damaged.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, bf16: bool = False):
         paths = [folder / name for name in PADDLE_FILES]
         _require(paths)
         config = inference.Config(*map(str, paths))
         config.disable_glog_info()
-        if current().is_gpu:
+        if bf16:
+            require_bf16()
+            config.enable_onednn()
+            config.enable_onednn_bfloat16()
+        elif current().is_gpu:
             config.enable_use_gpu(256, current().index)  # megabytes at first, and the number of the device
         try:
             self.predictor = inference.create_predictor(config)
@@ -86,6 +96,12 @@ class OnnxNet:
         return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
 
 
+def require_bf16() -> None:
+    """Raise ConfigError unless oneDNN computes in bfloat16 on this CPU."""
+    if not paddle.base.core.supports_bfloat16():
+        raise ConfigError("this CPU has no bfloat16: --precision bf16 needs AVX-512; fp32 and --quantize run here")
+
+
 def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
     """Return the error of files that cannot be run; Paddle's and onnxruntime's texts have many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -96,4 +112,4 @@ def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
 def _require(paths: list[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise ConfigError(f"{path} is missing: tools/export.py writes it")
+            raise ConfigError(f"{path} is missing: {typed.script('export')} writes it")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cream.convert.verify import likeliest
 from cream.deploy.backends import Backend
 from cream.deploy.settings import InferenceSettings
 from pimm.data.pixels import decode
@@ -51,12 +52,9 @@ def predict(
         logits = backend(np.stack([prepare(image) for _, image in batch]))
         if logits.shape[1] != len(settings.class_names):
             raise ConfigError(f"the net has {logits.shape[1]} classes, its settings name {len(settings.class_names)}")
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        for (path, _), row in zip(batch, shifted / shifted.sum(axis=1, keepdims=True)):
-            order = np.argsort(-row, kind="stable")[:topk].tolist()
-            yield [
-                Guess(path, rank, i, settings.class_names[i], float(row[i])) for rank, i in enumerate(order, start=1)
-            ]
+        for (path, _), classes in zip(batch, likeliest(logits, topk)):
+            ranked = enumerate(classes, start=1)
+            yield [Guess(path, rank, i, settings.class_names[i], share) for rank, (i, share) in ranked]
     if not found:
         raise DataError(f"no image could be read in {', '.join(map(str, images))}")
 

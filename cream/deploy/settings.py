@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import yaml
 from PIL import Image
 
 from cream.yaml_text import compose, plain
-from pimm.data.imagenet import imagenet_classes
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import ConfigError
 from pimm.utils import write_text
@@ -19,6 +18,7 @@ from pimm.utils import write_text
 SETTINGS = "inference.yml"
 _MOST_BYTES = 2**22  # a file with the names of many thousands of classes
 ORDERS = ("rgb", "bgr")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _MODES = {1: "L", 3: "RGB"}  # number of channels: Pillow's mode
 
 
@@ -37,6 +37,7 @@ class InferenceSettings:
         class_names: the names of the classes in the order of the outputs.
         source: the file of the weights.
         sha256: the checksum of the file of the weights.
+        precision: the numbers that an exported net computes with, one of `PRECISIONS`.
 
     Raises:
         ConfigError: a value is none of the valid ones.
@@ -53,12 +54,15 @@ class InferenceSettings:
     class_names: tuple[str, ...]
     source: str
     sha256: str
+    precision: str = "fp32"
 
     def __post_init__(self):
         if self.input_size[0] not in _MODES:
             raise ConfigError(f"the net takes images of {self.input_size[0]} channels; here it must be 1 or 3")
         if self.channel_order not in ORDERS:
             raise ConfigError(f"channel_order is {self.channel_order!r}; must be {' or '.join(ORDERS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision is {self.precision!r}; must be {', '.join(PRECISIONS)}")
 
     @property
     def mode(self) -> str:
@@ -97,10 +101,10 @@ def read_settings(folder: Path) -> InferenceSettings:
     """
     path = folder / SETTINGS
     root = compose(path, _MOST_BYTES)
-    names = {field.name for field in fields(InferenceSettings)}
+    names = {field.name for field in fields(InferenceSettings) if field.default is MISSING}
     try:
         content = plain(root) if root else {}
-        if not isinstance(content, dict) or set(content) != names:
+        if not isinstance(content, dict) or content.keys() - {"precision"} != names:
             raise ConfigError(f"must hold exactly {', '.join(sorted(names))}")
         return InferenceSettings(
             input_size=tuple(int(size) for size in content.pop("input_size")),
@@ -114,15 +118,3 @@ def read_settings(folder: Path) -> InferenceSettings:
         raise ConfigError(f"{path}: {error}") from None
     except (TypeError, ValueError, IndexError, RecursionError) as error:
         raise ConfigError(f"{path}: a value is of the wrong type: {error}") from None
-
-
-def describe_classes(names: list[str] | None, count: int) -> tuple[str, ...]:
-    """Return a name for each of ``count`` classes; synsets of ImageNet are followed by their words.
-
-    Names that are unknown, or of another number, are those of ImageNet for 1,000 classes and ``class N`` otherwise.
-    """
-    lines = imagenet_classes()
-    if not names or len(names) != count:
-        return tuple(lines) if count == len(lines) else tuple(f"class {number}" for number in range(count))
-    by_synset = {line.partition(" ")[0]: line for line in lines}
-    return tuple(by_synset.get(name, name) for name in names)

@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from cream import typed
 from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
@@ -62,7 +63,7 @@ class Latency:
             raise ConfigError(
                 f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for {_described(self.mflops)}; "
                 f"the search has {size} pixels and {_described(searched.mflops.choices)}: measure again "
-                "(tools/latency.py)"
+                f"({typed.script('latency')})"
             )
         return CostTable(self.choices, self.fixed, searched.space)
 
@@ -85,7 +86,7 @@ def read_latency(path: Path) -> Latency:
     try:
         return Latency(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no latency table as tools/latency.py writes it: {error}") from None
+        raise ConfigError(f"{path} is no latency table as {typed.script('latency')} writes it: {error}") from None
 
 
 def measure_latency(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -63,9 +64,16 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
     return Teacher(board.entries[int(index)].arch, rho, difference[int(index)])
 
 
-def best_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teacher:
-    """Pick the best path on the board for any student, with rho 0.5."""
-    return Teacher(board.entries[0].arch, 0.5)
+def best_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch, rho: float = 0.5) -> Teacher:
+    """Pick the best path on the board for any student."""
+    return Teacher(board.entries[0].arch, rho)
+
+
+def random_teacher(
+    net: nn.Layer, board: PrioritizedBoard, student: Arch, rho: float, rng: np.random.Generator
+) -> Teacher:
+    """Draw a path of the board for any student."""
+    return Teacher(board.entries[int(rng.integers(len(board)))].arch, rho)
 
 
 PICK_METHODS = {"meta": match_teacher, "top1": best_teacher}

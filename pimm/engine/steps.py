@@ -69,6 +69,10 @@ class Update:
         """Return the context of forward passes."""
         return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype)
 
+    def add(self, loss: Tensor) -> None:
+        """Add the gradients of a further loss of the same batch, which the next call counts in."""
+        self.scaler(loss, self.optimizer, need_update=False)
+
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
         """Add the gradients of one batch, and move ``parameters`` if the batch is the last of its update."""
         first = self._done // self.accumulate * self.accumulate  # batch of this update
@@ -147,11 +151,15 @@ class ClassifyStep:
             images, labels = self.mix(images, labels)
         with self.update.autocast():
             logits = self.net(images)
-            loss = self.loss_fn(logits, labels)
-        self.update(loss, self.parameters)
+            losses = self.losses(images, logits, labels)
+        self.update(losses["loss"], self.parameters)
         if self.ema is not None and self.update.complete:
             self._update_average()
-        return {"loss": loss.detach(), **self._accuracies(logits, labels)}
+        return {**{name: loss.detach() for name, loss in losses.items()}, **self._accuracies(logits, labels)}
+
+    def losses(self, images: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the batch's ``loss``, and its parts if it has some, as metrics."""
+        return {"loss": self.loss_fn(logits, labels)}
 
     def _update_average(self) -> None:
         if isinstance(self.ema, ModelEmaV3):

@@ -181,6 +181,8 @@ def test_inert_keys_are_noted_once_where_they_were_changed(write, caplog):
         ("DATASET.IMG_EXTENSIONS=.tif, .gif", "DATASET.IMG_EXTENSIONS", (".tif", ".gif")),
         ("DATASET.IMG_EXTENSIONS=['.tif']", "DATASET.IMG_EXTENSIONS", (".tif",)),
         ("DATASET.IMG_EXTENSIONS=[]", "DATASET.IMG_EXTENSIONS", ()),
+        ("NET.FREEZE=conv_stem, blocks.[0-3].*", "NET.FREEZE", ("conv_stem", "blocks.[0-3].*")),
+        ("NET.FREEZE=['blocks.[!6]']", "NET.FREEZE", ("blocks.[!6]",)),
         ("DEVICE=", "DEVICE", ""),
     ],
 )
