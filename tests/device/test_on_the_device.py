@@ -153,6 +153,13 @@ def test_the_test_gives_the_same_accuracy(numbers):
     }
 
 
+def test_a_resumed_training_is_the_same_to_the_bit_and_goes_on_elsewhere(numbers):
+    there = numbers[NAME]
+    assert there["resumed on the device"] == [there["retrain bits"], there["retrain state"]]
+    assert there["resumed on the CPU"][1] == pytest.approx(there["retrain state"], rel=1e-5)
+    assert numbers["cpu"]["resumed on the CPU"][0] == numbers["cpu"]["retrain bits"]
+
+
 @pytest.mark.parametrize("kind", ["single path", "classify"])
 def test_training_steps_do_not_wait_for_the_device(numbers, kind):
     steps = numbers[NAME]["steps"][kind]
