@@ -53,7 +53,7 @@ def search(cfg: Config) -> Candidate:
         train_supernet(plan, run)
         found = plan.selection.select(plan.step.board, run.folder)
         report_search(run, plan.searched, plan.epochs)
-        command = f"python tools/predict.py {shlex.quote(str(run.folder))} IMAGES"
+        command = f"{typed.command('predict')} {shlex.quote(str(run.folder))} IMAGES"
         _logger.info("the net, with the supernet's weights until it is trained, classifies images by: %s", command)
     return found
 
@@ -119,8 +119,8 @@ def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
     quoted = shlex.quote(str(folder))
     command = f"{typed.command('test')} --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
     _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
-    _logger.info("it classifies images by: python tools/predict.py %s IMAGES", quoted)
-    _logger.info("it is exported by: python tools/export.py %s --output FOLDER", quoted)
+    _logger.info("it classifies images by: %s %s IMAGES", typed.command("predict"), quoted)
+    _logger.info("it is exported by: %s %s --output FOLDER", typed.command("export"), quoted)
 
 
 def test(cfg: Config) -> dict[str, float]:

@@ -15,8 +15,9 @@ from cream.config.schema import Net, Supernet
 from pimm.data.loader import Loader
 from pimm.engine import ClassifyStep, RunLog
 from pimm.errors import ConfigError
-from pimm.models import load_checkpoint
+from pimm.models import load_initial_weights
 from pimm.scheduler import create_scheduler
+from pimm.utils import freeze_matching
 
 _logger = logging.getLogger(__name__)
 
@@ -44,8 +45,10 @@ class RetrainPlan:
 def plan_retraining(cfg: Config) -> RetrainPlan:
     """Turn the settings into the plan of a retraining; the net starts from NET.INITIAL_WEIGHTS, if given.
 
+    A classifier of other classes begins anew.
+
     Raises:
-        ConfigError: settings that name no net.
+        ConfigError: settings that name no net, or nothing to freeze.
         DataError: images that cannot be used.
         CheckpointError: initial weights of another net.
     """
@@ -57,7 +60,9 @@ def plan_retraining(cfg: Config) -> RetrainPlan:
     train_loader = training_loader(cfg, images.train, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
     val_loader = evaluation_loader(cfg, images.val, spec.resolution)
     if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
+        load_initial_weights(net, cfg.NET.INITIAL_WEIGHTS)
+    if cfg.NET.FREEZE:
+        freeze_matching(net, cfg.NET.FREEZE)
     step = classify_step(cfg, net)
     scheduler, epochs = create_scheduler(timm_args(cfg), step.update.optimizer, len(train_loader))
     return RetrainPlan(cfg, step, epochs, scheduler, train_loader, val_loader)

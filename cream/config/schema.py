@@ -139,9 +139,17 @@ class Net:
     INITIAL_WEIGHTS: Optional[str] = key(
         None,
         ANYTHING,
-        "File of weights that a training starts from, such as a search's architecture.pdparams.",
+        "File of weights that a training starts from, such as a search's architecture.pdparams. In a retraining a "
+        "classifier of other classes begins anew.",
         source=OURS,
         jobs=(*TRAININGS, "spos_search"),
+    )
+    FREEZE: tuple[str, ...] = key(
+        (),
+        ANYTHING,
+        "Patterns of the layers and parameters that stay as they are, such as conv_stem or blocks.[0-3].",
+        source=OURS,
+        jobs=NETS,
     )
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"), "Global pooling before the classifier.", jobs=ALL)
     DROPOUT_RATE: float = key(0.0, BELOW_ONE, "Share of the classifier's inputs that training drops.", jobs=ALL)
@@ -233,7 +241,11 @@ class Config:
         "prec1", one_of("prec1", "prec5", "loss"), "Metric that ranks the checkpoints.", jobs=TRAININGS
     )
     DEVICE: str = key(
-        "", one_of("", "cpu", "gpu"), "Device; empty takes a GPU where there is one.", source=OURS, jobs=ALL
+        "",
+        ANYTHING,
+        "Device: cpu, gpu, gpu:1, npu, xpu, NAME[:N]; empty takes a GPU or another accelerator where there is one.",
+        source=OURS,
+        jobs=ALL,
     )
     CHECKPOINT_HISTORY: int = key(
         3, COUNT, "How many checkpoints of whole epochs are kept.", source=OURS, jobs=TRAININGS

@@ -9,6 +9,8 @@ import numpy as np
 import paddle
 from paddle import inference, nn
 
+from cream import typed
+from pimm.device import current
 from pimm.errors import CheckpointError, ConfigError
 
 PADDLE_STEM = "model"
@@ -33,7 +35,7 @@ class EagerNet:
 
 
 class PaddleNet:
-    """Computes logits with the files of Paddle Inference in a folder, on the GPU if Paddle has one.
+    """Computes logits with the files of Paddle Inference in a folder, on the GPU if that is the current device.
 
     Args:
         folder: the folder.
@@ -53,8 +55,8 @@ class PaddleNet:
             require_bf16()
             config.enable_onednn()
             config.enable_onednn_bfloat16()
-        elif paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
-            config.enable_use_gpu(256, 0)  # megabytes at first, and the number of the device
+        elif current().is_gpu:
+            config.enable_use_gpu(256, current().index)  # megabytes at first, and the number of the device
         try:
             self.predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises many types for damaged files
@@ -110,4 +112,4 @@ def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
 def _require(paths: list[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise ConfigError(f"{path} is missing: tools/export.py writes it")
+            raise ConfigError(f"{path} is missing: {typed.script('export')} writes it")

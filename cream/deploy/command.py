@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cream import typed
 from pimm.cli import Parser, at_least, run, use_cores
 from pimm.output_paths import check_output_paths
 
@@ -17,7 +18,7 @@ def export(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         parser = _source_parser(
             "Export a trained net to Paddle Inference, and to ONNX; the export is compared with the net.",
-            "example: python tools/export.py output/search_retrain --output exported --onnx",
+            f"example: {typed.command('export')} output/search_retrain --output exported --onnx",
         )
         parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the exported net")
         parser.add_argument(
@@ -74,7 +75,7 @@ def predict(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         parser = _source_parser(
             "Tell the likeliest classes of images.",
-            "example: python tools/predict.py output/search_retrain photographs/ --output classes.csv",
+            f"example: {typed.command('predict')} output/search_retrain photographs/ --output classes.csv",
             ", or of an exported net",
         )
         parser.add_argument("images", nargs="+", metavar="IMAGES", help="image, folder of images or tar file")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paddle import nn
 
-from cream import build
+from cream import build, typed
 from cream.build.families import child_net
 from cream.config.load import load_config
 from cream.convert.convert import net_of_file
@@ -65,7 +65,9 @@ def load(
     if not path.exists():
         raise ConfigError(_NOTHING.format(path))
     if (path / SETTINGS).is_file():
-        raise ConfigError(f"{path} is an exported net, which tools/predict.py runs; must be a run or its weights")
+        raise ConfigError(
+            f"{path} is an exported net, which {typed.script('predict')} runs; must be a run or its weights"
+        )
     if path.is_dir() and (path / _FOUND).is_file() and (path / _RECIPE).is_file():
         path = path / _FOUND
     if path.name == _FOUND and (path.parent / _RECIPE).is_file():
@@ -103,7 +105,9 @@ def open_source(
             return OnnxNet(path), settings
         return PaddleNet(path, settings.precision == "bf16"), settings
     if onnx:
-        raise ConfigError(f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: tools/export.py makes one")
+        raise ConfigError(
+            f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: {typed.script('export')} makes one"
+        )
     net, settings = load(path, model, spos_preprocessing)
     return EagerNet(net), settings
 

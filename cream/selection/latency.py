@@ -19,6 +19,7 @@ from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
 from cream.train.search_net import SearchNet
+from pimm import device
 from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
 from pimm.utils import write_text
@@ -115,7 +116,7 @@ def measure_latency(
         fixed=table.fixed,
         resolution=searched.resolution,
         batch_size=batch_size,
-        device=device_name(),
+        device=device.current().described(),
         machine=f"{platform.node()} {platform.machine()}",
         threads=threads,
         paddle=paddle.__version__,
@@ -176,18 +177,6 @@ def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
         for i, (layer, x) in enumerate(runs):
             started = time.perf_counter()
             layer(x)
-            wait_for_device()
+            device.synchronize()
             turn[i] = time.perf_counter() - started
     return (1e3 * np.median(times[WARM_UP:], axis=0)).tolist()
-
-
-def wait_for_device() -> None:
-    """Wait until the device has run all launched kernels; on a CPU they have run already."""
-    if paddle.get_device() != "cpu":
-        paddle.device.synchronize()
-
-
-def device_name() -> str:
-    """Return the name of the device."""
-    device = paddle.get_device()
-    return f"{device} {paddle.device.cuda.get_device_name()}" if device.startswith("gpu") else device

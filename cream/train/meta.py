@@ -59,7 +59,8 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
         scores = net.meta_layer(difference)
     best = paddle.argmax(scores)
     # One read gets both numbers, and all processes take those of the first: two GPUs may round a tie differently.
-    index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(scores[best]).astype("float32")]))
+    score = paddle.gather(scores, best)  # scores[best] would read the index, and wait for the device once more
+    index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(score).astype("float32")]))
     return Teacher(board.entries[int(index)].arch, rho, difference[int(index)])
 
 

@@ -191,8 +191,9 @@ class CreamStep(SinglePathStep):
         """Return the teacher's rho, the size and best accuracy of the board, and the matching network's updates."""
         best = self.board.entries[0].prec1 if len(self.board) else 0.0
         rho = teacher.rho if teacher else 0.0
-        values = paddle.to_tensor([rho, len(self.board), best, self.meta_updates], "float32")
-        return dict(zip(("rho", "board_size", "board_best", "meta_updates"), values.unbind()))
+        values = {"rho": rho, "board_size": len(self.board), "board_best": best, "meta_updates": self.meta_updates}
+        # Filled on the device: a copy from the host would wait until the device has run all that was launched.
+        return {name: paddle.full([], value, "float32") for name, value in values.items()}
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
         """Return the teacher of one student, picked again after an update of the matching network if one is due."""
