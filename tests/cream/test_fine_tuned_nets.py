@@ -158,7 +158,8 @@ def test_a_run_of_cream_teaches_a_training_of_pimm(data, searched, tmp_path):
 def test_a_teacher_lies_beside_the_file_that_names_it(tmp_path):
     (tmp_path / "teacher").mkdir()
     (tmp_path / "retrain.yaml").write_text("KD:\n  CHECKPOINT: teacher\n")
-    assert load_config(tmp_path / "retrain.yaml").KD.CHECKPOINT == str(tmp_path / "teacher")
+    found = load_config(tmp_path / "retrain.yaml").KD.CHECKPOINT
+    assert found == str(tmp_path / "teacher")
 
 
 def test_mistakes_of_a_distillation_end_in_one_line(data, searched, other, tmp_path, capsys):
