@@ -55,9 +55,9 @@ logit: the largest difference on {BATCHES[0]} and on {BATCHES[1]} random images 
 `tools/export.py`, which makes these exports, refuses more than {TOLERANCE:g}. Weights are random, with the batch-norm
 statistics of random images, so that no signal vanishes. One thread of a CPU, Paddle {paddle.__version__}.
 
-Blocks with random weights amplify rounding: some deep nets move further than that when their input moves by a millionth of
-itself. Where an export did, the last batch norm of each block with a shortcut has a fifth of its weight, as the branches
-of trained nets are small; the row then says *damped*.
+Blocks with random weights amplify rounding: some nets move further than that when their input moves by a millionth of
+itself. Where an export did, the last batch norm of each block with a shortcut has a fifth of its weight, as the
+branches of trained nets are small; the row then says *damped*.
 
 | model | parameters | multiply-adds | image | compared at | Paddle Inference | ONNX |
 |---|--:|--:|--:|--:|--:|--:|
