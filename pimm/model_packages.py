@@ -31,8 +31,9 @@ def import_models():
         _modules[module] = True
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            _logger.warning("the models of %s are left out: %s", module, error)
+        except Exception as error:  # no fault of another package may take away pimm's own models
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            _logger.warning("the models of %s are left out: %.300s", module, reason)
 
 
 def add_net_loader(reference):

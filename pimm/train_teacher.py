@@ -30,13 +30,16 @@ def create_teacher(args, data_config):
         data_config: settings by which the images of the net are normalised.
 
     Raises:
-        ConfigError: for a teacher without weights, and for one of another number of classes or channels.
+        ConfigError: for a teacher without weights, for one of another number of classes or channels, and for weights of
+            its loss without a teacher.
         CheckpointError: if the weights are not those of the teacher.
         DataError: if the teacher was trained on other classes.
     """
     if not args.kd_checkpoint:
         if args.kd_model_name:
             raise ConfigError(f"the teacher {args.kd_model_name} has no weights: --kd-checkpoint PATH is missing")
+        if args.distill_loss_weight is not None or args.task_loss_weight is not None:
+            raise ConfigError("--distill-loss-weight and --task-loss-weight need a teacher: --kd-checkpoint is missing")
         return None
     path = Path(args.kd_checkpoint)
     load = net_loader()

@@ -63,11 +63,14 @@ class PaddleNet:
             raise _damaged(paths, error) from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of images."""
+        """Return the logits of images; raise CheckpointError for images that the program does not take."""
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.reshape(images.shape)
         handle.copy_from_cpu(np.ascontiguousarray(images))
-        self.predictor.run()
+        try:
+            self.predictor.run()
+        except Exception as error:  # Paddle raises many types
+            raise _refused(PADDLE_FILES[0], images, error) from None
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
 
 
@@ -92,8 +95,12 @@ class OnnxNet:
             raise _damaged([path], error) from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of images."""
-        return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        """Return the logits of images; raise CheckpointError for images that the program does not take."""
+        images = np.ascontiguousarray(images)
+        try:
+            return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        except Exception as error:  # onnxruntime has types of its own
+            raise _refused(ONNX_FILE, images, error) from None
 
 
 def require_bf16() -> None:
@@ -103,10 +110,19 @@ def require_bf16() -> None:
 
 
 def _damaged(paths: list[Path], error: Exception) -> CheckpointError:
-    """Return the error of files that cannot be run; Paddle's and onnxruntime's texts have many lines."""
+    """Return the error of files that cannot be run."""
+    return CheckpointError(f"{' and '.join(map(str, paths))} cannot be run: {_reason(error)}")
+
+
+def _refused(name: str, images: np.ndarray, error: Exception) -> CheckpointError:
+    """Return the error of a program that fails on images."""
+    return CheckpointError(f"{name} does not compute with images of shape {list(images.shape)}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of an error that tells most; Paddle's and onnxruntime's texts have many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next((line for line in lines if "Error" in line), lines[-1] if lines else type(error).__name__)
-    return CheckpointError(f"{' and '.join(map(str, paths))} cannot be run: {reason:.200}")
+    return f"{next((line for line in lines if 'Error' in line), lines[-1] if lines else type(error).__name__):.200}"
 
 
 def _require(paths: list[Path]) -> None:

@@ -91,6 +91,7 @@ def predict(argv: Sequence[str] | None = None) -> int:
         if args.output is not None:
             predicting.check_results_file(args.output)
             files = {f"IMAGES {path}": path for path in args.images if Path(path).is_file()}
+            files.update({f"--model {args.model}": args.model, f"SOURCE {args.source}": args.source})
             check_output_paths({"--output": args.output}, files)
         backend, settings = open_source(args.source, args.model, args.spos_preprocessing, args.onnx)
         found = []

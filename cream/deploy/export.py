@@ -28,17 +28,22 @@ from cream.deploy.backends import (
 )
 from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
-from cream.deploy.settings import SETTINGS, InferenceSettings, write_settings
+from cream.deploy.settings import SETTINGS, InferenceSettings, is_export, write_settings
 from pimm.errors import ConfigError
 
 TOLERANCE = 1e-4  # of a logit, and of the largest logit where this is less than 1
 # What a lower precision may change, of the largest logit or of 1; INT8 is measured on images instead.
 _ROUNDING = {"fp16": 0.02, "bf16": 0.1, "int8": float("inf")}
 _COMMENT = """\
-# An image in this channel order is scaled so that its short side is height / crop_pct, its middle is cut out, and its
-# pixels from 0 to 1 become (pixel - mean) / std. The net takes such images [N, channels, height, width] of float32, and
-# returns logits [N, classes] in the order of class_names.
+# An image in this channel order is scaled {scaled}.
+# Its pixels from 0 to 1 become (pixel - mean) / std. The net takes such images [N, channels, height, width] of float32,
+# and returns logits [N, classes] in the order of class_names.
 """
+_SCALED = {  # how, by crop_mode
+    "center": "until it just covers height / crop_pct and width / crop_pct, its middle is cut out",
+    "border": "until it just fits into height / crop_pct and width / crop_pct, and cut or filled up with mean",
+    "squash": "to height / crop_pct and width / crop_pct, whatever its proportions, its middle is cut out",
+}
 
 
 def export(
@@ -142,7 +147,7 @@ def check_folder(folder: Path) -> None:
     """Raise ConfigError unless the folder is missing, empty, or holds an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder} is a file; must be a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not is_export(folder):
         raise ConfigError(f"--output {folder} holds other files; must be a new folder, an empty one or an export")
 
 
@@ -162,7 +167,7 @@ def finish(partial: Path, folder: Path, settings: InferenceSettings) -> None:
 
     The settings, which tell that the export is whole, go first and come last.
     """
-    write_settings(partial, settings, _COMMENT)
+    write_settings(partial, settings, _COMMENT.format(scaled=_SCALED[settings.crop_mode]))
     folder.mkdir(exist_ok=True)
     for name in (SETTINGS, ONNX_FILE, *PADDLE_FILES):
         (folder / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from pimm.data.pixels import decode
 from pimm.data.readers import create_reader
 from pimm.errors import DataError
 
+_SYNSET = re.compile(r"n\d{8}\b")  # of ImageNet, before the words of a class
 _SEED = 0  # of the choice of images
 _BATCH = 16
 
@@ -73,7 +75,7 @@ def draw_photographs(folder: str | Path, settings: InferenceSettings, count: int
 
 def _indices(class_names: Sequence[str]) -> Mapping[str, int]:
     """Return the index of a class by its name, and by the synset that its name begins with."""
-    synsets = {name.partition(" ")[0]: index for index, name in enumerate(class_names)}
+    synsets = {name.partition(" ")[0]: index for index, name in enumerate(class_names) if _SYNSET.match(name)}
     return {**synsets, **{name: index for index, name in enumerate(class_names)}}
 
 

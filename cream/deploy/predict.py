@@ -13,16 +13,21 @@ import numpy as np
 from PIL import Image
 
 from cream.convert.verify import likeliest
-from cream.deploy.backends import Backend
+from cream.deploy.backends import PADDLE_FILES, Backend
 from cream.deploy.settings import InferenceSettings
 from pimm.data.pixels import decode
 from pimm.data.readers import create_reader
 from pimm.errors import ConfigError, DataError
 from pimm.utils import write_csv, write_text
+from pimm.utils.checkpoint import MANIFEST
+from pimm.utils.model_record import NOTE
 
 _logger = logging.getLogger(__name__)
 
 FORMATS = (".csv", ".json")
+# Files of these formats that belong to trained nets.
+_OF_NETS = (PADDLE_FILES[0], MANIFEST, "architecture.json", "candidates.csv", "summary.csv")
+_WEIGHTS = (".pdparams", ".pdema", ".safetensors")
 
 
 class Guess(NamedTuple):
@@ -87,7 +92,8 @@ def open_images(paths: Sequence[str | Path]) -> Iterator[tuple[str, object]]:
         if path.is_dir() or path.suffix == ".tar":
             reader = create_reader("", path, labelled=False)
             for number in range(len(reader)):
-                yield reader.filename(number, absolute=True), reader.open(number)
+                name = reader.filename(number, absolute=True)
+                yield name if path.is_dir() else f"{path}/{name}", reader.open(number)  # two tar files may share names
         elif path.is_file():
             yield str(path), path.open("rb")
         else:
@@ -95,9 +101,12 @@ def open_images(paths: Sequence[str | Path]) -> Iterator[tuple[str, object]]:
 
 
 def check_results_file(path: Path) -> None:
-    """Raise ConfigError unless a file of results is named after one of the formats."""
+    """Raise ConfigError for a file of results that is not named after a format, or that belongs to a trained net."""
     if path.suffix not in FORMATS:
         raise ConfigError(f"--output {path}: the name must end with {' or '.join(FORMATS)}")
+    is_note = path.suffix == NOTE and path.with_suffix("").suffix in _WEIGHTS
+    if path.is_file() and (path.name in _OF_NETS or is_note):
+        raise ConfigError(f"--output {path} belongs to a trained net, and would be replaced; name another file")
 
 
 def write_guesses(path: Path, guesses: Sequence[Sequence[Guess]]) -> None:

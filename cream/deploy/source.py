@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from paddle import nn
 
 from cream import build, typed
 from cream.build.families import child_net
+from cream.build.retraining import check_named_net
+from cream.config import Config
+from cream.config.keys import KEYS
 from cream.config.load import load_config
 from cream.convert.convert import net_of_file
 from cream.convert.names import Net, find_net
@@ -23,10 +28,10 @@ from cream.space import Arch, format_arch, parse_arch
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.data.imagenet import describe_classes, imagenet_classes
-from pimm.errors import ConfigError
+from pimm.errors import CheckpointError, ConfigError
 from pimm.models import is_model, load_checkpoint
 from pimm.options import make_inference_parser
-from pimm.scripts import answer_from_checkpoint, build_model, find_checkpoint
+from pimm.scripts import IMAGE_MODES, answer_from_checkpoint, build_model, find_checkpoint
 from pimm.utils import file_sha256
 from pimm.utils.checkpoint import EMA, MANIFEST, MODEL, recorded_classes
 from pimm.utils.checkpoint_saver import BEST
@@ -36,7 +41,9 @@ _logger = logging.getLogger(__name__)
 
 _NOTED = re.compile(r"(cream|spos)-")  # begins the name that a checkpoint has of a net of cream
 _FOUND, _RECIPE, _CONFIG = "architecture.pdparams", "retrain.yaml", "config.yaml"
-_NAMING = (".json", ".yaml", ".yml")  # files that name a net
+_RECIPES = (".yaml", ".yml")
+_NAMING = (".json", *_RECIPES)  # files that name a net
+_RETRAINED = "NET.SELECTION"  # a setting that each retraining has
 _NOTHING = "{}: nothing is there; must be the folder of a run, a checkpoint or a file of weights"
 _NO_WEIGHTS = "random weights"
 
@@ -75,9 +82,14 @@ def load(
         return _of_settings(path.parent / _RECIPE, path, False, classes)
     if path.is_file():
         arch, settings = _noted_model(path)
-        if model == "auto" and is_model(settings.get("model") or ""):
-            return _of_training(path)
-        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, settings.get("classes"))
+        classes = settings.get("classes")
+        if model.endswith(_RECIPES):
+            return _of_config(_with_spos(load_config(model), spos_preprocessing), path, None, classes)
+        if is_model(settings.get("model") or "") and (model == "auto" or is_model(model)):
+            return _of_training(path, None if model == "auto" else model)
+        if model == "auto" and _RETRAINED in settings:
+            return _of_config(_with_spos(_recorded_config(path, settings), spos_preprocessing), path, None, classes)
+        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, classes)
     config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
     if config is None:
         return _of_training(path)
@@ -114,7 +126,12 @@ def open_source(
 
 def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[nn.Layer, InferenceSettings]:
     """Load the net that a file of cream's settings names."""
-    cfg = load_config(config)
+    return _of_config(load_config(config), weights, use_ema, classes)
+
+
+def _of_config(cfg: Config, weights: Path, use_ema: bool | None, classes) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net that cream's settings name."""
+    check_named_net(cfg)
     spec, net = child_net(cfg)
     load_checkpoint(net, weights, use_ema)
     images = build.image_settings(cfg, spec.resolution)
@@ -122,15 +139,49 @@ def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[n
     return _finished(net, name, images, classes, _file_of(weights, use_ema))
 
 
-def _of_training(path: Path) -> tuple[nn.Layer, InferenceSettings]:
-    """Load the net of a training by tools/pimm_train.py."""
+def _with_spos(cfg: Config, spos_preprocessing: bool) -> Config:
+    """Return settings whose net sees images as those of SPOS's authors do, if that is asked for."""
+    return replace(cfg, DATASET=replace(cfg.DATASET, SPOS_PREPROCESSING=True)) if spos_preprocessing else cfg
+
+
+def _recorded_config(path: Path, settings: dict) -> Config:
+    """Return the settings of a retraining that are noted with its weights.
+
+    Raises:
+        CheckpointError: the note is damaged.
+    """
+    sections: dict = {}
+    for name, value in settings.items():
+        if name in KEYS and value is not None:
+            *above, leaf = name.split(".")
+            place = sections
+            for section in above:
+                place = place.setdefault(section, {})
+            place[leaf] = value
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _CONFIG
+        file.write_text(yaml.safe_dump(sections), encoding="utf-8")
+        try:
+            return load_config(file, beside=False)
+        except ConfigError as error:
+            reason = str(error).replace(f"{file}", "the settings")
+            raise CheckpointError(f"{path}: the note of its retraining cannot be used: {reason:.250}") from None
+
+
+def _of_training(path: Path, model: str | None = None) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net of a training by tools/pimm_train.py; ``model`` replaces the name that is noted."""
     if (path / BEST).is_dir():
         path = path / BEST
     checkpoint = find_checkpoint(path)
     args = make_inference_parser().parse_args([])
+    args.model = model
     answer_from_checkpoint(args, checkpoint)
     net = build_model(args)
-    use_ema = (checkpoint / EMA).is_file()
+    if args.input_img_mode not in (None, "", IMAGE_MODES.get(args.in_chans)):
+        raise ConfigError(
+            f"{path} was trained on images of mode {args.input_img_mode}; must be RGB, or L for 1 channel"
+        )
+    use_ema = (checkpoint / EMA).is_file() if checkpoint.is_dir() else None
     load_checkpoint(net, checkpoint, use_ema)
     images = {**resolve_data_config(vars(args), model=net, use_test_size=True), "channel_order": "rgb"}
     return _finished(net, args.model, images, args.classes, _file_of(checkpoint, use_ema))

@@ -79,7 +79,12 @@ def param_groups_layer_decay(
         layer_decay: rate of a layer relative to that of the next layer.
         min_scale: lowest rate relative to the full rate.
         no_opt_scale: relative rate below which layers are frozen.
+
+    Raises:
+        ConfigError: for a ``layer_decay`` below 0.
     """
+    if not 0 <= layer_decay < math.inf:
+        raise ConfigError(f"layer_decay must be at least 0, got {layer_decay}")
     fallback_list = _patterns(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
     layers = _layers(model)
     last = max(layers.values())

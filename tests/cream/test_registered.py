@@ -66,6 +66,15 @@ def test_entry_points_are_imported_and_one_that_fails_is_named(monkeypatch, capl
     assert caplog.text.count("the models of nets_that_are_not_there are left out") == 1
 
 
+def test_a_fault_of_another_package_leaves_the_other_models(monkeypatch, caplog, tmp_path):
+    (tmp_path / "nets_that_fail.py").write_text("raise RuntimeError('two\\nlines')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(model_packages, "_modules", {})
+    monkeypatch.setattr(model_packages, "_of_entry_points", lambda: ["nets_that_fail"])
+    assert not pimm.is_model("no_model") and pimm.is_model("efficientnet_lite0")
+    assert "the models of nets_that_fail are left out: RuntimeError: two lines" in caplog.text
+
+
 def checkpoints(folder, net, **args):
     """Write two checkpoints of a net whose weights differ, and return the net with their mean."""
     optimizer = create_optimizer_v2(net, "sgd", lr=0.1)

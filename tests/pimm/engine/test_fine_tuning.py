@@ -286,6 +286,9 @@ def test_mistakes_end_in_one_line(images, weights, tmp_path, capsys):
         ("--kd-checkpoint", str(folder), "--kd-temperature", "0"): "temperature of a distillation must be above 0",
         ("--kd-checkpoint", str(folder), "--task-loss-weight", "2"): "must be 0 or more",
         ("--kd-checkpoint", str(folder), "--kd-distill-type", "token"): "invalid choice: 'token'",
+        ("--task-loss-weight", "0.5"): "need a teacher: --kd-checkpoint is missing",
+        ("--distill-loss-weight", "0.5"): "need a teacher: --kd-checkpoint is missing",
+        ("--layer-decay", "-1"): "layer_decay must be at least 0, got -1",
         ("--backbone-lr-scale", "2"): "it is from 0 to 1",
     }
     for number, (options, message) in enumerate(cases.items()):
