@@ -28,8 +28,8 @@ TRAIN = (
     *("--bn-momentum", "0.1", "--head-init-scale", "0.1"),
     *("--scale", "0.5", "1", "--color-jitter", "0", "--crop-pct", "1", "--img-size", "64"),
 )
-TASKS = {"Fashion-MNIST": ("--in-chans", "1"), "CIFAR-10": ("--epochs", "2")}  # 94 and 63 steps
-SMALL = ("--model", "mobilenetv3_small_075", "--epochs", "8", "--lr", "0.003")
+TASKS = {"Fashion-MNIST": ("--in-chans", "1"), "CIFAR-10": ("--epochs", "2")}  # 93 and 62 steps
+SMALL = ("--model", "mobilenetv3_small_075", "--epochs", "4", "--lr", "0.003")
 # Start: what it is compared with, and its options beside TRAIN, of which the last one of a name counts. WEIGHTS stands
 # for the file, TEACHER for the fine-tuned net of the same task and seed.
 STARTS = {

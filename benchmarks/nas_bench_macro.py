@@ -4,7 +4,8 @@
 
 The same command resumes after any interruption, inside a training too. ``FOLDER/seedN/METHOD`` is a search,
 ``FOLDER/seconds.json`` holds the processor time of each, and ``FOLDER/bench`` the report of
-``tools/rank_correlation.py``. Docs: ``docs/ranking.md``.
+``tools/rank_correlation.py``. The epochs of each method are estimated from the forward and backward passes of a step;
+``seconds.json`` tells how equal the times were. Docs: ``docs/ranking.md``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def main() -> int:
         type=int,
         default=27,
         metavar="N",
-        help="epochs of single paths (default: 27, some 700 s)",
+        help="epochs of single paths (default: 27)",
     )
     parser.add_argument("--paths", type=int, default=400, metavar="N", help="nets that are ranked (default: 400)")
     parser.add_argument("--limit", type=float, default=50.0, metavar="MFLOPS", help="largest cost of the pick")

@@ -16,6 +16,7 @@ import numpy as np
 from cream import build, typed
 from cream.config import Config
 from cream.config.keys import resume_settings
+from cream.deploy.source import load
 from cream.report import report_search
 from cream.selection.architecture_file import read_architecture
 from cream.selection.candidates import Candidate
@@ -88,11 +89,13 @@ def supernet(cfg: Config) -> None:
 def retrain(cfg: Config) -> dict[str, float]:
     """Train one net with its moving average, and return the last evaluation.
 
-    The net starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``. Writes
-    checkpoints and records into ``SAVE_PATH/MODEL``.
+    The net starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``. It learns
+    from the labels, and from the teacher that KD.CHECKPOINT names. Writes checkpoints and records into
+    ``SAVE_PATH/MODEL``.
     """
     with build.running(cfg) as run:
-        plan = build.plan_retraining(cfg)
+        teacher = load(cfg.KD.CHECKPOINT, cfg.KD.MODEL_NAME or "auto") if cfg.KD.CHECKPOINT else None
+        plan = build.plan_retraining(cfg, teacher)
         checkpoint = build.open_run(cfg, run, plan.train_loader.dataset)
         net, ema = plan.step.net, plan.step.ema
         evaluators = [NetEvaluator(net, plan.val_loader)]

@@ -55,6 +55,10 @@ logit: the largest difference on {BATCHES[0]} and on {BATCHES[1]} random images 
 `tools/export.py`, which makes these exports, refuses more than {TOLERANCE:g}. Weights are random, with the batch-norm
 statistics of random images, so that no signal vanishes. One thread of a CPU, Paddle {paddle.__version__}.
 
+Blocks with random weights amplify rounding: some nets move further than that when their input moves by a millionth of
+itself. Where an export did, the last batch norm of each block with a shortcut has a fifth of its weight, as the
+branches of trained nets are small; the row then says *damped*.
+
 | model | parameters | multiply-adds | image | compared at | Paddle Inference | ONNX |
 |---|--:|--:|--:|--:|--:|--:|
 """
@@ -73,17 +77,42 @@ def measure(name: str) -> str:
     size = resolve_data_config({"img_size": found.resolution}, model=net, verbose=False)["input_size"][-1]
     net.eval()
     macs, _ = count_macs(net, paddle.zeros([1, 3, size, size]), RULES)
-    give_statistics(net)
     sizes = (SMALL, size) if macs <= AT_OWN_SIZE and size != SMALL else (SMALL,)
+    at = " and ".join(map(str, sizes))
+    exports = compare(net, sizes)
+    if not max(exports) <= TOLERANCE:
+        print(f"{name}: the exports differ by {exports}, and the net by {sensitivity(net):.1e} from itself", flush=True)
+        damp(net)
+        exports, at = compare(net, sizes), f"{at}, damped"
+    if not max(exports) <= TOLERANCE:
+        raise SystemExit(f"{name}: the exports differ by {exports}")
+    cells = [f"{count_parameters(net) / 1e6:.2f}M", f"{macs / 1e6:,.0f}M", size, at, *(f"{d:.1e}" for d in exports)]
+    return f"| {name} | {' | '.join(map(str, cells))} |"
+
+
+def compare(net: nn.Layer, sizes: tuple[int, ...]) -> list[float]:
+    """Return how far the two exports of a net differ from it, on images of these sizes."""
+    give_statistics(net)
     with tempfile.TemporaryDirectory() as folder:
         save_paddle(fold_batch_norms(net, paddle.zeros([1, 3, SMALL, SMALL])), 3, Path(folder))
         save_onnx(Path(folder))
-        exports = [difference(net, backend(Path(folder)), sizes) for backend in (PaddleNet, OnnxNet)]
-    if not max(exports) <= TOLERANCE:
-        raise SystemExit(f"{name}: the exports differ by {exports}")
-    at = " and ".join(map(str, sizes))
-    cells = [f"{count_parameters(net) / 1e6:.2f}M", f"{macs / 1e6:,.0f}M", size, at, *(f"{d:.1e}" for d in exports)]
-    return f"| {name} | {' | '.join(map(str, cells))} |"
+        return [difference(net, backend(Path(folder)), sizes) for backend in (PaddleNet, OnnxNet)]
+
+
+def sensitivity(net: nn.Layer) -> float:
+    """Return how far the logits move, relative to the largest, where an image moves by a millionth of itself."""
+    draw = np.random.default_rng(0)
+    images, noise = (draw.standard_normal((3, 3, SMALL, SMALL)).astype("float32") for _ in range(2))
+    logits, moved = EagerNet(net)(images), EagerNet(net)(images * (1 + 1e-6 * noise))
+    return float(np.abs(logits - moved).max() / np.abs(logits).max())
+
+
+def damp(net: nn.Layer) -> None:
+    """Give the last batch norm of each block with a shortcut a fifth of its weight."""
+    for block in net.sublayers():
+        if getattr(block, "has_residual", False):
+            norm = [layer for layer in block.sublayers() if isinstance(layer, nn.BatchNorm2D)][-1]
+            norm.weight.set_value(norm.weight * 0.2)
 
 
 @paddle.no_grad()

@@ -43,7 +43,7 @@ from pimm.data.loader import Loader
 from pimm.engine import RunLog, Update
 from pimm.errors import CheckpointError, ConfigError
 from pimm.loss import LabelSmoothingCrossEntropy
-from pimm.models import load_checkpoint, load_state_dict_strictly
+from pimm.models import load_checkpoint, load_initial_weights, load_state_dict_strictly
 from pimm.utils import file_sha256, latest_checkpoint, read_checkpoint
 from pimm.utils.checkpoint import MODEL, STATE, read_manifest
 
@@ -73,6 +73,8 @@ class SearchPlan:
 def plan_search(cfg: Config) -> SearchPlan:
     """Turn the settings into the plan of a search; the supernet starts from NET.INITIAL_WEIGHTS, if given.
 
+    A classifier of other classes begins anew, with the matching network.
+
     Raises:
         ConfigError: settings from which no supernet can be trained.
         DataError: images that cannot be used.
@@ -86,7 +88,7 @@ def plan_search(cfg: Config) -> SearchPlan:
     train_loader = training_loader(cfg, images.train, searched.resolution)
     validation = evaluation_loader(cfg, images.val, searched.resolution)
     if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(searched.net, cfg.NET.INITIAL_WEIGHTS)
+        load_initial_weights(searched.net, cfg.NET.INITIAL_WEIGHTS)
     optimizer = supernet_optimizer(cfg, searched.net)
     scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
     step = supernet_step(cfg, searched, optimizer)

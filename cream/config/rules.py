@@ -39,6 +39,7 @@ def check_settings(cfg: Config, places: Mapping[str, str], inert: Mapping[str, A
     _read_space(cfg, places)
     _check_limits(cfg, places)
     _check_mixup(cfg, places)
+    _check_teacher(cfg, places)
     _check_family(cfg, places)
     _check_probabilities(cfg, places)
     _warn_of_processes(cfg, places, inert)
@@ -100,6 +101,15 @@ def _check_mixup(cfg: Config, places: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{places['AUGMENTATION.MIXUP']}: AUGMENTATION.MIXUP mixes what the prefetcher reads; "
             "DATASET.NO_PREFECHTER must be False"
+        )
+
+
+def _check_teacher(cfg: Config, places: Mapping[str, str]) -> None:
+    """Refuse settings of a distillation without a teacher."""
+    given = next((name for name in places if name.startswith("KD.") and get(cfg, name) != KEYS[name].default), None)
+    if given and cfg.KD.CHECKPOINT is None:
+        raise ConfigError(
+            f"{places[given]}: {given} is given, but no KD.CHECKPOINT; must be the teacher's run, checkpoint or weights"
         )
 
 

@@ -142,6 +142,7 @@ class MobileSuperNet(MobileNet, SuperNet):
         kwargs: further arguments of ``MobileNet``.
     """
 
+    default_cfg = {"first_conv": "conv_stem", "classifier": ("classifier", "meta_layer")}  # what begins anew
     torch_renames = {"blocks.3.4": None}  # None drops the weights of a fifth block that no official path reaches
 
     def __init__(self, space: MobileSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):

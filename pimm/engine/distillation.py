@@ -18,6 +18,7 @@ class Teacher:
         net: the trained net, which is switched to evaluation mode.
         statistics: mean and standard deviation of each channel by which the images of ``net`` are normalised.
         given: those by which the images that come are normalised.
+        reverse: whether the images of ``net`` have their channels in the reverse order (RGB and BGR).
     """
 
     def __init__(
@@ -25,18 +26,21 @@ class Teacher:
         net: nn.Layer,
         statistics: tuple[Sequence[float], Sequence[float]],
         given: tuple[Sequence[float], Sequence[float]],
+        reverse: bool = False,
     ):
-        self.net = net
+        self.net, self.reverse = net, reverse
         net.eval()
-        (mean, std), (given_mean, given_std) = (map(_per_channel, pair) for pair in (statistics, given))
+        own = [tuple(values)[::-1] if reverse else tuple(values) for values in statistics]  # in the order that comes
+        (mean, std), (given_mean, given_std) = (map(_per_channel, pair) for pair in (own, given))
         # x * given_std + given_mean are the pixels.
         self.scale, self.shift = given_std / std, (given_mean - mean) / std
-        self.same = all(tuple(ours) == tuple(theirs) for ours, theirs in zip(statistics, given))
+        self.same = own == [tuple(values) for values in given]
 
     @paddle.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits, [N, classes], of images [N, channels, H, W]."""
-        return self.net(images if self.same else images * self.scale + self.shift)
+        images = images if self.same else images * self.scale + self.shift
+        return self.net(images.flip([1]) if self.reverse else images)
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:

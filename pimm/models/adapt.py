@@ -56,7 +56,7 @@ def adapt_arrays(model, own, arrays, source, adapted=ADAPTED, new_classifier=Fal
     """
     arrays, notes = dict(arrays), []
     if "num_classes" in adapted:
-        notes += _renew_classifier(_classifier_names(model), own, arrays, new_classifier)
+        notes += _renew_classifier(model, own, arrays, new_classifier)
     if "in_chans" in adapted:
         notes += _adapt_stem(f"{_stem_name(model)}.weight", own, arrays)
     if notes:
@@ -64,21 +64,45 @@ def adapt_arrays(model, own, arrays, source, adapted=ADAPTED, new_classifier=Fal
     return arrays
 
 
-def _renew_classifier(layers, own, arrays, always):
+def _renew_classifier(model, own, arrays, always):
+    layers = _classifier_names(model)
     prefixes = tuple(f"{name}." for name in layers)
     theirs, ours = (
         {name: value for name, value in state.items() if prefixes and name.startswith(prefixes)}
         for state in (arrays, own)
     )
-    shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (theirs, ours)]
-    if shapes[0] == shapes[1] and not (ours and always):
+    first = f"{layers[0]}." if layers else ""
+    before, now = _count_classes(first, arrays, own), _count_classes(first, own, arrays)
+    if before == now and not (ours and always):
         return
     for name in theirs:
         del arrays[name]
     arrays.update(ours)
-    before, now = (sum(len(value) for value in state.values() if value.ndim == 1) for state in (theirs, ours))
-    what = f"begins anew, with {now} classes in place of {before}" if ours else f"of {before} classes is left out"
-    yield f"the classifier {what}"
+    if ours:
+        replaced = f" in place of {before}" if before else ""
+        yield f"the classifier begins anew, with {model.num_classes} classes{replaced}"
+    else:
+        of_classes = f" of {before} classes" if before else ""
+        yield f"the classifier{of_classes} is left out"
+
+
+def _count_classes(beginning, state, other):
+    """Return the number of classes of a classifier, which is the size of a bias, or of a weight where it differs.
+
+    Args:
+        beginning: of the names of its arrays.
+        state: ``{name: array}`` of its net.
+        other: ``{name: array}`` of the net to compare with.
+
+    Returns:
+        The number; 0 without a classifier, and None if nothing tells it.
+    """
+    found = {name: value for name, value in state.items() if beginning and name.startswith(beginning)}
+    biases = [value for value in found.values() if value.ndim == 1]
+    if biases:
+        return len(biases[0])
+    pairs = (pair for name in found if name in other for pair in zip(found[name].shape, other[name].shape))
+    return next((size for size, its in pairs if size != its), None if found else 0)
 
 
 def _adapt_stem(name, own, arrays):

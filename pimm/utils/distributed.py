@@ -53,8 +53,8 @@ def is_main_process():
 def init_distributed():
     """Connect the processes, if there is more than one: Gloo between CPUs, else by what the devices bring."""
     if world_size() > 1 and not dist.is_initialized():
-        if device.current().is_cpu:  # Paddle would take GPUs that there are, asked for or not
-            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
+        if device.current().is_cpu:  # Paddle and its launcher would take accelerators that there are, asked for or not
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         dist.init_parallel_env()
 
 

@@ -58,7 +58,9 @@ def test_names_are_there_once_cream_is_imported(code):
 
 def test_entry_points_are_imported_and_one_that_fails_is_named(monkeypatch, caplog):
     monkeypatch.setattr(model_packages, "_modules", {})
-    monkeypatch.setattr(model_packages, "_of_entry_points", lambda: ["nets_that_are_not_there", "cream.registered"])
+    monkeypatch.setattr(
+        model_packages, "_of_entry_points", lambda group: ["nets_that_are_not_there", "cream.registered"]
+    )
     model_packages.import_models()
     model_packages.import_models()
     assert caplog.text.count("the models of nets_that_are_not_there are left out") == 1

@@ -4,6 +4,7 @@ Usage: device_jobs.py DEVICE FOLDER [KEY=VALUE ...]
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from cream.train.steps import CreamStep, SinglePathStep
 from pimm import device
 from pimm.commands.train import main as train
 from pimm.engine import ClassifyStep
-from pimm.utils import latest_checkpoint, rank, read_checkpoint
+from pimm.utils import barrier, latest_checkpoint, rank, read_checkpoint
 
 # In the order of the counters of tests/device/runtime.h.
 COUNTERS = (
@@ -76,6 +77,19 @@ def saved(folder):
     return {name: total(content) for name, content in files.items()}
 
 
+def bits(folder):
+    """Return a digest of all that the furthest checkpoint of a run holds."""
+    return hashlib.sha256(repr(plain(read_checkpoint(latest_checkpoint(folder)).files)).encode()).hexdigest()
+
+
+def plain(content):
+    if isinstance(content, dict):
+        return {name: plain(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    return (content.dtype.str, content.tobytes()) if isinstance(content, np.ndarray) else content
+
+
 def total(content):
     if isinstance(content, dict):
         return sum(total(value) for value in content.values())
@@ -89,6 +103,7 @@ def searches(data, folder, options, numbers):
         path = folder / name.replace(" ", "_")
         with recorded(SinglePathStep, CreamStep) as numbers["steps"][name]:
             run_search(data, path, *options, *more)
+        barrier()  # the first process writes the files
         numbers[f"{name} architecture"] = json.loads((path / "search" / "architecture.json").read_text())["arch"]
         numbers[f"{name} state"] = saved(path / "search")
 
@@ -99,9 +114,25 @@ def retraining(data, folder, options, numbers):
     cfg = load_config(recipe, [*RECIPE, *places, *options])
     with recorded(ClassifyStep) as numbers["steps"]["classify"]:
         retrain(cfg)
+    barrier()
     numbers["retrain state"] = saved(folder / "retrain")
     weights = f"RESUME_PATH={latest_checkpoint(folder / 'retrain')}"
     numbers["test"] = test(load_config(recipe, [*RECIPE, *places, *options, weights, "MODEL=test"]))
+
+
+def resuming(data, folder, name, numbers):
+    """Go on from the middle of the retraining, on the device and on the CPU."""
+    whole = folder / "retrain"
+    middle = min(whole.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    numbers["retrain bits"] = bits(whole)
+    for place in (name, "cpu"):
+        path = folder / f"resumed_{place}"
+        options = (f"DATA_DIR={data}", f"SAVE_PATH={path}", f"RESUME_PATH={middle}", f"DEVICE={place}")
+        retrain(load_config(whole / "config.yaml", options))
+        numbers[f"resumed on {'the CPU' if place == 'cpu' else 'the device'}"] = [
+            bits(path / "retrain"),
+            saved(path / "retrain"),
+        ]
 
 
 def scripts(data, folder, name, numbers):
@@ -135,6 +166,7 @@ def main(name, folder, *options):
     retraining(data, folder, options, numbers)
     if not options[1:]:
         scripts(data, folder, name, numbers)
+        resuming(data, folder, name, numbers)
     numbers["counts"] = counts()
     (folder / f"numbers{rank()}.json").write_text(json.dumps(numbers))
 

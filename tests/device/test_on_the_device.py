@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from device_library import environment
+from tiny import write_images
 
 NAME = "gpu_like_cpu"  # no text in a name may decide anything
 JOBS = Path(__file__).with_name("device_jobs.py")
@@ -84,14 +85,13 @@ def test_a_host_that_touches_the_memory_of_the_device_crashes(library, code):
     assert (outcome.returncode, "still here" in outcome.stdout) == (-signal.SIGSEGV, False)
 
 
-@pytest.fixture(scope="module")
-def numbers(library, tmp_path_factory):
-    """Run the jobs on both devices, beside one another, and return their numbers."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("cpu", NAME)}
+def run_on_both(library, folders, command, *options):
+    """Run the jobs on the CPU and on the device, beside one another; return the numbers of each process, by device."""
     processes = {
         name: subprocess.Popen(
-            [sys.executable, JOBS, name, folder],
+            [*command(folder), JOBS, name, folder, *options],
             env=environment(library, NAME),
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -101,7 +101,28 @@ def numbers(library, tmp_path_factory):
     for name, process in processes.items():
         output, _ = process.communicate(timeout=400)
         assert (folders[name] / "numbers0.json").exists(), output[-3000:]
-    return {name: json.loads((folder / "numbers0.json").read_text()) for name, folder in folders.items()}
+    return {
+        name: [json.loads(path.read_text()) for path in sorted(folder.glob("numbers*.json"))]
+        for name, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def numbers(library, tmp_path_factory):
+    """Return the numbers of the jobs, by device."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("cpu", NAME)}
+    found = run_on_both(library, folders, lambda folder: [sys.executable])
+    return {name: processes[0] for name, processes in found.items()}
+
+
+@pytest.fixture(scope="module")
+def ranks(library, tmp_path_factory):
+    """Return the numbers of both processes of a launch, by device."""
+    folders = {name: tmp_path_factory.mktemp(f"two_{name}") for name in ("cpu", NAME)}
+    for folder in folders.values():
+        write_images(folder / "data")
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir"]
+    return run_on_both(library, folders, lambda folder: [*launch, folder / "logs"], "LOG_INTERVAL=1")
 
 
 def test_each_job_runs_where_it_is_told(numbers):
@@ -132,6 +153,13 @@ def test_the_test_gives_the_same_accuracy(numbers):
     }
 
 
+def test_a_resumed_training_is_the_same_to_the_bit_and_goes_on_elsewhere(numbers):
+    there = numbers[NAME]
+    assert there["resumed on the device"] == [there["retrain bits"], there["retrain state"]]
+    assert there["resumed on the CPU"][1] == pytest.approx(there["retrain state"], rel=1e-5)
+    assert numbers["cpu"]["resumed on the CPU"][0] == numbers["cpu"]["retrain bits"]
+
+
 @pytest.mark.parametrize("kind", ["single path", "classify"])
 def test_training_steps_do_not_wait_for_the_device(numbers, kind):
     steps = numbers[NAME]["steps"][kind]
@@ -149,3 +177,53 @@ def test_a_step_with_a_teacher_reads_the_teacher_and_the_accuracy(numbers):
     steps = numbers[NAME]["steps"]["cream"]
     assert [reads(step) for step in steps] == [0, 0, 0, 0, 1, 2, 3, 2]
     assert [step["copies_in"] for step in steps] == [0] * len(steps)
+
+
+def test_two_processes_on_two_devices_exchange_by_the_collectives_of_the_device(ranks):
+    assert [found["device"] for found in ranks[NAME]] == [f"{NAME}:0", f"{NAME}:1"]
+    assert [found["device"] for found in ranks["cpu"]] == ["cpu", "cpu"]
+    for found in ranks[NAME]:
+        assert all(step["collectives"] > 0 for steps in found["steps"].values() for step in steps)
+
+
+@pytest.mark.parametrize("name", ["single path state", "cream state", "retrain state", "test"])
+def test_two_processes_train_what_two_processes_on_the_cpu_train(ranks, name):
+    first, second = ranks[NAME]
+    assert first[name] == second[name] == pytest.approx(ranks["cpu"][0][name], rel=1e-5)
+
+
+MIXED = """
+from pimm import create_model
+from pimm.engine import ClassifyStep, Update
+from pimm.optim import create_optimizer_v2
+
+def losses(amp):
+    paddle.seed(3)
+    net = create_model("mobilenetv3_small_075", num_classes=5)
+    update = Update(create_optimizer_v2(net, opt="sgd", lr=0.001), amp=amp, clip_grad=1.0)
+    step = ClassifyStep(net, paddle.nn.CrossEntropyLoss(), update, topk=())
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(8, 3, 32, 32)).astype("float32"), rng.integers(0, 5, 8)
+    before, found, scales = counts(), [], []
+    for _ in range(9):
+        found.append(step(paddle.to_tensor(images), paddle.to_tensor(labels), 0)["loss"].item())
+        scales.append(update.state_dict()["scale"].item() if amp else 1.0)
+    return found, scales, counts()["half_kernels"] - before["half_kernels"]
+
+plain, _, none = losses(False)
+mixed, scales, some = losses(True)
+assert none == 0 and some > 100, (none, some)
+skipped = [after < before for before, after in zip([65536.0, *scales], scales)]
+overflows = sum(skipped)
+assert 0 < overflows < 7 and skipped == sorted(skipped, reverse=True), scales
+assert mixed[: overflows + 1] == [mixed[0]] * (overflows + 1), mixed
+kept = mixed[overflows:]
+assert np.allclose(kept, plain[: len(kept)], rtol=0.02), (kept, plain)
+print("done")
+leave()
+"""
+
+
+def test_mixed_precision_halves_the_scale_at_an_overflow_and_then_follows_float32(library):
+    outcome = run(library, MIXED)
+    assert outcome.stdout.splitlines()[-1:] == ["done"], outcome.stderr[-3000:]

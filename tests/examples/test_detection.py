@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from examples.detection import boxes as B
 from examples.detection import data, train
+from examples.detection.draw import best_classes
 from examples.detection.evaluate import CocoEvaluator, average_precision, coco_results, coco_truth
 from examples.detection.model import Detections, RetinaNet, detect
 from pimm import cli, create_model
@@ -119,6 +120,14 @@ def test_of_two_boxes_of_a_class_the_better_one_stays():
     assert found.classes.tolist() == [0, 1]
     np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-2)), 0.5], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, box[:2], atol=1e-3)
+
+
+def test_a_picture_shows_one_class_at_a_place():
+    boxes = np.array([[0, 0, 20, 20], [1, 1, 20, 20], [30, 30, 50, 50]], "float32")
+    found = best_classes(Detections(boxes, np.array([0.9, 0.8, 0.7], "float32"), np.array([2, 1, 1])))
+    assert found.classes.tolist() == [2, 1]
+    np.testing.assert_array_equal(found.boxes, boxes[[0, 2]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.7])
 
 
 def test_boxes_end_at_the_border_and_weak_ones_are_left_out():

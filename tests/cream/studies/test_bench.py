@@ -6,14 +6,18 @@ import json
 import lzma
 
 import numpy as np
+import paddle
 import pytest
 import tiny
 from paths import ROOT
 
 from cream import build, cli, jobs
+from cream.flops import cost_tables
 from cream.mobile.space import load_space
 from cream.selection import shared_scoring
+from cream.selection.candidates import score
 from cream.selection.shared_scoring import score_many
+from cream.shuffle.nets import ShuffleSuperNet
 from cream.space import SKIP, SearchSpace, format_arch
 from cream.studies.bench import Bench, better_judge
 from cream.studies.judgement import Bootstrap
@@ -133,10 +137,10 @@ def test_many_paths_score_as_each_alone_and_leave_the_net_as_it_was(searched):
     paths = all_paths()
     scores = score_many(found.net, paths, selection.train, selection.loader, selection.batches)
     alone = {candidate.arch: candidate for candidate in selection.score(paths)}
-    for arch, score in zip(paths, scores):
-        assert score["loss"] == pytest.approx(alone[arch].loss, rel=1e-6)
-        assert score["prec1"] == pytest.approx(alone[arch].prec1)
-    assert len({score["loss"] for score in scores}) == len(paths)
+    for arch, one in zip(paths, scores):
+        assert one["loss"] == pytest.approx(alone[arch].loss, rel=1e-6)
+        assert one["prec1"] == pytest.approx(alone[arch].prec1)
+    assert len({one["loss"] for one in scores}) == len(paths)
     for name, value in found.net.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name], err_msg=name)
     assert [layer._momentum for layer in shared_scoring.batch_norms(found.net)] == momenta
@@ -275,3 +279,28 @@ def test_without_a_file_of_accuracies_a_recipe_is_needed(searches, tmp_path, cap
     with pytest.raises(SystemExit):
         cli.rank_correlation([str(searches[0]), "--output", str(tmp_path)])
     assert "--cfg is needed, or --truth in its place" in capsys.readouterr().err
+
+
+class Batches(list):
+    """Batches as a loader gives them."""
+
+    def set_epoch(self, epoch):
+        """Do nothing: the batches are always the same."""
+
+
+def test_many_paths_of_slimmable_blocks_score_as_each_alone():
+    paddle.seed(0)
+    net = ShuffleSuperNet(num_classes=3, ratios=(0.5, 1.0), depths=(1, 2), channels=(18, 24))
+    rng = np.random.default_rng(0)
+
+    def batches(n):
+        images = [rng.normal(size=(6, 3, 32, 32)).astype(np.float32) for _ in range(n)]
+        return Batches((paddle.to_tensor(x), paddle.to_tensor(rng.integers(3, size=6))) for x in images)
+
+    train, val = batches(3), batches(2)
+    archs = [net.space.decode(row) for row in net.space.sample(np.random.default_rng(1), 8)]
+    archs = list(dict.fromkeys(archs))
+    alone = {one.arch: one for one in score(net, archs, cost_tables(net, 32), train, val, 3)}
+    for arch, found in zip(archs, score_many(net, archs, train, val, 3)):
+        assert found["loss"] == pytest.approx(alone[arch].loss, rel=1e-5)
+        assert found["prec1"] == pytest.approx(alone[arch].prec1)

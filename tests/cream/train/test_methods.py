@@ -356,3 +356,16 @@ def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path, m
         np.testing.assert_array_equal(found["model.pdparams"][name], value, err_msg=name)
     assert (broken / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()
     assert (broken / "candidates.csv").read_text() == (whole / "candidates.csv").read_text()
+
+
+def test_several_paths_of_shuffle_nets_are_trained_together(data, tmp_path):
+    shuffle = ("SUPERNET.FAMILY=shuffle", "SUPERNET.SHUFFLE.DEPTHS=(1,1)", "SUPERNET.SHUFFLE.CHANNELS=(18,24)")
+    settings = ("SUPERNET.SPACE=None", "SUPERNET.RESOLUTION=32", "SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=fair")
+    step = step_of(data, tmp_path, *shuffle, *settings, "SUPERNET.PATHS=4")
+    rng = np.random.default_rng(0)
+    images = paddle.to_tensor(rng.normal(size=(6, 3, 32, 32)).astype(np.float32))
+    before = weights(step.net)
+    assert step(images, paddle.to_tensor(rng.integers(3, size=6)), epoch=0)["loss"].item() > 0
+    assert step.sampled.counts == [[[1, 1, 1, 1]], [[1, 1, 1, 1]]]  # each choice once
+    moved = {name for name, value in weights(step.net).items() if not np.array_equal(value, before[name])}
+    assert {name for name, p in step.net.named_parameters() if not p.stop_gradient} <= moved

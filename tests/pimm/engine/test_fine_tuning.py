@@ -20,6 +20,7 @@ from pimm.models import registry
 from pimm.optim import create_optimizer_v2
 from pimm.utils import load_arrays, save_arrays
 from pimm.utils.checkpoint import latest_checkpoint, read_checkpoint
+from pimm.utils.model_record import save_with_record
 
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "-j", "0", "-b", "6", "--device", "cpu")
@@ -183,6 +184,38 @@ def test_a_teacher_sees_images_by_its_own_statistics():
     np.testing.assert_array_equal(net.bn1._mean.numpy(), statistics)
     np.testing.assert_allclose(logits.numpy(), net(normalised[1]).numpy(), atol=1e-5)
     np.testing.assert_array_equal(Teacher(net, own, own)(normalised[1]).numpy(), net(normalised[1]).numpy())
+
+
+def test_a_teacher_of_reversed_channels():
+    """Images in RGB for a teacher of BGR: its channels and statistics are in the other order."""
+    net = script_net(num_classes=3)
+    pixels = paddle.rand([4, 3, 8, 8])
+    given, own = ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)), ((0.4, 0.45, 0.5), (0.2, 0.3, 0.4))
+    rgb, bgr = (
+        (each - paddle.to_tensor(mean).reshape([1, 3, 1, 1])) / paddle.to_tensor(std).reshape([1, 3, 1, 1])
+        for each, (mean, std) in ((pixels, given), (pixels.flip([1]), own))
+    )
+    logits = Teacher(net, own, given, reverse=True)(rgb)
+    np.testing.assert_allclose(logits.numpy(), net(bgr).numpy(), atol=1e-5)
+    same = Teacher(net, ((0.5,) * 3,) * 2, ((0.5,) * 3,) * 2, reverse=True)(rgb)
+    np.testing.assert_array_equal(same.numpy(), net(rgb.flip([1])).numpy())
+
+
+def test_a_file_that_notes_its_model_teaches(images, tmp_path):
+    arrays, folder = train(images, tmp_path)
+    recorded = json.loads((folder / "checkpoint-0" / "manifest.json").read_text())["args"]
+    save_with_record(tmp_path / "noted.pdparams", arrays, {"arch": "script_net", "args": recorded})
+    options = ("--task-loss-weight", "0", "--freeze", "bn1")
+    by_file, _ = train(images, tmp_path / "file", "--kd-checkpoint", str(tmp_path / "noted.pdparams"), *options)
+    by_folder, _ = train(images, tmp_path / "folder", "--kd-checkpoint", str(folder), *options)
+    np.testing.assert_equal(by_file, by_folder)
+
+
+def test_the_best_checkpoint_of_a_training_teaches(images, tmp_path, caplog):
+    _, folder = train(images, tmp_path)
+    with caplog.at_level(logging.INFO):
+        train(images, tmp_path / "taught", "--kd-checkpoint", str(folder))
+    assert f"the teacher is script_net, with {folder / 'model_best'}" in caplog.messages
 
 
 def test_a_step_adds_the_losses_with_their_weights():
