@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from paddle import nn
 
 from cream import build, typed
 from cream.build.families import child_net
+from cream.build.noted import recorded_settings, with_spos_preprocessing
 from cream.build.retraining import check_named_net
-from cream.config import Config
-from cream.config.keys import KEYS
 from cream.config.load import load_config
 from cream.convert.convert import net_of_file
 from cream.convert.names import Net, find_net
@@ -28,7 +25,7 @@ from cream.space import Arch, format_arch, parse_arch
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.data.imagenet import describe_classes, imagenet_classes
-from pimm.errors import CheckpointError, ConfigError
+from pimm.errors import ConfigError
 from pimm.models import is_model, load_checkpoint
 from pimm.options import make_inference_parser
 from pimm.scripts import IMAGE_MODES, answer_from_checkpoint, build_model, find_checkpoint
@@ -84,11 +81,13 @@ def load(
         arch, settings = _noted_model(path)
         classes = settings.get("classes")
         if model.endswith(_RECIPES):
-            return _of_config(_with_spos(load_config(model), spos_preprocessing), path, None, classes)
+            return _of_config(with_spos_preprocessing(load_config(model), spos_preprocessing), path, None, classes)
         if is_model(settings.get("model") or "") and (model == "auto" or is_model(model)):
             return _of_training(path, None if model == "auto" else model)
         if model == "auto" and _RETRAINED in settings:
-            return _of_config(_with_spos(_recorded_config(path, settings), spos_preprocessing), path, None, classes)
+            return _of_config(
+                with_spos_preprocessing(recorded_settings(path, settings), spos_preprocessing), path, None, classes
+            )
         return _of_file(path, arch if model == "auto" else model, spos_preprocessing, classes)
     config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
     if config is None:
@@ -129,7 +128,7 @@ def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[n
     return _of_config(load_config(config), weights, use_ema, classes)
 
 
-def _of_config(cfg: Config, weights: Path, use_ema: bool | None, classes) -> tuple[nn.Layer, InferenceSettings]:
+def _of_config(cfg, weights: Path, use_ema: bool | None, classes) -> tuple[nn.Layer, InferenceSettings]:
     """Load the net that cream's settings name."""
     check_named_net(cfg)
     spec, net = child_net(cfg)
@@ -137,35 +136,6 @@ def _of_config(cfg: Config, weights: Path, use_ema: bool | None, classes) -> tup
     images = build.image_settings(cfg, spec.resolution)
     name = f"{'spos' if cfg.SUPERNET.FAMILY == 'shuffle' else 'cream'}-{format_arch(spec.arch)}"
     return _finished(net, name, images, classes, _file_of(weights, use_ema))
-
-
-def _with_spos(cfg: Config, spos_preprocessing: bool) -> Config:
-    """Return settings whose net sees images as those of SPOS's authors do, if that is asked for."""
-    return replace(cfg, DATASET=replace(cfg.DATASET, SPOS_PREPROCESSING=True)) if spos_preprocessing else cfg
-
-
-def _recorded_config(path: Path, settings: dict) -> Config:
-    """Return the settings of a retraining that are noted with its weights.
-
-    Raises:
-        CheckpointError: the note is damaged.
-    """
-    sections: dict = {}
-    for name, value in settings.items():
-        if name in KEYS and value is not None:
-            *above, leaf = name.split(".")
-            place = sections
-            for section in above:
-                place = place.setdefault(section, {})
-            place[leaf] = value
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _CONFIG
-        file.write_text(yaml.safe_dump(sections), encoding="utf-8")
-        try:
-            return load_config(file, beside=False)
-        except ConfigError as error:
-            reason = str(error).replace(f"{file}", "the settings")
-            raise CheckpointError(f"{path}: the note of its retraining cannot be used: {reason:.250}") from None
 
 
 def _of_training(path: Path, model: str | None = None) -> tuple[nn.Layer, InferenceSettings]:
