@@ -97,6 +97,8 @@ def check_precision(precision: str, onnx: bool) -> None:
     """Raise ConfigError if a package, or the CPU, lacks what an export in this precision needs."""
     if onnx or precision in ONNX_ALONE:
         require("paddle2onnx", "onnxruntime")
+    if precision == "int8":
+        require("ml_dtypes")  # which onnxruntime needs to quantize
     if precision == "bf16":
         if onnx:
             raise ConfigError("--precision bf16 is of Paddle Inference alone: onnxruntime has no such convolution")

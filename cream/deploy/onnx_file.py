@@ -21,7 +21,8 @@ def require(*names: str) -> None:
     """Raise ConfigError for the first of these packages that is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"ONNX needs {name}, which is not installed: pip install paddle2onnx onnxruntime")
+            packages = "paddle2onnx onnxruntime ml_dtypes"
+            raise ConfigError(f"ONNX needs {name}, which is not installed: pip install {packages}")
 
 
 def save_onnx(folder: Path) -> None:
