@@ -80,9 +80,9 @@ class InferenceSettings:
                 yield f"{name} has {len(values)} numbers; must be {channels}, one for each channel"
             if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 yield f"{name} is {list(values)}; must be numbers{' above 0' if name == 'std' else ''}"
-        for name, valid in (("channel_order", ORDERS), ("precision", PRECISIONS)):
+        for name, valid, joint in (("channel_order", ORDERS, " or "), ("precision", PRECISIONS, ", ")):
             if getattr(self, name) not in valid:
-                yield f"{name} is {getattr(self, name)!r:.80}; must be {' or '.join(valid)}"
+                yield f"{name} is {getattr(self, name)!r:.80}; must be {joint.join(valid)}"
 
     @property
     def mode(self) -> str:

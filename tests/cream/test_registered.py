@@ -70,7 +70,7 @@ def test_a_fault_of_another_package_leaves_the_other_models(monkeypatch, caplog,
     (tmp_path / "nets_that_fail.py").write_text("raise RuntimeError('two\\nlines')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(model_packages, "_modules", {})
-    monkeypatch.setattr(model_packages, "_of_entry_points", lambda: ["nets_that_fail"])
+    monkeypatch.setattr(model_packages, "_of_entry_points", lambda *_: ["nets_that_fail"])
     assert not pimm.is_model("no_model") and pimm.is_model("efficientnet_lite0")
     assert "the models of nets_that_fail are left out: RuntimeError: two lines" in caplog.text
 
