@@ -22,7 +22,7 @@ def script():
 
 def test_every_model_has_a_row_with_its_size_and_exact_exports(script):
     rows = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in script["rows_of_page"]().values()}
-    assert list(rows) == [name for name in pimm.list_models() if name in rows] and len(rows) > 50
+    assert list(rows) == pimm.list_models()
     for name, (_, parameters, macs, _, sizes, *differences) in rows.items():
         with paddle.LazyGuard():
             net = pimm.create_model(name)
