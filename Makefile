@@ -1,4 +1,5 @@
-# `make test`, `make demo` and `make demo-spos` need Python 3.9 or newer and make; each sets up .venv first.
+# `make test`, `make test-device`, `make demo` and `make demo-spos` need Python 3.9 or newer and make; each sets up
+# .venv first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,12 +7,16 @@ VENV := .venv
 # requirement makes the environment anew.
 INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
 
-.PHONY: test demo demo-spos clean
+.PHONY: test test-device demo demo-spos clean
 
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# The jobs on a plug-in device, docs/devices.md: a minute and a half on two cores.
+test-device: $(INSTALLED)
+	PIMM_TEST_DEVICE=1 $(VENV)/bin/python -m pytest -q tests/device
 
 demo: $(INSTALLED)
 	@$(VENV)/bin/python tools/demo.py

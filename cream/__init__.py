@@ -6,9 +6,10 @@
 import lazy_loader
 
 from pimm import __version__  # noqa: F401  (pimm before Paddle, which changes OMP_NUM_THREADS)
-from pimm.model_packages import add_models_of
+from pimm.model_packages import add_models_of, add_net_loader
 
 add_models_of("cream.registered")
+add_net_loader("cream.deploy.source:load")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

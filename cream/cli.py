@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from cream import typed
 from cream.config.keys import ALIASES, KEYS
 from cream.config.load import load_config
 from cream.config.rules import is_first_process
@@ -133,7 +134,7 @@ def search(argv: Sequence[str] | None = None) -> int:
     """Search an architecture (``cream-search``, ``tools/train.py``)."""
 
     def job() -> None:
-        example = f"{_LAUNCH} tools/train.py --cfg configs/train.yaml EPOCHS=120"
+        example = f"{_LAUNCH} {typed.script('train')} --cfg configs/train.yaml EPOCHS=120"
         args = JobParser("search", "Search a network with Cream.", example).parse_args(argv)
         _run_with_settings("search", args)
 
@@ -144,7 +145,7 @@ def retrain(argv: Sequence[str] | None = None) -> int:
     """Train one architecture from scratch (``cream-retrain``, ``tools/retrain.py``)."""
 
     def job() -> None:
-        example = f"{_LAUNCH} tools/retrain.py --cfg output/search/retrain.yaml"
+        example = f"{_LAUNCH} {typed.script('retrain')} --cfg output/search/retrain.yaml"
         args = JobParser("retrain", "Retrain the network that a search found, or a published one.", example).parse_args(
             argv
         )
@@ -157,7 +158,7 @@ def test(argv: Sequence[str] | None = None) -> int:
     """Test a trained network (``cream-test``, ``tools/test.py``)."""
 
     def job() -> None:
-        example = "python tools/test.py --cfg output/search/retrain.yaml RESUME_PATH=output/search_retrain"
+        example = f"{typed.command('test')} --cfg output/search/retrain.yaml RESUME_PATH=output/search_retrain"
         args = JobParser("test", "Test a trained network on the validation images.", example).parse_args(argv)
         _run_with_settings("test", args)
 
@@ -192,7 +193,7 @@ def select(argv: Sequence[str] | None = None) -> int:
             "select",
             "Select again among the paths of a finished search: with other constraints, more random paths, or other "
             "batches for batch norm.",
-            "python tools/select.py output/search SUPERNET.SELECT_RANDOM=100 SUPERNET.FLOPS_MAXIMUM=300",
+            f"{typed.command('select')} output/search SUPERNET.SELECT_RANDOM=100 SUPERNET.FLOPS_MAXIMUM=300",
             cfg=None,
             folders="SEARCH",
         )
@@ -213,7 +214,7 @@ def spos_supernet(argv: Sequence[str] | None = None) -> int:
         parser = JobParser(
             "spos_supernet",
             "Train a supernet by paths drawn evenly (Single Path One-Shot).",
-            f"{_LAUNCH} tools/spos_supernet.py --cfg configs/spos/supernet.yaml",
+            f"{_LAUNCH} {typed.script('spos_supernet')} --cfg configs/spos/supernet.yaml",
         )
         args = _parse_spos(parser, argv)
         _run_with_settings("supernet", args)
@@ -228,7 +229,7 @@ def spos_search(argv: Sequence[str] | None = None) -> int:
         parser = JobParser(
             "spos_search",
             "Search a trained supernet, SPOS's or Cream's, by evolution; started again it resumes.",
-            f"{_LAUNCH} tools/spos_search.py output/spos_supernet EVOLUTION.GENERATIONS=20",
+            f"{_LAUNCH} {typed.script('spos_search')} output/spos_supernet EVOLUTION.GENERATIONS=20",
             cfg="in place of SEARCH: its settings; NET.INITIAL_WEIGHTS may be its weights",
             cfg_needed=False,
             folders="SEARCH",
@@ -251,7 +252,7 @@ def spos_scratch(argv: Sequence[str] | None = None) -> int:
         parser = JobParser(
             "spos_scratch",
             "Train one net from scratch, and test it.",
-            f"{_LAUNCH} tools/spos_scratch.py --cfg configs/spos/scratch.yaml \\\n"
+            f"{_LAUNCH} {typed.script('spos_scratch')} --cfg configs/spos/scratch.yaml \\\n"
             "      --architecture output/spos_supernet/evolution/architecture_final.json",
         )
         parser.add_argument(
@@ -288,7 +289,7 @@ def latency(argv: Sequence[str] | None = None) -> int:
         parser = JobParser(
             "latency",
             "Measure the milliseconds of each choice of a search on this machine.",
-            "python tools/latency.py --cfg configs/train.yaml DATASET.BATCH_SIZE=1 --output latency.json",
+            f"{typed.command('latency')} --cfg configs/train.yaml DATASET.BATCH_SIZE=1 --output latency.json",
         )
         parser.add_argument("--output", required=True, metavar="FILE", help="JSON file for SUPERNET.LATENCY_TABLE")
         parser.add_argument(
@@ -315,18 +316,27 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
             "Correlate the accuracy of paths with a supernet's weights and trained from scratch. The processes of a "
             "launch share the paths, as do\nprocesses that are started one by one with the same arguments. Started "
             "again, it resumes with what is in the output folder.",
-            f"{_LAUNCH} tools/rank_correlation.py output/subimagenet/cream \\\n"
+            f"{_LAUNCH} {typed.script('rank_correlation')} output/subimagenet/cream \\\n"
             "      --cfg configs/subimagenet/scratch.yaml --output output/subimagenet/ranking",
-            cfg="YAML file with the recipe of training",
+            cfg="YAML file with the recipe of training; without --truth it is needed",
+            cfg_needed=False,
             folders="SEARCH",
         )
         parser.add_argument("--output", required=True, metavar="FOLDER", help="where all results go")
+        parser.add_argument(
+            "--truth",
+            metavar="FILE",
+            help="accuracies in place of trainings: NAS-Bench-Macro's JSON file, or a CSV file with columns arch and "
+            "trained; searches with folders of the same name are then seeds of one method",
+        )
+        parser.add_argument(
+            "--limit", type=float, default=float("inf"), metavar="MFLOPS", help="with --truth: largest cost of the pick"
+        )
         parser.add_argument("--paths", type=int, default=30, metavar="N", help="how many paths (default: 30)")
         parser.add_argument(
             "--sample",
             choices=("spread", "uniform"),
-            default="spread",
-            help="how paths are drawn: spread evenly over the costs (default), or uniformly",
+            help="how paths are drawn: spread evenly over the costs (default), or uniformly (always with --truth)",
         )
         parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of the draw of paths (default: 0)")
         parser.add_argument(
@@ -335,11 +345,22 @@ def rank_correlation(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if not args.folders:
             parser.error("at least one SEARCH is needed")
+        folders, output = [Path(folder) for folder in args.folders], Path(args.output)
+        if args.truth:
+            if args.cfg or args.sample == "spread" or args.trainings != 1:
+                parser.error("--truth takes the place of --cfg and --trainings, and draws paths uniformly")
+            text = load_jobs().rank_by_truth(
+                *(folders, Path(args.truth), output, args.paths, args.seed, args.limit, args.overrides)
+            )
+            if is_first_process():
+                print(text)
+            return
+        if not args.cfg:
+            parser.error("--cfg is needed, or --truth in its place")
         recipe = load_config(args.cfg, args.overrides)
         jobs = load_jobs()
         found = jobs.rank_correlation(
-            *([Path(folder) for folder in args.folders], recipe, Path(args.output)),
-            *(args.paths, args.sample, args.seed, args.trainings),
+            folders, recipe, output, args.paths, args.sample or "spread", args.seed, args.trainings
         )
         if is_first_process():
             for name, coefficients in found.items():
@@ -394,7 +415,7 @@ def subset_parser() -> cli.Parser:
         config_file=False,
         description="Make subImageNet: some classes of ImageNet, with some of their images, drawn by seed or read "
         "from the official lists.",
-        epilog="example: python tools/generate_subImageNet.py --data-path data/imagenet --output data/subImageNet",
+        epilog=f"example: {typed.command('generate_subImageNet')} --data-path data/imagenet --output data/subImageNet",
     )
     count = cli.at_least(1)
     parser.add_argument("--data-path", default="./data/imagenet", metavar="FOLDER", help="holds train/ and val/")

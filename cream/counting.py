@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import paddle
 from paddle import Tensor, nn
@@ -57,6 +57,19 @@ THOP_RULES: Mapping[type, Rule] = {
     SelectAdaptivePool2d: _mean_over_all_pixels,
     SqueezeExcite: _mean_over_all_pixels,
     nn.Linear: _linear,
+}
+
+
+class Convention(NamedTuple):
+    """The rules that count the paths of a supernet, and those that count a single net."""
+
+    supernet: Mapping[type, Rule]
+    net: Mapping[type, Rule]
+
+
+CONVENTIONS = {
+    "cream": Convention(SEARCH_RULES, THOP_RULES),
+    "convolutions": Convention(CONVOLUTION_RULES, CONVOLUTION_RULES),
 }
 
 

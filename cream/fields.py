@@ -144,7 +144,8 @@ def _items(raw: Any, kind: Any) -> Sequence[Any]:
     raise ValueError(raw)
 
 
-_WORD = re.compile(r"""[^\s,()\[\]'"]+""")  # of a list of texts
+# One of a list of texts; inside it brackets may stand, as in the pattern blocks.[0-3].
+_WORD = re.compile(r"""[^\s,()\[\]'"]+(?:\[[\w!-]+\][^\s,()\[\]'"]*)*""")
 
 
 def _bool(raw: Any) -> bool:

@@ -8,19 +8,27 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from cream import build
+import numpy as np
+
+from cream import build, typed
 from cream.config import Config
 from cream.config.keys import resume_settings
+from cream.deploy.source import load
 from cream.report import report_search
 from cream.selection.architecture_file import read_architecture
 from cream.selection.candidates import Candidate
 from cream.selection.evolve import evolve_paths
 from cream.selection.latency import Latency, measure_latency, write_latency
+from cream.selection.shared_scoring import score_many
 from cream.space import format_arch
 from cream.studies import ranking
+from cream.studies.bench import Bench, scores_of, write_bench
 from cream.studies.correlation import Correlation
+from cream.studies.judgement import Bootstrap
+from cream.studies.truth import read_truth
 from cream.train.evaluation import NetEvaluator, evaluate
 from cream.train.history import History
 from pimm.engine import RunLog, Trainer, train_mode
@@ -46,6 +54,8 @@ def search(cfg: Config) -> Candidate:
         train_supernet(plan, run)
         found = plan.selection.select(plan.step.board, run.folder)
         report_search(run, plan.searched, plan.epochs)
+        command = f"{typed.command('predict')} {shlex.quote(str(run.folder))} IMAGES"
+        _logger.info("the net, with the supernet's weights until it is trained, classifies images by: %s", command)
     return found
 
 
@@ -72,18 +82,20 @@ def supernet(cfg: Config) -> None:
     """Train a supernet for a later ``evolve`` or ``select``; writes checkpoints and records into SAVE_PATH/MODEL."""
     with build.running(cfg) as run:
         train_supernet(build.plan_search(cfg), run)
-        command = f"python tools/spos_search.py {shlex.quote(str(run.folder))}"
+        command = f"{typed.command('spos_search')} {shlex.quote(str(run.folder))}"
         _logger.info("a path of the supernet is selected by: %s", command)
 
 
 def retrain(cfg: Config) -> dict[str, float]:
     """Train one net with its moving average, and return the last evaluation.
 
-    The net starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``. Writes
-    checkpoints and records into ``SAVE_PATH/MODEL``.
+    The net starts from scratch, or from NET.INITIAL_WEIGHTS such as a search's ``architecture.pdparams``. It learns
+    from the labels, and from the teacher that KD.CHECKPOINT names. Writes checkpoints and records into
+    ``SAVE_PATH/MODEL``.
     """
     with build.running(cfg) as run:
-        plan = build.plan_retraining(cfg)
+        teacher = load(cfg.KD.CHECKPOINT, cfg.KD.MODEL_NAME or "auto") if cfg.KD.CHECKPOINT else None
+        plan = build.plan_retraining(cfg, teacher)
         checkpoint = build.open_run(cfg, run, plan.train_loader.dataset)
         net, ema = plan.step.net, plan.step.ema
         evaluators = [NetEvaluator(net, plan.val_loader)]
@@ -108,8 +120,10 @@ def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
             *(evaluated["prec1"], evaluated["prec1_without_ema"]),
         )
     quoted = shlex.quote(str(folder))
-    command = f"python tools/test.py --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
+    command = f"{typed.command('test')} --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
     _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
+    _logger.info("it classifies images by: %s %s IMAGES", typed.command("predict"), quoted)
+    _logger.info("it is exported by: %s %s --output FOLDER", typed.command("export"), quoted)
 
 
 def test(cfg: Config) -> dict[str, float]:
@@ -255,10 +269,7 @@ def rank_correlation(
             archs,
             costs=[{"mflops": searched.mflops(arch), "mparams": searched.mparams(arch)} for arch in archs],
             searches={
-                name: (
-                    read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"],
-                    scorer(configs[name], searches[name]),
-                )
+                name: (model_hash(folder), scorer(configs[name], searches[name]))
                 for name, folder in zip(names, folders)
             },
             train=lambda i, training, path: train_path(recipes[i], i, len(recipes), training, path),
@@ -267,6 +278,74 @@ def rank_correlation(
         )
         rows = study.rows(study.scores(), study.trained())
     return ranking.write_report(output, rows, names)
+
+
+def rank_by_truth(
+    folders: Sequence[Path],
+    truth: Path,
+    output: Path,
+    n: int = 30,
+    seed: int = 0,
+    limit: float = float("inf"),
+    overrides: Sequence[str] = (),
+) -> str:
+    """Score n nets with each search's weights, and judge the scores by accuracies that a file holds.
+
+    Writes ``ranking.csv``, ``judgement.json``, ``judgement.md`` and ``ranking.png`` into ``output``, and resumes from
+    the scores in ``output``. The processes of a launch share the searches. Returns the text of ``judgement.md``.
+
+    Args:
+        folders: searches of one space; folders of the same name are seeds of one method.
+        truth: the accuracies, as ``cream.studies.truth.read_truth`` reads them.
+        output: folder of all results.
+        n: number of nets, drawn evenly from the paths of the file in the FLOPs range.
+        seed: the seed of the draw of the nets.
+        limit: the largest cost, in MFLOPs, of the net that is picked.
+        overrides: changes of the settings by which the searches score a path.
+
+    Raises:
+        ConfigError: the searches' spaces differ, the file lacks nets, or ``output`` holds another experiment.
+    """
+    ranking.check_numbers(n, 1)
+    names = ranking.distinct_names(folders)
+    configs = {name: build.settings_of_search(folder, overrides) for name, folder in zip(names, folders)}
+    build.open_output(output)
+    with single_process(), build.running(configs[names[0]][1]) as run:
+        run.open(output)
+        searches = {name: build.trained_search(folder, configs[name][0])[0] for name, folder in zip(names, folders)}
+        ranking.check_comparable(searches)
+        searched = searches[names[0]]
+        known, sampler = read_truth(truth, searched.space), searched.sampler
+        archs = known.draw(
+            searched.space, lambda arch: sampler.minimum <= searched.mflops(arch) <= sampler.maximum, n, seed
+        )
+        settings = {"truth": known.sha256, "overrides": sorted(overrides)}
+        ranking.check_same_experiment(output / "experiment.json", archs, settings)
+        scorers = {
+            name: (model_hash(folder), many_scorer(configs[name][1], searches[name]))
+            for name, folder in zip(names, folders)
+        }
+        bench = Bench(
+            archs,
+            true=known.of(archs),
+            mflops=known.costs(archs, searched.mflops),
+            depth=np.array([searched.space.depth(arch) for arch in archs]),
+            scores=scores_of(output, archs, scorers),
+            limit=limit,
+            bootstrap=Bootstrap(len(archs), seed),
+        )
+        return write_bench(output, bench)
+
+
+def model_hash(folder: Path) -> str:
+    """Return the SHA-256 of the weights in the latest checkpoint of a search."""
+    return read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"]
+
+
+def many_scorer(cfg: Config, searched):
+    """Return a function that scores many paths as the search scores its candidates."""
+    selection = build.selection_of(cfg, searched)
+    return partial(score_many, searched.net, train=selection.train, val=selection.loader, batches=selection.batches)
 
 
 def scorer(cfg: Config, searched):

@@ -27,7 +27,7 @@ def recipe_name(path: str | Path) -> str:
 
 
 def find_recipe(named: str | Path) -> Path:
-    """Return the path of a YAML file: as given where it exists or no recipe has this name, or else the recipe's.
+    """Return the path of a YAML file: as given where the file exists or no recipe has this name, or else the recipe's.
 
     Args:
         named: a path, or a name such as ``demo/search``, ``demo/search.yaml`` or ``configs/demo/search.yaml``.
@@ -35,7 +35,7 @@ def find_recipe(named: str | Path) -> Path:
     Raises:
         ConfigError: there is neither, but recipes with names like it.
     """
-    if os.path.exists(named):
+    if os.path.exists(named) and not os.path.isdir(named):  # a run may have the name of a recipe
         return Path(named)
     known, name = recipes(), recipe_name(named)
     near = did_you_mean(name, known, count=3)

@@ -166,6 +166,14 @@ class SearchSpace:
             distributions.append(option_weights / option_weights.sum())
         return distributions
 
+    def depth(self, arch: Arch) -> int:
+        """Return the number of blocks that a path runs."""
+        return sum(choice != SKIP for choice in _flat(arch))
+
+    def net_of(self, arch: Arch) -> Arch:
+        """Return what names the single net of a path: it is equal for paths that are the same net."""
+        return tuple(tuple(choice for choice in stage if choice != SKIP) for stage in arch)
+
     def mutate(self, arch: Arch, rng: np.random.Generator, probability: float) -> Arch:
         """Draw each choice of a path again with ``probability``, uniformly as ``sample`` does, and keep the others.
 

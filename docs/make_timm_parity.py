@@ -26,8 +26,8 @@ import yaml
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER)]
 
-from timm_interface import interface_section  # noqa: E402
-from timm_models_and_scripts import model_section, script_problems, script_section  # noqa: E402
+from timm_interface import interface_section
+from timm_models_and_scripts import model_section, script_problems, script_section
 
 INTRO = """# What of timm is here
 

@@ -20,6 +20,7 @@ def make_train_parser():
     add_batch_options(parser)
     add_optimizer_options(parser)
     add_augmentation_options(parser)
+    add_distillation_options(parser)
     add_output_options(parser)
     return parser
 
@@ -163,8 +164,8 @@ def add_model_options(parser, model=None):
 def add_device_options(parser):
     """Add the options of the device and of the loader's processes to a parser."""
     group = parser.add_argument_group("Device")
-    group.add_argument("--device", help="cpu, gpu or gpu:N (default: the GPU if there is one)")
-    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    group.add_argument("--device", help="cpu, gpu, gpu:1, npu, xpu, NAME[:N] (default: no CPU where Paddle finds more)")
+    group.add_argument("--amp", action="store_true", help="mixed precision, on a GPU or another accelerator")
     group.add_argument("--amp-dtype", default="float16", choices=("float16", "bfloat16"))
     group.add_argument("-j", "--workers", type=at_least(0), default=4, metavar="N", help="processes that read images")
     group.add_argument("--no-prefetcher", action="store_true", help="normalise images in the workers")
@@ -190,6 +191,9 @@ def add_optimizer_options(parser):
     group.add_argument("--layer-decay-min-scale", type=float, default=0.0, metavar="X")
     group.add_argument(
         "--layer-decay-no-opt-scale", type=float, metavar="X", help="relative rate below which layers are frozen"
+    )
+    group.add_argument(
+        "--backbone-lr-scale", type=share, metavar="X", help="rate of all but the classifier, times --lr"
     )
     group.add_argument("--opt-kwargs", nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE")
     _add_schedule_options(parser)
@@ -317,6 +321,28 @@ def _add_regularization_options(group):
     )
 
 
+def add_distillation_options(parser):
+    """Add the options of a teacher, by the names of timm's train.py; ``--kd-checkpoint`` is pimm's own."""
+    group = parser.add_argument_group("Distillation")
+    group.add_argument("--kd-model-name", metavar="NAME", help="teacher (default: as --kd-checkpoint records)")
+    group.add_argument("--kd-checkpoint", default="", metavar="PATH", help="the teacher's weights, or its training")
+    group.add_argument(
+        "--kd-model-kwargs", nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE", help="of the teacher"
+    )
+    group.add_argument("--kd-distill-type", default="logit", choices=("logit",), help="what the net learns to match")
+    group.add_argument("--kd-loss-type", default="kl", choices=("kl",), help="KL divergence of the probabilities")
+    group.add_argument("--kd-temperature", type=float, default=4.0, metavar="T", help="(default: 4)")
+    group.add_argument(
+        "--distill-loss-weight",
+        type=float,
+        metavar="X",
+        help="weight of the divergence (default: 1, or 1 minus --task-loss-weight)",
+    )
+    group.add_argument(
+        "--task-loss-weight", type=float, metavar="X", help="weight of the loss of the labels (default: 1)"
+    )
+
+
 def add_split_options(parser):
     """Add the options that name the parts of a data set."""
     group = parser.add_argument_group("Splits")
@@ -330,7 +356,18 @@ def add_split_options(parser):
 def add_start_options(parser):
     """Add the options of what a training starts or resumes from."""
     group = parser.add_argument_group("Start")
-    group.add_argument("--initial-checkpoint", default="", metavar="PATH", help="weights to start with")
+    group.add_argument(
+        "--initial-checkpoint",
+        default="",
+        metavar="PATH",
+        help="weights to start with; a classifier of other classes begins anew, a stem of other channels is adapted",
+    )
+    group.add_argument(
+        "--pretrained-path", default="", metavar="PATH", help="the same, with a new classifier even if it fits"
+    )
+    group.add_argument(
+        "--freeze", nargs="+", default=[], metavar="PATTERN", help="layers or parameters that stay: 'blocks.[0-3]'"
+    )
     group.add_argument("--resume", default="", metavar="PATH", help="checkpoint, or folder of a training, to resume")
     group.add_argument("--no-resume-opt", action="store_true", help="resume weights and epoch alone")
     group.add_argument("--start-epoch", type=at_least(0), metavar="N", help="count on from this epoch")

@@ -15,6 +15,7 @@ from pimm.cli import use_cores
 from pimm.data import add_img_extensions, check_class_names, create_dataset, create_loader
 from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS, check_root
+from pimm.device import current
 from pimm.errors import ConfigError
 from pimm.models import create_model
 from pimm.ops import reuse_freed_memory
@@ -37,7 +38,7 @@ _logger = logging.getLogger(__name__)
 IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # Options that come from the checkpoint of a training where the command line does not give them.
-_RECORDED = (
+RECORDED = (
     *("model", "num_classes", "in_chans", "gp", "model_kwargs", "img_size", "input_size", "crop_pct", "crop_mode"),
     *("mean", "std", "interpolation", "class_map", "input_img_mode", "bn_eps"),
 )
@@ -59,7 +60,7 @@ def start(args, *splits):
     init_distributed_device(args)
     watch_processes()
     setup_default_logging(logging.INFO if is_primary(args) else logging.WARNING)
-    if args.amp and args.device == "cpu":
+    if args.amp and not current().has_amp:
         _logger.warning("a CPU has no mixed precision: --amp has no effect")
         args.amp = False
     args.data_dir = args.data_dir or args.data
@@ -108,9 +109,9 @@ def answer_from_checkpoint(args, checkpoint):
     if recorded:
         args.classes = recorded.get("classes")
         # These two options have one meaning: giving one of them overrides the recorded value of the other.
-        given = {name for name in _RECORDED if getattr(args, name, None) is not None}
+        given = {name for name in RECORDED if getattr(args, name, None) is not None}
         sizes = {"img_size", "input_size"} if given & {"img_size", "input_size"} else set()
-        for name in _RECORDED:
+        for name in RECORDED:
             if name not in given | sizes:
                 setattr(args, name, recorded.get(name))
     if args.model is None:

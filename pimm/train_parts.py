@@ -8,24 +8,29 @@ import math
 import paddle
 
 from pimm.data import FastCollateMixup, Mixup
+from pimm.errors import ConfigError
 from pimm.layers import convert_sync_batchnorm
 from pimm.loss import create_classification_loss
-from pimm.scripts import build_model
-from pimm.utils import ModelEmaV3, broadcast_parameters
+from pimm.models import load_initial_weights
+from pimm.scripts import build_model, find_checkpoint
+from pimm.utils import ModelEmaV3, broadcast_parameters, freeze_matching
 
 _logger = logging.getLogger("train")
 
 
 def create_model_to_train(args):
     """Return the model with its first weights, the same in all processes."""
+    args.pretrained = args.pretrained and not args.pretrained_path  # which says where they are
     model = build_model(
         args,
         drop_rate=args.drop,
         drop_path_rate=args.drop_path,
         drop_connect_rate=args.drop_connect,
         bn_momentum=args.bn_momentum,
-        checkpoint_path=args.initial_checkpoint,
     )
+    _load_first_weights(args, model)
+    if args.freeze:
+        freeze_matching(model, args.freeze)
     classifier = model.get_classifier()
     with paddle.no_grad():
         if args.head_init_scale is not None:
@@ -37,6 +42,19 @@ def create_model_to_train(args):
         model = convert_sync_batchnorm(model)
     broadcast_parameters(model)
     return model
+
+
+def _load_first_weights(args, model):
+    """Load the weights that the options name; those of --pretrained-path without their classifier, as in timm.
+
+    Raises:
+        ConfigError: for two files of weights.
+    """
+    if args.initial_checkpoint and args.pretrained_path:
+        raise ConfigError("--initial-checkpoint and --pretrained-path both name the first weights: give one of them")
+    path = args.initial_checkpoint or args.pretrained_path
+    if path:
+        load_initial_weights(model, find_checkpoint(path), new_classifier=bool(args.pretrained_path))
 
 
 def create_average(args, model):

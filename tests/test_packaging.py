@@ -4,6 +4,7 @@ import ast
 import collections
 import importlib
 import io
+import os
 import re
 import shutil
 import stat
@@ -14,7 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from console_scripts import scripts
 from PIL import Image
+
+import cream
+import pimm
+from pimm.data.embedded import find_images
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "data" / "fashion_mnist"
@@ -83,23 +89,79 @@ def test_licences_are_included():
 # Metadata
 
 
-def scripts():
-    """``command -> module:function`` of pyproject.toml, which Python before 3.11 has no parser for."""
-    section = re.search(r"^\[project\.scripts\]\n(.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S).group(1)
-    return dict(re.findall(r'^(\S+) = "(\S+)"$', section, re.M))
-
-
 @pytest.mark.parametrize(
     "command",
     [
         *("cream-search", "cream-select", "cream-retrain", "cream-test", "cream-latency", "cream-rank-correlation"),
         *("cream-sub-imagenet", "cream-report", "spos-supernet", "spos-search", "spos-scratch"),
-        *("convert-weights", "pimm-build-ops"),
+        *("cream-export", "cream-predict", "cream-demo", "convert-weights", "pimm-build-ops"),
+        *("pimm-train", "pimm-validate", "pimm-inference", "pimm-avg-checkpoints"),
     ],
 )
 def test_console_command_names_a_function(command):
     module, function = scripts()[command].split(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_command_is_tested():
+    listed = test_console_command_names_a_function.pytestmark[0].args[1]
+    assert set(listed) == scripts().keys()
+
+
+def test_the_version_has_one_source():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'version = { attr = "pimm.__version__" }' in text and not re.search(r'^version = "', text, re.M)
+    assert pimm.__version__ == cream.__version__ and re.fullmatch(r"\d+\.\d+\.\d+", pimm.__version__)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Copy the packages with the folders that setup.py puts into them, as an installation has them."""
+    site = tmp_path_factory.mktemp("site")
+    for package in ("pimm", "cream"):
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    assigned = next(node for node in ast.parse((ROOT / "setup.py").read_text()).body if isinstance(node, ast.Assign))
+    for package, folder in ast.literal_eval(assigned.value).items():
+        shutil.copytree(ROOT / folder, site.joinpath(*package.split(".")))
+    return site
+
+
+def run_installed(site, folder, code):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_an_installation_has_the_recipes_and_the_images(installed, tmp_path):
+    code = """
+import cream, pimm
+from cream.config import load_config
+from cream.recipes import recipes
+from pimm.data import create_dataset, Dataset
+settings = load_config("demo/search")
+print(pimm.__file__, settings.SUPERNET.STAGE_DEPTHS, settings.RETRAIN_CFG, len(recipes()))
+print(len(create_dataset("", settings.DATA_DIR, split="train")), len(Dataset("data/fashion_mnist/val.tar")))
+"""
+    count = len(list(ROOT.glob("configs/**/*.yaml")))
+    said = run_installed(installed, tmp_path, code)
+    assert said == [f"{installed / 'pimm' / '__init__.py'} (1, 1, 1, 1, 1) demo/retrain {count}", "1000 300"]
+
+
+def test_an_installation_names_its_commands_in_help(installed, tmp_path):
+    said = run_installed(installed, tmp_path, "from cream import cli; cli.search(['--help'])")
+    assert any(line.strip().endswith("8 cream-search --cfg configs/train.yaml EPOCHS=120") for line in said)
+
+
+@pytest.mark.parametrize("path", ["data/fashion_mnist", "./data/fashion_mnist/", "data/fashion_mnist/val.tar"])
+def test_embedded_images_are_found_from_any_folder_and_a_folder_of_that_name_wins(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(find_images(path)) == ROOT / path
+    (tmp_path / path).mkdir(parents=True)
+    assert find_images(path) == path
+    assert find_images("data/fashion") == "data/fashion"
 
 
 def imports(path):

@@ -10,7 +10,7 @@ import numpy as np
 from cream.build.held_out import Part, hold_out
 from cream.config import Config
 from pimm.data import Dataset, FastCollateMixup, add_img_extensions, create_loader
-from pimm.data.constants import DEFAULT_CROP_MODE
+from pimm.data.constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 from pimm.data.embedded import find_images
 from pimm.data.loader import Loader
 from pimm.data.transforms import Compose
@@ -98,6 +98,7 @@ def training_loader(
         images,
         batch_size=cfg.DATASET.BATCH_SIZE,
         is_training=True,
+        train_crop_mode=cfg.DATASET.TRAIN_CROP,
         scale=cfg.DATASET.SCALE,
         hflip=cfg.DATASET.HFLIP,
         color_jitter=augmentation.COLOR_JITTER,
@@ -146,7 +147,8 @@ def image_settings(cfg: Config, resolution: int) -> dict:
     """Return how the images of an evaluation become a net's input, as `cream.deploy.InferenceSettings` has it."""
     shared = loader_options(cfg, resolution)
     return {
-        **{name: shared[name] for name in ("input_size", "mean", "std", "crop_pct")},
+        **{name: shared[name] for name in ("input_size", "mean", "std")},
+        "crop_pct": shared["crop_pct"] or DEFAULT_CROP_PCT,
         "interpolation": cfg.DATASET.INTERPOLATION,
         "crop_mode": DEFAULT_CROP_MODE,
         "channel_order": "bgr" if cfg.DATASET.SPOS_PREPROCESSING else "rgb",

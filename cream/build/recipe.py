@@ -16,8 +16,13 @@ from cream.supernet import SuperNet
 from cream.train.seeding import seed_dropout
 from pimm.data import class_names
 from pimm.data.loader import Loader
-from pimm.engine import ClassifyStep, RunLog, Update
-from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from pimm.engine import ClassifyStep, DistillStep, RunLog, Teacher, Update
+from pimm.loss import (
+    LabelSmoothingCrossEntropy,
+    LogitDistillationLoss,
+    SoftTargetCrossEntropy,
+    distillation_weights,
+)
 from pimm.optim import create_optimizer, param_groups_weight_decay
 from pimm.scheduler import LinearLRScheduler, create_scheduler
 from pimm.utils import CheckpointSaver, ModelEma, world_size
@@ -56,13 +61,17 @@ def supernet_scheduler(cfg: Config, optimizer: paddle.optimizer.Optimizer, batch
     return create_scheduler(timm_args(cfg), optimizer, batches)
 
 
-def classify_step(cfg: Config, net: nn.Layer) -> ClassifyStep:
-    """Return the step of a retraining: optimizer, loss, and the moving average that NET.EMA asks for."""
+def classify_step(cfg: Config, net: nn.Layer, teacher: Teacher | None = None) -> ClassifyStep:
+    """Return the step of a retraining: optimizer, loss, the moving average that NET.EMA asks for, and the teacher."""
     smoothing = LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING)
     loss_fn = SoftTargetCrossEntropy() if cfg.AUGMENTATION.MIXUP else smoothing
     ema = ModelEma(net, cfg.NET.EMA.DECAY) if cfg.NET.EMA.USE else None
     optimizer = create_optimizer(timm_args(cfg), net)
-    return ClassifyStep(net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema)
+    parts = net, loss_fn, Update(optimizer, cfg.AMP, cfg.CLIP_GRAD), ema
+    if teacher is None:
+        return ClassifyStep(*parts)
+    weights = distillation_weights(cfg.KD.TASK_LOSS_WEIGHT, cfg.KD.DISTILL_LOSS_WEIGHT)
+    return DistillStep(*parts, teacher=teacher, kd_loss=LogitDistillationLoss(cfg.KD.TEMPERATURE), weights=weights)
 
 
 def loop_options(cfg: Config, run: RunLog, epochs: int, scheduler, loader: Loader) -> dict:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 from paddle import nn
 
-from cream.build.data import evaluation_loader, open_images, open_split, training_loader
+from cream.build.data import evaluation_loader, image_settings, open_images, open_split, training_loader
 from cream.build.families import child_net
 from cream.build.recipe import classify_step, loop_options, timm_args
 from cream.config import Config
 from cream.config.schema import Net, Supernet
+from pimm.data import class_names
 from pimm.data.loader import Loader
 from pimm.engine import ClassifyStep, RunLog
 from pimm.errors import ConfigError
-from pimm.models import load_checkpoint
+from pimm.models import load_initial_weights
 from pimm.scheduler import create_scheduler
+from pimm.train_teacher import teach
+from pimm.utils import freeze_matching
 
 _logger = logging.getLogger(__name__)
 
@@ -41,12 +44,18 @@ class RetrainPlan:
         self.train_loader.mixup_enabled = not 0 < self.cfg.AUGMENTATION.MIXUP_OFF_EPOCH <= epoch
 
 
-def plan_retraining(cfg: Config) -> RetrainPlan:
+def plan_retraining(cfg: Config, teacher: tuple | None = None) -> RetrainPlan:
     """Turn the settings into the plan of a retraining; the net starts from NET.INITIAL_WEIGHTS, if given.
 
+    A classifier of other classes begins anew.
+
+    Args:
+        cfg: the settings.
+        teacher: the net of KD.CHECKPOINT and how it sees images, as `cream.deploy.source.load` returns them; or None.
+
     Raises:
-        ConfigError: settings that name no net.
-        DataError: images that cannot be used.
+        ConfigError: settings that name no net, nothing to freeze, or a teacher of another number of classes.
+        DataError: images that cannot be used, or that are not of the teacher's classes.
         CheckpointError: initial weights of another net.
     """
     check_named_net(cfg)
@@ -57,8 +66,14 @@ def plan_retraining(cfg: Config) -> RetrainPlan:
     train_loader = training_loader(cfg, images.train, spec.resolution, cfg.AUGMENTATION.AA, cfg.AUGMENTATION.MIXUP)
     val_loader = evaluation_loader(cfg, images.val, spec.resolution)
     if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(net, cfg.NET.INITIAL_WEIGHTS)
-    step = classify_step(cfg, net)
+        load_initial_weights(net, cfg.NET.INITIAL_WEIGHTS)
+    if cfg.NET.FREEZE:
+        freeze_matching(net, cfg.NET.FREEZE)
+    if teacher is not None:
+        given = image_settings(cfg, spec.resolution)
+        classes = class_names(train_loader.dataset)
+        teacher = teach(*teacher, given, cfg.DATASET.NUM_CLASSES, classes, cfg.KD.CHECKPOINT)
+    step = classify_step(cfg, net, teacher)
     scheduler, epochs = create_scheduler(timm_args(cfg), step.update.optimizer, len(train_loader))
     return RetrainPlan(cfg, step, epochs, scheduler, train_loader, val_loader)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import paddle
-
+from cream import typed
 from cream.config import Config, dump
 from cream.supernet import SuperNet
+from pimm import device
 from pimm.data import Dataset, check_class_names
 from pimm.engine import RunLog
 from pimm.errors import CheckpointError, ConfigError
@@ -48,13 +48,9 @@ def start_processes(cfg: Config) -> None:
     """Choose the device, connect the processes and seed the global random streams, alike in all processes.
 
     Raises:
-        ConfigError: DEVICE asks for a GPU and there is none.
+        ConfigError: Paddle does not find the device that DEVICE names.
     """
-    if cfg.DEVICE == "gpu" and not paddle.device.cuda.device_count():
-        raise ConfigError("DEVICE is gpu, but Paddle finds none; must be cpu, or empty for a GPU if there is one")
-    if cfg.DEVICE:
-        paddle.set_device(cfg.DEVICE)
-    if paddle.get_device() == "cpu":
+    if device.choose(cfg.DEVICE, "DEVICE").is_cpu:
         reuse_freed_memory()
     init_distributed()
     watch_processes()
@@ -205,7 +201,7 @@ def weights_to_test(cfg: Config) -> tuple[Path, bool | None]:
     if (path / MANIFEST).is_file() and holds_supernet(path):
         raise CheckpointError(
             f"RESUME_PATH={cfg.RESUME_PATH} is a search; must be the training of the net that the search found, which "
-            "tools/retrain.py writes beside the search"
+            f"{typed.script('retrain')} writes beside the search"
         )
     return path, cfg.NET.EMA.USE and (path / EMA).is_file()
 

@@ -29,17 +29,21 @@ from cream.flops import cost_tables
 from cream.selection.candidates import Constraint
 from cream.selection.choose import Selection
 from cream.selection.latency import read_latency
-from cream.space import Arch
+from cream.space import Arch, SearchSpace
 from cream.train.board import PrioritizedBoard
+from cream.train.draws import DRAW_RULES
+from cream.train.estimate import AdditiveFit, EstimatedBoard
 from cream.train.evaluation import ProbeEvaluator
+from cream.train.multi_path import MultiPathStep
 from cream.train.sampler import Sampler
 from cream.train.search_net import SearchNet
 from cream.train.steps import CreamStep, SinglePathStep
+from cream.train.teaching import Teaching
 from pimm.data.loader import Loader
 from pimm.engine import RunLog, Update
 from pimm.errors import CheckpointError, ConfigError
 from pimm.loss import LabelSmoothingCrossEntropy
-from pimm.models import load_checkpoint, load_state_dict_strictly
+from pimm.models import load_checkpoint, load_initial_weights, load_state_dict_strictly
 from pimm.utils import file_sha256, latest_checkpoint, read_checkpoint
 from pimm.utils.checkpoint import MODEL, STATE, read_manifest
 
@@ -69,6 +73,8 @@ class SearchPlan:
 def plan_search(cfg: Config) -> SearchPlan:
     """Turn the settings into the plan of a search; the supernet starts from NET.INITIAL_WEIGHTS, if given.
 
+    A classifier of other classes begins anew, with the matching network.
+
     Raises:
         ConfigError: settings from which no supernet can be trained.
         DataError: images that cannot be used.
@@ -82,7 +88,7 @@ def plan_search(cfg: Config) -> SearchPlan:
     train_loader = training_loader(cfg, images.train, searched.resolution)
     validation = evaluation_loader(cfg, images.val, searched.resolution)
     if cfg.NET.INITIAL_WEIGHTS:
-        load_checkpoint(searched.net, cfg.NET.INITIAL_WEIGHTS)
+        load_initial_weights(searched.net, cfg.NET.INITIAL_WEIGHTS)
     optimizer = supernet_optimizer(cfg, searched.net)
     scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
     step = supernet_step(cfg, searched, optimizer)
@@ -130,15 +136,37 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
     )
     if settings.METHOD == "single_path":
         return SinglePathStep(*common)
+    taught = {
+        "start_epoch": settings.META_STA_EPOCH,
+        "rho": settings.RHO,
+        "teaching": Teaching(settings.TEACHING, settings.TEMPERATURE, settings.TEACH_ONLY_BETTER),
+    }
+    if settings.METHOD == "multi_path":
+        net, loss_fn, update, sampler, rng = common
+        draw = DRAW_RULES[settings.DRAW](sampler, settings.PATHS)
+        return MultiPathStep(net, loss_fn, update, draw, rng, teaches=teaches_in_place(cfg), **taught)
     return CreamStep(
         *common,
-        board=PrioritizedBoard(settings.POOL_SIZE, cfg.ACC_GAP),
+        **taught,
+        board=make_board(cfg, searched.space),
         flops=searched.mflops,
         pick_method=settings.PICK_METHOD,
-        start_epoch=settings.META_STA_EPOCH,
         update_interval=settings.UPDATE_ITER,
         slice_size=settings.SLICE,
     )
+
+
+def make_board(cfg: Config, space: SearchSpace) -> PrioritizedBoard:
+    """Return the empty board whose entries SUPERNET.BOARD_SCORE ranks."""
+    settings = cfg.SUPERNET
+    if settings.BOARD_SCORE == "estimate":
+        return EstimatedBoard(settings.POOL_SIZE, AdditiveFit(space, settings.FIT_WINDOW))
+    return PrioritizedBoard(settings.POOL_SIZE, cfg.ACC_GAP)
+
+
+def teaches_in_place(cfg: Config) -> bool:
+    """Return whether the first of several paths of a batch teaches the others."""
+    return cfg.SUPERNET.DRAW == "sandwich" and cfg.SUPERNET.RHO > 0
 
 
 def constraints_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
@@ -204,6 +232,7 @@ def plan_selection(
         loader=loader,
         scored_on=scored_on,
         batches=settings.SELECT_BATCHES,
+        by=settings.SELECT_BY,
         num_classes=cfg.DATASET.NUM_CLASSES,
         child=partial(_child_of, cfg, searched.resolution),
         retrain_yaml=partial(_retrain_yaml, recipe, cfg, searched.resolution),
@@ -304,7 +333,7 @@ def weights_hash(weights: Path) -> str:
 def evolution_settings(cfg: Config, weights: str) -> dict:
     """Return everything that an evolution depends on, except the number of generations, as plain data."""
     constraints = ("FLOPS_MINIMUM", "FLOPS_MAXIMUM", "PARAMS_MAXIMUM", "LATENCY_MAXIMUM")
-    scoring = ("SELECT_BATCHES", "SELECT_ON", "HELD_OUT")
+    scoring = ("SELECT_BATCHES", "SELECT_ON", "SELECT_BY", "HELD_OUT")
     images = ("NUM_CLASSES", "CROP_PCT", "INTERPOLATION", "MEAN", "STD", "SPOS_PREPROCESSING")
     return {
         "weights": weights,
@@ -331,9 +360,10 @@ def renamed(cfg: Config, suffix: str) -> Config:
 
 def check_search(cfg: Config) -> None:
     """Raise ConfigError, before the search starts, for settings from which it could not select a path."""
-    if cfg.SUPERNET.METHOD == "single_path" and not cfg.SUPERNET.SELECT_RANDOM:
+    if cfg.SUPERNET.METHOD != "cream" and not cfg.SUPERNET.SELECT_RANDOM:
         raise ConfigError(
-            "SUPERNET.METHOD=single_path has no board to select from: SUPERNET.SELECT_RANDOM must be at least 1"
+            f"SUPERNET.METHOD={cfg.SUPERNET.METHOD} has no board to select from: SUPERNET.SELECT_RANDOM must be at "
+            "least 1"
         )
 
 
@@ -343,16 +373,19 @@ def check_supernet(cfg: Config) -> None:
         raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
     if cfg.SUPERNET.FAMILY == "shuffle":
         check_shuffle(cfg)
-    if cfg.SUPERNET.METHOD == "cream":
+    method = cfg.SUPERNET.METHOD
+    if method == "cream" or (method == "multi_path" and teaches_in_place(cfg)):
         check_teaching(cfg)
 
 
 def check_shuffle(cfg: Config) -> None:
     """Raise ConfigError for ways to train a supernet that only Cream's nets support."""
-    for name, value in (("METHOD", "single_path"), ("HOW_TO_PROB", "even")):
+    for name, values in (("METHOD", ("single_path", "multi_path")), ("HOW_TO_PROB", ("even",))):
         found = getattr(cfg.SUPERNET, name)
-        if found != value:
-            raise ConfigError(f"SUPERNET.{name} is {found}; must be {value} where SUPERNET.FAMILY is shuffle")
+        if found not in values:
+            raise ConfigError(
+                f"SUPERNET.{name} is {found}; must be {' or '.join(values)} where SUPERNET.FAMILY is shuffle"
+            )
 
 
 def check_teaching(cfg: Config) -> None:
@@ -364,7 +397,7 @@ def check_teaching(cfg: Config) -> None:
             f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
             f"SUPERNET.META_STA_EPOCH={start}: EPOCHS must be at least {start + 2}{sooner}"
         )
-    if cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
+    if cfg.SUPERNET.METHOD == "cream" and cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
         raise ConfigError(
             f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
             "the matching network learns from two slices of a batch"

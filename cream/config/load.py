@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 COMMAND_LINE = "command line"
 
 # Files that are looked for beside the YAML file that names them, and then from the working directory.
-BESIDE = ("RESUME_PATH", "RETRAIN_CFG", "NET.INITIAL_WEIGHTS", "SUPERNET.LATENCY_TABLE", "SUPERNET.SPACE")
+BESIDE = (
+    *("RESUME_PATH", "RETRAIN_CFG", "NET.INITIAL_WEIGHTS", "KD.CHECKPOINT"),
+    *("SUPERNET.LATENCY_TABLE", "SUPERNET.SPACE"),
+)
 
 
 class _Setting(NamedTuple):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cream import typed
 from cream.config.keys import FOREIGN, KEYS, SELECTABLE, get
 from cream.config.schema import Config
 from cream.fields import listed, shown
@@ -38,6 +39,7 @@ def check_settings(cfg: Config, places: Mapping[str, str], inert: Mapping[str, A
     _read_space(cfg, places)
     _check_limits(cfg, places)
     _check_mixup(cfg, places)
+    _check_teacher(cfg, places)
     _check_family(cfg, places)
     _check_probabilities(cfg, places)
     _warn_of_processes(cfg, places, inert)
@@ -90,7 +92,7 @@ def _check_limits(cfg: Config, places: Mapping[str, str]) -> None:
     if limits.LATENCY_MAXIMUM is not None and limits.LATENCY_TABLE is None:
         raise ConfigError(
             f"{places['SUPERNET.LATENCY_MAXIMUM']}: SUPERNET.LATENCY_MAXIMUM is given, but no SUPERNET.LATENCY_TABLE; "
-            "must be a file that tools/latency.py wrote"
+            f"must be a file that {typed.script('latency')} wrote"
         )
 
 
@@ -99,6 +101,15 @@ def _check_mixup(cfg: Config, places: Mapping[str, str]) -> None:
         raise ConfigError(
             f"{places['AUGMENTATION.MIXUP']}: AUGMENTATION.MIXUP mixes what the prefetcher reads; "
             "DATASET.NO_PREFECHTER must be False"
+        )
+
+
+def _check_teacher(cfg: Config, places: Mapping[str, str]) -> None:
+    """Refuse settings of a distillation without a teacher."""
+    given = next((name for name in places if name.startswith("KD.") and get(cfg, name) != KEYS[name].default), None)
+    if given and cfg.KD.CHECKPOINT is None:
+        raise ConfigError(
+            f"{places[given]}: {given} is given, but no KD.CHECKPOINT; must be the teacher's run, checkpoint or weights"
         )
 
 

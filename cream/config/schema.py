@@ -35,7 +35,7 @@ from cream.config.bounds import (
 from cream.config.search_schema import Evolution, Shuffle, Supernet
 from cream.fields import ANYTHING, ArchLists, Numbers, at_least, between, key, one_of, section
 
-__all__ = ["Augmentation", "BatchNorm", "Config", "Dataset", "Ema", "Evolution", "Net", "Shuffle", "Supernet"]
+__all__ = ["Augmentation", "BatchNorm", "Config", "Dataset", "Ema", "Evolution", "Kd", "Net", "Shuffle", "Supernet"]
 
 
 @dataclass
@@ -93,10 +93,18 @@ class Dataset:
         source=OURS,
         jobs=IMAGES,
     )
+    TRAIN_CROP: str = key(
+        "rrc",
+        one_of("rrc", "pad"),
+        "How a training image is cut: a random part, scaled (rrc); or, for small images, any part of the net's size "
+        "after an eighth was added in black at every side (pad).",
+        source=OURS,
+        jobs=AUGMENTED,
+    )
     SCALE: Numbers = key(
         (0.08, 1.0),
         CROP_SCALE,
-        "Least and largest share of the area that a random crop for training takes.",
+        "Least and largest share of the area that a random crop for training takes, where TRAIN_CROP is rrc.",
         source=OURS,
         jobs=AUGMENTED,
     )
@@ -131,13 +139,52 @@ class Net:
     INITIAL_WEIGHTS: Optional[str] = key(
         None,
         ANYTHING,
-        "File of weights that a training starts from, such as a search's architecture.pdparams.",
+        "File of weights that a training starts from, such as a search's architecture.pdparams; a classifier of "
+        "other classes begins anew.",
         source=OURS,
         jobs=(*TRAININGS, "spos_search"),
+    )
+    FREEZE: tuple[str, ...] = key(
+        (),
+        ANYTHING,
+        "Patterns of the layers and parameters that stay as they are, such as conv_stem or blocks.[0-3].",
+        source=OURS,
+        jobs=NETS,
     )
     GP: str = key("avg", one_of("avg", "max", "avgmax", "catavgmax"), "Global pooling before the classifier.", jobs=ALL)
     DROPOUT_RATE: float = key(0.0, BELOW_ONE, "Share of the classifier's inputs that training drops.", jobs=ALL)
     EMA: Ema = section(Ema)
+
+
+@dataclass
+class Kd:
+    """A teacher whose logits a retraining learns from (knowledge distillation), by the names of timm's options."""
+
+    CHECKPOINT: Optional[str] = key(
+        None,
+        ANYTHING,
+        "The teacher: the folder of a search or training, a checkpoint, or a file of weights; None for no teacher.",
+        source=OURS,
+        jobs=NETS,
+    )
+    MODEL_NAME: Optional[str] = key(
+        None,
+        ANYTHING,
+        "The net of a file of weights, as convert-weights --model takes it; None tells it by the weights.",
+        source=OURS,
+        jobs=NETS,
+    )
+    TEMPERATURE: float = key(4.0, ABOVE_ZERO, "Divides the logits of teacher and net.", source=OURS, jobs=NETS)
+    TASK_LOSS_WEIGHT: Optional[float] = key(
+        None, at_least(0), "Weight of the loss of the labels; None for 1.", source=OURS, jobs=NETS
+    )
+    DISTILL_LOSS_WEIGHT: Optional[float] = key(
+        None,
+        at_least(0),
+        "Weight of the divergence from the teacher; None for 1, or for 1 minus a given TASK_LOSS_WEIGHT.",
+        source=OURS,
+        jobs=NETS,
+    )
 
 
 @dataclass
@@ -225,7 +272,11 @@ class Config:
         "prec1", one_of("prec1", "prec5", "loss"), "Metric that ranks the checkpoints.", jobs=TRAININGS
     )
     DEVICE: str = key(
-        "", one_of("", "cpu", "gpu"), "Device; empty takes a GPU where there is one.", source=OURS, jobs=ALL
+        "",
+        ANYTHING,
+        "Device: cpu, gpu, gpu:1, npu, xpu, NAME[:N]; empty takes a GPU or another accelerator where there is one.",
+        source=OURS,
+        jobs=ALL,
     )
     CHECKPOINT_HISTORY: int = key(
         3, COUNT, "How many checkpoints of whole epochs are kept.", source=OURS, jobs=TRAININGS
@@ -260,6 +311,20 @@ class Config:
     )
     LR: float = key(1e-2, at_least(0), "Learning rate, for the batch of all processes together.", jobs=TRAININGS)
     META_LR: float = key(1e-4, at_least(0), "Learning rate of the matching network.", jobs=SUPERNETS)
+    BACKBONE_LR_SCALE: Optional[float] = key(
+        None,
+        between(0, 1),
+        "Rate of all but the classifier, relative to LR; None for the same rate.",
+        source=OURS,
+        jobs=NETS,
+    )
+    LAYER_DECAY: Optional[float] = key(
+        None,
+        POSITIVE_SHARE,
+        "Rate of a layer relative to that of the next layer, with the classifier at LR; None for one rate.",
+        source=OURS,
+        jobs=NETS,
+    )
     LR_NOISE: Optional[Numbers] = key(
         None,
         ANYTHING,
@@ -289,6 +354,7 @@ class Config:
     )
     DECAY_RATE: float = key(0.1, at_least(0), "Factor of a decay of the step or plateau schedule.", jobs=TRAININGS)
 
+    KD: Kd = section(Kd)
     AUGMENTATION: Augmentation = section(Augmentation)
     BATCHNORM: BatchNorm = section(BatchNorm)
     SUPERNET: Supernet = section(Supernet)

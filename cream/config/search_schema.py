@@ -99,10 +99,27 @@ class Supernet:
     )
     METHOD: str = key(
         "cream",
-        one_of("cream", "single_path"),
-        "How the supernet is trained: Cream's board and matching network, or SPOS's single paths.",
+        one_of("cream", "single_path", "multi_path"),
+        "How the supernet is trained: Cream's board and matching network, SPOS's single paths, or several together.",
         source=OURS,
         jobs=(*SUPERNETS, *CHOICES),
+    )
+    PATHS: int = key(
+        3,
+        COUNT,
+        "Paths whose mean gradient on a batch makes one update, where METHOD is multi_path.",
+        unit="paths",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    DRAW: str = key(
+        "even",
+        one_of("even", "fair", "sandwich"),
+        "How the paths of a batch are drawn, where METHOD is multi_path: independently (even); so that each choice is "
+        "drawn equally often (fair); or the most expensive path, which teaches the others, random ones, and the "
+        "cheapest (sandwich).",
+        source=OURS,
+        jobs=SUPERNETS,
     )
     SLICE: int = key(
         4,
@@ -124,8 +141,54 @@ class Supernet:
     )
     PICK_METHOD: str = key(
         "meta",
-        one_of("meta", "top1"),
-        "Who teaches a path: the entry that the matching network prefers, or the board's best.",
+        one_of("meta", "top1", "random", "largest"),
+        "Who teaches a path: the entry that the matching network prefers, the board's best, any entry, or the most "
+        "expensive path of all.",
+        jobs=SUPERNETS,
+    )
+    RHO: float = key(
+        0.5,
+        between(0, 2),
+        "Weight of a teacher that no matching network picked: of sandwich, top1, random and largest.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    TEACHING: str = key(
+        "mixed",
+        one_of("mixed", "added"),
+        "Loss of a taught path: (RHO * teacher + (2 - RHO) * labels) / 2 as in the paper (mixed), or labels + RHO / 2 "
+        "* teacher (added).",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    TEMPERATURE: float = key(
+        1.0,
+        ABOVE_ZERO,
+        "Divides the logits of teacher and student before they are compared.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    TEACH_ONLY_BETTER: bool = key(
+        False,
+        ANYTHING,
+        "Teach only on batches on which the teacher's own loss is below the student's.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    BOARD_SCORE: str = key(
+        "batch",
+        one_of("batch", "estimate"),
+        "What ranks the board: the accuracy of a path on the batch that trained the path, as in the paper (batch); or "
+        "its loss as a sum over its choices, fitted to all batches, so that entries move and age (estimate).",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    FIT_WINDOW: int = key(
+        500,
+        COUNT,
+        "Age at which a batch has 1/e of its weight in the estimate of BOARD_SCORE.",
+        unit="batches",
+        source=OURS,
         jobs=SUPERNETS,
     )
     HOW_TO_PROB: str = key(
@@ -156,6 +219,13 @@ class Supernet:
         COUNT,
         "Training batches that recalibrate batch norm before a path is scored.",
         unit="batches",
+        source=OURS,
+        jobs=("search", *CHOICES),
+    )
+    SELECT_BY: str = key(
+        "prec1",
+        one_of("prec1", "loss"),
+        "Metric with the supernet's weights that ranks paths in a selection and an evolution.",
         source=OURS,
         jobs=("search", *CHOICES),
     )

@@ -5,6 +5,7 @@ This module belongs to cream and not to pimm because it knows the nets of both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,9 +31,11 @@ from pimm.models.helpers import weights_kind
 from pimm.models.prefixes import with_own_names, without_prefix
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, torch_names
 from pimm.models.torch_weights import find_weights, rename_arrays
+from pimm.models.variants import warn_of_variant
 from pimm.torch_file import BFLOAT16, is_bfloat16, read_torch, save_torch
-from pimm.utils import file_sha256, load_arrays, save_arrays
+from pimm.utils import file_sha256, load_arrays
 from pimm.utils.checkpoint import EMA
+from pimm.utils.model_record import save_with_record
 from pimm.utils.safetensors_file import dump_safetensors, is_safetensors
 from pimm.utils.serialization import atomic_file, is_for_safetensors
 
@@ -102,13 +105,14 @@ def from_torch(
     with _errors_naming(source):
         weights = find_weights(content, use_ema)
         arrays, prefix = without_prefix(weights.arrays)
-        net = find_net(name, _shapes(arrays), arch)
+        net = find_net(name, _shapes(arrays), _hint(source, arch))
         model = _outline(net)
+        warn_of_variant(model, weights.arrays, arch, _short_path(source))
         renamed, dropped = rename_arrays(model, weights.arrays, weights.prefix)
         expected = {name: shape for name, shape in torch_names(model) if not is_batch_counter(name)}
         _check_fits(source, net, expected, _shapes(renamed))
         state = from_torch_arrays(model, renamed)
-    save_arrays(target, {name: _as_paddle(array) for name, array in state.items()})
+    save_with_record(target, {name: _as_paddle(array) for name, array in state.items()}, {"arch": net.name})
     which = f"{'averaged' if weights.averaged else 'plain'}, {weights.key or 'the file is a state dict'}"
     which += _without(prefix, expected)
     return net, _report(source, f"PyTorch, {form}", net, model, which, state, dropped, target)
@@ -124,7 +128,7 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     content = load_arrays(source)
     with _errors_naming(source):
         arrays, prefix = _own_arrays(content)
-        net = find_net(name, _shapes(arrays))
+        net = find_net(name, _shapes(arrays), _hint(source))
         model = _outline(net)
         arrays = with_own_names(content, model.state_dict())
         _check_fits(source, net, _shapes(model.state_dict()), _shapes(arrays))
@@ -157,10 +161,20 @@ def net_of_file(source: str | Path, name: str = "auto") -> Net:
     if weights_kind(source) == "torch":
         content = read_torch(source)[0]
         with _errors_naming(source):
-            return find_net(name, _shapes(without_prefix(find_weights(content, None).arrays)[0]), content.get("arch"))
+            shapes = _shapes(without_prefix(find_weights(content, None).arrays)[0])
+            return find_net(name, shapes, _hint(source, content.get("arch")))
     content = load_arrays(source)
     with _errors_naming(source):
-        return find_net(name, _shapes(_own_arrays(content)[0]))
+        return find_net(name, _shapes(_own_arrays(content)[0]), _hint(source))
+
+
+def _hint(source: str | Path, arch: object = None) -> str:
+    """Return the name of a net that a file holds, or is called after.
+
+    A file's own name loses its endings and the checksum of timm's files: ``tf_efficientnet_lite0-0aa007d2.pth`` is
+    called after tf_efficientnet_lite0.
+    """
+    return arch if isinstance(arch, str) else re.sub(r"[-_][0-9a-f]{8}$", "", Path(source).name.partition(".")[0])
 
 
 def _own_arrays(content: object) -> tuple[dict[str, np.ndarray], str]:

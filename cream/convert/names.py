@@ -59,7 +59,7 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
         name: the name of a net, a file of settings (``.yaml``) that names one, or ``auto``.
         shapes: the shapes of the weights under PyTorch's names or Paddle's. They also tell the number of classes and,
             for pimm's models, the number of channels of an image.
-        hint: the name that the checkpoint carries, if any; it decides between nets with weights of the same shapes.
+        hint: the name that the checkpoint or its file carries; it decides between nets with weights of the same shapes.
 
     Raises:
         ConfigError: the name is unknown, or the shapes fit no net or several.

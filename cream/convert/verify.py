@@ -8,16 +8,17 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from cream.build.data import SPOS_MEAN, SPOS_STD
 from cream.convert.names import Net
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.data.dataset import decode
-from pimm.data.imagenet import imagenet_classes
+from pimm.data.imagenet import describe_classes
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import ConfigError, DataError
 from pimm.models import load_checkpoint
 
-SPOS_PREPROCESSING = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "interpolation": "bilinear", "crop_pct": 224 / 256}
+SPOS_PREPROCESSING = {"mean": SPOS_MEAN, "std": SPOS_STD, "interpolation": "bilinear", "crop_pct": 224 / 256}
 
 
 def verify(
@@ -43,9 +44,17 @@ def verify(
     load_checkpoint(model, weights)
     model.eval()
     with paddle.no_grad():
-        probabilities = nn.functional.softmax(model(read_image(net, model, image, spos_preprocessing)))[0].numpy()
-    names = imagenet_classes() if len(probabilities) == 1000 else [f"class {i}" for i in range(len(probabilities))]
-    return [(names[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:5]]
+        logits = model(read_image(net, model, image, spos_preprocessing)).numpy()
+    names = describe_classes(None, logits.shape[1])
+    return [(names[index], probability) for index, probability in likeliest(logits, 5)[0]]
+
+
+def likeliest(logits: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
+    """Return class and probability of the likeliest classes of each row of logits [N, classes], the likeliest first."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :count].tolist()
+    return [[(index, float(row[index])) for index in order] for row, order in zip(probabilities, orders)]
 
 
 def read_image(net: Net, model: nn.Layer, path: str | Path, spos_preprocessing: bool) -> Tensor:

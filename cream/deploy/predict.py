@@ -12,16 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cream.deploy.backends import Backend
+from cream.convert.verify import likeliest
+from cream.deploy.backends import PADDLE_FILES, Backend
 from cream.deploy.settings import InferenceSettings
 from pimm.data.pixels import decode
 from pimm.data.readers import create_reader
 from pimm.errors import ConfigError, DataError
 from pimm.utils import write_csv, write_text
+from pimm.utils.checkpoint import MANIFEST
+from pimm.utils.model_record import NOTE
 
 _logger = logging.getLogger(__name__)
 
 FORMATS = (".csv", ".json")
+# Files of these formats that belong to trained nets.
+_OF_NETS = (PADDLE_FILES[0], MANIFEST, "architecture.json", "candidates.csv", "summary.csv")
+_WEIGHTS = (".pdparams", ".pdema", ".safetensors")
 
 
 class Guess(NamedTuple):
@@ -51,12 +57,9 @@ def predict(
         logits = backend(np.stack([prepare(image) for _, image in batch]))
         if logits.shape[1] != len(settings.class_names):
             raise ConfigError(f"the net has {logits.shape[1]} classes, its settings name {len(settings.class_names)}")
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        for (path, _), row in zip(batch, shifted / shifted.sum(axis=1, keepdims=True)):
-            order = np.argsort(-row, kind="stable")[:topk].tolist()
-            yield [
-                Guess(path, rank, i, settings.class_names[i], float(row[i])) for rank, i in enumerate(order, start=1)
-            ]
+        for (path, _), classes in zip(batch, likeliest(logits, topk)):
+            ranked = enumerate(classes, start=1)
+            yield [Guess(path, rank, i, settings.class_names[i], share) for rank, (i, share) in ranked]
     if not found:
         raise DataError(f"no image could be read in {', '.join(map(str, images))}")
 
@@ -89,7 +92,8 @@ def open_images(paths: Sequence[str | Path]) -> Iterator[tuple[str, object]]:
         if path.is_dir() or path.suffix == ".tar":
             reader = create_reader("", path, labelled=False)
             for number in range(len(reader)):
-                yield reader.filename(number, absolute=True), reader.open(number)
+                name = reader.filename(number, absolute=True)
+                yield name if path.is_dir() else f"{path}/{name}", reader.open(number)  # two tar files may share names
         elif path.is_file():
             yield str(path), path.open("rb")
         else:
@@ -97,9 +101,12 @@ def open_images(paths: Sequence[str | Path]) -> Iterator[tuple[str, object]]:
 
 
 def check_results_file(path: Path) -> None:
-    """Raise ConfigError unless a file of results is named after one of the formats."""
+    """Raise ConfigError for a file of results that is not named after a format, or that belongs to a trained net."""
     if path.suffix not in FORMATS:
         raise ConfigError(f"--output {path}: the name must end with {' or '.join(FORMATS)}")
+    is_note = path.suffix == NOTE and path.with_suffix("").suffix in _WEIGHTS
+    if path.is_file() and (path.name in _OF_NETS or is_note):
+        raise ConfigError(f"--output {path} belongs to a trained net, and would be replaced; name another file")
 
 
 def write_guesses(path: Path, guesses: Sequence[Sequence[Guess]]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import yaml
 from PIL import Image
 
 from cream.yaml_text import compose, plain
-from pimm.data.imagenet import imagenet_classes
 from pimm.data.transforms_factory import create_transform
 from pimm.errors import ConfigError
 from pimm.utils import write_text
@@ -19,7 +19,9 @@ from pimm.utils import write_text
 SETTINGS = "inference.yml"
 _MOST_BYTES = 2**22  # a file with the names of many thousands of classes
 ORDERS = ("rgb", "bgr")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _MODES = {1: "L", 3: "RGB"}  # number of channels: Pillow's mode
+_LARGEST = 2**14  # pixels of a side of the scaled image; a wrong number must not ask for all the memory
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class InferenceSettings:
         class_names: the names of the classes in the order of the outputs.
         source: the file of the weights.
         sha256: the checksum of the file of the weights.
+        precision: the numbers that an exported net computes with, one of `PRECISIONS`.
 
     Raises:
         ConfigError: a value is none of the valid ones.
@@ -53,12 +56,33 @@ class InferenceSettings:
     class_names: tuple[str, ...]
     source: str
     sha256: str
+    precision: str = "fp32"
 
     def __post_init__(self):
-        if self.input_size[0] not in _MODES:
-            raise ConfigError(f"the net takes images of {self.input_size[0]} channels; here it must be 1 or 3")
-        if self.channel_order not in ORDERS:
-            raise ConfigError(f"channel_order is {self.channel_order!r}; must be {' or '.join(ORDERS)}")
+        for problem in self._problems():
+            raise ConfigError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with the values."""
+        if len(self.input_size) != 3:
+            yield f"input_size has {len(self.input_size)} numbers; must be channels, height and width"
+        channels, *sides = self.input_size
+        if channels not in _MODES:
+            yield f"the net takes images of {channels} channels; here it must be 1 or 3"
+        if not 0 < self.crop_pct < math.inf:
+            yield f"crop_pct is {self.crop_pct}; must be above 0"
+        if min(sides) < 1 or max(sides) > _LARGEST * min(1.0, self.crop_pct):
+            yield f"input_size is {list(self.input_size)} with a crop_pct of {self.crop_pct:g}; a side has 1 to " + (
+                f"{_LARGEST} pixels"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                yield f"{name} has {len(values)} numbers; must be {channels}, one for each channel"
+            if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                yield f"{name} is {list(values)}; must be numbers{' above 0' if name == 'std' else ''}"
+        for name, valid, joint in (("channel_order", ORDERS, " or "), ("precision", PRECISIONS, ", ")):
+            if getattr(self, name) not in valid:
+                yield f"{name} is {getattr(self, name)!r:.80}; must be {joint.join(valid)}"
 
     @property
     def mode(self) -> str:
@@ -97,32 +121,48 @@ def read_settings(folder: Path) -> InferenceSettings:
     """
     path = folder / SETTINGS
     root = compose(path, _MOST_BYTES)
-    names = {field.name for field in fields(InferenceSettings)}
     try:
         content = plain(root) if root else {}
-        if not isinstance(content, dict) or set(content) != names:
-            raise ConfigError(f"must hold exactly {', '.join(sorted(names))}")
-        return InferenceSettings(
-            input_size=tuple(int(size) for size in content.pop("input_size")),
-            mean=tuple(float(value) for value in content.pop("mean")),
-            std=tuple(float(value) for value in content.pop("std")),
-            crop_pct=float(content.pop("crop_pct")),
-            class_names=tuple(str(name) for name in content.pop("class_names")),
-            **{name: str(value) for name, value in content.items()},
-        )
+        if not isinstance(content, dict) or content.keys() - {"precision"} != _NAMES:
+            raise ConfigError(f"must hold exactly {', '.join(sorted(_NAMES))}")
+        return InferenceSettings(**{name: _READERS.get(name, _text)(name, value) for name, value in content.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (TypeError, ValueError, IndexError, RecursionError) as error:
-        raise ConfigError(f"{path}: a value is of the wrong type: {error}") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{path}: a value is of the wrong type: {error!s:.150}") from None
 
 
-def describe_classes(names: list[str] | None, count: int) -> tuple[str, ...]:
-    """Return a name for each of ``count`` classes; synsets of ImageNet are followed by their words.
+def is_export(folder: Path) -> bool:
+    """Return whether a folder holds settings of an exported net, whatever their values."""
+    try:
+        content = plain(compose(folder / SETTINGS, _MOST_BYTES))
+    except (ConfigError, OSError, AttributeError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _NAMES
 
-    Names that are unknown, or of another number, are those of ImageNet for 1,000 classes and ``class N`` otherwise.
-    """
-    lines = imagenet_classes()
-    if not names or len(names) != count:
-        return tuple(lines) if count == len(lines) else tuple(f"class {number}" for number in range(count))
-    by_synset = {line.partition(" ")[0]: line for line in lines}
-    return tuple(by_synset.get(name, name) for name in names)
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is a {type(value).__name__}; must be a text")
+    return value
+
+
+def _list_of(kind: Callable[[str], object]) -> Callable[[str, object], tuple]:
+    """Return what reads a list of values of a type."""
+
+    def read(name: str, value: object) -> tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{name} is a {'text' if isinstance(value, str) else 'mapping'}; must be a list")
+        return tuple(kind(_text(f"an entry of {name}", each)) for each in value)
+
+    return read
+
+
+_NAMES = {field.name for field in fields(InferenceSettings) if field.default is MISSING}
+_READERS = {
+    "input_size": _list_of(int),
+    "mean": _list_of(float),
+    "std": _list_of(float),
+    "crop_pct": lambda name, value: float(_text(name, value)),
+    "class_names": _list_of(str),
+}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from paddle import Tensor, nn
 
-from pimm.layers import BatchNorm2d, Conv2d, HardSwish, Swish
+from pimm.layers import BatchNorm2d, Conv2d, HardSwish, Swish, create_conv2d
 from pimm.models.efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, EdgeResidual, InvertedResidual
 
 ACTIVATIONS = {"swish": Swish, "hard_swish": HardSwish, "relu": nn.ReLU, "relu6": nn.ReLU6}
@@ -64,6 +64,27 @@ class ResidualUnit(nn.Layer):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)  # [N, out, H / stride, W / stride]
 
 
+class Identity(nn.Layer):
+    """The identity; where the shape changes, a 1x1 convolution and batch norm without activation (NAS-Bench-Macro).
+
+    Args:
+        in_chs: channels of the input.
+        out_chs: channels of the output.
+        stride: stride of the convolution.
+        norm_kwargs: further arguments of the batch norm.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, norm_kwargs: Mapping[str, float] | None = None):
+        super().__init__()
+        self.keeps_shape = stride == 1 and in_chs == out_chs
+        if not self.keeps_shape:
+            self.conv = create_conv2d(in_chs, out_chs, 1, stride=stride)
+            self.bn1 = BatchNorm2d(out_chs, **(norm_kwargs or {}))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.keeps_shape else self.bn1(self.conv(x))  # [N, out, H / stride, W / stride]
+
+
 class BlockType(NamedTuple):
     """The layer of a block type, and where the arguments of that layer come from.
 
@@ -93,4 +114,5 @@ BLOCKS = {
         {"kernel": "kernel_size", "reduction": "reduction", "dilation": "dilation"},
         ("norm_kwargs",),
     ),
+    "id": BlockType(Identity, {}, ("norm_kwargs",)),
 }

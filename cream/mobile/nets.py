@@ -10,7 +10,7 @@ import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from cream.counting import SEARCH_RULES, THOP_RULES
+from cream.counting import CONVENTIONS
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
 from cream.mobile.space import WIDTHS_AND_STRIDES, MobileSpace, Operation, Position, SpaceSpec, mobile_space
 from cream.space import SKIP, Arch, format_arch
@@ -84,10 +84,14 @@ class MobileNet(nn.Layer):
             )
         )
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
-        features = spec.stages[-1].channels * self.global_pool.feat_mult()
-        self.conv_head = create_conv2d(features, spec.head, 1, bias=True)
+        self.pools_first = spec.head_type == "pool_conv"
+        before, behind = (self.global_pool.feat_mult(), 1) if self.pools_first else (1, self.global_pool.feat_mult())
+        self.conv_head = create_conv2d(spec.stages[-1].channels * before, spec.head, 1, bias=self.pools_first)
+        if not self.pools_first:
+            self.bn2 = BatchNorm2d(spec.head, **norm_kwargs)
         self.act2 = act_layer()
-        self.classifier = self.create_classifier(spec.head, num_classes) if num_classes else nn.Identity()
+        self.head_hidden_size = spec.head * behind
+        self.classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         efficientnet_init_weights(self)
 
     def create_classifier(self, num_features: int, num_classes: int) -> nn.Layer:
@@ -104,15 +108,26 @@ class MobileNet(nn.Layer):
         """Compute the input of the first block from images."""
         return norm_act(self.conv_stem(x), self.bn1, self.act1)  # [N, stem, H / stride, W / stride]
 
+    def final(self, x: Tensor) -> Tensor:
+        """Compute the output of the head convolution from feature maps, if it stands before the pooling."""
+        return x if self.pools_first else norm_act(self.conv_head(x), self.bn2, self.act2)  # [N, head, H, W]
+
     def pre_logits(self, x: Tensor) -> Tensor:
-        """Compute the output of the head convolution from pooled feature maps."""
-        return self.act2(self.conv_head(x))  # [N, head, 1, 1]
+        """Compute the output of the head convolution from pooled feature maps, if it stands behind the pooling."""
+        return self.act2(self.conv_head(x)) if self.pools_first else x  # [N, head, 1, 1]
 
     def head(self, x: Tensor) -> Tensor:
         """Compute the logits from the output of the last block."""
-        x = self.pre_logits(self.global_pool(x)).flatten(1)  # [N, head]
+        x = self.pre_logits(self.global_pool(self.final(x))).flatten(1)  # [N, head_hidden_size]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return self.classifier(x)  # [N, num_classes]
+
+    def shared_layers(self) -> Iterator[nn.Layer]:
+        """Yield the layers with weights of stem and head."""
+        yield from (self.conv_stem, self.bn1, self.conv_head)
+        if not self.pools_first:
+            yield self.bn2
+        yield self.classifier
 
 
 class MobileSuperNet(MobileNet, SuperNet):
@@ -127,12 +142,13 @@ class MobileSuperNet(MobileNet, SuperNet):
         kwargs: further arguments of ``MobileNet``.
     """
 
-    cost_rules = SEARCH_RULES
+    default_cfg = {"first_conv": "conv_stem", "classifier": ("classifier", "meta_layer")}  # what begins anew
     torch_renames = {"blocks.3.4": None}  # None drops the weights of a fifth block that no official path reaches
 
     def __init__(self, space: MobileSpace, num_classes: int = 1000, slice_size: int = 4, **kwargs):
         super().__init__(space.spec, space.positions, num_classes, **kwargs)
         self.space = space
+        self.cost_rules = CONVENTIONS[space.spec.counting].supernet
         self.meta_layer = MetaMatching(num_classes, slice_size)
 
     @staticmethod
@@ -140,13 +156,11 @@ class MobileSuperNet(MobileNet, SuperNet):
         """Build the blocks of all operations of a position."""
         return Choices([make_block(operation, position, **options) for operation in position.operations])
 
-    def shared_layers(self) -> Iterator[nn.Layer]:
-        """Yield the layers with weights of stem and head."""
-        yield from (self.conv_stem, self.bn1, self.conv_head, self.classifier)
-
     def counted_layers(self) -> Iterator[nn.Layer]:
-        """Yield the shared layers that the official table of costs counts."""
-        yield from (self.conv_stem, self.global_pool, self.conv_head)
+        """Yield the shared layers that the convention of the space counts: Cream's table has no classifier."""
+        if self.space.spec.counting == "cream":
+            return iter((self.conv_stem, self.global_pool, self.conv_head))
+        return self.shared_layers()
 
 
 class ChildNet(MobileNet, ImageModel):
@@ -162,9 +176,6 @@ class ChildNet(MobileNet, ImageModel):
     Raises:
         ConfigError: ``arch`` is not a path of the space, or a block cannot be dilated.
     """
-
-    cost_rules = THOP_RULES
-    head_layers = ("conv_head", "act2")
 
     def __init__(
         self,
@@ -186,10 +197,14 @@ class ChildNet(MobileNet, ImageModel):
         ]
         super().__init__(space.spec, _dilate(positions, space.spec, output_stride), num_classes, **kwargs)
         self.arch = arch
+        self.cost_rules = CONVENTIONS[space.spec.counting].net
+        if self.pools_first:
+            self.num_features, self.head_layers = space.spec.stages[-1].channels, ("conv_head", "act2")
+        else:
+            self.num_features, self.final_layers = space.spec.head, ("conv_head", "bn2", "act2")
         depths = [len(stage) for stage in arch[1:-1]]
         is_creams = len(depths) == len(WIDTHS_AND_STRIDES) and space.spec == mobile_space(depths).spec
         self.model_name = f"cream-{format_arch(arch)}" if is_creams else None  # as convert-weights --model takes it
-        self.num_features, self.head_hidden_size = space.spec.stages[-1].channels, space.spec.head
         self.feature_info = _describe_features(space.spec, positions, output_stride)
 
     def group_matcher(self, coarse: bool = False) -> dict:
@@ -198,9 +213,8 @@ class ChildNet(MobileNet, ImageModel):
 
     def inherit(self, net: MobileSuperNet) -> None:
         """Copy the weights of this path from a supernet of the same space."""
-        targets = [*(block for stage in self.blocks for block in stage)]
-        targets += [self.conv_stem, self.bn1, self.conv_head, self.classifier]
-        sources = [*net.active_blocks(self.arch), net.conv_stem, net.bn1, net.conv_head, net.classifier]
+        targets = [*(block for stage in self.blocks for block in stage), *self.shared_layers()]
+        sources = [*net.active_blocks(self.arch), *net.shared_layers()]
         for layer, source in zip(targets, sources):
             arrays = {name: tensor.numpy() for name, tensor in source.state_dict().items()}
             load_state_dict_strictly(layer, arrays, "the supernet")
@@ -221,8 +235,9 @@ def _dilate(
         for position in stage:
             stride, dilation, _ = next(placed)
             (operation,) = position.operations
-            if dilation > 1 and operation.kernel > 1:
-                if "dilation" not in BLOCKS[operation.block].fields:
+            fields = BLOCKS[operation.block].fields
+            if dilation > 1 and operation.kernel > 1 and "kernel" in fields:
+                if "dilation" not in fields:
                     raise ConfigError(f"output_stride={output_stride}: a block {operation.block} cannot be dilated")
                 operation = replace(operation, dilation=operation.dilation * dilation)
             blocks.append(position._replace(stride=stride, operations=(operation,)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from cream.counting import CONVENTIONS
 from cream.fields import REQUIRED, Rule, at_least, between, key, one_of, read_fields, shown
 from cream.mobile.blocks import ACTIVATIONS, BLOCKS
 from cream.recipes import find_recipe
-from cream.space import SearchSpace
+from cream.space import SKIP, Arch, SearchSpace
 from cream.yaml_text import OneLine, compose, plain
 from pimm.errors import ConfigError
 
@@ -54,14 +55,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """The description of a space: its stages, operations and activation, and the output channels of stem and head."""
+    """The description of a space: its stages, operations and activation, and the output channels of stem and head.
+
+    ``head_type`` is ``pool_conv`` (pooling, a 1x1 convolution with bias, activation) or ``conv_pool`` (a 1x1
+    convolution, batch norm, activation, pooling). ``counting`` names the convention by which FLOPs are counted.
+    """
 
     stages: tuple[Stage, ...] = key(REQUIRED)
     operations: tuple[Operation, ...] = key(())
     stem: int = key(16, at_least(1, WIDEST))
     stem_stride: int = key(2, ONE_OR_TWO)
     head: int = key(1280, at_least(1, WIDEST))
+    head_type: str = key("pool_conv", one_of("pool_conv", "conv_pool"))
     activation: str = key("swish", one_of(*ACTIVATIONS))
+    counting: str = key("cream", one_of(*CONVENTIONS))
 
 
 class Position(NamedTuple):
@@ -104,6 +111,23 @@ class MobileSpace(SearchSpace):
             positions.append([first, *[further] * (stage.depth[-1] - 1)])
             in_chs = stage.channels
         return positions
+
+    def depth(self, arch: Arch) -> int:
+        """Return the number of blocks that a path runs, without identities, even those that change the shape."""
+        return sum(position.operations[choice].block != "id" for _, position, choice in self._blocks(arch))
+
+    def net_of(self, arch: Arch) -> Arch:
+        """Return the choices of a path without skips and without the identities that keep the shape."""
+        kept: list[list[int]] = [[] for _ in arch]
+        for stage, position, choice in self._blocks(arch):
+            if position.operations[choice].block != "id" or position.stride > 1 or position.in_chs != position.out_chs:
+                kept[stage].append(choice)
+        return tuple(map(tuple, kept))
+
+    def _blocks(self, arch: Arch) -> Iterator[tuple[int, Position, int]]:
+        """Yield the stage, the position and the choice of each block that a path does not skip."""
+        for stage, (path, positions) in enumerate(zip(arch, self.positions)):
+            yield from ((stage, position, choice) for choice, position in zip(path, positions) if choice != SKIP)
 
 
 # Reading and writing
@@ -206,7 +230,8 @@ def _describe_stage(stage: Stage) -> OneLine:
 
 
 def _describe_operation(operation: Operation) -> OneLine:
-    return OneLine({"kernel": operation.kernel, **_changed_fields(operation)})
+    kernel = {"kernel": operation.kernel} if "kernel" in BLOCKS[operation.block].fields else {}
+    return OneLine({**kernel, **_changed_fields(operation)})
 
 
 def _changed_fields(record: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 
+from cream import typed
 from cream.report.operations import anatomy, write_anatomy
 from cream.train.search_net import SearchNet
 from pimm.engine import RunLog
@@ -25,6 +26,6 @@ def report_search(run: RunLog, searched: SearchNet, epoch: int) -> None:
         _logger.info("report in %s", run.folder / REPORT)
     except Exception as error:
         _logger.warning(
-            "there is no report (%s: %s): python tools/report.py %s writes it again",
-            *(type(error).__name__, error, shlex.quote(str(run.folder))),
+            "there is no report (%s: %s): %s %s writes it again",
+            *(type(error).__name__, error, typed.command("report"), shlex.quote(str(run.folder))),
         )

@@ -24,6 +24,7 @@ SHORT_NAMES = {
     "EdgeResidual": "ER",
     "ConvBnAct": "conv",
     "ResidualUnit": "unit",
+    "Identity": "identity",
     "ShuffleBlock": "shuffle",
 }
 

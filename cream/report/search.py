@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import yaml
 
+from cream import typed
 from cream.report.operations import OPERATIONS, Anatomy, Position, read_anatomy
 from cream.space import Arch, format_arch, parse_arch
 from cream.train.history import HISTORY, read_history
@@ -74,7 +75,7 @@ def read_search(folder: Path) -> Search:
     if format_arch(parse_arch(result["arch"])) not in [row.get("arch") for row in candidates]:
         raise CheckpointError(
             f"{folder}: candidates.csv is from a later selection, which found no net; select again with constraints "
-            "that a candidate satisfies (tools/select.py)"
+            f"that a candidate satisfies ({typed.script('select')})"
         )
     return Search(
         folder,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
+from cream import typed
 from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
@@ -19,6 +21,13 @@ from pimm.errors import ConfigError
 from pimm.utils import write_csv, write_text
 
 _logger = logging.getLogger(__name__)
+
+
+# Sort keys of the metrics of a path, by the name of the metric that ranks; of equal paths the cheapest comes first.
+ORDERS: Mapping[str, Callable[[Mapping[str, float]], tuple[float, float]]] = {
+    "prec1": lambda metrics: (-metrics["prec1"], metrics["mflops"]),
+    "loss": lambda metrics: (metrics["loss"], metrics["mflops"]),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ def score(
     train: Loader,
     val: Batches,
     batches: int,
+    by: str = "prec1",
 ) -> list[Candidate]:
     """Return the paths as candidates, with their accuracies after batch norm was recalibrated for each path.
 
@@ -100,6 +110,7 @@ def score(
         train: training batches that recalibrate batch norm; each path sees the same batches.
         val: batches of the images that paths are scored on.
         batches: number of recalibration batches.
+        by: the metric that ranks the candidates, one of ORDERS.
     """
     mflops, mparams = tables
     archs, candidates = list(archs), []
@@ -114,7 +125,7 @@ def score(
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))
         place = f"path {number}/{len(archs)} " if len(archs) > 1 else ""
         _logger.info("%s%s: top-1 %.2f%%, %.1f MFLOPs", place, format_arch(arch), found["prec1"], mflops(arch))
-    return sorted(candidates, key=lambda candidate: (-candidate.prec1, candidate.mflops))
+    return sorted(candidates, key=lambda candidate: ORDERS[by](vars(candidate)))
 
 
 def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constraint]) -> Candidate:
@@ -131,7 +142,7 @@ def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constrain
     raise ConfigError(
         f"none of {len(candidates)} candidates satisfies {listed}; the nearest, {format_arch(nearest.arch)}, has "
         f"{violations(nearest.arch, constraints)}: select again with other constraints or a larger "
-        "SUPERNET.SELECT_RANDOM (tools/select.py)"
+        f"SUPERNET.SELECT_RANDOM ({typed.script('select')})"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Callable
 import numpy as np
 from paddle import nn
 
+from cream import typed
 from cream.selection.candidates import (
     Candidate,
     Constraint,
@@ -50,6 +51,7 @@ class Selection:
         loader: loader of the images that paths are scored on.
         scored_on: a description of these images.
         batches: number of recalibration batches.
+        by: the metric that ranks the candidates: ``prec1`` or ``loss``.
         num_classes: number of classes.
         child: builds the single net of a path.
         retrain_yaml: returns the settings that retrain a path, as YAML text.
@@ -64,6 +66,7 @@ class Selection:
     loader: Batches
     scored_on: str
     batches: int
+    by: str
     num_classes: int
     child: Callable[[Arch], nn.Layer]
     retrain_yaml: Callable[[Arch], str]
@@ -111,7 +114,7 @@ class Selection:
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
         """Return the paths as candidates, with their accuracies after recalibration, the best first."""
         searched = self.searched
-        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches)
+        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches, self.by)
 
     def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
         """Write the files of a selection, and return the best candidate that satisfies all constraints.
@@ -140,7 +143,7 @@ class Selection:
             recipe = folder / "retrain.yaml"
             write_text(recipe, self.retrain_yaml(best.arch))
             save_arrays(folder / WEIGHTS, weights)
-            _logger.info("the net is trained by: python tools/retrain.py --cfg %s", shlex.quote(str(recipe)))
+            _logger.info("the net is trained by: %s --cfg %s", typed.command("retrain"), shlex.quote(str(recipe)))
         return best
 
     def inherited_weights(self, arch: Arch) -> dict:

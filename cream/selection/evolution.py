@@ -13,6 +13,7 @@ from typing import Callable
 
 import numpy as np
 
+from cream.selection.candidates import ORDERS
 from cream.space import Arch, SearchSpace, format_arch, parse_arch
 from pimm.errors import ConfigError, check_whole
 
@@ -21,7 +22,7 @@ _logger = logging.getLogger(__name__)
 # Draws for each wanted path of a generation until one is new and legal; if they fail, the generation has fewer paths.
 CHILD_ATTEMPTS, RANDOM_ATTEMPTS = 10, 100
 
-Metrics = Mapping[str, float]  # with "prec1", the higher the better, and "mflops", the lower of equal "prec1"
+Metrics = Mapping[str, float]  # with "mflops", and the metric that ranks the paths
 
 
 def evolve(
@@ -36,6 +37,7 @@ def evolve(
     mutation: int = 25,
     mutation_probability: float = 0.1,
     generations: int = 20,
+    by: str = "prec1",
     sample: Callable[[np.random.Generator], Arch] | None = None,
     state: dict | None = None,
     save: Callable[[dict], None] = lambda state: None,
@@ -44,7 +46,7 @@ def evolve(
 
     Every generation after the first has ``mutation`` mutants and ``crossover`` crosses of the ``top`` best paths of
     all generations before it, and sampled paths to fill up; it is smaller where few legal paths are left. The state
-    is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ...}``.
+    is plain data: ``{"generations": [[path, ...], ...], "scores": {path's text: metrics}, "rng": ..., "by": ...}``.
 
     Args:
         space: the search space.
@@ -53,6 +55,7 @@ def evolve(
         rng: generator of all draws.
         population, top, crossover, mutation, generations: numbers of paths and generations.
         mutation_probability: probability that a mutation draws a choice anew.
+        by: the metric that ranks the paths: ``prec1`` or ``loss``.
         sample: draws the paths that are no children, such as those of the first generation; by default evenly.
         state: the saved state of an interrupted evolution, which is resumed with the same result.
         save: called with the state after every path.
@@ -61,7 +64,7 @@ def evolve(
         ConfigError: no legal path is found, or the numbers contradict each other.
     """
     check_numbers(population, top, crossover, mutation, mutation_probability, generations)
-    state = state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}
+    state = {**(state or {"generations": [], "scores": {}, "rng": rng.bit_generator.state}), "by": by}
     rng.bit_generator.state = state["rng"]
     draw = functools.partial(sample or (lambda rng: space.decode(space.sample(rng)[0])), rng)
 
@@ -163,8 +166,5 @@ def best_paths(state: Mapping, generation: int | None = None) -> list[Arch]:
     archs = [parse_arch(arch) for members in generations for arch in members]
     scores = state["scores"]
     scored = [arch for arch in archs if format_arch(arch) in scores]
-    return sorted(scored, key=lambda arch: _rank(scores[format_arch(arch)]))
-
-
-def _rank(metrics: Metrics) -> tuple[float, float]:
-    return -metrics["prec1"], metrics["mflops"]
+    order = ORDERS[state.get("by", "prec1")]  # an earlier version ranked by accuracy alone
+    return sorted(scored, key=lambda arch: order(scores[format_arch(arch)]))

@@ -72,6 +72,7 @@ def evolve_paths(
         lambda arch: not violations(arch, constraints),
         np.random.default_rng([seed, 5]),
         **numbers,
+        by=selection.by,
         sample=Sampler(searched.space, searched.mflops, flops.least, flops.most),
         state=state,
         save=record,

@@ -14,10 +14,12 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from cream import typed
 from cream.flops import CostTable
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
 from cream.train.search_net import SearchNet
+from pimm import device
 from pimm.engine.evaluation import train_mode
 from pimm.errors import ConfigError
 from pimm.utils import write_text
@@ -61,7 +63,7 @@ class Latency:
             raise ConfigError(
                 f"SUPERNET.LATENCY_TABLE was measured at {self.resolution} pixels for {_described(self.mflops)}; "
                 f"the search has {size} pixels and {_described(searched.mflops.choices)}: measure again "
-                "(tools/latency.py)"
+                f"({typed.script('latency')})"
             )
         return CostTable(self.choices, self.fixed, searched.space)
 
@@ -84,7 +86,7 @@ def read_latency(path: Path) -> Latency:
     try:
         return Latency(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no latency table as tools/latency.py writes it: {error}") from None
+        raise ConfigError(f"{path} is no latency table as {typed.script('latency')} writes it: {error}") from None
 
 
 def measure_latency(
@@ -114,7 +116,7 @@ def measure_latency(
         fixed=table.fixed,
         resolution=searched.resolution,
         batch_size=batch_size,
-        device=device_name(),
+        device=device.current().described(),
         machine=f"{platform.node()} {platform.machine()}",
         threads=threads,
         paddle=paddle.__version__,
@@ -175,18 +177,6 @@ def milliseconds(runs: Sequence[Run], repeats: int) -> list[float]:
         for i, (layer, x) in enumerate(runs):
             started = time.perf_counter()
             layer(x)
-            wait_for_device()
+            device.synchronize()
             turn[i] = time.perf_counter() - started
     return (1e3 * np.median(times[WARM_UP:], axis=0)).tolist()
-
-
-def wait_for_device() -> None:
-    """Wait until the device has run all launched kernels; on a CPU they have run already."""
-    if paddle.get_device() != "cpu":
-        paddle.device.synchronize()
-
-
-def device_name() -> str:
-    """Return the name of the device."""
-    device = paddle.get_device()
-    return f"{device} {paddle.device.cuda.get_device_name()}" if device.startswith("gpu") else device

@@ -179,6 +179,7 @@ class ShuffleSuperNet(ShuffleNetV2, SuperNet):
         channels: output channels of each stage.
     """
 
+    default_cfg = {"first_conv": "first_conv.0", "classifier": "classifier.0"}
     torch_renames = {
         # NNI's first versions had one more part in these names.
         **{f"features.{block}.choices": f"features.{block}" for block in range(sum(DEPTHS))},

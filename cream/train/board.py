@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +48,15 @@ class PrioritizedBoard:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def accepts(self, prec1: float, mflops: float) -> bool:
-        """Return whether the board takes a path of this accuracy and cost."""
+    def observe(self, arch: Arch, loss: Callable[[], float]) -> None:
+        """Take note of the loss of any path on its batch: without effect here."""
+
+    def rank(self, entry: Entry) -> tuple[float, float]:
+        """Return the sort key of an entry."""
+        return entry.priority
+
+    def accepts(self, prec1: float, mflops: float, arch: Arch | None = None) -> bool:
+        """Return whether the board takes a path of this accuracy and cost; ``arch`` does not matter here."""
         if len(self) < self.size:
             return True
         last = self.entries[-1]
@@ -58,8 +66,12 @@ class PrioritizedBoard:
 
     def add(self, entry: Entry) -> None:
         """Put an entry in its place; a path that is on the board already keeps the better of its two entries."""
+        self.arrange([*self.entries, entry])
+
+    def arrange(self, entries: Sequence[Entry]) -> None:
+        """Keep the best entry of each path, as many as there are places."""
         best_of_each: dict[Arch, Entry] = {}
-        for candidate in sorted([*self.entries, entry], key=lambda item: item.priority):
+        for candidate in sorted(entries, key=self.rank):
             best_of_each.setdefault(candidate.arch, candidate)
         self.entries = list(best_of_each.values())[: self.size]
         self._batch = None

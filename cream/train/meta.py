@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -58,13 +59,21 @@ def match_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teac
         scores = net.meta_layer(difference)
     best = paddle.argmax(scores)
     # One read gets both numbers, and all processes take those of the first: two GPUs may round a tie differently.
-    index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(scores[best]).astype("float32")]))
+    score = paddle.gather(scores, best)  # scores[best] would read the index, and wait for the device once more
+    index, rho = broadcast_values(paddle.stack([best.astype("float32"), F.sigmoid(score).astype("float32")]))
     return Teacher(board.entries[int(index)].arch, rho, difference[int(index)])
 
 
-def best_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch) -> Teacher:
-    """Pick the best path on the board for any student, with rho 0.5."""
-    return Teacher(board.entries[0].arch, 0.5)
+def best_teacher(net: nn.Layer, board: PrioritizedBoard, student: Arch, rho: float = 0.5) -> Teacher:
+    """Pick the best path on the board for any student."""
+    return Teacher(board.entries[0].arch, rho)
+
+
+def random_teacher(
+    net: nn.Layer, board: PrioritizedBoard, student: Arch, rho: float, rng: np.random.Generator
+) -> Teacher:
+    """Draw a path of the board for any student."""
+    return Teacher(board.entries[int(rng.integers(len(board)))].arch, rho)
 
 
 PICK_METHODS = {"meta": match_teacher, "top1": best_teacher}

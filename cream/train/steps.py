@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Callable
 
 import numpy as np
@@ -14,18 +15,25 @@ from cream.flops import CostTable
 from cream.space import Arch
 from cream.supernet import SuperNet
 from cream.train.board import Entry, PrioritizedBoard
+from cream.train.draws import extreme_path
 from cream.train.history import OperationCounts
-from cream.train.meta import PICK_METHODS, MetaBatch, Teacher, meta_gradients
+from cream.train.meta import PICK_METHODS, MetaBatch, Teacher, meta_gradients, random_teacher
 from cream.train.sampler import Sampler
+from cream.train.teaching import Teaching
 from pimm.engine import Update
 from pimm.layers import frozen_batch_norm_statistics
-from pimm.loss import SoftTargetCrossEntropy
 from pimm.optim import group_lrs
 from pimm.utils import accuracy, all_reduce_mean, broadcast_tensors
 
 _logger = logging.getLogger(__name__)
 
 METRICS = ("loss", "kd_loss", "prec1", "prec5")
+
+
+def path_metrics(loss: Tensor, kd_loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the METRICS of one path on this process's images, [4]."""
+    prec1, prec5 = accuracy(logits.detach(), labels, topk=(1, 5))
+    return paddle.stack([value.detach().astype("float32") for value in (loss, kd_loss, prec1, prec5)])
 
 
 class SinglePathStep:
@@ -43,6 +51,7 @@ class SinglePathStep:
 
     ema = None
     board: PrioritizedBoard | None = None
+    teaching = Teaching()
 
     def __init__(self, net: SuperNet, loss_fn: nn.Layer, update: Update, sampler: Sampler, rng: np.random.Generator):
         self.net, self.loss_fn, self.update = net, loss_fn, update
@@ -68,27 +77,27 @@ class SinglePathStep:
     ) -> tuple[Tensor, Tensor]:
         """Update one path, and return its METRICS [4], as means over all processes, and its logits before the update.
 
-        With a teacher the loss is ``(rho * KD + (2 - rho) * loss_fn) / 2``, where KD is the cross-entropy against the
-        teacher's probabilities.
+        With a teacher the loss is that of ``teaching``: in the paper ``(rho * KD + (2 - rho) * loss_fn) / 2``, where KD
+        is the cross-entropy against the teacher's probabilities.
         """
         with self.update.autocast():
             logits = self.net(images, arch)
             loss = self.loss_fn(logits, labels)
             kd_loss = paddle.zeros([])
             if teacher is not None:
-                kd_loss = SoftTargetCrossEntropy()(logits, self.soft_labels(teacher, images))
-                loss = (teacher.rho * kd_loss + (2 - teacher.rho) * loss) / 2
+                teacher_logits = self.teacher_logits(teacher, images)
+                loss, kd_loss = self.teaching(
+                    teacher.rho, logits, loss, teacher_logits, lambda x: self.loss_fn(x, labels)
+                )
         self.update(loss, self.net.active_parameters(arch))
-        prec1, prec5 = accuracy(logits.detach(), labels, topk=(1, 5))
-        metrics = paddle.stack([value.detach().astype("float32") for value in (loss, kd_loss, prec1, prec5)])
-        values = all_reduce_mean([metrics])[0]
+        values = all_reduce_mean([path_metrics(loss, kd_loss, logits, labels)])[0]
         return values, logits.detach()
 
     @paddle.no_grad()
-    def soft_labels(self, teacher: Teacher, images: Tensor) -> Tensor:
-        """Return the teacher's class probabilities; the batch-norm statistics stay as they are."""
+    def teacher_logits(self, teacher: Teacher, images: Tensor) -> Tensor:
+        """Return the teacher's logits; the batch-norm statistics stay as they are."""
         with frozen_batch_norm_statistics():
-            return F.softmax(self.net(images, teacher.arch), axis=1)
+            return self.net(images, teacher.arch)
 
     def log_state(self) -> dict:
         """Return what the history of a search records of the step after each epoch, as plain data."""
@@ -121,11 +130,14 @@ class CreamStep(SinglePathStep):
         net, loss_fn, update, sampler, rng: as for `SinglePathStep`.
         board: the prioritized board.
         flops: millions of multiply-adds of a path.
-        pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path.
+        pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path, and
+            ``random`` any of its paths; ``largest`` takes the most expensive path of all.
         start_epoch: the last epoch without teachers, counted from 0.
         update_interval: number of taught batches between two updates of the matching network.
         slice_size: number of images by which the matching network compares a student and a teacher.
         matching_optimizer: updates the matching network; by default ``update``'s optimizer, which then holds it.
+        rho: the weight of a teacher that the matching network did not pick.
+        teaching: the loss of a taught path.
     """
 
     def __init__(
@@ -143,15 +155,26 @@ class CreamStep(SinglePathStep):
         update_interval: int = 200,
         slice_size: int = 4,
         matching_optimizer: paddle.optimizer.Optimizer | None = None,
+        rho: float = 0.5,
+        teaching: Teaching | None = None,
     ):
         super().__init__(net, loss_fn, update, sampler, rng)
         self.board, self.flops = board, flops
-        self.pick_teacher: Callable[..., Teacher] = PICK_METHODS[pick_method]
+        self.teaching = teaching or Teaching()
+        self.pick_teacher = self._picker(pick_method, rho)
         self.learns_to_match = pick_method == "meta" and update_interval > 0
         self.matching_optimizer = matching_optimizer or update.optimizer
         self.start_epoch, self.update_interval, self.slice_size = start_epoch, update_interval, slice_size
         self.batches_taught = self.meta_updates = 0
         self.kept = OperationCounts(net.space)
+
+    def _picker(self, pick_method: str, rho: float) -> Callable[..., Teacher]:
+        """Return the function that maps net, board and student to a teacher."""
+        if pick_method == "largest":
+            teacher = Teacher(extreme_path(self.sampler, largest=True), rho)
+            return lambda net, board, student: teacher
+        pickers = {**PICK_METHODS, "random": partial(random_teacher, rng=self.rng)}
+        return pickers[pick_method] if pick_method == "meta" else partial(pickers[pick_method], rho=rho)
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch, with a teacher once there is one; return METRICS and the state of the board."""
@@ -159,6 +182,7 @@ class CreamStep(SinglePathStep):
         teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
         values, logits = self.train_path(arch, images, labels, teacher)
         metrics = dict(zip(METRICS, values.unbind()))
+        self.board.observe(arch, lambda: all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item())
         if epoch > self.start_epoch:
             self.offer_to_board(arch, metrics["prec1"].item(), images, logits)
         return {**metrics, **self.board_metrics(teacher)}
@@ -167,8 +191,9 @@ class CreamStep(SinglePathStep):
         """Return the teacher's rho, the size and best accuracy of the board, and the matching network's updates."""
         best = self.board.entries[0].prec1 if len(self.board) else 0.0
         rho = teacher.rho if teacher else 0.0
-        values = paddle.to_tensor([rho, len(self.board), best, self.meta_updates], "float32")
-        return dict(zip(("rho", "board_size", "board_best", "meta_updates"), values.unbind()))
+        values = {"rho": rho, "board_size": len(self.board), "board_best": best, "meta_updates": self.meta_updates}
+        # Filled on the device: a copy from the host would wait until the device has run all that was launched.
+        return {name: paddle.full([], value, "float32") for name, value in values.items()}
 
     def find_teacher(self, arch: Arch, images: Tensor, labels: Tensor) -> Teacher:
         """Return the teacher of one student, picked again after an update of the matching network if one is due."""
@@ -201,7 +226,7 @@ class CreamStep(SinglePathStep):
     def offer_to_board(self, arch: Arch, prec1: float, images: Tensor, logits: Tensor) -> None:
         """Put the path on the board if it is among the best, with the first process's images in all processes."""
         mflops = self.flops(arch)
-        if self.board.accepts(prec1, mflops):
+        if self.board.accepts(prec1, mflops, arch):
             n = self.slice_size
             features = F.softmax(logits[:n].astype("float32"), axis=1)
             entry = Entry(arch, prec1, mflops, *broadcast_tensors([images[:n].clone(), features]))

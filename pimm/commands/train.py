@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pimm.data import AugMixDataset, class_names, create_loader, resolve_data_config
-from pimm.engine import ClassifyStep, RunLog, Trainer, Update, evaluate, train_mode
+from pimm.engine import ClassifyStep, DistillStep, RunLog, Trainer, Update, evaluate, train_mode
 from pimm.errors import ConfigError
+from pimm.loss import LogitDistillationLoss, distillation_weights
 from pimm.models import model_parameters
 from pimm.optim import create_optimizer_v2, optimizer_kwargs
 from pimm.options import make_train_parser as make_parser
@@ -34,6 +35,7 @@ from pimm.train_parts import (
     mixes,
     set_learning_rate,
 )
+from pimm.train_teacher import create_teacher
 from pimm.utils import (
     CheckpointSaver,
     get_outdir,
@@ -56,12 +58,13 @@ def main(argv=None):
     data_config = resolve_data_config(vars(args), model=model, verbose=is_primary(args))
     loader_train, mixup_fn = create_training_loader(args, data_config)
     loader_eval = create_validation_loader(args, data_config, loader_train.dataset)
+    teacher = create_teacher(args, data_config)
     checkpoint = find_checkpoint(args.resume) if args.resume else None
     folder = create_output_folder(args, data_config["input_size"][-1])
     results = []
     with RunLog(folder, curves=False, rates=True) as run:
         with removed_if_empty(folder):
-            step = create_step(args, model, mixup_fn)
+            step = create_step(args, model, mixup_fn, teacher)
             trainer = create_trainer(args, step, loader_train, loader_eval, run, results)
             trainer.resume_or_start(checkpoint, with_optimizer=not args.no_resume_opt, strict=False)
         if folder is not None:
@@ -106,8 +109,8 @@ def removed_if_empty(folder):
         raise
 
 
-def create_step(args, model, mixup_fn):
-    """Return what one batch does: forward, backward, update, moving average."""
+def create_step(args, model, mixup_fn, teacher=None):
+    """Return what one batch does: forward, backward, update, moving average; with a teacher, distillation."""
     set_learning_rate(args)
     optimizer = create_optimizer_v2(model, **{**optimizer_kwargs(cfg=args), **args.opt_kwargs})
     update = Update(
@@ -119,7 +122,13 @@ def create_step(args, model, mixup_fn):
         accumulate=args.grad_accum_steps,
         amp_dtype=args.amp_dtype,
     )
-    return ClassifyStep(model, create_loss(args), update, create_average(args, model), topk=(), mix=mixup_fn)
+    make, options = ClassifyStep, {}
+    if teacher is not None:
+        weights = distillation_weights(args.task_loss_weight, args.distill_loss_weight)
+        kd_loss = LogitDistillationLoss(args.kd_temperature)
+        make, options = DistillStep, {"teacher": teacher, "kd_loss": kd_loss, "weights": weights}
+    average = create_average(args, model)
+    return make(model, create_loss(args), update, average, topk=(), mix=mixup_fn, **options)
 
 
 def create_trainer(args, step, loader, loader_eval, run, results):

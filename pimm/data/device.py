@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import paddle
 
+from pimm.device import device_of
+
 
 def to_device(values, place=None):
     """Return an array as a tensor on a device; a tensor stays where it is.
@@ -17,7 +19,7 @@ def to_device(values, place=None):
     """
     if isinstance(values, paddle.Tensor):
         return values
-    place = place or paddle.get_device()
-    if "gpu" not in str(place):
-        return paddle.to_tensor(values, place=place)
-    return paddle.to_tensor(values, place=paddle.CUDAPinnedPlace()).to(device=place, blocking=False)
+    device = device_of(place)
+    if not device.has_pinned_memory:
+        return paddle.to_tensor(values, place=str(device))
+    return paddle.to_tensor(values, place=paddle.CUDAPinnedPlace()).to(device=str(device), blocking=False)

@@ -18,6 +18,7 @@ from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
 from pimm.data.transforms_factory import create_transform, scaled_size
 from pimm.data.tta import CollateViews
 from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
+from pimm.device import device_of
 from pimm.errors import ConfigError
 from pimm.utils.distributed import rank, world_size
 from pimm.utils.labels import stack_labels
@@ -207,7 +208,7 @@ class PrefetchLoader:
         self.random_erasing = None
         if re_prob > 0:
             self.random_erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits)
-        self.place = device.replace("cuda", "gpu") if isinstance(device, str) else device
+        self.place = device
         self.img_dtype = "float16" if fp16 else img_dtype or "float32"
 
     def __len__(self):
@@ -218,7 +219,7 @@ class PrefetchLoader:
             yield self._finish(images, key), to_device(labels, self.place)
 
     def _finish(self, images, key):
-        on_cpu = "cpu" in str(self.place or paddle.get_device())
+        on_cpu = device_of(self.place).is_cpu
         images = self.normalize(_to_array(images) if on_cpu else to_device(images, self.place))
         if self.random_erasing is not None:
             with preserved_streams():

@@ -202,6 +202,19 @@ class RandomCropOrPad(CenterCropOrPad):
         return crop_or_pad(image, top, left, *self.size, self.fill, self.padding_mode)
 
 
+class RandomPaddedCrop(CenterCropOrPad):
+    """Add ``padding`` black pixels at every side of an image of at least ``size``, and cut ``size`` out anywhere."""
+
+    def __init__(self, size, padding):
+        super().__init__(size)
+        self.padding = padding
+
+    def __call__(self, image):
+        spare = (image.height - self.size[0], image.width - self.size[1])
+        top, left = (random.randint(-self.padding, pixels + self.padding) for pixels in spare)
+        return crop_or_pad(image, top, left, *self.size)
+
+
 class RandomPad:
     """Pad an image that is smaller than ``input_size`` to that size, leaving the image anywhere inside."""
 

@@ -18,6 +18,7 @@ from pimm.data.transforms import (
     RandomApply,
     RandomCropOrPad,
     RandomHorizontalFlip,
+    RandomPaddedCrop,
     RandomResizedCropAndInterpolation,
     RandomVerticalFlip,
     Resize,
@@ -184,7 +185,8 @@ def create_transform(
         is_training: augment; otherwise prepare for an evaluation.
         no_aug: train on images that are only scaled.
         train_crop_mode: ``rrc`` (a random part, scaled: the default), ``rkrc`` (scaled with its proportions nearly
-            kept, the middle cut out) or ``rkrr`` (the same, cut out anywhere).
+            kept, the middle cut out), ``rkrr`` (the same, cut out anywhere) or ``pad`` (scaled by the short side, an
+            eighth of it added in black at every side, cut out anywhere: for small images).
         scale: range of the part's share of the image's area.
         ratio: range of the part's width to its height.
         hflip: probability of swapping left and right.
@@ -288,11 +290,18 @@ def _nearly_whole(crop):
     return make
 
 
+def _padded(img_size, scale, ratio, interpolation):
+    size = to_pair(img_size)
+    resize, _ = _center(size, size, _not_random(interpolation), None)
+    return [resize, RandomPaddedCrop(size, min(size) // 8)]
+
+
 # name -> (size, scale, ratio, interpolation) -> transforms
 _TRAIN_CROPS = {
     "rrc": _random_part,
     "rkrc": _nearly_whole(CenterCropOrPad),
     "rkrr": _nearly_whole(RandomCropOrPad),
+    "pad": _padded,
 }
 
 

@@ -17,13 +17,15 @@ from pimm.utils.labels import class_indices
 
 @contextmanager
 def train_mode(net: nn.Layer, training: bool) -> Iterator[None]:
-    """Run the net in training or evaluation mode inside the context, and restore its mode afterwards."""
-    before = net.training
+    """Run the net in training or evaluation mode inside the context, and restore the mode of each layer afterwards."""
+    before, modes = net.training, [(layer, layer.training) for layer in net.sublayers(include_self=True)]
     net.train() if training else net.eval()
     try:
         yield
     finally:
         net.train() if before else net.eval()
+        for layer, mode in modes:  # a layer may differ from the net, such as a batch norm that keeps its statistics
+            layer.training = mode
 
 
 @paddle.no_grad()

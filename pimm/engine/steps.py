@@ -8,6 +8,7 @@ from typing import Callable, Protocol
 import paddle
 from paddle import Tensor, nn
 
+from pimm.device import current
 from pimm.errors import check_whole
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
 from pimm.utils.clip_grad import check_clip
@@ -47,9 +48,9 @@ class Update:
             check_clip(clip_grad, clip_mode)
         check_whole("accumulate", accumulate, least=1)
         self.optimizer = optimizer
-        self.amp = amp and not paddle.get_device().startswith("cpu")
+        self.amp = amp and current().has_amp
         self.amp_dtype = amp_dtype
-        self.scaler = NativeScaler("gpu" if self.amp and amp_dtype == "float16" else "cpu")
+        self.scaler = NativeScaler(str(current()) if self.amp and amp_dtype == "float16" else "cpu")
         self.clip_grad, self.clip_mode, self.to_clip = clip_grad, clip_mode, to_clip
         self.accumulate = accumulate
         self.count = 0
@@ -67,6 +68,10 @@ class Update:
     def autocast(self):
         """Return the context of forward passes."""
         return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype)
+
+    def add(self, loss: Tensor) -> None:
+        """Add the gradients of a further loss of the same batch, which the next call counts in."""
+        self.scaler(loss, self.optimizer, need_update=False)
 
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor]) -> None:
         """Add the gradients of one batch, and move ``parameters`` if the batch is the last of its update."""
@@ -146,11 +151,15 @@ class ClassifyStep:
             images, labels = self.mix(images, labels)
         with self.update.autocast():
             logits = self.net(images)
-            loss = self.loss_fn(logits, labels)
-        self.update(loss, self.parameters)
+            losses = self.losses(images, logits, labels)
+        self.update(losses["loss"], self.parameters)
         if self.ema is not None and self.update.complete:
             self._update_average()
-        return {"loss": loss.detach(), **self._accuracies(logits, labels)}
+        return {**{name: loss.detach() for name, loss in losses.items()}, **self._accuracies(logits, labels)}
+
+    def losses(self, images: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the batch's ``loss``, and its parts if it has some, as metrics."""
+        return {"loss": self.loss_fn(logits, labels)}
 
     def _update_average(self) -> None:
         if isinstance(self.ema, ModelEmaV3):

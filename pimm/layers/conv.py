@@ -175,6 +175,8 @@ class CondConv2d(nn.Layer):
 
     def convolve(self, x, routing_weights, weight):
         """Convolve each image with its mixture of the experts' kernels ``weight``, which has the layer's own shape."""
+        if not paddle.in_dynamic_mode():
+            return self._convolve_any_number(x, routing_weights, weight)
         batch, channels, height, width = x.shape
         outs, *kernel_shape = self.weight_shape
         weight = paddle.matmul(routing_weights, weight).reshape([batch * outs, *kernel_shape])
@@ -186,6 +188,18 @@ class CondConv2d(nn.Layer):
         x = x.reshape([1, batch * channels, height, width])
         x = conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups * batch)
         return x.reshape([batch, outs, *x.shape[2:]])
+
+    def _convolve_any_number(self, x, routing_weights, weight):
+        """Mix the experts' outputs instead of their kernels: an exported model does not know the number of images."""
+        out = 0 if self.bias is None else paddle.matmul(routing_weights, self.bias).unsqueeze([2, 3])
+        for expert in range(weight.shape[0]):
+            kernel, share = weight[expert].reshape(self.weight_shape), routing_weights[:, expert]
+            if self.dynamic_padding:
+                part = conv2d_same(x, kernel, None, self.stride, self.dilation, self.groups)
+            else:
+                part = conv2d(x, kernel, None, self.stride, self.padding, self.dilation, self.groups)
+            out = out + share.reshape([-1, 1, 1, 1]) * part
+        return out
 
 
 def create_conv2d(in_chs, out_chs, kernel_size, **kwargs):

@@ -11,6 +11,7 @@ from pimm.loss.class_weights import (
     resolve_class_weights,
 )
 from pimm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from pimm.loss.distillation import LogitDistillationLoss, distillation_weights
 from pimm.loss.distribution_balanced_loss import DistributionBalancedLoss
 from pimm.loss.jsd import JsdCrossEntropy
 from pimm.loss.loss_factory import LOSS_TYPES, MULTI_LABEL_LOSS_TYPES, create_classification_loss
@@ -29,6 +30,7 @@ __all__ = [
     "DistributionBalancedLoss",
     "JsdCrossEntropy",
     "LabelSmoothingCrossEntropy",
+    "LogitDistillationLoss",
     "PolyBinaryCrossEntropy",
     "PolyCrossEntropy",
     "SoftTargetCrossEntropy",
@@ -36,6 +38,7 @@ __all__ = [
     "ZlprLoss",
     "compute_class_weights",
     "create_classification_loss",
+    "distillation_weights",
     "load_class_stats",
     "load_class_weights",
     "resolve_class_weights",

@@ -1,11 +1,12 @@
 """Image networks that are created by name."""
 
 from pimm.layers import SelectAdaptivePool2D, SelectAdaptivePool2d, create_conv2d
+from pimm.models.adapt import adapt_input_conv
 from pimm.models.average import average_checkpoints
 from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
 from pimm.models.features import FeatureDictNet, FeatureGetterNet, FeatureInfo, FeatureListNet, feature_take_indices
-from pimm.models.helpers import load_checkpoint, load_state_dict, resume_checkpoint
+from pimm.models.helpers import load_checkpoint, load_initial_weights, load_state_dict, resume_checkpoint
 from pimm.models.interface import ImageModel
 from pimm.models.manipulate import model_parameters
 from pimm.models.mobilenetv3 import MobileNetV3
@@ -41,6 +42,7 @@ __all__ = [
     "PretrainedCfg",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
+    "adapt_input_conv",
     "average_checkpoints",
     "checkpoint",
     "checkpoint_seq",
@@ -59,6 +61,7 @@ __all__ = [
     "list_modules",
     "list_pretrained",
     "load_checkpoint",
+    "load_initial_weights",
     "load_state_dict",
     "load_state_dict_strictly",
     "load_torch_arrays",

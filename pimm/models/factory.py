@@ -2,7 +2,7 @@
 
 from pimm.errors import check_whole
 from pimm.models.features import feature_net
-from pimm.models.helpers import load_checkpoint
+from pimm.models.helpers import load_initial_weights
 from pimm.models.registry import model_entrypoint, resolve_pretrained_cfg
 
 _OF_FEATURES = ("out_indices", "feature_cls")
@@ -25,7 +25,9 @@ def create_model(
         pretrained: refused if true, because pimm comes without weights.
         num_classes: classes; 0 for a net without a classifier; None for as many as the model's settings say.
         in_chans: channels of the images; None for as many as the model's settings say.
-        checkpoint_path: file or folder with weights; with ``features_only`` those of the whole model.
+        checkpoint_path: file or folder with weights; with ``features_only`` those of the whole model. Where
+            ``num_classes`` or ``in_chans`` is given and the weights are of another number, the classifier begins anew,
+            or the first convolution is adapted, as `load_initial_weights` says.
         pretrained_cfg: settings in place of the model's own, which become its ``default_cfg``: a dict, a
             `PretrainedCfg`, or the tag of registered ones.
         pretrained_cfg_overlay: a dict of fields that replace those of the settings.
@@ -46,6 +48,7 @@ def create_model(
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     features_only = kwargs.pop("features_only", False)
     of_features = {name: kwargs.pop(name) for name in _OF_FEATURES if name in kwargs and features_only}
+    adapted = [name for name, given in (("num_classes", num_classes), ("in_chans", in_chans)) if given is not None]
     if num_classes is None:
         num_classes = cfg.num_classes if cfg else 1000
     if in_chans is None:
@@ -56,5 +59,5 @@ def create_model(
     if cfg:
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
     if checkpoint_path:
-        load_checkpoint(model, checkpoint_path)
+        load_initial_weights(model, checkpoint_path, adapted=adapted)
     return feature_net(model, **of_features) if features_only else model

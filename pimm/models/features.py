@@ -6,6 +6,7 @@ Names, arguments and meaning are those of timm 1.x.
 from __future__ import annotations
 
 import copy
+from numbers import Integral
 from typing import NamedTuple
 
 from paddle import nn
@@ -84,6 +85,9 @@ def feature_take_indices(num_features, indices=None):
         ConfigError: if there is no such feature map.
     """
     indices = num_features if indices is None else indices
+    listed = indices if isinstance(indices, (list, tuple, range)) else [indices]
+    if not all(isinstance(index, Integral) for index in listed):
+        raise ConfigError(f"the feature maps are {indices!r:.80}; must be a number, or a list of numbers")
     if isinstance(indices, int):
         if not 0 < indices <= num_features:
             raise ConfigError(f"there are {num_features} feature maps: the last {indices} of them cannot be taken")

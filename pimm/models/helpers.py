@@ -2,15 +2,19 @@
 
 import logging
 import pickle
+from functools import partial
 from pathlib import Path
 
 from pimm.errors import CheckpointError
+from pimm.models.adapt import ADAPTED, adapt_arrays
 from pimm.models.prefixes import with_own_names
 from pimm.models.torch_names import from_torch_arrays, is_batch_counter, to_torch_arrays, transposed_names
 from pimm.models.torch_weights import find_weights, rename_arrays
+from pimm.models.variants import warn_of_variant
 from pimm.optim import load_optimizer_state, load_torch_optimizer_state, optimizer_state
 from pimm.torch_file import begins_as_torch, load_torch
 from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, read_checkpoint, verify_checkpoint
+from pimm.utils.model_record import read_record
 from pimm.utils.safetensors_file import ENDING, is_safetensors, read_safetensors
 from pimm.utils.serialization import load_arrays
 from pimm.utils.state import load_state_dict_strictly
@@ -111,17 +115,42 @@ def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
         CheckpointError: with the first names left over on either side and the first shapes that differ; without
             ``strict``, if nothing fits.
     """
+    _load_weights(model, checkpoint_path, use_ema, fit=None if strict else _fitting)
+
+
+def load_initial_weights(model, checkpoint_path, use_ema=False, adapted=ADAPTED, new_classifier=False):
+    """Set the weights that a training starts from; they may be of another number of classes or image channels.
+
+    A classifier of other classes begins anew, and the first convolution takes the sum over the channels, or repeats
+    them (`pimm.models.adapt`). A line of the log says so. Everything else must fit.
+
+    Args:
+        model: the net.
+        checkpoint_path, use_ema: as in `load_checkpoint`.
+        adapted: what may differ: ``num_classes``, ``in_chans`` or both.
+        new_classifier: whether the classifier begins anew even if it fits.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    fit = partial(adapt_arrays, model, adapted=adapted, new_classifier=new_classifier)
+    _load_weights(model, checkpoint_path, use_ema, fit)
+
+
+def _load_weights(model, checkpoint_path, use_ema, fit):
+    """Read a checkpoint into a model; ``fit(own, arrays, source)`` returns the arrays that are loaded."""
     if is_torch_file(checkpoint_path):
-        use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, strict)
+        use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, fit)
     else:
         arrays = with_own_names(load_state_dict(checkpoint_path, use_ema), model.state_dict())
-        if not strict:
-            arrays = _fitting(_values(model), arrays, checkpoint_path)
+        if fit:
+            arrays = fit(_values(model), arrays, checkpoint_path)
         load_state_dict_strictly(model, arrays, str(checkpoint_path))
+        warn_of_variant(model, arrays, read_record(checkpoint_path).get("arch"), checkpoint_path)
     _logger.info("loaded %s from %s", "averaged weights" if use_ema else "weights", checkpoint_path)
 
 
-def _load_torch_weights(model, content, source, use_ema, strict=True):
+def _load_torch_weights(model, content, source, use_ema, fit=None):
     """Set the weights of ``model``, and return whether they are averaged ones."""
     try:
         weights = find_weights(content, use_ema)
@@ -129,13 +158,14 @@ def _load_torch_weights(model, content, source, use_ema, strict=True):
         raise CheckpointError(f"{source}: {error}") from None
     try:
         arrays, _ = rename_arrays(model, weights.arrays, weights.prefix)
-        if not strict:
+        if fit:
             own = to_torch_arrays(model, _values(model))
-            arrays = _fitting({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
+            arrays = fit({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
         arrays = from_torch_arrays(model, arrays, str(weights))
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
+    warn_of_variant(model, weights.arrays, content.get("arch"), source)
     return weights.averaged
 
 

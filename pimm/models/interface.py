@@ -123,7 +123,8 @@ class ImageModel(nn.Layer):
             pre_logits: whether to stop before the classifier.
         """
         x = self.pre_logits(self.global_pool(x))
-        x = x.flatten(1) if self.global_pool.pool_type else x  # [N, head_hidden_size]
+        has_pooling = getattr(self.global_pool, "pool_type", True)  # QAT wraps the layer
+        x = x.flatten(1) if has_pooling else x  # [N, head_hidden_size]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
         return x if pre_logits else self.classifier(x)  # [N, num_classes]
 

@@ -11,7 +11,7 @@ from pimm.optim.kernels import RAdamLegacy
 from pimm.optim.layout import mark_linear_weights
 from pimm.optim.lookahead import Lookahead
 from pimm.optim.novograd import NovoGrad
-from pimm.optim.param_groups import param_groups_layer_decay, param_groups_weight_decay
+from pimm.optim.param_groups import param_groups_layer_decay, param_groups_weight_decay, scale_backbone
 from pimm.optim.registry import OptimInfo, get_optimizer_info
 
 _logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _SCRIPT_ARGUMENTS = {
     "layer_decay_min_scale": "layer_decay_min_scale",
     "layer_decay_no_opt_scale": "layer_decay_no_opt_scale",
     "opt_foreach": "foreach",
+    "backbone_lr_scale": "backbone_lr_scale",
 }
 
 
@@ -54,6 +55,7 @@ def create_optimizer_v2(
     layer_decay_min_scale=0.0,
     layer_decay_no_opt_scale=None,
     param_group_fn=None,
+    backbone_lr_scale=None,
     **kwargs,
 ):
     """Return an optimizer of a net, of parameters or of groups.
@@ -69,6 +71,7 @@ def create_optimizer_v2(
         fallback_list, fallback_no_weight_decay: see `param_groups_weight_decay`.
         layer_decay, layer_decay_min_scale, layer_decay_no_opt_scale: see `param_groups_layer_decay`.
         param_group_fn: function that returns the groups of a net.
+        backbone_lr_scale: rate of all but a net's classifier, relative to its own; None for the same rate.
         kwargs: arguments of the optimizer's class (``betas``, ``alpha`` ...).
 
     Raises:
@@ -95,6 +98,8 @@ def create_optimizer_v2(
             params = param_groups_layer_decay(model_or_params, layer_decay=layer_decay, **rates, **shared)
         else:
             params = param_groups_weight_decay(model_or_params, **shared)
+        if backbone_lr_scale is not None:
+            params = scale_backbone(model_or_params, params, backbone_lr_scale)
     optimizer = info.opt_class(params, weight_decay=weight_decay, **options)
     return Lookahead(optimizer) if lookahead else optimizer
 

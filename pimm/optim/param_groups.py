@@ -6,6 +6,8 @@ import fnmatch
 import logging
 import math
 
+from paddle import nn
+
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 from pimm.optim.layer_groups import auto_group_layers, group_parameters
@@ -77,7 +79,12 @@ def param_groups_layer_decay(
         layer_decay: rate of a layer relative to that of the next layer.
         min_scale: lowest rate relative to the full rate.
         no_opt_scale: relative rate below which layers are frozen.
+
+    Raises:
+        ConfigError: for a ``layer_decay`` below 0.
     """
+    if not 0 <= layer_decay < math.inf:
+        raise ConfigError(f"layer_decay must be at least 0, got {layer_decay}")
     fallback_list = _patterns(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
     layers = _layers(model)
     last = max(layers.values())
@@ -97,6 +104,29 @@ def param_groups_layer_decay(
         fresh = {**_group([], 0.0 if exempt else weight_decay, fallback), "lr_scale": scale}
         groups.setdefault((layer, exempt, fallback), fresh)["params"].append(param)
     return list(groups.values())
+
+
+def scale_backbone(model, groups, scale):
+    """Return groups of a net's parameters in which the rate of all but the classifier is multiplied by ``scale``.
+
+    Args:
+        model: the net.
+        groups: its groups, which keep their settings and are parted in two where they hold parameters of both.
+        scale: rate of the body relative to that of the classifier.
+
+    Raises:
+        ConfigError: if the net has no classifier.
+    """
+    head = {param.name for param in getattr(model, "get_classifier", nn.Identity)().parameters()}
+    if not head:
+        raise ConfigError(f"{type(model).__name__} has no classifier, whose rate could differ from that of its body")
+    parted = []
+    for group in groups:
+        for in_head, factor in ((True, 1.0), (False, scale)):
+            params = [param for param in group["params"] if (param.name in head) == in_head]
+            if params:
+                parted.append({**group, "params": params, "lr_scale": group.get("lr_scale", 1.0) * factor})
+    return parted
 
 
 def _layers(model):

@@ -34,7 +34,7 @@ from pimm.utils.distributed import (
 from pimm.utils.log import FormatterNoInfo, setup_default_logging
 from pimm.utils.metrics import AverageMeter, accuracy
 from pimm.utils.misc import add_bool_arg, natural_key
-from pimm.utils.model import freeze, get_state_dict, unfreeze, unwrap_model
+from pimm.utils.model import freeze, freeze_matching, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model_ema import ModelEma, ModelEmaV2, ModelEmaV3
 from pimm.utils.random import random_seed
 from pimm.utils.serialization import atomic_file, file_sha256, load_arrays, save_arrays, write_text
@@ -69,6 +69,7 @@ __all__ = [
     "distribute_bn",
     "file_sha256",
     "freeze",
+    "freeze_matching",
     "gather_bn",
     "get_outdir",
     "get_state_dict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import paddle
 
+from pimm.device import current, device_of
 from pimm.errors import CheckpointError, ConfigError
 from pimm.utils.clip_grad import dispatch_clip_grad
 
@@ -36,15 +37,15 @@ class NativeScaler:
     """Offers `GradScaler` under timm's call: ``loss_scaler(loss, optimizer, clip_grad=..., parameters=...)``.
 
     The scale starts at 2 ** 16, halves at every gradient overflow, and doubles after 2000 steps without an overflow.
-    Nothing is scaled if ``device`` is not a GPU or if there is no GPU, and Paddle scales nothing in a training that no
-    ``auto_cast`` runs in float16.
+    Nothing is scaled if ``device`` or the device that Paddle uses is a CPU, and Paddle scales nothing in a training
+    that no ``auto_cast`` runs in float16.
     """
 
     state_dict_key = "amp_scaler"
 
     def __init__(self, device="cuda"):
         self._scaler = GradScaler(
-            enable=device.startswith(("cuda", "gpu")) and paddle.get_device() != "cpu",
+            enable=device_of(device).has_amp and current().has_amp,
             init_loss_scaling=2.0**16,
             incr_ratio=2.0,
             decr_ratio=0.5,

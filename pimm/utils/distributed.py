@@ -12,11 +12,9 @@ import paddle
 from paddle import distributed as dist
 from paddle.base import core
 
-from pimm import preemption
-from pimm.errors import ConfigError
+from pimm import device, preemption
 from pimm.utils.model import unwrap_model
 
-_DEVICES = {"cuda": "gpu"}  # PyTorch's names for what Paddle calls otherwise
 _ARRIVALS = "pimm/barrier"  # where the processes count how often they arrived at a barrier
 _barriers = 0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02  # seconds between two looks at the store
@@ -53,10 +51,10 @@ def is_main_process():
 
 
 def init_distributed():
-    """Connect the processes, if there is more than one: NCCL between GPUs, Gloo between CPUs."""
+    """Connect the processes, if there is more than one: Gloo between CPUs, else by what the devices bring."""
     if world_size() > 1 and not dist.is_initialized():
-        if paddle.get_device() == "cpu":  # Paddle would take GPUs that there are, asked for or not
-            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
+        if device.current().is_cpu:  # Paddle and its launcher would take accelerators that there are, asked for or not
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         dist.init_parallel_env()
 
 
@@ -82,28 +80,16 @@ def is_primary(args, local=False):
 def init_distributed_device(args):
     """Connect the processes, choose the device of this process, note both in ``args``, and return the device.
 
-    Each of several processes takes the GPU that the launcher gave to it.
-
     Args:
-        args: ``args.device`` is ``cpu``, ``gpu``, ``gpu:N`` or the like with ``cuda``, by default the GPU if there is
-            one; the function sets ``device, local_rank, rank, world_size, distributed``.
+        args: ``args.device`` is a name as `pimm.device.choose` takes it, by default the device that Paddle prefers;
+            the function sets ``device, local_rank, rank, world_size, distributed``.
 
     Raises:
-        ConfigError: for a GPU if Paddle finds none, and for a device that does not exist.
+        ConfigError: for a device that does not exist.
     """
     args.local_rank, args.rank, args.world_size = world_info_from_env()
     args.distributed = args.world_size > 1
-    kind, _, number = (getattr(args, "device", None) or paddle.get_device()).partition(":")
-    kind = _DEVICES.get(kind, kind)
-    if kind == "gpu" and not paddle.device.cuda.device_count():
-        raise ConfigError(f"the device is {args.device}, and Paddle finds no GPU here; cpu is possible")
-    if kind != "cpu":
-        kind = f"{kind}:{dist.ParallelEnv().device_id if args.distributed else number or 0}"
-    try:
-        paddle.set_device(kind)
-    except ValueError:
-        raise ConfigError(f"there is no device {kind}; it can be cpu, gpu and gpu:N") from None
-    args.device = kind
+    args.device = str(device.choose(getattr(args, "device", None), "the device"))
     init_distributed()
     return args.device
 
@@ -117,7 +103,7 @@ def barrier():
     global _barriers
     if world_size() == 1:
         return
-    if paddle.get_device() != "cpu":
+    if not device.current().is_cpu:
         dist.barrier()
         return
     _barriers += 1
@@ -130,7 +116,7 @@ def barrier():
 
 def wait_for_late_processes():
     """Wait for all processes between CPUs, where one may be late by more than Gloo's patience, and nowhere else."""
-    if paddle.get_device() == "cpu":
+    if device.current().is_cpu:
         barrier()
 
 
@@ -152,7 +138,7 @@ def asked_to_end(waiting=True):
     """
     if world_size() == 1:
         return preemption.came()
-    if not waiting and not paddle.get_device().startswith("cpu"):
+    if not waiting and not device.current().is_cpu:
         return False
     wait_for_late_processes()
     return bool(all_reduce_sum(paddle.to_tensor([int(preemption.came())], "int64")).item())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 
 import paddle
 import paddle.nn.functional as F
@@ -10,6 +11,8 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
+
+_logger = logging.getLogger(__name__)
 
 _BATCH_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm)
 
@@ -93,6 +96,39 @@ def freeze(root_module, submodules=(), include_bn_running_stats=True):
             place.
     """
     _set_frozen(root_module, submodules, freeze_batch_norm_2d if include_bn_running_stats else None, frozen=True)
+
+
+def freeze_matching(root_module, patterns):
+    """Freeze the layers and parameters whose names fit patterns, such as ``blocks.[0-3]`` or ``conv_stem.*``.
+
+    A batch norm that a pattern names, inside a layer that it names, or whose running statistics it names keeps its
+    statistics too, as with `freeze`. Make the optimizer afterwards, which leaves frozen parameters out.
+
+    Args:
+        root_module: the net.
+        patterns: patterns (``*``, ``?`` and ``[...]``) of names of layers, which stand for all below, or parameters.
+
+    Raises:
+        ConfigError: for a pattern that fits no name.
+    """
+    layers = [name for name, _ in root_module.named_sublayers()]
+    parameters = dict(root_module.named_parameters())
+    names = [*layers, *parameters]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"no layer or parameter of {type(root_module).__name__} has a name like {pattern!r:.80}"
+                f"{did_you_mean(pattern, names, count=3, cutoff=0.5)}"
+            )
+    fitting = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    whole = fitting.intersection(layers) | {name[: -len("._mean")] for name in fitting if name.endswith("._mean")}
+    outermost = [name for name in whole if not any(name.startswith(f"{other}.") for other in whole)]
+    if outermost:
+        freeze(root_module, outermost)
+    for name in fitting.intersection(parameters):
+        parameters[name].stop_gradient = True
+    sizes = [parameter.size for parameter in parameters.values() if not parameter.stop_gradient]
+    _logger.info("after freezing %s, %d parameters learn", ", ".join(patterns), sum(sizes))
 
 
 def unfreeze(root_module, submodules=(), include_bn_running_stats=True):

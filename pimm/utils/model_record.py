@@ -11,13 +11,31 @@ import logging
 from pathlib import Path
 
 from pimm.errors import CheckpointError
-from pimm.utils.checkpoint import read_manifest
+from pimm.utils.checkpoint import MANIFEST, read_manifest
 from pimm.utils.safetensors_file import dump_safetensors, is_safetensors, read_safetensors
 from pimm.utils.serialization import atomic_file, file_sha256, is_for_safetensors, save_arrays, write_text
 
 NOTE = ".json"
 _MAX_NOTE = 1 << 24  # bytes; enough for the names of many thousands of classes
 _logger = logging.getLogger(__name__)
+
+
+def _is_list_of(*kinds):
+    return lambda value: isinstance(value, (list, tuple)) and all(type(each) in kinds for each in value)
+
+
+# What the settings of a training may be that name its net and its images; all may be None.
+_SETTINGS = {
+    **dict.fromkeys(
+        ("model", "gp", "crop_mode", "interpolation", "class_map", "input_img_mode"), lambda value: type(value) is str
+    ),
+    **dict.fromkeys(("num_classes", "in_chans", "img_size"), lambda value: type(value) is int),
+    **dict.fromkeys(("crop_pct", "bn_eps"), lambda value: type(value) in (int, float)),
+    **dict.fromkeys(("mean", "std"), _is_list_of(int, float)),
+    "input_size": _is_list_of(int),
+    "classes": _is_list_of(str),
+    "model_kwargs": lambda value: isinstance(value, dict),
+}
 
 
 def save_with_record(path, arrays, record):
@@ -44,17 +62,21 @@ def read_record(path):
     """Return the note ``{"arch": name, "args": settings}`` of which model weights are of; empty if there is none.
 
     Args:
-        path: the folder of a checkpoint, or a file of weights.
+        path: the folder of a checkpoint, a file of weights in one, or another file of weights.
 
     Raises:
         CheckpointError: for a damaged checkpoint or note.
     """
     path = Path(path)
     if path.is_dir():
-        return _checked(read_manifest(path))
+        return _checked(read_manifest(path), path)
+    if path.is_file() and (path.parent / MANIFEST).is_file():
+        manifest = read_manifest(path.parent)
+        if path.name in manifest["files"] and file_sha256(path) == manifest["files"][path.name]["sha256"]:
+            return _checked(manifest, path)
     if is_safetensors(path):
         found = dict(read_safetensors(path).metadata)
-        return _checked({**found, "args": _parsed(found["args"], path)} if "args" in found else found)
+        return _checked({**found, "args": _parsed(found["args"], path)} if "args" in found else found, path)
     note = path.with_name(f"{path.name}{NOTE}")
     if not (note.is_file() and path.is_file()):
         return {}
@@ -64,7 +86,7 @@ def read_record(path):
     if not isinstance(found, dict) or found.get("sha256") != file_sha256(path):
         _logger.warning("%s is left alone: it is not of the weights in %s", note, path)
         return {}
-    return _checked(found)
+    return _checked(found, note)
 
 
 def _parsed(text, path):
@@ -74,5 +96,10 @@ def _parsed(text, path):
         raise CheckpointError(f"{path}: the note of the model is no JSON: {error!s:.100}") from None
 
 
-def _checked(found):
-    return {name: found[name] for name, kind in (("arch", str), ("args", dict)) if isinstance(found.get(name), kind)}
+def _checked(found, path):
+    """Return the model's name and the settings of its training, those that there are."""
+    found = {name: found[name] for name, kind in (("arch", str), ("args", dict)) if isinstance(found.get(name), kind)}
+    for name, value in found.get("args", {}).items():
+        if value is not None and not _SETTINGS.get(name, lambda _: True)(value):
+            raise CheckpointError(f"{path}: {name} in the note of the model cannot be {value!r:.80}")
+    return found

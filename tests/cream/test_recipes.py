@@ -77,6 +77,11 @@ def test_an_unknown_name_is_told_with_those_near_it_in_one_line(named, says, cap
     assert says in said and said.count("\n") == 1 and len(said) < 400
 
 
+def test_the_folder_of_a_run_does_not_hide_a_recipe(elsewhere):
+    (elsewhere / "demo" / "search").mkdir(parents=True)
+    assert find_recipe("demo/search") == recipes()["demo/search"]
+
+
 def test_an_unknown_space_is_told_with_those_near_it():
     with pytest.raises(ConfigError, match=r"spaces/smal: .* did you mean spaces/small"):
         load_config(None, ["SUPERNET.SPACE=spaces/smal"])

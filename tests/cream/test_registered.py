@@ -58,10 +58,21 @@ def test_names_are_there_once_cream_is_imported(code):
 
 def test_entry_points_are_imported_and_one_that_fails_is_named(monkeypatch, caplog):
     monkeypatch.setattr(model_packages, "_modules", {})
-    monkeypatch.setattr(model_packages, "_of_entry_points", lambda: ["nets_that_are_not_there", "cream.registered"])
+    monkeypatch.setattr(
+        model_packages, "_of_entry_points", lambda group: ["nets_that_are_not_there", "cream.registered"]
+    )
     model_packages.import_models()
     model_packages.import_models()
     assert caplog.text.count("the models of nets_that_are_not_there are left out") == 1
+
+
+def test_a_fault_of_another_package_leaves_the_other_models(monkeypatch, caplog, tmp_path):
+    (tmp_path / "nets_that_fail.py").write_text("raise RuntimeError('two\\nlines')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(model_packages, "_modules", {})
+    monkeypatch.setattr(model_packages, "_of_entry_points", lambda *_: ["nets_that_fail"])
+    assert not pimm.is_model("no_model") and pimm.is_model("efficientnet_lite0")
+    assert "the models of nets_that_fail are left out: RuntimeError: two lines" in caplog.text
 
 
 def checkpoints(folder, net, **args):

@@ -108,7 +108,7 @@ def ours(name, state, **options):
         return model(paddle.to_tensor(images())).numpy()
 
 
-@pytest.mark.parametrize("name", pimm.list_models())
+@pytest.mark.parametrize("name", pimm.list_models(module=["efficientnet", "mobilenetv3"]))
 def test_logits_of_both_versions(name):
     seen, gains = {}, GAINS
     for version, options in (("1.x", {}), ("0.1.20", CHANGED.get(name, {}))):

@@ -181,6 +181,8 @@ def test_inert_keys_are_noted_once_where_they_were_changed(write, caplog):
         ("DATASET.IMG_EXTENSIONS=.tif, .gif", "DATASET.IMG_EXTENSIONS", (".tif", ".gif")),
         ("DATASET.IMG_EXTENSIONS=['.tif']", "DATASET.IMG_EXTENSIONS", (".tif",)),
         ("DATASET.IMG_EXTENSIONS=[]", "DATASET.IMG_EXTENSIONS", ()),
+        ("NET.FREEZE=conv_stem, blocks.[0-3].*", "NET.FREEZE", ("conv_stem", "blocks.[0-3].*")),
+        ("NET.FREEZE=['blocks.[!6]']", "NET.FREEZE", ("blocks.[!6]",)),
         ("DEVICE=", "DEVICE", ""),
     ],
 )
@@ -256,7 +258,6 @@ MISTAKES = {
     "NET.INPUT_ARCH=[0, 3]": ["list of lists of whole numbers"],
     "NET.INPUT_ARCH=[[0],[]]": ["no stage of them empty"],
     "SCHED=cosin": ["SCHED is 'cosin'", "one of sgd, linear, cosine, tanh, step, plateau"],
-    "DEVICE=tpu": ["one of '', cpu, gpu"],
     "SUPERNET.POOL_SIZE=0": ["at least 1"],
     "SUPERNET.PICK_METHOD=top2": ["one of meta, top1"],
     "SUPERNET.HOW_TO_PROB=odd": ["one of even, pre_prob, teacher"],

@@ -26,7 +26,10 @@ stages:
   - {channels: 16, operations: [{block: cn, kernel: 3}]}
 """
 MISTAKES = {
-    "no mapping": ("[1]", "space.yaml is [1]; must hold stages, operations, stem, stem_stride, head, activation"),
+    "no mapping": (
+        "[1]",
+        "space.yaml is [1]; must hold stages, operations, stem, stem_stride, head, head_type, activation, counting",
+    ),
     "empty": ("", "space.yaml: stages is missing"),
     "unknown key": (ALL + "hed: 3", "space.yaml: hed is unknown; did you mean head?"),
     "twice": (ALL + "head: 3", "space.yaml: head is given twice"),

@@ -49,6 +49,7 @@ operations:
   - {block: er, kernel: 3, expansion: 1.5}
   - {block: cn, kernel: 1}
   - {block: ru, kernel: 3, reduction: 2}
+  - {block: id}
 stages:
   - {channels: 8, depth: [0, 2]}
   - {channels: 12, stride: 2, depth: [1, 3]}
@@ -154,6 +155,7 @@ PATHS = [
     ((0, 1), (2, 3, 4), (0,)),
     ((SKIP, SKIP), (4, SKIP, 0), (0,)),
     ((4, SKIP), (1, 2, SKIP), (0,)),
+    ((5, 1), (5, 5, 2), (0,)),
 ]
 
 
@@ -188,9 +190,9 @@ def trainable(layer):
 
 def test_the_description_is_what_is_built(all_blocks):
     net = all_blocks
-    assert net.space.choices == ((5, 5), (5, 5, 5), (1,))
+    assert net.space.choices == ((6, 6), (6, 6, 6), (1,))
     assert net.space.keeps_shape == ((True, True), (False, True, True), (False,))
-    assert net.space.num_choices == 6 and net.space.size == 6**2 * 5 * 6**2
+    assert net.space.num_choices == 7 and net.space.size == 7**2 * 6 * 7**2
     with paddle.no_grad():
         features = net.stem(paddle.zeros([1, 3, 16, 16]))
         assert features.shape == [1, 8, 16, 16]
@@ -282,7 +284,7 @@ def test_a_net_found_in_a_space_of_ones_own_is_retrained_and_tested(images, tmp_
         *("--cfg", "search.yaml", f"DATA_DIR={images}", "SAVE_PATH=runs", "MODEL=mine", "RETRAIN_CFG=recipe.yaml"),
         *("EPOCHS=2", "WORKERS=0", "DATASET.BATCH_SIZE=8", "DATASET.NUM_CLASSES=2"),
         *("SUPERNET.SPACE=space.yaml", "SUPERNET.RESOLUTION=16", "SUPERNET.FLOPS_MAXIMUM=0.25"),
-        *("SUPERNET.PRE_PROB=(1,1,1,1,1,3)", "SUPERNET.META_STA_EPOCH=0", "SUPERNET.UPDATE_ITER=1"),
+        *("SUPERNET.PRE_PROB=(1,1,1,1,1,1,3)", "SUPERNET.META_STA_EPOCH=0", "SUPERNET.UPDATE_ITER=1"),
         *("SUPERNET.POOL_SIZE=2", "SUPERNET.PROBES=1", "SUPERNET.SELECT_BATCHES=1"),
     ]
     assert cli.search(settings) == 0, capsys.readouterr().err

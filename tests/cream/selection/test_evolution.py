@@ -172,3 +172,19 @@ def test_paths_are_shared_out_and_come_back_in_order(monkeypatch, processes):
         results.append(list(shared_out(archs, counted)))
     assert all(result == [score_path(arch) for arch in archs] for result in results)
     assert sorted(map(PATHS.index, scored)) == list(range(7))  # each by one process alone
+
+
+def test_paths_may_be_ranked_by_loss():
+    losses = {arch: float(i % 7) for i, arch in enumerate(PATHS)}
+
+    def score(archs):
+        return [{"prec1": 50 + losses[arch], "loss": losses[arch], "mflops": cost(arch)} for arch in archs]
+
+    options = {**NUMBERS, "generations": 8}
+    state = evolve(SPACE, score, legal, np.random.default_rng(0), by="loss", **options)
+    ranked = [(losses[arch], cost(arch)) for arch in best_paths(state)]
+    assert ranked == sorted(ranked) and ranked[0][0] == 0
+    resumed = evolve(SPACE, score, legal, np.random.default_rng(0), by="prec1", state=state, **options)
+    assert losses[best_paths(resumed)[0]] == 6  # the same scores, ranked anew by the setting of now
+    del state["by"]  # as an earlier version saved it
+    assert best_paths(state) == best_paths(resumed)

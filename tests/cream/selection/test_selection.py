@@ -202,7 +202,11 @@ def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, logg
     assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in logged.messages
     retrain(recipe)
     run = Path(recipe.SAVE_PATH) / recipe.MODEL
-    command = logged.messages[-1].removeprefix("the net is tested by: python tools/test.py ")
+    assert logged.messages[-2:] == [
+        f"it classifies images by: python tools/predict.py {run} IMAGES",
+        f"it is exported by: python tools/export.py {run} --output FOLDER",
+    ]
+    command = logged.messages[-3].removeprefix("the net is tested by: python tools/test.py ")
     assert command == f"--cfg {run}/config.yaml RESUME_PATH={run}"
     assert cli.test(command.split()) == 0
 

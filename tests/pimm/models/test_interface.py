@@ -148,7 +148,7 @@ def test_choice_of_feature_maps(indices, expected):
     assert feature_take_indices(3, indices) == (expected, max(expected))
 
 
-@pytest.mark.parametrize("indices", [0, 4, [3], [-4], []])
+@pytest.mark.parametrize("indices", [0, 4, [3], [-4], [], [0.5], 1.0, "ab", {0}])
 def test_feature_maps_that_there_are_not(indices):
     with pytest.raises(ConfigError, match="feature map"):
         feature_take_indices(3, indices)

@@ -166,12 +166,12 @@ def test_a_rank_that_an_earlier_launch_left_in_the_environment(tmp_path):
 def test_the_device_of_one_process(monkeypatch):
     args = SimpleNamespace()
     assert init_distributed_device(args) == args.device == paddle.get_device()
-    with pytest.raises(ConfigError, match="there is no device cup:0; it can be cpu"):
+    with pytest.raises(ConfigError, match="the device is cup, and Paddle finds no cup:0 here; must be one of cpu"):
         init_distributed_device(SimpleNamespace(device="cup"))
     assert (args.distributed, args.world_size, args.rank, args.local_rank) == (False, 1, 0, 0)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
     for device in ("cuda", "gpu:1"):
-        with pytest.raises(ConfigError, match="Paddle finds no GPU"):
+        with pytest.raises(ConfigError, match=r"Paddle finds no gpu:[01] here; must be one of cpu"):
             init_distributed_device(SimpleNamespace(device=device))
     chosen = []
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)

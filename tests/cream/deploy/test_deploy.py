@@ -13,6 +13,7 @@ import paddle
 import pytest
 import tiny
 import yaml
+from exports import IMAGES, awakened, draw_images
 from image_files import pack, save
 from paths import ROOT
 from PIL import Image
@@ -24,28 +25,14 @@ from cream.deploy import command
 from cream.deploy.backends import EagerNet, OnnxNet, PaddleNet
 from cream.deploy.export import export
 from cream.deploy.predict import predict
-from cream.deploy.settings import InferenceSettings, describe_classes, read_settings, write_settings
+from cream.deploy.settings import read_settings, write_settings
 from cream.mobile.nets import ChildNet
 from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
-from pimm.data.imagenet import imagenet_classes
+from pimm.data.imagenet import describe_classes, imagenet_classes
 from pimm.errors import ConfigError
 from pimm.models.torch_names import torch_names
-
-IMAGES = InferenceSettings(
-    model="a-net",
-    input_size=(3, 64, 64),
-    interpolation="bicubic",
-    mean=(0.5, 0.25, 0.75),
-    std=(0.5, 0.25, 0.125),
-    crop_pct=1.0,
-    crop_mode="center",
-    channel_order="rgb",
-    class_names=tuple(imagenet_classes()),
-    source="net.pdparams",
-    sha256="0" * 64,
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +46,6 @@ def searched(tmp_path_factory):
     more = ["WORKERS=0", "DATASET.BATCH_SIZE=6", "DATASET.CROP_PCT=1.0", "DATASET.INTERPOLATION=bicubic"]
     assert cli.retrain(["--cfg", str(search / "retrain.yaml"), *more]) == 0
     return search, output / "search_retrain", data
-
-
-def awakened(net, seed=0):
-    """Return the net with statistics of batch norm that no longer are 0 and 1, and weights that give large logits."""
-    draw = np.random.default_rng(seed)
-    for name, value in net.state_dict().items():
-        if name.endswith("_mean"):
-            value.set_value(draw.normal(0, 0.1, value.shape).astype("float32"))
-        elif name.endswith("_variance"):
-            value.set_value(draw.uniform(0.5, 1.5, value.shape).astype("float32"))
-    net.eval()
-    return net
-
-
-def draw_images(count, size, seed=1):
-    return np.random.default_rng(seed).standard_normal((count, 3, size, size)).astype("float32")
 
 
 # Exports

@@ -1,0 +1,71 @@
+"""Batch norm folded into the convolution before it, for a net that no longer trains."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from pimm.layers import BatchNorm2d, Conv2d
+
+
+class Folded(nn.Layer):
+    """Stands where a batch norm was, and returns its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@paddle.no_grad()
+def fold_batch_norms(net: nn.Layer, images: Tensor) -> nn.Layer:
+    """Return a copy of a net whose convolutions compute what they and their batch norms did.
+
+    Batch norms that follow no single convolution stay, as do those after a convolution with another kernel for each
+    image.
+
+    Args:
+        net: the net, in evaluation mode.
+        images: any images that the net takes: they tell which batch norm takes the output of which convolution.
+    """
+    net = copy.deepcopy(net)
+    folded = set()
+    for conv, norm in _pairs(net, images):
+        _fold(conv, norm)
+        folded.add(id(norm))
+    for layer in net.sublayers(include_self=True):
+        for name, child in layer.named_children():
+            if id(child) in folded:
+                layer.add_sublayer(name, Folded())
+    return net
+
+
+def _pairs(net: nn.Layer, images: Tensor) -> list[tuple[nn.Layer, nn.Layer]]:
+    """List the convolutions and the batch norms that take their outputs, each of which the net uses once."""
+    outputs, inputs, hooks = [], [], []
+    for layer in net.sublayers():
+        if isinstance(layer, Conv2d):
+            hooks.append(layer.register_forward_post_hook(lambda conv, _, output: outputs.append((output, conv))))
+        elif isinstance(layer, BatchNorm2d):
+            hooks.append(layer.register_forward_pre_hook(lambda norm, given: inputs.append((given[0], norm))))
+    net(images)
+    for hook in hooks:
+        hook.remove()
+    made = {id(output): conv for output, conv in outputs}  # the lists keep the tensors, and so their ids
+    pairs = [(made[id(given)], norm) for given, norm in inputs if id(given) in made]
+    calls = [id(layer) for _, layer in (*outputs, *inputs)]
+    return [pair for pair in pairs if all(calls.count(id(layer)) == 1 for layer in pair)]
+
+
+def _fold(conv: nn.Layer, norm: nn.Layer) -> None:
+    """Give a convolution the weight and the bias by which it computes what it and the batch norm did."""
+    mean, variance = (value.numpy().astype("float64") for value in (norm._mean, norm._variance))
+    gain = 1 / np.sqrt(variance + norm._epsilon)
+    gain = gain if norm.weight is None else gain * norm.weight.numpy()
+    bias = -mean if conv.bias is None else conv.bias.numpy() - mean
+    bias = bias * gain if norm.bias is None else bias * gain + norm.bias.numpy()
+    conv.weight.set_value((conv.weight.numpy() * gain[:, None, None, None]).astype("float32"))
+    if conv.bias is None:
+        conv.bias = conv.create_parameter([len(bias)], is_bias=True)
+    conv.bias.set_value(bias.astype("float32"))

@@ -1,0 +1,70 @@
+"""The training of several paths on each batch, whose mean gradient makes one update."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from cream.supernet import SuperNet
+from cream.train.draws import Draw
+from cream.train.steps import METRICS, SinglePathStep, path_metrics
+from cream.train.teaching import Teaching
+from pimm.engine import Update
+from pimm.utils import all_reduce_mean
+
+
+class MultiPathStep(SinglePathStep):
+    """Trains several paths on each batch by their mean gradient; the first may teach the others.
+
+    The metrics are means over the paths and all processes.
+
+    Args:
+        net, loss_fn, update, rng: as for `SinglePathStep`.
+        draw: draws the paths of a batch.
+        teaches: whether the first path teaches the others with the logits that its own training computes anyway; it
+            learns from the labels alone (in-place distillation, https://arxiv.org/abs/1903.05134).
+        start_epoch: the last epoch without teaching, counted from 0; -1 teaches from the start.
+        rho: the weight of the teacher.
+        teaching: the loss of a taught path.
+    """
+
+    def __init__(
+        self,
+        net: SuperNet,
+        loss_fn: nn.Layer,
+        update: Update,
+        draw: Draw,
+        rng: np.random.Generator,
+        *,
+        teaches: bool = False,
+        start_epoch: int = -1,
+        rho: float = 0.5,
+        teaching: Teaching | None = None,
+    ):
+        super().__init__(net, loss_fn, update, None, rng)
+        self.draw, self.teaches, self.start_epoch, self.rho = draw, teaches, start_epoch, rho
+        self.teaching = teaching or Teaching()
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
+        """Train the paths of one batch and return METRICS."""
+        archs = self.draw(self.rng)
+        parameters = {p.name: p for arch in archs for p in self.net.active_parameters(arch)}
+        teacher, rows = None, []
+        for number, arch in enumerate(archs):
+            self.sampled.add(arch)
+            with self.update.autocast():
+                logits = self.net(images, arch)
+                loss, kd_loss = self.loss_fn(logits, labels), paddle.zeros([])
+                if teacher is not None:
+                    loss, kd_loss = self.teaching(self.rho, logits, loss, teacher, lambda x: self.loss_fn(x, labels))
+            if self.teaches and epoch > self.start_epoch and teacher is None:
+                teacher = logits.detach()
+            share = loss / len(archs)
+            if number + 1 < len(archs):
+                self.update.add(share)
+            else:
+                self.update(share, list(parameters.values()))
+            rows.append(path_metrics(loss, kd_loss, logits, labels))
+        values = all_reduce_mean([paddle.stack(rows).mean(axis=0)])[0]
+        return dict(zip(METRICS, values.unbind()))

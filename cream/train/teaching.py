@@ -1,0 +1,56 @@
+"""What a teacher adds to a student's loss, and who teaches where no matching network decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from pimm.loss import SoftTargetCrossEntropy
+
+# How the loss on labels and the loss against the teacher make the loss of a student. In the paper's, the teacher takes
+# weight from the labels; in the other, labels keep their full weight.
+FORMS: Mapping[str, Callable[[float | Tensor, Tensor, Tensor], Tensor]] = {
+    "mixed": lambda rho, labels, teacher: (rho * teacher + (2 - rho) * labels) / 2,
+    "added": lambda rho, labels, teacher: labels + rho / 2 * teacher,
+}
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The loss of a taught student; the defaults are the paper's (Cream, algorithm 1).
+
+    Args:
+        form: ``mixed`` or ``added``, see FORMS.
+        temperature: divides the logits of teacher and student before they are compared; the loss against the teacher
+            is multiplied by its square, so that its gradient keeps its scale (https://arxiv.org/abs/1503.02531).
+        only_better: whether a teacher has no say on a batch on which the teacher's own loss is not below the student's.
+    """
+
+    form: str = "mixed"
+    temperature: float = 1.0
+    only_better: bool = False
+
+    def __call__(
+        self, rho: float, logits: Tensor, label_loss: Tensor, teacher: Tensor, teacher_loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the student's loss, and its cross-entropy against the teacher.
+
+        Args:
+            rho: the weight of the teacher.
+            logits: the student's, [N, num_classes].
+            label_loss: the student's loss on the labels.
+            teacher: the teacher's logits, without gradient.
+            teacher_loss: maps the teacher's logits to the teacher's loss on the labels.
+        """
+        soft_labels = F.softmax(teacher / self.temperature, axis=1)
+        distance = SoftTargetCrossEntropy()(logits / self.temperature, soft_labels) * self.temperature**2
+        weight = rho
+        if self.only_better:
+            with paddle.no_grad():
+                weight = rho * (teacher_loss(teacher) < label_loss.detach()).astype(label_loss.dtype)
+        return FORMS[self.form](weight, label_loss, distance), distance

@@ -1,0 +1,28 @@
+"""The metric that ranks the candidates of a selection."""
+
+import csv
+import json
+
+import pytest
+import tiny
+
+from cream import jobs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    tiny.write_images(data)
+    return tiny.run_search(data, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.parametrize("by", ["prec1", "loss"])
+def test_the_setting_ranks_and_selects(by, folder, tmp_path):
+    with tiny.without_report():
+        found = jobs.select(folder, ["SUPERNET.SELECT_RANDOM=40", f"SUPERNET.SELECT_BY={by}"], tmp_path)
+    with open(tmp_path / "candidates.csv") as file:
+        rows = [{name: float(row[name]) for name in ("prec1", "loss", "mflops")} for row in csv.DictReader(file)]
+    keys = {"prec1": lambda row: (-row["prec1"], row["mflops"]), "loss": lambda row: (row["loss"], row["mflops"])}
+    assert rows == sorted(rows, key=keys[by])
+    assert rows != sorted(rows, key=keys["loss" if by == "prec1" else "prec1"])  # the metrics disagree here
+    assert json.loads((tmp_path / "architecture.json").read_text())[by] == rows[0][by] == getattr(found, by)
