@@ -45,8 +45,8 @@ class SelectAdaptivePool2d(nn.Layer):
     def __init__(self, output_size=1, pool_type="avg"):
         super().__init__()
         if pool_type not in _ADAPTIVE_POOLS:
-            valid = ", ".join(map(repr, _ADAPTIVE_POOLS))
-            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {valid}")
+            valid = ", ".join(filter(None, _ADAPTIVE_POOLS))
+            raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {valid}, and '' for none")
         self.output_size = output_size
         self.pool_type = pool_type
 

@@ -348,7 +348,10 @@ def test_create_model_with_checkpoint(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"net.pdparams: does not fit .*2 differences: .*classifier.weight \[1024, 2\]"
     ):
-        pimm.create_model("mobilenetv3_small_075", num_classes=3, checkpoint_path=tmp_path / "net.pdparams")
+        pimm.create_model("mobilenetv3_small_075", checkpoint_path=tmp_path / "net.pdparams")
+    other = pimm.create_model("mobilenetv3_small_075", num_classes=3, checkpoint_path=tmp_path / "net.pdparams")
+    assert other.classifier.weight.shape == [1024, 3]  # it begins anew; all else is the file's
+    np.testing.assert_array_equal(other.conv_stem.weight.numpy(), source.conv_stem.weight.numpy())
 
 
 def test_load_checkpoint_leniently(saved, caplog):
