@@ -84,6 +84,10 @@ def quiet() -> Iterator[None]:
     """Leave out the messages of other packages below errors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime  # late: an extra
+
+        onnxruntime.set_default_logger_severity(3)  # errors
     try:
         yield
     finally:
