@@ -16,7 +16,24 @@ from pimm.layers.norm import (
 )
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from pimm.layers.pos_embed_rel import (
+    RelPosBias,
+    RelPosBiasTf,
+    RelPosMlp,
+    gen_relative_log_coords,
+    gen_relative_position_index,
+    num_relative_distances,
+    resize_rel_pos_bias_table,
+)
+from pimm.layers.pos_embed_sincos import apply_keep_indices_nlc, apply_rot_embed_cat, freq_bands, pixel_freq_bands
 from pimm.layers.quantize import QUANTED_LAYERS
+from pimm.layers.rotary_embed import (
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    RotaryEmbeddingMixed,
+    RotaryEmbeddingMRope,
+    create_rope_embed,
+)
 from pimm.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
@@ -31,15 +48,28 @@ __all__ = [
     "Linear",
     "MaxPool2dSame",
     "MixedConv2d",
+    "RelPosBias",
+    "RelPosBiasTf",
+    "RelPosMlp",
+    "RotaryEmbeddingCat",
+    "RotaryEmbeddingDinoV3",
+    "RotaryEmbeddingMRope",
+    "RotaryEmbeddingMixed",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "SqueezeExcite",
     "SyncBatchNorm2d",
+    "apply_keep_indices_nlc",
+    "apply_rot_embed_cat",
     "convert_sync_batchnorm",
     "create_conv2d",
     "create_pool2d",
+    "create_rope_embed",
     "drop_path",
+    "freq_bands",
     "frozen_batch_norm_statistics",
+    "gen_relative_log_coords",
+    "gen_relative_position_index",
     "get_act_fn",
     "get_act_layer",
     "get_padding",
@@ -48,5 +78,8 @@ __all__ = [
     "is_static_pad",
     "make_divisible",
     "norm_act",
+    "num_relative_distances",
     "pad_same",
+    "pixel_freq_bands",
+    "resize_rel_pos_bias_table",
 ]
