@@ -5,6 +5,7 @@ from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
 from pimm.layers.create_act import get_act_fn, get_act_layer
 from pimm.layers.drop import DropPath, drop_path
+from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.helpers import make_divisible
 from pimm.layers.linear import Linear
 from pimm.layers.norm import (
@@ -17,6 +18,7 @@ from pimm.layers.norm import (
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
 from pimm.layers.pos_embed_rel import (
+    DistanceBias,
     RelPosBias,
     RelPosBiasTf,
     RelPosMlp,
@@ -41,11 +43,15 @@ __all__ = [
     "QUANTED_LAYERS",
     "AvgPool2dSame",
     "BatchNorm2d",
+    "BnLinear",
     "CondConv2d",
     "Conv2d",
     "Conv2dSame",
+    "ConvBn",
+    "DistanceBias",
     "DropPath",
     "Linear",
+    "LinearBn",
     "MaxPool2dSame",
     "MixedConv2d",
     "RelPosBias",

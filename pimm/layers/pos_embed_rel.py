@@ -101,6 +101,36 @@ def bias_of_pairs(table, index, area):
     return pairs.transpose([1, 0]).reshape([1, table.shape[1], area, area])
 
 
+class DistanceBias(nn.Layer):
+    """Attention with a learnt bias for each head and each absolute distance in rows and columns, as LeViT has it.
+
+    A subclass calls `create_biases`, and adds `attention_bias` to attention [N, num_heads, queries, keys].
+    """
+
+    def create_biases(self, num_heads, resolution, stride=1):
+        """Create the table of biases, which begin at zero, under LeViT's name.
+
+        Args:
+            num_heads: heads of attention.
+            resolution: rows and columns of places, of which each is a key.
+            stride: each how many rows and columns there is a query.
+        """
+        rows, columns = resolution
+        self.attention_biases = self.create_parameter(
+            [num_heads, rows * columns], default_initializer=nn.initializer.Constant(0.0)
+        )
+        keys = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
+        queries = keys[:, ::stride, ::stride].reshape(2, -1, 1)
+        distances = np.abs(queries - keys.reshape(2, 1, -1))
+        index = paddle.to_tensor((distances[0] * columns + distances[1]).astype(np.int64))
+        self.register_buffer("attention_bias_idxs", index, persistable=False)
+
+    def attention_bias(self):
+        """Return the bias of each pair of places, [num_heads, queries, keys]."""
+        bias = paddle.index_select(self.attention_biases, self.attention_bias_idxs.flatten(), axis=1)
+        return bias.reshape([-1, *self.attention_bias_idxs.shape])
+
+
 class RelPosMlp(nn.Layer):
     """Add a bias to attention that a small net computes of the logarithm of the distance, as Swin v2 does.
 

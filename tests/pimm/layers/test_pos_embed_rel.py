@@ -6,6 +6,7 @@ import pytest
 
 from pimm.errors import ConfigError
 from pimm.layers import (
+    DistanceBias,
     RelPosBias,
     RelPosBiasTf,
     RelPosMlp,
@@ -79,3 +80,15 @@ def test_a_table_of_no_window():
         resize_rel_pos_bias_table(np.zeros([15, 1], np.float32), (3, 3), (25, 1))
     found = resize_rel_pos_bias_table(np.ones([15, 1], np.float32), (3, 3), (25, 1), old_window_size=(2, 3))
     np.testing.assert_allclose(found, np.ones([25, 1]))
+
+
+def test_biases_of_absolute_distances():
+    layer = DistanceBias()
+    layer.create_biases(2, (3, 4), stride=2)
+    table = np.arange(24, dtype=np.float32).reshape(2, 12)
+    layer.attention_biases.set_value(table)
+    bias = layer.attention_bias().numpy().reshape(2, 2, 2, 3, 4)  # head, query, key
+    assert bias.shape == (2, 2, 2, 3, 4)
+    np.testing.assert_array_equal(bias[:, 0, 0].reshape(2, 12), table)
+    np.testing.assert_array_equal(bias[0, 1, 1], [[10, 9, 8, 9], [6, 5, 4, 5], [2, 1, 0, 1]])
+    assert list(layer.state_dict()) == ["attention_biases"]
