@@ -59,12 +59,12 @@ Multiply-adds are those of convolutions and linear layers on one image, without 
 
 Images per second: one image at a time, one thread of a CPU with two cores that was busy with other things now and then;
 the fastest of {TURNS} turns. *Exported* is the program of Paddle Inference that `tools/export.py` writes. The last
-columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more than
-{TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the comparison
-have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch norm of each
-block with a shortcut: with random weights, their own logits move further than the limit when an image moves by a
-millionth of itself. A dash says that it was not measured: nets with more than {LARGEST / 1e9:g} billion parameters are not
-run here, and large nets were not exported.
+columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more
+than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
+comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
+norm of each block with a shortcut: with random weights, their own logits move further than the limit when an image
+moves by a millionth of itself. A dash says that it was not measured: nets with more than {LARGEST / 1e9:g} billion
+parameters are not run here, and large nets were not exported.
 """
 COLUMNS = "| model | parameters | multiply-adds | image | images/s | exported | difference | of ONNX | tags |"
 RULER = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
