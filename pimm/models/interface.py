@@ -47,6 +47,15 @@ class ImageModel(nn.Layer):
         """Return the output of the head layers for pooled feature maps, [N, channels, 1, 1]."""
         return x
 
+    def feature_map(self, x, number):
+        """Return the output of a stage as a feature map [N, channels, H, W].
+
+        Args:
+            x: the output.
+            number: how many stages come before it.
+        """
+        return x
+
     def create_classifier(self, num_features, num_classes):
         """Return a new classifier."""
         return Linear(num_features, num_classes)
@@ -156,11 +165,11 @@ class ImageModel(nn.Layer):
         stages = list(getattr(self, self.stages_name))
         run = stages[: self.feature_info[last]["stage"]] if stop_early else stages
         x = self.stem(x)
-        found = [x] if 0 in taken else []
+        found = [self.feature_map(x, 0)] if 0 in taken else []
         for number, stage in enumerate(run, start=1):
             x = self._run(stage, x)
             if number in taken:
-                found.append(x)
+                found.append(self.feature_map(x, number))
         if intermediates_only:
             return found
         return (self.final(x) if len(run) == len(stages) else x), found
