@@ -2,12 +2,35 @@
 
 from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
+from pimm.layers.attention import Attention, attend
+from pimm.layers.attention_pool import AttentionPoolLatent
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
 from pimm.layers.create_act import get_act_fn, get_act_layer
-from pimm.layers.drop import DropPath, drop_path
+from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
 from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
-from pimm.layers.helpers import make_divisible
+from pimm.layers.grn import GlobalResponseNorm
+from pimm.layers.helpers import make_divisible, to_pair
+from pimm.layers.layer_norm import (
+    GroupNorm,
+    GroupNorm1,
+    LayerNorm,
+    LayerNorm2d,
+    LayerNorm2dFp32,
+    LayerNormFp32,
+    RmsNorm,
+    RmsNorm2d,
+    RmsNorm2dFp32,
+    RmsNormFp32,
+    SimpleNorm,
+    SimpleNorm2d,
+    SimpleNorm2dFp32,
+    SimpleNormFp32,
+    create_norm_layer,
+    get_norm_layer,
+)
+from pimm.layers.layer_scale import LayerScale, LayerScale2d
 from pimm.layers.linear import Linear
+from pimm.layers.mlp import ConvMlp, GatedMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from pimm.layers.norm import (
     BatchNorm2d,
     SyncBatchNorm2d,
@@ -16,7 +39,10 @@ from pimm.layers.norm import (
     norm_act,
 )
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
+from pimm.layers.patch_dropout import PatchDropout, PatchDropoutWithIndices
+from pimm.layers.patch_embed import PatchEmbed, nchw_to, resample_patch_embed
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
+from pimm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from pimm.layers.pos_embed_rel import (
     DistanceBias,
     RelPosBias,
@@ -37,10 +63,56 @@ from pimm.layers.rotary_embed import (
     create_rope_embed,
 )
 from pimm.layers.squeeze_excite import SqueezeExcite
+from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
     *activations.__all__,
     "QUANTED_LAYERS",
+    "Attention",
+    "attend",
+    "AttentionPoolLatent",
+    "GlobalResponseNorm",
+    "LayerScale",
+    "LayerScale2d",
+    "GroupNorm",
+    "GroupNorm1",
+    "LayerNorm",
+    "LayerNorm2d",
+    "LayerNorm2dFp32",
+    "LayerNormFp32",
+    "RmsNorm",
+    "RmsNorm2d",
+    "RmsNorm2dFp32",
+    "RmsNormFp32",
+    "SimpleNorm",
+    "SimpleNorm2d",
+    "SimpleNorm2dFp32",
+    "SimpleNormFp32",
+    "create_norm_layer",
+    "get_norm_layer",
+    "ConvMlp",
+    "GatedMlp",
+    "GlobalResponseNormMlp",
+    "GluMlp",
+    "Mlp",
+    "SwiGLU",
+    "SwiGLUPacked",
+    "PatchDropout",
+    "PatchDropoutWithIndices",
+    "PatchEmbed",
+    "nchw_to",
+    "resample_patch_embed",
+    "resample_abs_pos_embed",
+    "resample_abs_pos_embed_nhwc",
+    "constant_",
+    "lecun_normal_",
+    "normal_",
+    "ones_",
+    "trunc_normal_",
+    "trunc_normal_tf_",
+    "zeros_",
+    "calculate_drop_path_rates",
+    "to_pair",
     "AvgPool2dSame",
     "BatchNorm2d",
     "BnLinear",
