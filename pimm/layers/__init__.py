@@ -4,9 +4,25 @@ from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
 from pimm.layers.attention_pool import AttentionPoolLatent
+from pimm.layers.blur_pool import BlurPool2d, create_aa, get_aa_layer
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
-from pimm.layers.create_act import get_act_fn, get_act_layer
+from pimm.layers.conv_norm_act import ConvNormAct, ConvNormActAa
+from pimm.layers.create_act import create_act_layer, get_act_fn, get_act_layer
+from pimm.layers.create_norm_act import create_norm_act_layer, get_norm_act_layer
 from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
+from pimm.layers.evo_norm import (
+    EvoNorm2dB0,
+    EvoNorm2dB1,
+    EvoNorm2dB2,
+    EvoNorm2dS0,
+    EvoNorm2dS0a,
+    EvoNorm2dS1,
+    EvoNorm2dS1a,
+    EvoNorm2dS2,
+    EvoNorm2dS2a,
+    FilterResponseNormAct2d,
+    FilterResponseNormTlu2d,
+)
 from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.grn import GlobalResponseNorm
 from pimm.layers.helpers import make_divisible, to_pair
@@ -38,6 +54,15 @@ from pimm.layers.norm import (
     frozen_batch_norm_statistics,
     norm_act,
 )
+from pimm.layers.norm_and_act import (
+    BatchNormAct2d,
+    GroupNorm1Act,
+    GroupNormAct,
+    LayerNormAct,
+    LayerNormAct2d,
+    RmsNormAct,
+    RmsNormAct2d,
+)
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.patch_dropout import PatchDropout, PatchDropoutWithIndices
 from pimm.layers.patch_embed import PatchEmbed, nchw_to, resample_patch_embed
@@ -66,6 +91,31 @@ from pimm.layers.squeeze_excite import SqueezeExcite
 from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
+    "BatchNormAct2d",
+    "GroupNormAct",
+    "GroupNorm1Act",
+    "LayerNormAct",
+    "LayerNormAct2d",
+    "RmsNormAct",
+    "RmsNormAct2d",
+    "EvoNorm2dB0",
+    "EvoNorm2dB1",
+    "EvoNorm2dB2",
+    "EvoNorm2dS0",
+    "EvoNorm2dS0a",
+    "EvoNorm2dS1",
+    "EvoNorm2dS1a",
+    "EvoNorm2dS2",
+    "EvoNorm2dS2a",
+    "FilterResponseNormAct2d",
+    "FilterResponseNormTlu2d",
+    "create_norm_act_layer",
+    "get_norm_act_layer",
+    "ConvNormAct",
+    "ConvNormActAa",
+    "BlurPool2d",
+    "create_aa",
+    "get_aa_layer",
     *activations.__all__,
     "QUANTED_LAYERS",
     "Attention",
@@ -148,6 +198,7 @@ __all__ = [
     "frozen_batch_norm_statistics",
     "gen_relative_log_coords",
     "gen_relative_position_index",
+    "create_act_layer",
     "get_act_fn",
     "get_act_layer",
     "get_padding",
