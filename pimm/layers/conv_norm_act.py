@@ -9,7 +9,7 @@ from pimm.layers.norm import BatchNorm2d
 
 
 class ConvNormAct(nn.Layer):
-    """Convolution ``conv``, normalisation with activation ``bn``, and with ``aa_layer`` a blur ``aa`` that has the stride.
+    """Convolution ``conv``, normalisation with activation ``bn``, and with ``aa_layer`` a blur ``aa`` with the stride.
 
     Args:
         in_channels: channels of the input.

@@ -1,4 +1,4 @@
-"""Normalisation with an activation after it, in one layer whose names in the state are those of the normalisation alone.
+"""Normalisation and an activation after it in one layer, whose state has the names of the normalisation alone.
 
 Arguments that all of them share:
 
@@ -13,13 +13,15 @@ Arguments that all of them share:
 
 from __future__ import annotations
 
+import functools
+
 import paddle
 from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers.activations import Swish
 from pimm.layers.create_act import create_act_layer
-from pimm.layers.layer_norm import RmsNorm, RmsNorm2d
+from pimm.layers.layer_norm import RmsNorm, RmsNorm2d, channels_last
 from pimm.layers.norm import SYNCHRONIZED, BatchNorm2d, SyncBatchNorm2d
 
 
@@ -80,7 +82,10 @@ def groups_of(num_channels, groups, group_size):
 
 
 class GroupNormAct(nn.GroupNorm):
-    """Group normalisation (https://arxiv.org/abs/1803.08494) and an activation, of ``num_groups`` or by ``group_size``."""
+    """Normalisation of groups of channels (https://arxiv.org/abs/1803.08494), and an activation.
+
+    ``group_size`` gives the channels of a group, in place of ``num_groups``.
+    """
 
     def __init__(
         self,
@@ -96,8 +101,7 @@ class GroupNormAct(nn.GroupNorm):
         drop_layer=None,
     ):
         attr = None if affine else False
-        groups = groups_of(num_channels, num_groups, group_size)
-        super().__init__(groups, num_channels, eps, weight_attr=attr, bias_attr=attr)
+        super().__init__(groups_of(num_channels, num_groups, group_size), num_channels, eps, attr, attr)
         _add_act(self, apply_act, act_layer, act_kwargs, drop_layer)
 
     def forward(self, x):
@@ -126,7 +130,7 @@ class LayerNormAct(nn.LayerNorm):
         drop_layer=None,
     ):
         attr = None if affine else False
-        super().__init__(normalization_shape, eps, weight_attr=attr, bias_attr=attr)
+        super().__init__(normalization_shape, eps, attr, attr)
         _add_act(self, apply_act, act_layer, act_kwargs, drop_layer)
 
     def forward(self, x):
@@ -137,8 +141,8 @@ class LayerNormAct2d(LayerNormAct):
     """`LayerNormAct` over the channels of images [N, C, H, W]."""
 
     def forward(self, x):
-        x = nn.LayerNorm.forward(self, x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
-        return self.act(self.drop(x))
+        normalise = functools.partial(nn.LayerNorm.forward, self)
+        return self.act(self.drop(channels_last(normalise, x)))
 
 
 class RmsNormAct(RmsNorm):
