@@ -18,6 +18,7 @@ from pimm.layers.padding import get_padding, get_padding_value, get_same_padding
 from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D, SelectAdaptivePool2d, create_pool2d
 from pimm.layers.quantize import QUANTED_LAYERS
 from pimm.layers.squeeze_excite import SqueezeExcite
+from pimm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 
 __all__ = [
     *activations.__all__,
@@ -31,9 +32,13 @@ __all__ = [
     "Linear",
     "MaxPool2dSame",
     "MixedConv2d",
+    "ScaledStdConv2d",
+    "ScaledStdConv2dSame",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "SqueezeExcite",
+    "StdConv2d",
+    "StdConv2dSame",
     "SyncBatchNorm2d",
     "convert_sync_batchnorm",
     "create_conv2d",
