@@ -3,7 +3,7 @@
 from pimm.errors import check_whole
 from pimm.models.features import feature_net
 from pimm.models.helpers import load_initial_weights
-from pimm.models.registry import model_entrypoint, resolve_pretrained_cfg
+from pimm.models.registry import model_entrypoint, resolve_pretrained_cfg, with_image_size
 
 _OF_FEATURES = ("out_indices", "feature_cls")
 
@@ -55,6 +55,7 @@ def create_model(
         in_chans = cfg.input_size[0] if cfg else 3
     check_whole("num_classes", num_classes, least=0)
     check_whole("in_chans", in_chans, least=1)
+    kwargs = with_image_size(kwargs, cfg)
     model = create(pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **kwargs)
     if cfg:
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()

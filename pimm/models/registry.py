@@ -1,11 +1,14 @@
 """Register models and find them by name; names, arguments and meaning are those of timm 1.x.
 
+The module of a family is imported when one of its models is asked for, or when models are listed.
+
 A name may be followed by a tag, as in ``resnet50.a1_in1k``: the tag is the name of a set of weights with its settings.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +17,7 @@ from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 from pimm.model_packages import import_models
 from pimm.models.pretrained_cfg import PretrainedCfg, merge_cfg
+from pimm.models.timm_table import families, timm_cfgs, timm_module
 from pimm.utils.misc import natural_key
 
 _entrypoints: dict = {}
@@ -52,17 +56,18 @@ def register_model(fn):
     return fn
 
 
-def register_variants(variants, create, cfg_of):
-    """Register a model for every ``{name: variant}``.
+def register_variants(variants, create, cfg_of=None):
+    """Register a model for every ``{name: variant}``; a model of timm gets timm's settings.
 
     Args:
         variants: the variants by name.
         create: a function that creates a model, ``create(variant, **kwargs)``.
-        cfg_of: a function that returns the `PretrainedCfg` of a variant.
+        cfg_of: a function that returns the `PretrainedCfg` of a variant, for models that timm has not.
     """
     for name, variant in variants.items():
         register_model(_entrypoint(name, variant, create))
-        _register_cfgs(name, {"": cfg_of(variant)})
+        of_timm = timm_cfgs(name) if _module_of(name) == timm_module(name) else {}
+        _register_cfgs(name, of_timm or {"": cfg_of(variant)})
 
 
 def _register_cfgs(name, cfgs):
@@ -80,13 +85,34 @@ def _entrypoint(name, variant, create):
                 f"no pretrained weights of {name} come with pimm: convert timm's with convert_weights.py and pass the "
                 "result as checkpoint_path"
             )
-        model = create(variant, **kwargs)
-        model.pretrained_cfg = model.default_cfg = get_pretrained_cfg(name).to_dict()
+        cfg = get_pretrained_cfg(name)
+        model = create(variant, **with_image_size(kwargs, cfg))
+        model.pretrained_cfg = model.default_cfg = cfg.to_dict()
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = create.__module__
     return entrypoint
+
+
+def with_image_size(kwargs, cfg):
+    """Return the arguments of a net, with the image size of its settings if it is made for one size."""
+    if cfg is None or not cfg.fixed_input_size or kwargs.get("img_size") is not None:
+        return kwargs
+    return {**kwargs, "img_size": cfg.input_size[-2:]}
+
+
+def _import_family(name):
+    """Import the module of pimm that has timm's model of this name, if there is one."""
+    module = timm_module(name)
+    if module in families():
+        importlib.import_module(f"pimm.models.{module}")
+
+
+def _import_all():
+    for module in families():
+        importlib.import_module(f"pimm.models.{module}")
+    import_models()
 
 
 def _words(value):
@@ -113,7 +139,7 @@ def list_models(filter="", module="", pretrained=False, exclude_filters="", name
         name_matches_cfg: whether to list only models that have settings under their own name.
         include_tags: whether names have tags; None: as ``pretrained`` says. A wildcard without a tag means all tags.
     """
-    import_models()
+    _import_all()
     modules, include_tags = _words(module), pretrained if include_tags is None else include_tags
     names = [name for name in _entrypoints if not modules or _module_of(name) in modules]
     if name_matches_cfg:
@@ -143,13 +169,15 @@ def list_pretrained(filter="", exclude_filters=""):
 
 def list_modules():
     """Return the names of the modules that have models."""
-    import_models()
+    _import_all()
     return sorted({_module_of(name) for name in _entrypoints})
 
 
 def is_model(model_name):
     """Return whether a model of this name exists; a tag does not matter."""
     name = get_arch_name(model_name)
+    if name not in _entrypoints:
+        _import_family(name)
     if name not in _entrypoints:
         import_models()
     return name in _entrypoints
@@ -163,7 +191,7 @@ def is_model_in_modules(model_name, module_names):
 def is_model_pretrained(model_name):
     """Return whether there are weights of a model, or of a model with a tag."""
     name, tag = split_model_name_tag(model_name)
-    cfgs = _cfgs.get(name, {})
+    cfgs = _cfgs.get(name, {}) if is_model(name) else {}
     return tag in cfgs and cfgs[tag].has_weights if tag else any(cfg.has_weights for cfg in cfgs.values())
 
 
@@ -178,6 +206,7 @@ def model_entrypoint(model_name, module_filter=None):
         ConfigError: for an unknown name; the message lists the nearest names.
     """
     if not is_model(model_name):
+        _import_all()
         hint = did_you_mean(str(model_name), _entrypoints, count=5)
         raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
     name = get_arch_name(model_name)

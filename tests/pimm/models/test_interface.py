@@ -259,12 +259,15 @@ def test_refused(arguments, message):
 def test_lists_of_names(monkeypatch):
     found = pimm.list_models(["mnas*", "spnas*"], exclude_filters="*_1*")
     assert found == ["mnasnet_050", "mnasnet_075", "mnasnet_small"]
-    assert pimm.list_models(module=["mobilenetv3", "registered"], exclude_filters=["tf_*", "mob*"]) == [
+    assert "tf_mobilenetv3_small_100" in pimm.list_models(module=["mobilenetv3", "registered"])
+    assert pimm.list_models(module=["registered"], exclude_filters=["tf_*", "mob*"]) == [
         *(f"cream_{mflops}" for mflops in (14, 43, 114, 287, 481, 604)),
         "spos",
     ]
-    assert pimm.list_models(pretrained=True) == [] and not pimm.models.is_model_pretrained("mnasnet_small")
-    assert pimm.models.list_modules()[:2] == ["efficientnet", "mobilenetv3"]
+    assert pimm.list_models("mnasnet_*", pretrained=True) == ["mnasnet_100.rmsp_in1k", "mnasnet_small.lamb_in1k"]
+    assert pimm.models.is_model_pretrained("mnasnet_small") and not pimm.models.is_model_pretrained("mnasnet_050")
+    assert pimm.models.is_model_pretrained("mnasnet_small.lamb_in1k") and not pimm.models.is_model_pretrained("spos")
+    assert {"efficientnet", "mobilenetv3", "registered"} <= set(pimm.models.list_modules())
     assert pimm.models.is_model_in_modules("spos", "registered")
     assert pimm.is_model("mnasnet_small.any_tag") and not pimm.is_model("mnasnet")
     monkeypatch.setattr(registry, "_entrypoints", dict(registry._entrypoints))
@@ -280,7 +283,7 @@ def test_lists_of_names(monkeypatch):
         pimm.create_model("plain", features_only=True)
     registry._register_cfgs("plain", {"a1": PretrainedCfg(hf_hub_id="timm/"), "b2": PretrainedCfg(crop_pct=0.5)})
     assert pimm.list_models("pl*", include_tags=True) == ["plain.a1", "plain.b2"]
-    assert pimm.models.list_pretrained() == ["plain.a1"] and pimm.models.is_model_pretrained("plain.a1")
+    assert pimm.models.list_pretrained("pl*") == ["plain.a1"] and pimm.models.is_model_pretrained("plain.a1")
     assert get_pretrained_cfg("plain").tag == "a1" and get_pretrained_cfg("plain.b2").crop_pct == 0.5
     assert pimm.create_model("plain.b2").default_cfg["crop_pct"] == 0.5
     assert list(pimm.models.get_arch_pretrained_cfgs("plain")) == ["plain.a1", "plain.b2"]

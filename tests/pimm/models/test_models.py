@@ -94,33 +94,32 @@ def test_model_in_double_precision(name):
 
 OLD = golden.facts("timm_0_1_20")["default_cfgs"]
 TODAY = {name: entry["default_cfg"] for name, entry in golden.facts("timm_models")["models"].items()}
-# The fields in which today's timm differs from timm 0.1.20, which the models follow.
+# The fields in which today's timm, which the models follow, differs from timm 0.1.20.
 CHANGED = {
     "efficientnet_b1": {"crop_pct", "mean", "std"},
     "efficientnet_b2": {"input_size", "pool_size"},
     "efficientnet_b3": {"input_size", "pool_size", "crop_pct"},
     "efficientnet_b4": {"input_size", "pool_size", "crop_pct"},
+    "efficientnet_b5": {"input_size", "pool_size", "crop_pct"},
     "mobilenetv3_small_075": {"interpolation"},
     "mobilenetv3_small_100": {"interpolation"},
+    "tf_efficientnet_b8": {"mean", "std"},
 }
-
-
-# Fields that timm 0.1.20 does not have, with their values in today's.
-NEWER = {"architecture": "", "crop_mode": "center", "custom_load": False, "fixed_input_size": False}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in {*OLD, *TODAY} if pimm.is_model(name)))
 def test_default_cfg(name):
-    """Every field is timm 0.1.20's, and today's wherever that has not changed or the model is newer."""
+    """Every field is that of today's timm, and of timm 0.1.20 wherever that has not changed or the model is older."""
     model = pimm.create_model(name, num_classes=1, block_args=decode_arch_def(TINY))
     cfg = model.default_cfg
     assert model.pretrained_cfg is cfg
     found = {field: list(value) if isinstance(value, tuple) else value for field, value in cfg.items()}
-    assert {field: found.pop(field) for field in NEWER} == {**NEWER, "architecture": name}
-    assert found == OLD.get(name, found)
-    if name in TODAY:
-        differs = {field for field, value in found.items() if TODAY[name][field] != value}
-        assert differs == CHANGED.get(name, set())
+    assert (found["architecture"], found["crop_mode"]) == (name, "squash" if name == "efficientnet_b5" else "center")
+    assert not found["custom_load"] and not found["fixed_input_size"]
+    for source in (OLD, TODAY):
+        expected = source.get(name, {})
+        differs = {field for field, value in expected.items() if found[field] != value}
+        assert differs == (CHANGED.get(name, set()) if source is OLD else set())
 
 
 def test_tensorflow_variants_pad_and_normalise_as_there():

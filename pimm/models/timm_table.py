@@ -1,0 +1,51 @@
+"""Know which module of timm a model belongs to, and the settings of its sets of weights, by a table beside this file.
+
+``docs/make_timm_models.py`` makes the table from timm itself. It has models that pimm has not, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+from pimm.models.pretrained_cfg import PretrainedCfg
+
+TABLE = Path(__file__).with_name("timm_models.json")
+
+
+@functools.cache
+def _table() -> dict:
+    return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _modules() -> dict:
+    return {name: module for module, models in _table().items() for name in models}
+
+
+def timm_module(name: str) -> str | None:
+    """Return the module of timm that has the model of this name, or None if timm has no such model."""
+    return _modules().get(name)
+
+
+@functools.cache
+def families() -> tuple:
+    """List the modules of timm that pimm has, in the order of their names."""
+    return tuple(name for name in sorted(_table()) if importlib.util.find_spec(f"pimm.models.{name}"))
+
+
+def timm_names(module: str) -> list[str]:
+    """List the models of a module of timm, in natural order."""
+    return list(_table()[module])
+
+
+def timm_cfgs(name: str) -> dict:
+    """Return timm's ``{tag: PretrainedCfg}`` of a model, the default tag first; none for a model that timm has not."""
+    found = _table().get(timm_module(name), {}).get(name, {})
+    return {tag: PretrainedCfg(**{key: _as_tuple(value) for key, value in cfg.items()}) for tag, cfg in found.items()}
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,162 @@
+"""Compare every model of every family with timm's model of the same name, in timm 1.x.
+
+The tests are skipped without torch and timm. Both nets get the same drawn weights. What timm computes in float64 is the
+reference; logits may differ from it by a ten-thousandth of the largest, or by three times what timm's own float32 does.
+``PIMM_PARITY_RECORD=FILE`` appends a line of JSON for each comparison of logits: name, image, seconds, difference.
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+import paddle
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm", minversion="1.0", exc_type=ImportError)
+
+import golden  # noqa: E402
+from model_weights import draw  # noqa: E402
+
+import pimm  # noqa: E402
+from pimm.errors import ConfigError  # noqa: E402
+from pimm.models import get_arch_pretrained_cfgs, load_torch_arrays, torch_names  # noqa: E402
+from pimm.models.timm_table import families, timm_module, timm_names  # noqa: E402
+
+NAMES = [name for module in families() for name in timm_names(module) if pimm.is_model(name)]
+EVERY = pytest.mark.parametrize("name", NAMES, ids=[f"{timm_module(name)}-{name}" for name in NAMES])
+SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
+TOLERANCE = 1e-4  # relative to the largest logit
+GAINS = (1.0, 1.3, 1.6)  # of the weights: the more, the more the image matters
+LARGEST_EXACT = 3e8  # parameters up to which timm computes in float64, for the sake of memory
+LARGEST = 1.2e9  # parameters up to which logits are compared
+
+
+def lazily(name, **kwargs):
+    with paddle.LazyGuard():
+        return pimm.create_model(name, **kwargs)
+
+
+def on_meta(name, **kwargs):
+    """Return timm's net without values where timm can build one, else with values."""
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, **kwargs)
+    except (NotImplementedError, RuntimeError):
+        return timm.create_model(name, **kwargs)
+
+
+def shapes_of(net):
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("module", families())
+def test_every_name_is_here(module):
+    assert [name for name in timm_names(module) if not pimm.is_model(name)] == []
+    assert timm_names(module) == timm.list_models(module=module)
+
+
+@EVERY
+def test_state(name):
+    theirs, ours = on_meta(name), lazily(name)
+    expected, found = shapes_of(theirs), {key: tuple(shape) for key, shape in torch_names(ours)}
+    assert found.keys() ^ expected.keys() == set()
+    assert {key: shape for key, shape in found.items() if shape != expected[key]} == {}
+    trained = sum(value.size for value in ours.parameters() if not value.stop_gradient)
+    assert trained == sum(value.numel() for value in theirs.parameters() if value.requires_grad)
+    for attribute in ("num_classes", "num_features", "head_hidden_size"):
+        assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
+    assert set(ours.no_weight_decay()) == set(getattr(theirs, "no_weight_decay", set)())
+    assert ours.group_matcher(coarse=True).keys() == theirs.group_matcher(coarse=True).keys()
+
+
+@EVERY
+def test_settings(name):
+    theirs = timm.models.get_arch_pretrained_cfgs(name)
+    found = {tag: cfg.to_dict() for tag, cfg in get_arch_pretrained_cfgs(name).items()}
+    assert found == {tag: cfg.to_dict() for tag, cfg in theirs.items()}
+    assert pimm.models.get_pretrained_cfg(name).tag == (timm.models.get_pretrained_cfg(name).tag or None)
+
+
+@EVERY
+def test_features_only(name):
+    try:
+        theirs = on_meta(name, features_only=True).feature_info
+    except (RuntimeError, AttributeError, AssertionError):
+        with pytest.raises(ConfigError):
+            lazily(name, features_only=True)
+        return
+    ours = lazily(name, features_only=True).feature_info
+    assert (ours.channels(), ours.reduction()) == (theirs.channels(), theirs.reduction())
+
+
+def smallest(name):
+    """Return the arguments and the size of images with which timm's net takes the smallest images."""
+    cfg = timm.models.get_pretrained_cfg(name)
+    own = cfg.input_size[-1]
+    for size in [size for size in SIZES if size < own] + [own]:
+        kwargs = {"img_size": size} if cfg.fixed_input_size and size != own else {}
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, **kwargs).eval()(torch.zeros(1, 3, size, size))
+        except Exception:  # a net says in many ways that images are too small for it
+            continue
+        return kwargs, size
+    return {}, own
+
+
+def weights_of(net, gain):
+    """Draw the weights of timm's net; tables that it computes itself stay as they are."""
+    computed = {
+        name for name, _ in net.named_buffers() if name.rpartition(".")[2] not in ("running_mean", "running_var")
+    }
+    return {
+        name: value.numpy() if name in computed else draw(name, tuple(value.shape), gain)
+        for name, value in net.state_dict().items()
+    }
+
+
+@torch.no_grad()
+def reference(net, images):
+    """Return timm's logits, and how much its own float32 differs from float64, both relative to the largest logit."""
+    single = net.float()(torch.tensor(images)).double()
+    if sum(value.numel() for value in net.parameters()) > LARGEST_EXACT:
+        return single.numpy(), 0.0
+    double = net.double()(torch.tensor(images).double())
+    return double.numpy(), ((single - double).abs().max() / double.abs().max()).item()
+
+
+def record(**facts):
+    if os.environ.get("PIMM_PARITY_RECORD"):
+        with open(os.environ["PIMM_PARITY_RECORD"], "a") as file:
+            file.write(json.dumps(facts) + "\n")
+
+
+@EVERY
+def test_logits(name):
+    if sum(value.numel() for value in on_meta(name).parameters()) > LARGEST:
+        pytest.skip("more parameters than memory")
+    begun = time.time()
+    kwargs, size = smallest(name)
+    images = golden.inputs((2, 3, size, size))
+    net = timm.create_model(name, **kwargs).eval()
+    for gain in GAINS:
+        state = weights_of(net, gain)
+        net.float().load_state_dict({key: torch.tensor(value) for key, value in state.items()})
+        logits, error = reference(net, images)
+        apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits).max()
+        if apart > 20 * max(TOLERANCE, 3 * error):
+            break
+    assert apart > 2 * max(TOLERANCE, 3 * error), "the logits say nothing of the image"
+    del net
+    ours = pimm.create_model(name, **kwargs)
+    ours.eval()
+    load_torch_arrays(ours, state)
+    with paddle.no_grad():
+        found = ours(paddle.to_tensor(images)).numpy()
+    assert found.shape == logits.shape
+    difference = float(np.abs(found - logits).max() / np.abs(logits).max())
+    seconds = round(time.time() - begun, 1)
+    record(name=name, size=size, seconds=seconds, difference=difference, own=error, apart=float(apart), gain=gain)
+    assert difference <= max(TOLERANCE, 3 * error)
