@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Of tests, at most four. One more than there are cores: tests of several processes spend much of their time waiting.
+WORKERS = $(shell $(VENV)/bin/python -c 'import os; print(min(os.cpu_count() + 1, 4))')
 # Written last and named after the interpreter, so that an interrupted set-up, another PYTHON or a changed
 # requirement makes the environment anew.
 INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
@@ -12,7 +14,7 @@ INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 # The jobs on a plug-in device, docs/devices.md: a minute and a half on two cores.
 test-device: $(INSTALLED)

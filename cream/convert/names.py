@@ -21,7 +21,7 @@ from cream.space import Arch, format_arch, parse_arch
 from pimm import create_model, is_model, list_models
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
-from pimm.models.fingerprints import image_channels, models_with
+from pimm.models.fingerprints import class_count, image_channels, models_with
 from pimm.models.torch_weights import is_foreign
 
 _SUPERNET = "cream-supernet-"
@@ -115,10 +115,8 @@ def _by_name(name: str, shapes: Shapes) -> Net:
 
 def _num_classes(shapes: Shapes) -> int:
     """Return the number of classes that the shape of the classifier tells, 0 if there is no classifier."""
-    for bias in ("classifier.bias", "_fc.bias"):
-        if len(shapes.get(bias, ())) == 1:
-            return shapes[bias][0]
-    return math.prod(shapes.get("classifier.0.weight", (0,))) // NUM_FEATURES  # of a ShuffleNet, which has no bias
+    # The last layer of a ShuffleNet has no bias.
+    return class_count(shapes) or math.prod(shapes.get("classifier.0.weight", (0,))) // NUM_FEATURES
 
 
 def _cream_names(shapes: Shapes) -> list[str]:

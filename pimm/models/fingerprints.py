@@ -12,11 +12,11 @@ import paddle
 
 from pimm.models.factory import create_model
 from pimm.models.registry import list_models, model_entrypoint
+from pimm.models.timm_table import layer_names
 from pimm.models.torch_names import is_batch_counter, torch_names
 
 TABLE = Path(__file__).with_suffix(".txt")
-_CLASSIFIERS = ("classifier", "_fc")
-_STEMS = ("conv_stem.weight", "_conv_stem.weight")
+_FOREIGN_CLASSIFIER, _FOREIGN_STEM = "_fc", "_conv_stem"  # of efficientnet_pytorch
 
 
 def fingerprint(shapes):
@@ -27,7 +27,7 @@ def fingerprint(shapes):
     counted = sorted(
         sorted([shape[0], 3, *shape[2:]] if _is_stem(name, shape) else shape)
         for name, shape in shapes.items()
-        if name.rpartition(".")[0] not in _CLASSIFIERS and not is_batch_counter(name)
+        if not _is_of_classifier(name) and not is_batch_counter(name)
     )
     return hashlib.sha256(str(counted).encode()).hexdigest()[:16]
 
@@ -37,9 +37,22 @@ def image_channels(shapes):
     return next((shape[1] for name, shape in shapes.items() if _is_stem(name, shape)), 3)
 
 
+def class_count(shapes):
+    """Return how many classes a model with these shapes has, as the bias of its classifier says; 0 without one."""
+    biases = (name for name, shape in shapes.items() if name.endswith(".bias") and len(shape) == 1)
+    return next((shapes[name][0] for name in biases if _is_of_classifier(name)), 0)
+
+
+def _is_of_classifier(name):
+    layer = name.rpartition(".")[0]
+    return layer == _FOREIGN_CLASSIFIER or layer in layer_names("classifier")
+
+
 def _is_stem(name, shape):
     """Tell whether this is the weight of a stem: a file that is not trusted may give the name to anything."""
-    return name in _STEMS and len(shape) == 4
+    layer, _, kind = name.rpartition(".")
+    known = layer == _FOREIGN_STEM or layer in layer_names("first_conv")
+    return known and kind == "weight" and len(shape) == 4
 
 
 def models_with(shapes):

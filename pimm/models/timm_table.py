@@ -47,5 +47,12 @@ def timm_cfgs(name: str) -> dict:
     return {tag: PretrainedCfg(**{key: _as_tuple(value) for key, value in cfg.items()}) for tag, cfg in found.items()}
 
 
+@functools.cache
+def layer_names(field: str) -> frozenset:
+    """Return the names that the table has in a field, ``first_conv`` or ``classifier``, over all models of timm."""
+    values = [cfg.get(field) for models in _table().values() for cfgs in models.values() for cfg in cfgs.values()]
+    return frozenset(name for value in values if value for name in ([value] if isinstance(value, str) else value))
+
+
 def _as_tuple(value):
     return tuple(value) if isinstance(value, list) else value

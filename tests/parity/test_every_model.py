@@ -3,21 +3,27 @@
 The tests are skipped without torch and timm. Both nets get the same drawn weights. What timm computes in float64 is the
 reference; logits may differ from it by a ten-thousandth of the largest, or by three times what timm's own float32 does.
 ``PIMM_PARITY_RECORD=FILE`` appends a line of JSON for each comparison of logits: name, image, seconds, difference.
+
+``python tests/parity/test_every_model.py [MODULE ...]`` writes digests and a few logits of timm to tests/data/models,
+with which the suite does without timm.
 """
 
 import json
 import os
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
+sys.path[:0] = map(str, (Path(__file__).parents[2], Path(__file__).parents[1]))
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm", minversion="1.0", exc_type=ImportError)
 
 import golden  # noqa: E402
-from model_weights import draw  # noqa: E402
+from model_weights import DATA, draw, state_digest  # noqa: E402
 
 import pimm  # noqa: E402
 from pimm.errors import ConfigError  # noqa: E402
@@ -47,6 +53,10 @@ def on_meta(name, **kwargs):
         return timm.create_model(name, **kwargs)
 
 
+def trained_by(net):
+    return sum(value.numel() for value in net.parameters() if value.requires_grad)
+
+
 def shapes_of(net):
     return {name: tuple(value.shape) for name, value in net.state_dict().items()}
 
@@ -63,8 +73,7 @@ def test_state(name):
     expected, found = shapes_of(theirs), {key: tuple(shape) for key, shape in torch_names(ours)}
     assert found.keys() ^ expected.keys() == set()
     assert {key: shape for key, shape in found.items() if shape != expected[key]} == {}
-    trained = sum(value.size for value in ours.parameters() if not value.stop_gradient)
-    assert trained == sum(value.numel() for value in theirs.parameters() if value.requires_grad)
+    assert sum(value.size for value in ours.parameters() if not value.stop_gradient) == trained_by(theirs)
     for attribute in ("num_classes", "num_features", "head_hidden_size"):
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert set(ours.no_weight_decay()) == set(getattr(theirs, "no_weight_decay", set)())
@@ -160,3 +169,34 @@ def test_logits(name):
     seconds = round(time.time() - begun, 1)
     record(name=name, size=size, seconds=seconds, difference=difference, own=error, apart=float(apart), gain=gain)
     assert difference <= max(TOLERANCE, 3 * error)
+
+
+def digest_of_timm(name):
+    """Return what the suite compares without timm: a digest of names and shapes, and how many values are trained."""
+    net = on_meta(name)
+    return {"digest": state_digest(shapes_of(net)), "parameters": trained_by(net)}
+
+
+def logits_of_timm(name):
+    """Return timm's logits in float64 for drawn weights, and what it takes to compute them again."""
+    kwargs, size = smallest(name)
+    net = timm.create_model(name, **kwargs).eval()
+    net.load_state_dict({key: torch.tensor(value) for key, value in weights_of(net, GAINS[1]).items()})
+    logits, error = reference(net, golden.inputs((2, 3, size, size)))
+    return {"kwargs": kwargs, "size": size, "gain": GAINS[1], "error": error, "logits": logits[:, :8].tolist()}
+
+
+def write_data(module):
+    """Write what timm gives for the models of a module, for the suite."""
+    states = {name: digest_of_timm(name) for name in timm_names(module) if pimm.is_model(name)}
+    small = min(states, key=lambda name: states[name]["parameters"])
+    rows = [f"  {json.dumps(name)}: {json.dumps(found)}" for name, found in states.items()]
+    text = '{\n "states": {\n' + ",\n".join(rows) + "\n },\n"
+    text += f' "logits": {{{json.dumps(small)}: {json.dumps(logits_of_timm(small))}}}\n}}\n'
+    (DATA / f"{module}.json").write_text(text)
+
+
+if __name__ == "__main__":
+    DATA.mkdir(exist_ok=True)
+    for each in sys.argv[1:] or families():
+        write_data(each)

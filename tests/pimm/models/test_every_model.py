@@ -1,0 +1,74 @@
+"""Every model of timm that is here has timm's weights, by digests, and one of each family timm's logits.
+
+tests/parity/test_every_model.py compares all of them with timm itself, and writes the data.
+"""
+
+import json
+
+import golden
+import numpy as np
+import paddle
+import pytest
+from model_weights import DATA, drawn_state, state_digest
+
+import pimm
+from pimm.models import load_torch_arrays, torch_names
+from pimm.models.timm_table import families, timm_module, timm_names
+
+FACTS = {path.stem: json.loads(path.read_text()) for path in sorted(DATA.glob("*.json"))}
+STATES = {name: found for facts in FACTS.values() for name, found in facts["states"].items()}
+LOGITS = {name: found for facts in FACTS.values() for name, found in facts["logits"].items()}
+
+
+def test_every_family_has_data():
+    assert list(FACTS) == list(families())
+    assert {module: list(facts["states"]) for module, facts in FACTS.items()} == {
+        module: [name for name in timm_names(module) if pimm.is_model(name)] for module in families()
+    }
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_state(name):
+    """Names and shapes of the weights are timm's, and the settings name layers that exist."""
+    with paddle.LazyGuard():
+        net = pimm.create_model(name)
+    assert state_digest(dict(torch_names(net))) == STATES[name]["digest"]
+    assert sum(value.size for value in net.parameters() if not value.stop_gradient) == STATES[name]["parameters"]
+    cfg = net.default_cfg
+    assert cfg["architecture"] == name and cfg is net.pretrained_cfg
+    layers = {key for key, _ in net.named_sublayers()}
+    for field in ("first_conv", "classifier"):
+        named = cfg[field] if isinstance(cfg[field], tuple) else (cfg[field],)
+        assert not named[0] or set(named) <= layers, field
+    assert net.group_matcher().keys() == net.group_matcher(coarse=True).keys()
+
+
+@pytest.mark.parametrize("name", LOGITS, ids=[f"{timm_module(name)}-{name}" for name in LOGITS])
+def test_logits_and_training(name):
+    """The logits are timm's, and a few steps on two images lower the loss."""
+    facts = LOGITS[name]
+    net = pimm.create_model(name, **facts["kwargs"])
+    fresh = {key: value.clone() for key, value in net.state_dict().items()}
+    load_torch_arrays(net, drawn_state(net, torch_names(net), facts["gain"]))
+    images = paddle.to_tensor(golden.inputs((2, 3, facts["size"], facts["size"])))
+    net.eval()
+    with paddle.no_grad():
+        found, expected = net(images)[:, :8].numpy(), np.array(facts["logits"])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=max(1e-4, 3 * facts["error"]) * np.abs(expected).max())
+    net.set_state_dict(fresh)
+    first, *_, last = losses(net, images)
+    assert last < first
+
+
+def losses(net, images, steps=3):
+    """Train for a few steps and return the losses."""
+    net.train()
+    optimizer = paddle.optimizer.Adam(1e-3, parameters=net.parameters())
+    found = []
+    for _ in range(steps):
+        loss = paddle.nn.functional.cross_entropy(net(images), paddle.to_tensor([0, 1]))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        found.append(float(loss))
+    return found
