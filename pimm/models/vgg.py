@@ -9,8 +9,8 @@ from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, ClassifierHead, Conv2d
 from pimm.models.headed import HeadedModel
 from pimm.models.kaiming import init_convolutions, init_linear
-from pimm.models.row import RowMixin, row_features
 from pimm.models.registry import register_variants
+from pimm.models.row import RowMixin, row_features
 
 _POOL = "M"
 _CONVOLUTIONS = {  # channels of the convolutions, and where maxima are pooled
