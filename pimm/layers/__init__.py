@@ -2,6 +2,7 @@
 
 from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
+from pimm.layers.attention2d import Attention2d, MultiQueryAttention2d
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
 from pimm.layers.create_act import get_act_fn, get_act_layer
 from pimm.layers.drop import DropPath, drop_path
@@ -19,9 +20,11 @@ from pimm.layers.pool import AvgPool2dSame, MaxPool2dSame, SelectAdaptivePool2D,
 from pimm.layers.quantize import QUANTED_LAYERS
 from pimm.layers.squeeze_excite import SqueezeExcite
 
+
 __all__ = [
     *activations.__all__,
     "QUANTED_LAYERS",
+    "Attention2d",
     "AvgPool2dSame",
     "BatchNorm2d",
     "CondConv2d",
@@ -31,6 +34,7 @@ __all__ = [
     "Linear",
     "MaxPool2dSame",
     "MixedConv2d",
+    "MultiQueryAttention2d",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "SqueezeExcite",
