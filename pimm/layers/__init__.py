@@ -3,6 +3,7 @@
 from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
+from pimm.layers.attention2d import Attention2d, MultiQueryAttention2d
 from pimm.layers.attention_pool import AttentionPoolLatent
 from pimm.layers.attention_pool2d import AttentionPool2d
 from pimm.layers.batch_norm_1d import BatchNorm1d
@@ -107,6 +108,7 @@ from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, tr
 __all__ = [
     *activations.__all__,
     "Attention",
+    "Attention2d",
     "AttentionPool2d",
     "AttentionPoolLatent",
     "AvgPool2dSame",
@@ -169,6 +171,7 @@ __all__ = [
     "MaxPool2dSame",
     "MixedConv2d",
     "Mlp",
+    "MultiQueryAttention2d",
     "NonLocalAttn",
     "NormMlpClassifierHead",
     "PatchDropout",
