@@ -3,9 +3,10 @@
 from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
-from pimm.layers.attention_pool import AttentionPoolLatent
+from pimm.layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
 from pimm.layers.create_act import get_act_fn, get_act_layer
+from pimm.layers.diff_attention import DiffAttention, DifferenceOfAttentions
 from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
 from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.grn import GlobalResponseNorm
@@ -71,6 +72,9 @@ __all__ = [
     "Attention",
     "attend",
     "AttentionPoolLatent",
+    "AttentionPoolPrr",
+    "DiffAttention",
+    "DifferenceOfAttentions",
     "GlobalResponseNorm",
     "LayerScale",
     "LayerScale2d",
