@@ -59,11 +59,12 @@ Multiply-adds are those of convolutions and linear layers on one image, without 
 
 Images per second: one image at a time, one thread of a CPU with two cores that was busy with other things now and then;
 the fastest of {TURNS} turns. *Exported* is the program of Paddle Inference that `tools/export.py` writes. The last
-columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more than
-{TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. *Damped* nets have a fifth of the
-weight in the last batch norm of each block with a shortcut: with random weights, their own logits move further than the
-limit when an image moves by a millionth of itself. A dash says that it was not measured: nets with more than
-{LARGEST / 1e9:g} billion parameters are not run here, and large nets were not exported.
+columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more
+than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
+comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
+norm of each block with a shortcut: with random weights, their own logits move further than the limit when an image
+moves by a millionth of itself. A dash says that it was not measured: nets with more than {LARGEST / 1e9:g} billion
+parameters are not run here, and large nets were not exported.
 """
 COLUMNS = "| model | parameters | multiply-adds | image | images/s | exported | difference | of ONNX | tags |"
 RULER = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
@@ -136,25 +137,35 @@ def exports(name: str, image: int, onnx: bool) -> dict:
     """Return images per second of the exported model, and how far the logits of the exports differ."""
     paddle.seed(0)
     net = pimm.create_model(name)
-    give_statistics(net, image)
-    found = compare(net, image, onnx)
+    sides = (image, image) if net.default_cfg["fixed_input_size"] else (min(SMALL, image), None)
+    give_statistics(net, sides[0])
+    found = compare(net, image, sides, onnx)
     if not max(found["difference"], found.get("onnx", 0)) <= TOLERANCE:
         damp(net)
-        found = {**compare(net, image, onnx), "damped": True}
+        found = {**compare(net, image, sides, onnx), "damped": True}
     return found
 
 
-def compare(net: nn.Layer, image: int, onnx: bool) -> dict:
-    """Export a net, and return what `exports` does."""
+def compare(net: nn.Layer, image: int, sides: tuple, onnx: bool) -> dict:
+    """Export a net, and return what `exports` does.
+
+    Args:
+        net: the net.
+        image: the side of the images whose speed is measured.
+        sides: the side of the images whose logits are compared, and that of the program: None for any.
+        onnx: whether to compare the ONNX file, too.
+    """
     net.eval()
-    images = np.random.default_rng(0).standard_normal((3, 3, image, image)).astype("float32")
+    draw = np.random.default_rng(0)
+    images = draw.standard_normal((3, 3, sides[0], sides[0])).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
         folded = fold_batch_norms(net, paddle.to_tensor(images[:1]))
-        spec = InputSpec([None, 3, image, image], "float32", "images")
+        spec = InputSpec([None, 3, sides[1], sides[1]], "float32", "images")
         program = paddle.jit.to_static(folded, input_spec=[spec], full_graph=True)
         paddle.jit.save(program, str(Path(folder) / PADDLE_STEM))
         exported = PaddleNet(Path(folder))
-        found = {"exported": speed(exported, images[:1]), "difference": difference(net, exported, images)}
+        found = {"exported": speed(exported, draw.standard_normal((1, 3, image, image)).astype("float32"))}
+        found["difference"] = difference(net, exported, images)
         if onnx:
             save_onnx(Path(folder))
             found["onnx"] = difference(net, OnnxNet(Path(folder)), images)
@@ -179,15 +190,14 @@ def damp(net: nn.Layer) -> None:
 
 
 @paddle.no_grad()
-def give_statistics(net: nn.Layer, image: int) -> None:
+def give_statistics(net: nn.Layer, side: int) -> None:
     """Set the statistics of the batch norms, if there are any, to those of random images."""
     norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     for norm in norms:
         norm._momentum = 0.0  # Paddle's: the share of the old value
     if norms:
         net.train()
-        size = image if net.default_cfg["fixed_input_size"] else min(SMALL, image)
-        net(paddle.randn([16, 3, size, size]))
+        net(paddle.randn([16, 3, side, side]))
     net.eval()
 
 

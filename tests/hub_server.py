@@ -57,9 +57,9 @@ class Hub:
             left = self.faults.get(name) or [None]
             return left[0] if left[1:] == ["always"] else left.pop(0)
 
-    def bodies(self, name):
-        """Count the requests for the body of a file."""
-        return sum(method == "GET" and path.rpartition("/")[2] == name for method, path, _ in self.asked)
+    def downloads(self, beginning="/cdn/"):
+        """Count the requests for the bodies of large files, or of those whose path begins so."""
+        return sum(method == "GET" and path.startswith(beginning) for method, path, _ in self.asked)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -4,11 +4,34 @@ from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
 from pimm.layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
+from pimm.layers.blur_pool import BlurPool2d, create_aa, get_aa_layer
+from pimm.layers.cbam import CbamModule, LightCbamModule
+from pimm.layers.classifier import ClassifierHead, ClNormMlpClassifierHead, NormMlpClassifierHead, create_classifier
 from pimm.layers.conv import CondConv2d, Conv2d, Conv2dSame, MixedConv2d, create_conv2d
-from pimm.layers.create_act import get_act_fn, get_act_layer
+from pimm.layers.conv_norm_act import ConvNormAct, ConvNormActAa
+from pimm.layers.coord_attn import CoordAttn, EfficientLocalAttn, SimpleCoordAttn, StripAttn
+from pimm.layers.create_act import create_act_layer, get_act_fn, get_act_layer
+from pimm.layers.create_attn import create_attn, get_attn
+from pimm.layers.create_norm_act import create_norm_act_layer, get_norm_act_layer
 from pimm.layers.diff_attention import DiffAttention, DifferenceOfAttentions
 from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
+from pimm.layers.drop_block import DropBlock2d, drop_block_2d
+from pimm.layers.eca import CecaModule, EcaModule
+from pimm.layers.evo_norm import (
+    EvoNorm2dB0,
+    EvoNorm2dB1,
+    EvoNorm2dB2,
+    EvoNorm2dS0,
+    EvoNorm2dS0a,
+    EvoNorm2dS1,
+    EvoNorm2dS1a,
+    EvoNorm2dS2,
+    EvoNorm2dS2a,
+    FilterResponseNormAct2d,
+    FilterResponseNormTlu2d,
+)
 from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
+from pimm.layers.global_context import GatherExcite, GlobalContext
 from pimm.layers.grn import GlobalResponseNorm
 from pimm.layers.helpers import make_divisible, to_pair
 from pimm.layers.layer_norm import (
@@ -32,12 +55,22 @@ from pimm.layers.layer_norm import (
 from pimm.layers.layer_scale import LayerScale, LayerScale2d
 from pimm.layers.linear import Linear
 from pimm.layers.mlp import ConvMlp, GatedMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU, SwiGLUPacked
+from pimm.layers.non_local_attn import BatNonLocalAttn, NonLocalAttn
 from pimm.layers.norm import (
     BatchNorm2d,
     SyncBatchNorm2d,
     convert_sync_batchnorm,
     frozen_batch_norm_statistics,
     norm_act,
+)
+from pimm.layers.norm_and_act import (
+    BatchNormAct2d,
+    GroupNorm1Act,
+    GroupNormAct,
+    LayerNormAct,
+    LayerNormAct2d,
+    RmsNormAct,
+    RmsNormAct2d,
 )
 from pimm.layers.padding import get_padding, get_padding_value, get_same_padding, is_static_pad, pad_same
 from pimm.layers.patch_dropout import PatchDropout, PatchDropoutWithIndices
@@ -63,11 +96,65 @@ from pimm.layers.rotary_embed import (
     RotaryEmbeddingMRope,
     create_rope_embed,
 )
+from pimm.layers.se_module import EffectiveSEModule, SEModule, SqueezeExciteCl
+from pimm.layers.selective_kernel import SelectiveKernel
+from pimm.layers.split_attn import SplitAttn
 from pimm.layers.squeeze_excite import SqueezeExcite
 from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
+    "CoordAttn",
+    "SimpleCoordAttn",
+    "EfficientLocalAttn",
+    "StripAttn",
     *activations.__all__,
+    "BlurPool2d",
+    "create_aa",
+    "get_aa_layer",
+    "CbamModule",
+    "LightCbamModule",
+    "ClassifierHead",
+    "ClNormMlpClassifierHead",
+    "NormMlpClassifierHead",
+    "create_classifier",
+    "ConvNormAct",
+    "ConvNormActAa",
+    "create_attn",
+    "get_attn",
+    "create_norm_act_layer",
+    "get_norm_act_layer",
+    "DropBlock2d",
+    "drop_block_2d",
+    "CecaModule",
+    "EcaModule",
+    "EvoNorm2dB0",
+    "EvoNorm2dB1",
+    "EvoNorm2dB2",
+    "EvoNorm2dS0",
+    "EvoNorm2dS0a",
+    "EvoNorm2dS1",
+    "EvoNorm2dS1a",
+    "EvoNorm2dS2",
+    "EvoNorm2dS2a",
+    "FilterResponseNormAct2d",
+    "FilterResponseNormTlu2d",
+    "GatherExcite",
+    "GlobalContext",
+    "BatNonLocalAttn",
+    "NonLocalAttn",
+    "BatchNormAct2d",
+    "GroupNorm1Act",
+    "GroupNormAct",
+    "LayerNormAct",
+    "LayerNormAct2d",
+    "RmsNormAct",
+    "RmsNormAct2d",
+    "EffectiveSEModule",
+    "SEModule",
+    "SqueezeExciteCl",
+    "SelectiveKernel",
+    "SplitAttn",
+    "create_act_layer",
     "QUANTED_LAYERS",
     "Attention",
     "attend",

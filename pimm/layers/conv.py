@@ -209,20 +209,22 @@ def create_conv2d(in_chs, out_chs, kernel_size, **kwargs):
         in_chs: channels of the input.
         out_chs: channels of the output.
         kernel_size: a number, (height, width), or a list of numbers for `MixedConv2d`.
-        kwargs: ``depthwise=True`` makes every channel a group of its own. ``num_experts`` above 0 makes a `CondConv2d`.
-            ``padding`` chooses between `Conv2d` and `Conv2dSame` (see `get_padding_value`). The layer takes the rest.
+        kwargs: ``groups`` of channels; ``depthwise=True`` makes every channel a group of its own. ``num_experts`` above
+            0 makes a `CondConv2d`. ``padding`` chooses between `Conv2d` and `Conv2dSame` (see `get_padding_value`). The
+            layer takes the rest.
 
     Raises:
-        ConfigError: if ``groups`` is given, or mixed kernels together with experts.
+        ConfigError: for mixed kernels together with experts, or with groups of several channels.
     """
-    if "groups" in kwargs:
-        raise ConfigError("create_conv2d takes no groups; depthwise=True makes every channel a group of its own")
-    num_experts = kwargs.pop("num_experts", 0)
+    num_experts, groups = kwargs.pop("num_experts", 0), kwargs.pop("groups", 1)
+    depthwise = kwargs.pop("depthwise", False) or groups == in_chs > 1
     if isinstance(kernel_size, list):
         if num_experts:
             raise ConfigError(f"mixed kernels {kernel_size} and {num_experts} experts cannot be combined")
-        return MixedConv2d(in_chs, out_chs, kernel_size, **kwargs)
-    groups = out_chs if kwargs.pop("depthwise", False) else 1
+        if groups > 1 and not depthwise:
+            raise ConfigError(f"mixed kernels {kernel_size} take 1 or {in_chs} groups, not {groups}")
+        return MixedConv2d(in_chs, out_chs, kernel_size, depthwise=depthwise, **kwargs)
+    groups = in_chs if depthwise else groups
     if num_experts:
         return CondConv2d(in_chs, out_chs, kernel_size, groups=groups, num_experts=num_experts, **kwargs)
     return _create_conv2d_pad(in_chs, out_chs, kernel_size, groups=groups, **kwargs)

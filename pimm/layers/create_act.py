@@ -36,8 +36,20 @@ def get_act_fn(name="relu"):
 
 
 def get_act_layer(name="relu"):
-    """Return the class of activation layers of this name. Raises `ConfigError` as `get_act_fn` does."""
+    """Return the class of activation layers of this name; a class as it is, and None for None or ``""``.
+
+    Raises:
+        ConfigError: for an unknown name, as `get_act_fn` does.
+    """
+    if name is None or name == "" or callable(name):
+        return name or None
     return _find(name)[1]
+
+
+def create_act_layer(name, **kwargs):
+    """Create the activation layer of a name or a class with ``kwargs``; return None where `get_act_layer` does."""
+    layer = get_act_layer(name)
+    return None if layer is None else layer(**kwargs)
 
 
 def _find(name):

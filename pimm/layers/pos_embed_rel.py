@@ -268,3 +268,36 @@ def _spread(values, axis, size):
     known = np.concatenate([-steps[::-1], [0.0], steps])
     wanted = np.arange(-(size // 2), size // 2 + 1)
     return np.apply_along_axis(lambda line: np.interp(wanted, known, line), axis, values).astype(np.float32)
+
+
+def resize_rel_pos_bias_table_levit(biases, count):
+    """Return tables of biases of absolute distances for another number of places.
+
+    Args:
+        biases: an array [num_heads, places] of a square window.
+        count: places of the new window, which is square.
+    """
+    heads, places = biases.shape
+    if places == count:
+        return biases
+    old, new = math.isqrt(places), math.isqrt(count)
+    maps = paddle.to_tensor(biases.reshape(1, heads, old, old).astype(np.float32))
+    resized = F.interpolate(maps, size=[new, new], mode="bicubic", align_corners=False, antialias=True)
+    return resized.numpy().reshape(heads, count).astype(biases.dtype)
+
+
+def resize_distance_biases(state_dict, model):
+    """Return weights whose tables of `DistanceBias` fit the net, without the tables of indices that old weights hold.
+
+    Args:
+        state_dict: arrays by PyTorch's names.
+        model: the net.
+    """
+    wanted = dict(model.named_parameters())
+    return {
+        name: resize_rel_pos_bias_table_levit(value, wanted[name].shape[1])
+        if name.endswith("attention_biases") and name in wanted
+        else value
+        for name, value in state_dict.items()
+        if not name.endswith("attention_bias_idxs")
+    }

@@ -25,11 +25,13 @@ class ImageModel(nn.Layer):
         drop_rate: dropout before the classifier.
         feature_info: description of the feature maps, as `pimm.models.features.stage_features` makes it.
         stages_name: name of the list of stages.
+        classifier_name: name of the classifier.
         final_layers: names of the layers between the last stage and the pooling.
         head_layers: names of the layers between pooling and classifier; they fix the number of pooled channels.
     """
 
     stages_name = "blocks"
+    classifier_name = "classifier"
     final_layers: tuple = ()
     head_layers: tuple = ()
     grad_checkpointing = False
@@ -70,7 +72,7 @@ class ImageModel(nn.Layer):
 
     def get_classifier(self):
         """Return the last layer."""
-        return self.classifier
+        return getattr(self, self.classifier_name)
 
     def reset_classifier(self, num_classes, global_pool=None):
         """Replace pooling and classifier.
@@ -93,7 +95,7 @@ class ImageModel(nn.Layer):
                     "global_pool when the model is created"
                 )
         self.create_head(num_classes, pool_type, width)
-        for layer in (self.global_pool, self.classifier):
+        for layer in (self.global_pool, getattr(self, self.classifier_name)):
             layer.train() if self.training else layer.eval()
 
     def create_head(self, num_classes, pool_type, width=None):
@@ -112,7 +114,8 @@ class ImageModel(nn.Layer):
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
         self.head_hidden_size = width or self.num_features * self.global_pool.feat_mult()
-        self.classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        setattr(self, self.classifier_name, classifier)
 
     def _run(self, stage, x):
         return checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
@@ -135,7 +138,7 @@ class ImageModel(nn.Layer):
         has_pooling = getattr(self.global_pool, "pool_type", True)  # QAT wraps the layer
         x = x.flatten(1) if has_pooling else x  # [N, head_hidden_size]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return x if pre_logits else self.classifier(x)  # [N, num_classes]
+        return x if pre_logits else getattr(self, self.classifier_name)(x)  # [N, num_classes]
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x))

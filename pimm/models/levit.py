@@ -11,6 +11,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import BnLinear, ConvBn, DistanceBias, DropPath, LinearBn, get_act_layer
 from pimm.layers.helpers import to_pair
+from pimm.layers.pos_embed_rel import resize_distance_biases
 from pimm.models.interface import ImageModel
 from pimm.models.registry import register_variants
 
@@ -344,8 +345,8 @@ class LevitDistilled(Levit):
 
 
 def checkpoint_filter_fn(state_dict, model):
-    """Leave out the tables of indices, which old weights hold."""
-    return {name: value for name, value in state_dict.items() if "attention_bias_idxs" not in name}
+    """Leave out the tables of indices, which old weights hold, and resize biases to the images of the net."""
+    return resize_distance_biases(state_dict, model)
 
 
 _VARIANTS = {

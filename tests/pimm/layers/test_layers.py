@@ -197,7 +197,7 @@ def test_cond_conv_mixes_a_kernel_for_each_image(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel_size": 3, "groups": 8}, "depthwise=True"),
+        ({"kernel_size": [3, 5], "groups": 4}, "take 1 or 8 groups, not 4"),
         ({"kernel_size": [3, 5], "num_experts": 4}, "cannot be combined"),
     ],
 )

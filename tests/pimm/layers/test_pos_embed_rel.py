@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import (
@@ -14,6 +15,7 @@ from pimm.layers import (
     gen_relative_position_index,
     resize_rel_pos_bias_table,
 )
+from pimm.layers.pos_embed_rel import resize_distance_biases
 
 
 def test_pairs_of_equal_distance_have_one_index():
@@ -92,3 +94,17 @@ def test_biases_of_absolute_distances():
     np.testing.assert_array_equal(bias[:, 0, 0].reshape(2, 12), table)
     np.testing.assert_array_equal(bias[0, 1, 1], [[10, 9, 8, 9], [6, 5, 4, 5], [2, 1, 0, 1]])
     assert list(layer.state_dict()) == ["attention_biases"]
+
+
+def test_biases_of_a_larger_window():
+    layer = nn.Layer()
+    layer.attn = DistanceBias()
+    layer.attn.create_biases(1, (4, 4))
+    rows = np.arange(2, dtype=np.float32).repeat(2)[None]  # the bias is the distance in rows
+    old = {"attn.attention_biases": rows, "attn.attention_bias_idxs": rows, "weight": rows}
+    found = resize_distance_biases(old, layer)
+    assert list(found) == ["attn.attention_biases", "weight"] and found["weight"] is rows
+    expected = np.array([-0.0882, 0.2071, 0.7929, 1.0882], np.float32)  # as in timm 1.0.31
+    np.testing.assert_allclose(
+        found["attn.attention_biases"].reshape(4, 4), expected.repeat(4).reshape(4, 4), atol=5e-5
+    )
