@@ -3,6 +3,7 @@
 from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
+from pimm.layers.attention2d import Attention2d, MultiQueryAttention2d
 from pimm.layers.attention_pool import AttentionPoolLatent
 from pimm.layers.attention_pool2d import AttentionPool2d
 from pimm.layers.batch_norm_1d import BatchNorm1d
@@ -109,6 +110,8 @@ __all__ = [
     "Attention",
     "AttentionPool2d",
     "AttentionPoolLatent",
+    "QUANTED_LAYERS",
+    "Attention2d",
     "AvgPool2dSame",
     "BatNonLocalAttn",
     "BatchNorm1d",
@@ -174,7 +177,6 @@ __all__ = [
     "PatchDropout",
     "PatchDropoutWithIndices",
     "PatchEmbed",
-    "QUANTED_LAYERS",
     "RelPosBias",
     "RelPosBiasTf",
     "RelPosMlp",
@@ -191,6 +193,7 @@ __all__ = [
     "SEModule",
     "ScaledStdConv2d",
     "ScaledStdConv2dSame",
+    "MultiQueryAttention2d",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "SelectiveKernel",
