@@ -275,7 +275,9 @@ class InvertedResidual(ResidualBlock):
 
     def _branch(self, x, *routing):
         x = norm_act(self.conv_pw(x, *routing), self.bn1, self.act1)  # [N, mid, H, W]
-        x = _apply(self.aa, norm_act(self.conv_dw(x, *routing), self.bn2, self.act2))  # [N, mid, H / stride, W / stride]
+        x = _apply(
+            self.aa, norm_act(self.conv_dw(x, *routing), self.bn2, self.act2)
+        )  # [N, mid, H / stride, W / stride]
         return self.bn3(self.conv_pwl(_apply(self.se, x), *routing))  # [N, out, H / stride, W / stride]
 
 
