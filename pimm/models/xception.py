@@ -1,4 +1,4 @@
-"""Xception, "Deep Learning with Depthwise Separable Convolutions" (https://arxiv.org/abs/1610.02357), as Keras has it."""
+"""Xception, as Keras has it: "Deep Learning with Depthwise Separable Convolutions", https://arxiv.org/abs/1610.02357."""
 
 from __future__ import annotations
 
