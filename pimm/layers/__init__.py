@@ -4,6 +4,8 @@ from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
 from pimm.layers.attention_pool import AttentionPoolLatent
+from pimm.layers.attention_pool2d import AttentionPool2d
+from pimm.layers.batch_norm_1d import BatchNorm1d
 from pimm.layers.blur_pool import BlurPool2d, create_aa, get_aa_layer
 from pimm.layers.cbam import CbamModule, LightCbamModule
 from pimm.layers.classifier import ClassifierHead, ClNormMlpClassifierHead, NormMlpClassifierHead, create_classifier
@@ -105,9 +107,11 @@ from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, tr
 __all__ = [
     *activations.__all__,
     "Attention",
+    "AttentionPool2d",
     "AttentionPoolLatent",
     "AvgPool2dSame",
     "BatNonLocalAttn",
+    "BatchNorm1d",
     "BatchNorm2d",
     "BatchNormAct2d",
     "BlurPool2d",
