@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, Mlp, calculate_drop_path_rates, to_pair
+from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, Mlp, attend, calculate_drop_path_rates, to_pair
 from pimm.models.pvt_v2 import Attention
 from pimm.models.recompute import checkpoint
 from pimm.models.registry import register_variants
@@ -42,7 +41,7 @@ class LocallyGroupedAttn(nn.Layer):
             raise ConfigError(f"num_heads is {num_heads}; must divide the {dim} channels of a stage")
         self.num_heads, self.head_dim, self.window_size = num_heads, dim // num_heads, (ws, ws)
         self.qkv = Linear(dim, dim * 3)
-        self.attn_drop = nn.Dropout(attn_drop)
+        self.attn_drop = attn_drop
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -54,8 +53,7 @@ class LocallyGroupedAttn(nn.Layer):
         windows = window_partition(x, self.window_size).flatten(1, 2)  # [N * windows, area, dim]
         qkv = self.qkv(windows).reshape([-1, windows.shape[1], 3, self.num_heads, self.head_dim])
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
-        attention = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), axis=-1)
-        windows = paddle.matmul(self.attn_drop(attention), v).transpose([0, 2, 1, 3])
+        windows = attend(q, k, v, dropout=self.attn_drop if self.training else 0.0).transpose([0, 2, 1, 3])
         windows = windows.reshape([-1, *self.window_size, dim])
         x = window_reverse(windows, self.window_size, (height + bottom, width + right))[:, :height, :width]
         return self.proj_drop(self.proj(x))
@@ -159,7 +157,7 @@ class Twins(LinearHeadModel):
     """
 
     stages_name = "blocks"
-    output_fmt = "NHWC"
+    axes = "NHWC"
     pooled_axes = 1
     grad_checkpointing = False
 
