@@ -1,13 +1,16 @@
-"""Write ``models.md``: the size of every model, and how far its exports differ from it.
+"""Measure every model, and write ``models.md`` from the measurements in ``models.json``.
 
-``python docs/make_models.py`` measures the models that the page does not have yet, smallest first, and writes the page
-after each; ``--anew NAME ...`` measures models again. It needs paddle2onnx and onnxruntime.
+    python docs/make_models.py             size and speed of the models that the file does not have yet, smallest first
+    python docs/make_models.py --exports   their exports too, up to the multiply-adds that --largest names
+    python docs/make_models.py --page      the page alone
+
+Whatever is measured is kept when the script is interrupted. ONNX needs paddle2onnx and onnxruntime.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import json
 import sys
 import tempfile
 import time
@@ -24,22 +27,25 @@ import pimm  # before Paddle, which changes OMP_NUM_THREADS
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.static import InputSpec
 
-from cream.convert.names import find_net
-from cream.counting import CONVOLUTION_RULES, count_macs, count_parameters
-from cream.deploy.backends import EagerNet, OnnxNet, PaddleNet
-from cream.deploy.export import TOLERANCE, save_paddle
+from cream.counting import CONVOLUTION_RULES, count_parameters, counting
+from cream.deploy.backends import PADDLE_STEM, EagerNet, OnnxNet, PaddleNet
+from cream.deploy.export import TOLERANCE
 from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import save_onnx
-from pimm.data import resolve_data_config
 from pimm.layers import CondConv2d
+from pimm.models import get_arch_pretrained_cfgs, model_entrypoint
 
 PAGE = ROOT / "docs" / "models.md"
-SMALL = 64  # pixels
-AT_OWN_SIZE = 150e6  # multiply-adds up to which a net is compared at its own size too
-BATCHES = (1, 3)
+FACTS = PAGE.with_suffix(".json")
+TURNS = 3  # of a measurement of speed, of which the fastest counts
+PATIENCE = 20  # seconds after which no further turn begins
+LARGEST = 1.2e9  # parameters up to which a net is run
+SMALL = 64  # pixels, of the images that batch-norm statistics come from
 RULES = {
     **CONVOLUTION_RULES,
+    nn.Linear: lambda layer, x, y: int(np.prod(y.shape)) * layer.weight.shape[0],
     CondConv2d: lambda layer, x, y: int(np.prod(y.shape)) * int(np.prod(layer.weight_shape[1:])),
 }
 
@@ -47,64 +53,132 @@ HEAD = f"""# Models
 
 <!-- made by make_models.py -->
 
-Every model of `pimm.list_models()`; `cream_...` and `spos` are registered by `cream`. Multiply-adds are those of
-convolutions and linear layers, on one image of the model's own size.
+Every model of `pimm.list_models()`, by the module of `pimm.models` that has it; `registered` are those of `cream`. Tags
+are timm's names of sets of weights, [pretrained.md](pretrained.md); the image is that of the first tag.
+Multiply-adds are those of convolutions and linear layers on one image, without the products inside attention.
 
-The last columns say how far the logits of the exported model differ from the model's own, relative to the largest
-logit: the largest difference on {BATCHES[0]} and on {BATCHES[1]} random images of each size in the column before.
-`tools/export.py`, which makes these exports, refuses more than {TOLERANCE:g}. Weights are random, with the batch-norm
-statistics of random images, so that no signal vanishes. One thread of a CPU, Paddle {paddle.__version__}.
-
-Blocks with random weights amplify rounding: some nets move further than that when their input moves by a millionth of
-itself. Where an export did, the last batch norm of each block with a shortcut has a fifth of its weight, as the
-branches of trained nets are small; the row then says *damped*.
-
-| model | parameters | multiply-adds | image | compared at | Paddle Inference | ONNX |
-|---|--:|--:|--:|--:|--:|--:|
+Images per second: one image at a time, one thread of a CPU with two cores that was busy with other things now and then;
+the fastest of {TURNS} turns. *Exported* is the program of Paddle Inference that `tools/export.py` writes. The last
+columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more
+than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
+comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
+norm of each block with a shortcut: with random weights, their own logits move further than the limit when an image
+moves by a millionth of itself. A dash says that it was not measured: nets with more than {LARGEST / 1e9:g} billion
+parameters are not run here, and large nets were not exported.
 """
+COLUMNS = "| model | parameters | multiply-adds | image | images/s | exported | difference | of ONNX | tags |"
+RULER = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
 
 
-def names() -> list[str]:
-    """List the names of all models."""
-    return pimm.list_models()
+def facts() -> dict[str, dict]:
+    """Return what was measured, by model."""
+    return json.loads(FACTS.read_text()) if FACTS.is_file() else {}
 
 
-def measure(name: str) -> str:
+def keep(found: dict[str, dict]) -> None:
+    """Write the measurements, a model a line, in the order of `pimm.list_models`, and the page."""
+    rows = [f"{json.dumps(name)}: {json.dumps(found[name])}" for name in pimm.list_models() if name in found]
+    FACTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    PAGE.write_text(page(found))
+
+
+def page(found: dict[str, dict]) -> str:
+    """Return the page."""
+    modules: dict[str, list[str]] = {}
+    for name in pimm.list_models():
+        modules.setdefault(model_entrypoint(name).__module__.rpartition(".")[2], []).append(name)
+    counts = ", ".join(f"[{module}](#{module}) {len(names)}" for module, names in sorted(modules.items()))
+    parts = [HEAD, f"{sum(map(len, modules.values()))} models: {counts}.\n"]
+    for module, names in sorted(modules.items()):
+        rows = [row(name, found[name]) for name in names if name in found]
+        parts.append("\n".join([f"## {module}\n", COLUMNS, RULER, *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def row(name: str, of: dict) -> str:
     """Return the row of a model."""
+    tags = ", ".join(tagged.partition(".")[2] for tagged in get_arch_pretrained_cfgs(name) if "." in tagged)
+    speeds = [f"{of[key]:.3g}" if key in of else "-" for key in ("eager", "exported")]
+    differences = [f"{of[key]:.1e}" if key in of else "-" for key in ("difference", "onnx")]
+    differences[0] += ", damped" * of.get("damped", False)
+    macs = f"{of['macs'] / 1e6:,.0f}M" if "macs" in of else "-"
+    cells = [name, f"{of['parameters'] / 1e6:.2f}M", macs, of["image"], *speeds, *differences, tags]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def size_and_speed(name: str) -> dict:
+    """Return parameters, multiply-adds, the side of the image, and images per second of a model."""
+    with paddle.LazyGuard():
+        net = pimm.create_model(name)
+    image = net.default_cfg["input_size"][-1]
+    found = {"parameters": count_parameters(net), "image": image}
+    if found["parameters"] > LARGEST:
+        return found
     paddle.seed(0)
-    found = find_net(name, {"classifier.bias": (1000,)})
-    net = found.build()
-    size = resolve_data_config({"img_size": found.resolution}, model=net, verbose=False)["input_size"][-1]
+    net = pimm.create_model(name)
     net.eval()
-    macs, _ = count_macs(net, paddle.zeros([1, 3, size, size]), RULES)
-    sizes = (SMALL, size) if macs <= AT_OWN_SIZE and size != SMALL else (SMALL,)
-    at = " and ".join(map(str, sizes))
-    exports = compare(net, sizes)
-    if not max(exports) <= TOLERANCE:
-        print(f"{name}: the exports differ by {exports}, and the net by {sensitivity(net):.1e} from itself", flush=True)
+    images = np.random.default_rng(0).standard_normal((1, 3, image, image)).astype("float32")
+    with counting([net], RULES) as count:
+        net(paddle.to_tensor(images))
+    return {**found, "macs": count.macs, "eager": speed(EagerNet(net), images)}
+
+
+def speed(backend, images) -> float:
+    """Return images per second of the fastest turn."""
+    begun, seconds = time.perf_counter(), []
+    while len(seconds) < TURNS and time.perf_counter() - begun < PATIENCE:
+        started = time.perf_counter()
+        backend(images)
+        seconds.append(time.perf_counter() - started)
+    return float(f"{len(images) / min(seconds):.4g}")
+
+
+def exports(name: str, image: int, onnx: bool) -> dict:
+    """Return images per second of the exported model, and how far the logits of the exports differ."""
+    paddle.seed(0)
+    net = pimm.create_model(name)
+    sides = (image, image) if net.default_cfg["fixed_input_size"] else (min(SMALL, image), None)
+    give_statistics(net, sides[0])
+    found = compare(net, image, sides, onnx)
+    if not max(found["difference"], found.get("onnx", 0)) <= TOLERANCE:
         damp(net)
-        exports, at = compare(net, sizes), f"{at}, damped"
-    if not max(exports) <= TOLERANCE:
-        raise SystemExit(f"{name}: the exports differ by {exports}")
-    cells = [f"{count_parameters(net) / 1e6:.2f}M", f"{macs / 1e6:,.0f}M", size, at, *(f"{d:.1e}" for d in exports)]
-    return f"| {name} | {' | '.join(map(str, cells))} |"
+        found = {**compare(net, image, sides, onnx), "damped": True}
+    return found
 
 
-def compare(net: nn.Layer, sizes: tuple[int, ...]) -> list[float]:
-    """Return how far the two exports of a net differ from it, on images of these sizes."""
-    give_statistics(net)
-    with tempfile.TemporaryDirectory() as folder:
-        save_paddle(fold_batch_norms(net, paddle.zeros([1, 3, SMALL, SMALL])), 3, Path(folder))
-        save_onnx(Path(folder))
-        return [difference(net, backend(Path(folder)), sizes) for backend in (PaddleNet, OnnxNet)]
+def compare(net: nn.Layer, image: int, sides: tuple, onnx: bool) -> dict:
+    """Export a net, and return what `exports` does.
 
-
-def sensitivity(net: nn.Layer) -> float:
-    """Return how far the logits move, relative to the largest, where an image moves by a millionth of itself."""
+    Args:
+        net: the net.
+        image: the side of the images whose speed is measured.
+        sides: the side of the images whose logits are compared, and that of the program: None for any.
+        onnx: whether to compare the ONNX file, too.
+    """
+    net.eval()
     draw = np.random.default_rng(0)
-    images, noise = (draw.standard_normal((3, 3, SMALL, SMALL)).astype("float32") for _ in range(2))
-    logits, moved = EagerNet(net)(images), EagerNet(net)(images * (1 + 1e-6 * noise))
-    return float(np.abs(logits - moved).max() / np.abs(logits).max())
+    images = draw.standard_normal((3, 3, sides[0], sides[0])).astype("float32")
+    with tempfile.TemporaryDirectory() as folder:
+        folded = fold_batch_norms(net, paddle.to_tensor(images[:1]))
+        spec = InputSpec([None, 3, sides[1], sides[1]], "float32", "images")
+        program = paddle.jit.to_static(folded, input_spec=[spec], full_graph=True)
+        paddle.jit.save(program, str(Path(folder) / PADDLE_STEM))
+        exported = PaddleNet(Path(folder))
+        found = {"exported": speed(exported, draw.standard_normal((1, 3, image, image)).astype("float32"))}
+        found["difference"] = difference(net, exported, images)
+        if onnx:
+            save_onnx(Path(folder))
+            found["onnx"] = difference(net, OnnxNet(Path(folder)), images)
+    return found
+
+
+def difference(net: nn.Layer, exported, images) -> float:
+    """Return the largest difference of a logit on one and on three images, relative to the largest logit."""
+    eager, found = EagerNet(net), []
+    for count in (1, 3):
+        logits = eager(images[:count])
+        found.append(np.abs(logits - exported(images[:count])).max() / np.abs(logits).max())
+    return float(f"{np.max(found):.2g}")
 
 
 def damp(net: nn.Layer) -> None:
@@ -116,47 +190,49 @@ def damp(net: nn.Layer) -> None:
 
 
 @paddle.no_grad()
-def give_statistics(net: nn.Layer) -> None:
-    """Set the statistics of the batch norms to those of random images."""
-    net.train()
-    for layer in net.sublayers():
-        if isinstance(layer, nn.BatchNorm2D):
-            layer._momentum = 0.0  # Paddle's: the share of the old value
-    net(paddle.randn([16, 3, SMALL, SMALL]))
+def give_statistics(net: nn.Layer, side: int) -> None:
+    """Set the statistics of the batch norms, if there are any, to those of random images."""
+    norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    for norm in norms:
+        norm._momentum = 0.0  # Paddle's: the share of the old value
+    if norms:
+        net.train()
+        net(paddle.randn([16, 3, side, side]))
     net.eval()
-
-
-def difference(net: nn.Layer, exported, sizes: tuple[int, ...]) -> float:
-    """Return the largest difference of a logit, relative to the largest logit, on images of these sizes."""
-    draw, eager, found = np.random.default_rng(0), EagerNet(net), []
-    for size in sizes:
-        for count in BATCHES:
-            images = draw.standard_normal((count, 3, size, size)).astype("float32")
-            logits = eager(images)
-            found.append(np.abs(logits - exported(images)).max() / np.abs(logits).max())
-    return float(np.max(found))
-
-
-def rows_of_page() -> dict[str, str]:
-    """Return the rows of the page by model."""
-    lines = PAGE.read_text().splitlines() if PAGE.is_file() else []
-    return {line.split(" | ")[0][2:]: line for line in lines if re.match(r"\| [a-z]+\S* \| [\d.]+M \|", line)}
 
 
 def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--exports", action="store_true", help="export models, too")
+    parser.add_argument("--onnx", action="store_true", help="compare exports as ONNX, too")
+    parser.add_argument("--largest", type=float, default=5e9, metavar="N", help="multiply-adds of exported models")
     parser.add_argument("--anew", nargs="*", default=[], metavar="NAME", help="models to measure again")
+    parser.add_argument("--page", action="store_true", help="measure nothing")
     args = parser.parse_args()
-    every = names()
-    rows = {name: row for name, row in rows_of_page().items() if name in every and name not in args.anew}
-    with paddle.LazyGuard():
-        sizes = {n: count_parameters(find_net(n, {"classifier.bias": (1000,)}).build()) for n in every if n not in rows}
-    for name in sorted(sizes, key=sizes.get):
-        started = time.process_time()
-        rows[name] = measure(name)
-        PAGE.write_text(HEAD + "".join(f"{rows[each]}\n" for each in every if each in rows))
-        print(f"{rows[name]} {time.process_time() - started:.0f}s", flush=True)
+    found = {name: of for name, of in facts().items() if name in pimm.list_models() and name not in args.anew}
+    for name in [] if args.page else [name for name in pimm.list_models() if name not in found]:
+        measured = told(name, size_and_speed, name)
+        if measured:
+            found[name] = measured
+            keep(found)
+    todo = [name for name, of in found.items() if "exported" not in of and of.get("macs", np.inf) <= args.largest]
+    for name in sorted(todo, key=lambda name: found[name]["macs"]) if args.exports else []:
+        found[name].update(told(name, exports, name, found[name]["image"], args.onnx))
+        keep(found)
+    keep(found)
+
+
+def told(name: str, measure, *arguments) -> dict:
+    """Return what ``measure`` does and print it; print why, if it fails."""
+    started = time.process_time()
+    try:
+        found = measure(*arguments)
+    except Exception as error:  # of one model, which says nothing of the others
+        found = {}
+        print(f"{name}: {type(error).__name__}: {error}"[:400], flush=True)
+    print(f"{name}: {found}, {time.process_time() - started:.0f}s", flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -139,10 +139,18 @@ def add_data_options(parser):
 def add_model_options(parser, model=None):
     """Add the options of a model and of its images to a parser; ``model`` is the default model."""
     group = parser.add_argument_group("Model")
-    group.add_argument("-m", "--model", default=model, metavar="NAME", help="one of pimm.list_models()")
-    group.add_argument("--pretrained", action="store_true", help="refused: no weights come with pimm")
+    group.add_argument(
+        "-m",
+        "--model",
+        default=model,
+        metavar="NAME",
+        help="one of pimm.list_models(), hf-hub:ORG/NAME or local-dir:PATH",
+    )
+    group.add_argument(
+        "--pretrained", action="store_true", help="load the model's pretrained weights, from the Hugging Face Hub"
+    )
     group.add_argument("--num-classes", type=at_least(1), metavar="N", help="(default: the model's)")
-    group.add_argument("--in-chans", type=at_least(1), metavar="N", help="channels of the images (default: 3)")
+    group.add_argument("--in-chans", type=at_least(1), metavar="N", help="image channels (default: the model's)")
     group.add_argument("--gp", metavar="POOL", help="global pooling: avg, max, avgmax, catavgmax")
     group.add_argument("--img-size", type=at_least(1), metavar="N", help="side of the images in pixels")
     group.add_argument(

@@ -94,18 +94,26 @@ def find_checkpoint(path):
     return found
 
 
+def check_weights_are_named(args):
+    """Raise `ConfigError` if the options of a script name neither a checkpoint nor a model with pretrained weights."""
+    if not args.checkpoint and not args.pretrained:
+        raise ConfigError("--checkpoint PATH is missing, or --model NAME with --pretrained")
+    if not args.checkpoint and args.model is None:
+        raise ConfigError("--pretrained needs the name of a model: --model NAME is missing")
+
+
 def answer_from_checkpoint(args, checkpoint):
     """Set the options of model and images that are not given to those of the training that wrote a checkpoint.
 
     Args:
         args: the options; ``args.classes`` become the names of the training's classes, or None if unknown.
-        checkpoint: the checkpoint.
+        checkpoint: the checkpoint; None or "" for a model with pretrained weights.
 
     Raises:
         ConfigError: if neither the options nor the checkpoint name the model.
     """
     args.classes = None
-    recorded = read_record(checkpoint).get("args")
+    recorded = read_record(checkpoint).get("args") if checkpoint else None
     if recorded:
         args.classes = recorded.get("classes")
         # These two options have one meaning: giving one of them overrides the recorded value of the other.
@@ -128,8 +136,8 @@ def build_model(args, **options):
     Raises:
         ConfigError: for contradicting options and for an argument that the model does not take.
     """
-    if args.in_chans is None:
-        args.in_chans = args.input_size[0] if args.input_size else 3
+    if args.in_chans is None and args.input_size:
+        args.in_chans = args.input_size[0]
     if args.input_size and args.input_size[0] != args.in_chans:
         raise ConfigError(f"--in-chans {args.in_chans} contradicts --input-size {args.input_size}")
     if args.num_classes is not None:
@@ -141,7 +149,7 @@ def build_model(args, **options):
         if "unexpected keyword argument" not in str(error):
             raise
         raise ConfigError(f"--model {args.model} has no such option: {error}") from error
-    args.num_classes = model.num_classes
+    args.num_classes, args.in_chans = model.num_classes, model.model_args["in_chans"]
     size = sum(param.size for param in model.parameters() if not param.stop_gradient)
     _logger.info("%s created, %.2f million parameters", args.model, size / 1e6)
     return model

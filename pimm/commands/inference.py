@@ -15,13 +15,14 @@ from pimm.data.class_names import moved_classes
 from pimm.data.imagenet import imagenet_classes
 from pimm.data.tta import reduce_tta
 from pimm.errors import ConfigError
-from pimm.models import load_checkpoint
+from pimm.models import load_checkpoint, safe_model_name
 from pimm.options import make_inference_parser as make_parser
 from pimm.scripts import (
     answer_from_checkpoint,
     autocast,
     build_model,
     check_results,
+    check_weights_are_named,
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
@@ -47,18 +48,20 @@ def main(argv=None):
     """Classify images as the options say."""
     args = make_parser().parse_args(argv)
     start(args, args.split)
-    if not args.checkpoint and not args.pretrained:
-        raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
-    checkpoint = find_checkpoint(args.checkpoint)
+    check_weights_are_named(args)
+    checkpoint = find_checkpoint(args.checkpoint) if args.checkpoint else None
+    args.pretrained = checkpoint is None  # a checkpoint replaces the weights
     answer_from_checkpoint(args, checkpoint)
     model = build_model(args)
-    load_checkpoint(model, checkpoint, use_ema=args.use_ema)
+    if checkpoint:
+        load_checkpoint(model, checkpoint, use_ema=args.use_ema)
     model.eval()
     config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
     dataset = open_dataset(args, args.split, labelled=False)
     files = result_files(args, config)
     if Path(args.results_dir).is_dir():
-        check_results(args, {f"--results-format {form}:": path for form, path in files.items()}, [checkpoint])
+        outputs = {f"--results-format {form}:": path for form, path in files.items()}
+        check_results(args, outputs, [checkpoint] if checkpoint else [])
     names = dataset.filenames(basename=not args.fullname)
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -81,7 +84,7 @@ def main(argv=None):
 
 def result_files(args, config):
     """Return the path of the results in each of the formats that the options name."""
-    stem = args.results_file or f"{args.model}-{config['input_size'][-1]}"
+    stem = args.results_file or f"{safe_model_name(args.model)}-{config['input_size'][-1]}"
     return {form: Path(args.results_dir, f"{stem}{ENDINGS[form]}") for form in args.results_format}
 
 

@@ -14,7 +14,7 @@ from pimm.data import AugMixDataset, class_names, create_loader, resolve_data_co
 from pimm.engine import ClassifyStep, DistillStep, RunLog, Trainer, Update, evaluate, train_mode
 from pimm.errors import ConfigError
 from pimm.loss import LogitDistillationLoss, distillation_weights
-from pimm.models import model_parameters
+from pimm.models import model_parameters, safe_model_name
 from pimm.optim import create_optimizer_v2, optimizer_kwargs
 from pimm.options import make_train_parser as make_parser
 from pimm.scheduler import create_scheduler_v2, scheduler_kwargs
@@ -88,8 +88,8 @@ def create_output_folder(args, size):
     """Create the training's folder, and return it; None in all processes but the first."""
     if not is_primary(args):
         return None
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(get_outdir(args.output or "output/train", args.experiment or f"{now}-{args.model}-{size}"))
+    name = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{safe_model_name(args.model)}-{size}"
+    folder = Path(get_outdir(args.output or "output/train", args.experiment or name))
     if not args.resume and list_checkpoints(folder):
         raise ConfigError(
             f"{folder} holds a training already: --resume {folder} resumes it, another --experiment starts anew"

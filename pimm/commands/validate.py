@@ -20,6 +20,7 @@ from pimm.scripts import (
     autocast,
     build_model,
     check_results,
+    check_weights_are_named,
     create_evaluation_loader,
     open_dataset,
     start,
@@ -36,8 +37,7 @@ def main(argv=None):
     """Validate models as the options say."""
     args = make_parser().parse_args(argv)
     start(args, args.split)
-    if not args.checkpoint and not args.pretrained:
-        raise ConfigError("--checkpoint PATH is missing: no weights come with pimm")
+    check_weights_are_named(args)
     weights = find_weights(args)
     if args.results_file:
         check_results(args, {"--results-file": args.results_file}, [path for _, path in weights if path])
@@ -58,13 +58,17 @@ def find_weights(args):
     """Return pairs of a model's name, None where the checkpoint names its model, and a checkpoint."""
     return [
         (model, checkpoint)
-        for model in find_models(args.model)
+        for model in find_models(args.model, pretrained=not args.checkpoint)
         for checkpoint in find_checkpoints(args.checkpoint.replace("{model}", model or ""))
     ]
 
 
-def find_models(text):
-    """Return the models that ``--model`` names: a name, a wildcard, ``all``, or a text file of names; None without it.
+def find_models(text, pretrained=False):
+    """Return the models that ``--model`` names.
+
+    Args:
+        text: a name, a wildcard, ``all``, or a text file of names; None if it is not given.
+        pretrained: whether a wildcard means models with pretrained weights alone, each with its tag.
 
     Raises:
         ConfigError: for a wildcard that matches no model.
@@ -72,9 +76,10 @@ def find_models(text):
     if text is None:
         return [None]
     if text == "all" or any(letter in text for letter in "*?["):
-        names = list_models("" if text == "all" else text)
+        names = list_models("" if text == "all" else text, pretrained=pretrained)
         if not names:
-            raise ConfigError(f"no model has a name like {text}; pimm.list_models() names them all")
+            with_weights = " and pretrained weights" if pretrained else ""
+            raise ConfigError(f"no model has a name like {text}{with_weights}; pimm.list_models() names them all")
         return names
     if Path(text).is_file():
         return [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]
@@ -82,18 +87,20 @@ def find_models(text):
 
 
 def find_checkpoints(path):
-    """Return the checkpoints that a path, a wildcard or a folder means.
+    """Return the checkpoints that a path, a wildcard or a folder means; for no path, one that is "".
 
     Raises:
         ConfigError: if there is none.
     """
+    if not path:
+        return [path]
     if glob.has_magic(path):
         found = sorted(glob.glob(path))
     elif Path(path).is_dir() and not Path(path, MANIFEST).exists():
         found = [str(folder) for folder in list_checkpoints(path, "checkpoint")]
         found = found or sorted(map(str, Path(path).glob("*.pdparams")))
     else:
-        found = [path] if not path or Path(path).exists() else []
+        found = [path] if Path(path).exists() else []
     if not found:
         raise ConfigError(f"{path}: there is no checkpoint here")
     return found
@@ -116,6 +123,7 @@ def validate_with_retries(args):
 def validate(args):
     """Evaluate a model with the weights of a checkpoint and return a row of results."""
     answer_from_checkpoint(args, args.checkpoint)
+    args.pretrained = args.pretrained and not args.checkpoint  # which replaces the weights
     model = build_model(args)
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)

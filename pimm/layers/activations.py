@@ -11,17 +11,23 @@ from paddle import nn
 from pimm import ops
 
 __all__ = [
+    "GELU",
+    "GELUTanh",
     "HardMish",
     "HardSigmoid",
     "HardSwish",
     "Mish",
+    "QuickGELU",
     "Sigmoid",
     "Swish",
     "Tanh",
+    "gelu",
+    "gelu_tanh",
     "hard_mish",
     "hard_sigmoid",
     "hard_swish",
     "mish",
+    "quick_gelu",
     "sigmoid",
     "swish",
     "tanh",
@@ -63,6 +69,21 @@ def hard_sigmoid(x, inplace=False):
 def hard_mish(x, inplace=False):
     """Return ``x / 2 * min(relu(x + 2), 2)``."""
     return 0.5 * x * paddle.clip(F.relu(x + 2), max=2.0)
+
+
+def gelu(x, inplace=False):
+    """Return ``x`` times the normal distribution function of ``x`` (https://arxiv.org/abs/1606.08415)."""
+    return F.gelu(x)
+
+
+def gelu_tanh(x, inplace=False):
+    """Return `gelu`, approximated by a hyperbolic tangent."""
+    return F.gelu(x, approximate=True)
+
+
+def quick_gelu(x, inplace=False):
+    """Return ``x * sigmoid(1.702 * x)``, with which OpenAI's CLIP approximates `gelu`."""
+    return x * F.sigmoid(1.702 * x)
 
 
 class _Activation(nn.Layer):
@@ -117,3 +138,24 @@ class HardMish(_Activation):
 
     def forward(self, x):
         return hard_mish(x)
+
+
+class GELU(_Activation):
+    """Layer of `gelu`."""
+
+    def forward(self, x):
+        return gelu(x)
+
+
+class GELUTanh(_Activation):
+    """Layer of `gelu_tanh`."""
+
+    def forward(self, x):
+        return gelu_tanh(x)
+
+
+class QuickGELU(_Activation):
+    """Layer of `quick_gelu`."""
+
+    def forward(self, x):
+        return quick_gelu(x)

@@ -1,5 +1,6 @@
 """Stochastic depth."""
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -27,6 +28,22 @@ def drop_path(x, drop_prob=0.0, training=False):
     keep_prob = 1.0 - drop_prob
     draws = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype)
     return x * (paddle.floor(draws + keep_prob) / (keep_prob or 1.0))  # of probability 1 nothing is left to scale
+
+
+def calculate_drop_path_rates(drop_path_rate, depths, stagewise=False):
+    """Return the rates of stochastic depth of blocks, which grow linearly from 0 to ``drop_path_rate``.
+
+    Args:
+        drop_path_rate: the rate of the last block.
+        depths: how many blocks there are, or a list of how many each stage has.
+        stagewise: whether the result is a list of rates for each stage.
+    """
+    total = depths if isinstance(depths, int) else sum(depths)
+    rates = np.linspace(0.0, drop_path_rate, total).tolist()
+    if not stagewise:
+        return rates
+    ends = np.cumsum(depths).tolist()
+    return [rates[end - depth : end] for depth, end in zip(depths, ends)]
 
 
 class DropPath(nn.Layer):

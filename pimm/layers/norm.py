@@ -26,6 +26,11 @@ def frozen_batch_norm_statistics():
         _frozen = before
 
 
+def statistics_are_frozen():
+    """Return whether `frozen_batch_norm_statistics` is in force."""
+    return _frozen
+
+
 class BatchNorm2d(nn.BatchNorm2D):
     """`paddle.nn.BatchNorm2D` with PyTorch's arguments and running statistics.
 
@@ -161,14 +166,20 @@ def norm_act(x, norm, act):
     return norm(x, then_swish=True)
 
 
+SYNCHRONIZED = {BatchNorm2d: SyncBatchNorm2d}  # class: the class that normalises by the batches of all processes
+
+
 def convert_sync_batchnorm(model):
-    """Replace every `BatchNorm2d` in ``model`` by a `SyncBatchNorm2d` of the same parameters, and return the model."""
-    if type(model) is BatchNorm2d:
-        sync = SyncBatchNorm2d(model.num_features, model._epsilon, affine=model.weight is not None)
-        sync._momentum, sync.training = model._momentum, model.training
-        for name, parameter in model.named_parameters():
-            setattr(sync, name, parameter)
-        return sync
+    """Replace every `BatchNorm2d` in ``model`` by a `SyncBatchNorm2d` of the same parameters, and return the model.
+
+    Layers of the other classes in ``SYNCHRONIZED`` are replaced in the same way.
+    """
     for name, child in model.named_children():
         model.add_sublayer(name, convert_sync_batchnorm(child))
-    return model
+    if type(model) not in SYNCHRONIZED:
+        return model
+    sync = SYNCHRONIZED[type(model)](model.num_features, model._epsilon, affine=model.weight is not None)
+    sync._momentum, sync.training = model._momentum, model.training
+    for name, value in {**model._parameters, **model._sub_layers}.items():
+        setattr(sync, name, value)
+    return sync

@@ -30,35 +30,78 @@ _ADAPTIVE_POOLS = {  # name: (function, output channels per input channel)
 }
 
 
+def _global_mean(x, axes, keepdim):
+    return x.mean(axes, keepdim=keepdim)
+
+
+def _global_max(x, axes, keepdim):
+    return x.amax(axes, keepdim=keepdim)
+
+
+def _global_avgmax(x, axes, keepdim):
+    return 0.5 * (x.mean(axes, keepdim=keepdim) + x.amax(axes, keepdim=keepdim))
+
+
+def _global_catavgmax(x, axes, keepdim):
+    return paddle.concat([x.mean(axes, keepdim=keepdim), x.amax(axes, keepdim=keepdim)], axis=-1)
+
+
+_CHANNELS_LAST = {  # name: function of images [N, H, W, C]
+    "": lambda x, axes, keepdim: x,
+    "avg": _global_mean,
+    "max": _global_max,
+    "avgmax": _global_avgmax,
+    "catavgmax": _global_catavgmax,
+}
+
+
 class SelectAdaptivePool2d(nn.Layer):
-    """Pooling of images [N, C, H, W] to a given size.
+    """Pooling of images to a given size.
 
     Args:
-        output_size: a number or (height, width).
+        output_size: a number or (height, width); 1 for images [N, H, W, C].
         pool_type: ``avg``, ``max``, ``avgmax`` for the mean of both, ``catavgmax`` for both side by side, or ``""`` for
-            none.
+            none. ``fast`` may come before the word, or stand for ``avg``; it changes nothing here.
+        flatten: whether the result is [N, C] in place of [N, C, 1, 1].
+        input_fmt: order of axes, ``NCHW`` or ``NHWC``.
 
     Raises:
-        ConfigError: if ``pool_type`` is another word.
+        ConfigError: if ``pool_type`` or ``input_fmt`` is another word, and for another ``output_size`` with ``NHWC``.
     """
 
-    def __init__(self, output_size=1, pool_type="avg"):
+    def __init__(self, output_size=1, pool_type="avg", flatten=False, input_fmt="NCHW"):
         super().__init__()
-        if pool_type not in _ADAPTIVE_POOLS:
+        pool_type = pool_type or ""
+        self.kind = (pool_type[len("fast") :] or "avg") if pool_type.startswith("fast") else pool_type
+        if self.kind not in _ADAPTIVE_POOLS:
             valid = ", ".join(filter(None, _ADAPTIVE_POOLS))
             raise ConfigError(f"unknown pooling {pool_type!r:.80}; valid are {valid}, and '' for none")
+        if input_fmt not in ("NCHW", "NHWC") or (input_fmt == "NHWC" and output_size != 1):
+            raise ConfigError(
+                f"pooling takes images NCHW, or to a size of 1 NHWC, not {input_fmt!r:.60} to {output_size}"
+            )
         self.output_size = output_size
         self.pool_type = pool_type
+        self.flatten = flatten
+        self.input_fmt = input_fmt
 
     def forward(self, x):
-        return _ADAPTIVE_POOLS[self.pool_type][0](x, self.output_size)
+        if self.input_fmt == "NHWC":
+            x = _CHANNELS_LAST[self.kind](x, [1, 2], keepdim=not self.flatten)
+        else:
+            x = _ADAPTIVE_POOLS[self.kind][0](x, self.output_size)
+        return x.flatten(1) if self.flatten and x.ndim > 2 else x
 
     def feat_mult(self):
         """Return the number of output channels for each input channel."""
-        return _ADAPTIVE_POOLS[self.pool_type][1]
+        return _ADAPTIVE_POOLS[self.kind][1]
+
+    def is_identity(self):
+        """Return whether there is no pooling."""
+        return not self.pool_type
 
     def extra_repr(self):
-        return f"output_size={self.output_size}, pool_type={self.pool_type}"
+        return f"output_size={self.output_size}, pool_type={self.pool_type}, flatten={self.flatten}"
 
 
 SelectAdaptivePool2D = SelectAdaptivePool2d  # in Paddle's spelling

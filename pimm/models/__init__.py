@@ -7,6 +7,9 @@ from pimm.models.efficientnet import EfficientNet
 from pimm.models.factory import create_model
 from pimm.models.features import FeatureDictNet, FeatureGetterNet, FeatureInfo, FeatureListNet, feature_take_indices
 from pimm.models.helpers import load_checkpoint, load_initial_weights, load_state_dict, resume_checkpoint
+from pimm.models.hub import load_pretrained
+from pimm.models.hub_config import parse_model_name, safe_model_name
+from pimm.models.hub_save import push_to_hf_hub, save_for_hf, save_for_hub
 from pimm.models.interface import ImageModel
 from pimm.models.manipulate import model_parameters
 from pimm.models.mobilenetv3 import MobileNetV3
@@ -62,14 +65,20 @@ __all__ = [
     "list_pretrained",
     "load_checkpoint",
     "load_initial_weights",
+    "load_pretrained",
     "load_state_dict",
     "load_state_dict_strictly",
     "load_torch_arrays",
     "model_entrypoint",
     "model_parameters",
+    "parse_model_name",
+    "push_to_hf_hub",
     "register_model",
     "resolve_pretrained_cfg",
     "resume_checkpoint",
+    "safe_model_name",
+    "save_for_hf",
+    "save_for_hub",
     "split_model_name_tag",
     "torch_names",
 ]

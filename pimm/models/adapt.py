@@ -58,7 +58,7 @@ def adapt_arrays(model, own, arrays, source, adapted=ADAPTED, new_classifier=Fal
     if "num_classes" in adapted:
         notes += _renew_classifier(model, own, arrays, new_classifier)
     if "in_chans" in adapted:
-        notes += _adapt_stem(f"{_stem_name(model)}.weight", own, arrays)
+        notes += (note for name in _stem_names(model) for note in _adapt_stem(f"{name}.weight", own, arrays))
     if notes:
         _logger.warning("%s: %s; all else must fit", source, "; ".join(notes))
     return arrays
@@ -125,10 +125,11 @@ def _classifier_names(model):
     return [named] if isinstance(named, str) else list(named)
 
 
-def _stem_name(model):
-    """Return the name of the layer that a model's settings call the first convolution, or of its first convolution."""
+def _stem_names(model):
+    """List the names of the layers that a model's settings call the first convolution, or of its first convolution."""
     convolutions = (name for name, layer in model.named_sublayers() if isinstance(layer, nn.Conv2D))
-    return _settings(model).get("first_conv") or next(convolutions, "")
+    named = _settings(model).get("first_conv") or next(convolutions, "")
+    return [named] if isinstance(named, str) else list(named)
 
 
 def _settings(model):

@@ -239,7 +239,8 @@ def feature_net(model, feature_cls="list", **kwargs):
     Args:
         model: a net with `pimm.models.interface.ImageModel`'s interface.
         feature_cls: ``list``, ``dict`` or ``getter``.
-        kwargs: further arguments of `FeatureGetterNet`.
+        kwargs: further arguments of `FeatureGetterNet`; ``out_indices`` is by default the model's
+            ``default_out_indices``, if it has any.
 
     Raises:
         ConfigError: for another ``feature_cls``, and for a model without feature maps.
@@ -249,6 +250,7 @@ def feature_net(model, feature_cls="list", **kwargs):
         raise ConfigError(f"feature_cls is {feature_cls!r:.80}; valid are {', '.join(FEATURE_NETS)}{hint}")
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"features_only: {type(model).__name__} has no forward_intermediates(), which it needs")
+    kwargs.setdefault("out_indices", getattr(model, "default_out_indices", None))
     net = FEATURE_NETS[feature_cls](model, **kwargs)
     cfg = {key: value for key, value in getattr(model, "default_cfg", {}).items() if key not in _NOT_OF_FEATURES}
     net.pretrained_cfg = net.default_cfg = cfg

@@ -115,7 +115,7 @@ def load_checkpoint(model, checkpoint_path, use_ema=False, strict=True):
         CheckpointError: with the first names left over on either side and the first shapes that differ; without
             ``strict``, if nothing fits.
     """
-    _load_weights(model, checkpoint_path, use_ema, fit=None if strict else _fitting)
+    load_weights(model, checkpoint_path, use_ema, fit=None if strict else keep_fitting)
 
 
 def load_initial_weights(model, checkpoint_path, use_ema=False, adapted=ADAPTED, new_classifier=False):
@@ -134,10 +134,10 @@ def load_initial_weights(model, checkpoint_path, use_ema=False, adapted=ADAPTED,
         CheckpointError: as `load_checkpoint`.
     """
     fit = partial(adapt_arrays, model, adapted=adapted, new_classifier=new_classifier)
-    _load_weights(model, checkpoint_path, use_ema, fit)
+    load_weights(model, checkpoint_path, use_ema, fit)
 
 
-def _load_weights(model, checkpoint_path, use_ema, fit):
+def load_weights(model, checkpoint_path, use_ema, fit):
     """Read a checkpoint into a model; ``fit(own, arrays, source)`` returns the arrays that are loaded."""
     if is_torch_file(checkpoint_path):
         use_ema = _load_torch_weights(model, load_torch(checkpoint_path), checkpoint_path, use_ema, fit)
@@ -156,24 +156,42 @@ def _load_torch_weights(model, content, source, use_ema, fit=None):
         weights = find_weights(content, use_ema)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
+    set_torch_weights(model, weights.arrays, source, fit, weights.prefix, str(weights))
+    warn_of_variant(model, weights.arrays, content.get("arch"), source)
+    return weights.averaged
+
+
+def set_torch_weights(model, arrays, source, fit=None, prefix="", what="the weights"):
+    """Set the weights of ``model`` to arrays with PyTorch's names.
+
+    Args:
+        model: the net.
+        arrays: ``{name: array}``.
+        source: where they are from, for errors.
+        fit: a function ``(own, arrays, source)`` that returns the arrays that are loaded, of those under the names of
+            the model and the model's own; None loads them as they are.
+        prefix: what was taken off each name, as in `find_weights`.
+        what: what an error calls the arrays.
+
+    Raises:
+        CheckpointError: as `check_state`.
+    """
     try:
-        arrays, _ = rename_arrays(model, weights.arrays, weights.prefix)
+        arrays, _ = rename_arrays(model, arrays, prefix)
         if fit:
             own = to_torch_arrays(model, _values(model))
             arrays = fit({name: own[name] for name in own if not is_batch_counter(name)}, arrays, source)
-        arrays = from_torch_arrays(model, arrays, str(weights))
+        arrays = from_torch_arrays(model, arrays, what)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     load_state_dict_strictly(model, arrays, str(source))
-    warn_of_variant(model, weights.arrays, content.get("arch"), source)
-    return weights.averaged
 
 
 def _values(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def _fitting(own, arrays, source):
+def keep_fitting(own, arrays, source):
     """Return ``own`` with each array replaced for which ``arrays`` has one of the same name and shape."""
     fitting = {name: value for name, value in arrays.items() if name in own and value.shape == own[name].shape}
     if not fitting:

@@ -25,11 +25,13 @@ class ImageModel(nn.Layer):
         drop_rate: dropout before the classifier.
         feature_info: description of the feature maps, as `pimm.models.features.stage_features` makes it.
         stages_name: name of the list of stages.
+        classifier_name: name of the classifier.
         final_layers: names of the layers between the last stage and the pooling.
         head_layers: names of the layers between pooling and classifier; they fix the number of pooled channels.
     """
 
     stages_name = "blocks"
+    classifier_name = "classifier"
     final_layers: tuple = ()
     head_layers: tuple = ()
     grad_checkpointing = False
@@ -47,6 +49,15 @@ class ImageModel(nn.Layer):
         """Return the output of the head layers for pooled feature maps, [N, channels, 1, 1]."""
         return x
 
+    def feature_map(self, x, number):
+        """Return the output of a stage as a feature map [N, channels, H, W].
+
+        Args:
+            x: the output.
+            number: how many stages come before it.
+        """
+        return x
+
     def create_classifier(self, num_features, num_classes):
         """Return a new classifier."""
         return Linear(num_features, num_classes)
@@ -61,7 +72,7 @@ class ImageModel(nn.Layer):
 
     def get_classifier(self):
         """Return the last layer."""
-        return self.classifier
+        return getattr(self, self.classifier_name)
 
     def reset_classifier(self, num_classes, global_pool=None):
         """Replace pooling and classifier.
@@ -84,7 +95,7 @@ class ImageModel(nn.Layer):
                     "global_pool when the model is created"
                 )
         self.create_head(num_classes, pool_type, width)
-        for layer in (self.global_pool, self.classifier):
+        for layer in (self.global_pool, getattr(self, self.classifier_name)):
             layer.train() if self.training else layer.eval()
 
     def create_head(self, num_classes, pool_type, width=None):
@@ -103,7 +114,19 @@ class ImageModel(nn.Layer):
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
         self.head_hidden_size = width or self.num_features * self.global_pool.feat_mult()
-        self.classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        setattr(self, self.classifier_name, classifier)
+
+    def stage_list(self):
+        """Return the stages in forward order."""
+        return list(getattr(self, self.stages_name))
+
+    def keep_stages(self, count):
+        """Take out the stages after the first ``count``."""
+        stages = getattr(self, self.stages_name)
+        kept = list(stages)[:count]
+        kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
+        setattr(self, self.stages_name, kept)
 
     def _run(self, stage, x):
         return checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
@@ -111,7 +134,7 @@ class ImageModel(nn.Layer):
     def forward_features(self, x):
         """Return the feature maps before pooling, [N, num_features, H / 32, W / 32], of images [N, in_chans, H, W]."""
         x = self.stem(x)
-        for stage in getattr(self, self.stages_name):
+        for stage in self.stage_list():
             x = self._run(stage, x)
         return self.final(x)
 
@@ -126,7 +149,7 @@ class ImageModel(nn.Layer):
         has_pooling = getattr(self.global_pool, "pool_type", True)  # QAT wraps the layer
         x = x.flatten(1) if has_pooling else x  # [N, head_hidden_size]
         x = F.dropout(x, self.drop_rate, training=self.training) if self.drop_rate else x
-        return x if pre_logits else self.classifier(x)  # [N, num_classes]
+        return x if pre_logits else getattr(self, self.classifier_name)(x)  # [N, num_classes]
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x))
@@ -153,14 +176,14 @@ class ImageModel(nn.Layer):
             raise ConfigError(f"output_fmt is {output_fmt!r:.80}; valid is NCHW, for this net")
         taken, last = feature_take_indices(len(self.feature_info), indices)
         taken = {self.feature_info[index]["stage"] for index in taken}
-        stages = list(getattr(self, self.stages_name))
+        stages = self.stage_list()
         run = stages[: self.feature_info[last]["stage"]] if stop_early else stages
         x = self.stem(x)
-        found = [x] if 0 in taken else []
+        found = [self.feature_map(x, 0)] if 0 in taken else []
         for number, stage in enumerate(run, start=1):
             x = self._run(stage, x)
             if number in taken:
-                found.append(x)
+                found.append(self.feature_map(x, number))
         if intermediates_only:
             return found
         return (self.final(x) if len(run) == len(stages) else x), found
@@ -177,12 +200,10 @@ class ImageModel(nn.Layer):
             ConfigError: if there is no such feature map.
         """
         taken, last = feature_take_indices(len(self.feature_info), indices)
-        count, stages = self.feature_info[last]["stage"], getattr(self, self.stages_name)
-        shortened = count < len(stages)
+        count = self.feature_info[last]["stage"]
+        shortened = count < len(self.stage_list())
         if shortened:
-            kept = list(stages)[:count]
-            kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
-            setattr(self, self.stages_name, kept)
+            self.keep_stages(count)
         without_final = shortened or prune_head or (prune_norm and self.final_layers)
         if without_final:
             for name in (*self.final_layers, *self.head_layers):

@@ -11,8 +11,8 @@ from paddle.distributed.fleet.utils import recompute
 from pimm.layers.norm import frozen_batch_norm_statistics
 
 
-def checkpoint(function, x):
-    """Return ``function(x)`` of a layer, and keep nothing but ``x`` for the backward pass, which calls the layer again.
+def checkpoint(function, x, *further):
+    """Return ``function(x, *further)`` of a layer, and keep only its arguments for the backward pass, which repeats it.
 
     The second call draws the same random numbers and leaves running statistics alone, so that gradients and state are
     those of a layer that keeps its activations. `paddle.grad` with ``create_graph`` does not reach into the layer.
@@ -20,25 +20,26 @@ def checkpoint(function, x):
     Args:
         function: the layer.
         x: a tensor.
+        further: other arguments of the layer, tensors among them.
     """
     if not paddle.in_dynamic_mode() or not paddle.is_grad_enabled():
-        return function(x)
+        return function(x, *further)
     if x.stop_gradient:
         if all(parameter.stop_gradient for parameter in function.parameters()):
-            return function(x)
+            return function(x, *further)
         x = x.detach()  # Paddle's recomputation gives gradients to parameters only where an input asks for one
         x.stop_gradient = False
-    return recompute(_compute_twice(function), x)
+    return recompute(_compute_twice(function), x, *further)
 
 
 def _compute_twice(layer):
     computed = False
 
-    def compute(x):
+    def compute(*inputs):
         nonlocal computed
         again, computed = computed, True
         with frozen_batch_norm_statistics() if again else contextlib.nullcontext():
-            return layer(x)
+            return layer(*inputs)
 
     return compute
 

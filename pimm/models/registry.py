@@ -81,10 +81,9 @@ def _as_cfg(found, what):
 def _entrypoint(name, variant, create):
     def entrypoint(pretrained=False, **kwargs):
         if pretrained:
-            raise ConfigError(
-                f"no pretrained weights of {name} come with pimm: convert timm's with convert_weights.py and pass the "
-                "result as checkpoint_path"
-            )
+            from pimm.models.factory import create_model  # late: it imports this module
+
+            return create_model(name, pretrained=True, **kwargs)
         cfg = get_pretrained_cfg(name)
         model = create(variant, **with_image_size(kwargs, cfg))
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
@@ -92,7 +91,13 @@ def _entrypoint(name, variant, create):
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = create.__module__
+    entrypoint.has_settings = True
     return entrypoint
+
+
+def loads_by_settings(model_name):
+    """Return whether a model's pretrained weights are what its settings name, and its function loads none itself."""
+    return hasattr(_entrypoints.get(get_arch_name(model_name)), "has_settings")
 
 
 def with_image_size(kwargs, cfg):

@@ -21,7 +21,7 @@ def _entries(layer, prefix=""):
     """
     is_norm = isinstance(layer, _NORMS)
     for name, value in [*layer._parameters.items(), *layer._buffers.items()]:
-        if value is not None:
+        if value is not None and name not in layer._non_persistable_buffer_names_set:
             torch_name = _RUNNING_STATISTICS.get(name, name) if is_norm else name
             yield prefix + torch_name, prefix + name, value, name == "weight" and isinstance(layer, nn.Linear)
     if is_norm:

@@ -15,6 +15,8 @@ from pimm.torch_file import Inert, is_bfloat16
 
 AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema_state_dict")  # keys under which training code saves them
 PLAIN = ("state_dict", "model", "model_state_dict", "net", "params")
+_PUBLISHED = (*AVERAGED, *PLAIN, "module", "model_state", "encoder")  # I-JEPA's files have an encoder
+_PARALLEL = "module."  # what PyTorch's DataParallel puts before each name
 _AVERAGES = "n_averaged"  # the counter of PyTorch's AveragedModel, beside a net under ``module.``
 _SHOWN = 3
 
@@ -86,6 +88,26 @@ def find_weights(content, use_ema=None):
     held = ", ".join(sorted(f"{key!r:.40}" for key in list(content)[:5])) or "nothing"
     more = f" and {len(content) - 5} more" if len(content) > 5 else ""
     raise CheckpointError(f"there are no weights in it under {', '.join(sought)}; it holds {held}{more}")
+
+
+def find_state_dict(content):
+    """Return the arrays of what `load_torch` read of published weights, with all tables, whatever type they are of.
+
+    Args:
+        content: the dict in the file.
+
+    Raises:
+        CheckpointError: if there are no arrays in it.
+    """
+    key = next((key for key in _PUBLISHED if isinstance(content.get(key), dict) and _has_arrays(content[key])), None)
+    arrays = {
+        name: value for name, value in (content[key] if key else content).items() if isinstance(value, np.ndarray)
+    }
+    if not arrays:
+        raise CheckpointError(f"there are no weights in it, neither alone nor under {', '.join(_PUBLISHED)}")
+    if all(name.startswith(_PARALLEL) for name in arrays):
+        return {name[len(_PARALLEL) :]: value for name, value in arrays.items()}
+    return arrays
 
 
 def _only_key(content, keys):

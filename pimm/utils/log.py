@@ -7,6 +7,7 @@ import logging.handlers
 
 _FILE_BYTES = 2 * 1024**2
 _FILE_COPIES = 3
+_CHATTY = ("httpx", "httpx2")  # huggingface_hub's, which log each request
 
 
 class FormatterNoInfo(logging.Formatter):
@@ -28,6 +29,8 @@ def setup_default_logging(default_level=logging.INFO, log_path=""):
     console.setFormatter(FormatterNoInfo())
     logging.root.addHandler(console)
     logging.root.setLevel(default_level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(default_level, logging.WARNING))
     if log_path:
         file = logging.handlers.RotatingFileHandler(log_path, maxBytes=_FILE_BYTES, backupCount=_FILE_COPIES)
         file.setFormatter(logging.Formatter("%(asctime)s - %(name)20s: [%(levelname)8s] - %(message)s"))

@@ -160,7 +160,7 @@ def test_create_model_arguments():
     [
         ({"model_name": "efficientnet_b00"}, "did you mean efficientnet_b0"),
         ({"model_name": "zzz"}, "list_models"),
-        ({"model_name": "mobilenetv2_100", "pretrained": True}, "checkpoint_path"),
+        ({"model_name": "mnasnet_050", "pretrained": True}, "no pretrained weights .* checkpoint_path"),
     ],
 )
 def test_create_model_refuses(arguments, message):
