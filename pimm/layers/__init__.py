@@ -4,7 +4,9 @@ from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
 from pimm.layers.attention2d import Attention2d, MultiQueryAttention2d
-from pimm.layers.attention_pool import AttentionPoolLatent
+from pimm.layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
+from pimm.layers.attention_pool2d import AttentionPool2d
+from pimm.layers.batch_norm_1d import BatchNorm1d
 from pimm.layers.blur_pool import BlurPool2d, create_aa, get_aa_layer
 from pimm.layers.cbam import CbamModule, LightCbamModule
 from pimm.layers.classifier import ClassifierHead, ClNormMlpClassifierHead, NormMlpClassifierHead, create_classifier
@@ -14,6 +16,7 @@ from pimm.layers.coord_attn import CoordAttn, EfficientLocalAttn, SimpleCoordAtt
 from pimm.layers.create_act import create_act_layer, get_act_fn, get_act_layer
 from pimm.layers.create_attn import create_attn, get_attn
 from pimm.layers.create_norm_act import create_norm_act_layer, get_norm_act_layer
+from pimm.layers.diff_attention import DiffAttention, DifferenceOfAttentions
 from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
 from pimm.layers.drop_block import DropBlock2d, drop_block_2d
 from pimm.layers.eca import CecaModule, EcaModule
@@ -105,11 +108,14 @@ from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, tr
 
 __all__ = [
     *activations.__all__,
-    "Attention2d",
     "Attention",
+    "Attention2d",
+    "AttentionPool2d",
     "AttentionPoolLatent",
+    "AttentionPoolPrr",
     "AvgPool2dSame",
     "BatNonLocalAttn",
+    "BatchNorm1d",
     "BatchNorm2d",
     "BatchNormAct2d",
     "BlurPool2d",
@@ -126,6 +132,8 @@ __all__ = [
     "ConvNormAct",
     "ConvNormActAa",
     "CoordAttn",
+    "DiffAttention",
+    "DifferenceOfAttentions",
     "DistanceBias",
     "DropBlock2d",
     "DropPath",
@@ -166,8 +174,8 @@ __all__ = [
     "LinearBn",
     "MaxPool2dSame",
     "MixedConv2d",
-    "MultiQueryAttention2d",
     "Mlp",
+    "MultiQueryAttention2d",
     "NonLocalAttn",
     "NormMlpClassifierHead",
     "PatchDropout",
