@@ -21,9 +21,15 @@ from pimm.layers.norm_and_act import groups_of
 _CHANNELS = [1, -1, 1, 1]
 
 
+def _variance(x, axes):
+    """Return the biased variance in float32; Paddle's own promotes types."""
+    x = x.astype("float32")
+    return (x - x.mean(axes, keepdim=True)).square().mean(axes, keepdim=True)
+
+
 def instance_std(x, eps=1e-5):
     """Return the standard deviation of each channel of each image, [N, C, 1, 1]."""
-    return (x.astype("float32").var([2, 3], unbiased=False, keepdim=True) + eps).sqrt().astype(x.dtype)
+    return (_variance(x, [2, 3]) + eps).sqrt().astype(x.dtype)
 
 
 def instance_rms(x, eps=1e-5):
@@ -79,7 +85,7 @@ class _EvoNormB(_ScaleAndShift):
         """Return the standard deviation of the batch in training, else the running one, [1, C, 1, 1]."""
         variance = self.running_var
         if self.training:
-            variance = x.astype("float32").var([0, 2, 3], unbiased=False)
+            variance = _variance(x, [0, 2, 3]).flatten()
             if not statistics_are_frozen():
                 count = x.shape[0] * x.shape[2] * x.shape[3]
                 batch = variance.detach() * (count / (count - 1))

@@ -101,7 +101,8 @@ class GroupNormAct(nn.GroupNorm):
         drop_layer=None,
     ):
         attr = None if affine else False
-        super().__init__(groups_of(num_channels, num_groups, group_size), num_channels, eps, attr, attr)
+        groups = groups_of(num_channels, num_groups, group_size)
+        super().__init__(groups, num_channels, epsilon=eps, weight_attr=attr, bias_attr=attr)
         _add_act(self, apply_act, act_layer, act_kwargs, drop_layer)
 
     def forward(self, x):
@@ -130,7 +131,7 @@ class LayerNormAct(nn.LayerNorm):
         drop_layer=None,
     ):
         attr = None if affine else False
-        super().__init__(normalization_shape, eps, attr, attr)
+        super().__init__(normalization_shape, epsilon=eps, weight_attr=attr, bias_attr=attr)
         _add_act(self, apply_act, act_layer, act_kwargs, drop_layer)
 
     def forward(self, x):

@@ -17,6 +17,7 @@ class SqueezeExcite(nn.Layer):
         act_layer: class of the activation between the gate's two convolutions.
         gate_fn: function that makes the gate of the second convolution's output.
         divisor: of which the number of hidden channels is a multiple.
+        round_limit: the least share of the hidden channels that rounding keeps.
     """
 
     def __init__(
@@ -27,9 +28,10 @@ class SqueezeExcite(nn.Layer):
         act_layer=nn.ReLU,
         gate_fn=sigmoid,
         divisor=1,
+        round_limit=0.9,
     ):
         super().__init__()
-        reduced_chs = make_divisible((reduced_base_chs or in_chs) * se_ratio, divisor)
+        reduced_chs = make_divisible((reduced_base_chs or in_chs) * se_ratio, divisor, round_limit=round_limit)
         self.conv_reduce = Conv2d(in_chs, reduced_chs, 1)
         self.act1 = act_layer()
         self.conv_expand = Conv2d(reduced_chs, in_chs, 1)

@@ -1,24 +1,31 @@
-"""Decode block strings and build stages of blocks from them, by the conventions of timm 0.1.20.
+"""Decode block strings and build stages of blocks from them, by the conventions of timm.
 
 A block string such as ``ir_r2_k3_s2_e4_c24_se0.25_nsw_noskip`` is a block type and options in any order:
 
 ====== ==================================================================================================
 type   ``ir`` inverted residual, ``ds`` depthwise separable, ``dsa`` the same with a last activation and no
-       shortcut, ``er`` edge residual, ``cn`` convolution, batch norm and activation
+       shortcut, ``er`` edge residual, ``cn`` convolution, batch norm and activation, ``uir`` universal inverted
+       residual, ``mha`` attention of several heads, ``mqa`` the same with one key and value
 ``r``  number of such blocks in a row; only the first has the stride
-``k``  kernel size, mixed kernels with dots (``k3.5.7``); ``a`` and ``p``: those of expansion and projection
+``k``  kernel size, mixed kernels with dots (``k3.5.7``); ``a`` and ``p``: those of expansion and projection, and in
+       ``uir`` those of the depthwise convolutions before and after them, of which 0 stands for none
 ``s``  stride
 ``e``  expansion ratio
 ``c``  output channels, before the width multiplier
 ``se`` squeeze-and-excitation ratio
 ``cc`` number of experts of conditional convolutions
 ``fc`` input channels from which the expansion is computed (``er``)
+``gs`` channels that a group of the spatial convolution mixes
+``d``  1: the block begins with space to depth (``ds``); channels of a head (``mha``, ``mqa``)
+``h``  heads (``mha``, ``mqa``)
+``v``  stride of the images that key and value are made of (``mqa``)
 ``n``  activation: ``re`` ReLU, ``r6`` ReLU6, ``hs`` hard swish, ``sw`` swish; by default the network's
 ====== ==================================================================================================
 
-``noskip`` removes the shortcut.
+``noskip`` removes the shortcut; ``skip`` adds one to ``cn``.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -26,7 +33,7 @@ import re
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, CondConv2d, HardSwish, Swish
+from pimm.layers import BatchNorm2d, CondConv2d, HardSwish, Swish, get_attn
 from pimm.messages import did_you_mean
 from pimm.models.efficientnet_blocks import (
     CondConvResidual,
@@ -36,6 +43,7 @@ from pimm.models.efficientnet_blocks import (
     InvertedResidual,
     round_channels,
 )
+from pimm.models.efficientnet_universal import MobileAttention, UniversalInvertedResidual
 from pimm.models.features import Stage, limit_strides, stage_features
 
 
@@ -54,28 +62,51 @@ _OPTIONS = {
     "se": float,
     "cc": int,
     "fc": int,
+    "gs": int,
+    "d": int,
+    "h": int,
+    "v": int,
 }
 _ACTIVATIONS = {"re": nn.ReLU, "r6": nn.ReLU6, "hs": HardSwish, "sw": Swish}
 
-_COMMON = {"s": "stride", "c": "out_chs"}
+_COMMON = {"s": "stride", "c": "out_chs", "gs": "group_size"}
 _RESIDUAL = {**_COMMON, "p": "pw_kernel_size", "se": "se_ratio"}
 _DEPTHWISE = {**_RESIDUAL, "k": "dw_kernel_size"}
+_SEPARABLE = {**_DEPTHWISE, "d": "s2d"}
+_ATTENTION = {**_COMMON, "k": "dw_kernel_size", "h": "num_heads", "d": "key_dim", "v": "kv_stride"}
 _ARGUMENTS = {  # block type: {option: constructor argument}
     "ir": {**_DEPTHWISE, "a": "exp_kernel_size", "e": "exp_ratio", "cc": "num_experts"},
-    "ds": _DEPTHWISE,
-    "dsa": _DEPTHWISE,
+    "ds": _SEPARABLE,
+    "dsa": _SEPARABLE,
     "er": {**_RESIDUAL, "k": "exp_kernel_size", "e": "exp_ratio", "fc": "fake_in_chs"},
     "cn": {**_COMMON, "k": "kernel_size"},
+    "uir": {
+        **_COMMON,
+        "a": "dw_kernel_size_start",
+        "k": "dw_kernel_size_mid",
+        "p": "dw_kernel_size_end",
+        "e": "exp_ratio",
+        "se": "se_ratio",
+    },
+    "mha": _ATTENTION,
+    "mqa": _ATTENTION,
 }
 _DEFAULTS = {"a": 1, "p": 1, "se": None, "fc": 0}
-_REQUIRED = ("r", "k", "s", "c", "e")
+_DEFAULTS_OF = {"uir": {**_DEFAULTS, "a": 0, "p": 0}}
+_REQUIRED = ("r", "k", "s", "c", "e", "h")
 _BLOCKS = {
     "ir": InvertedResidual,
     "ds": DepthwiseSeparableConv,
     "dsa": DepthwiseSeparableConv,
     "er": EdgeResidual,
     "cn": ConvBnAct,
+    "uir": UniversalInvertedResidual,
+    "mha": MobileAttention,
+    "mqa": MobileAttention,
 }
+_GATED = ("ir", "ds", "dsa", "er", "uir")
+_SCALED = ("uir", "mha", "mqa")
+_WIDENING = 4  # of the channels, by space to depth
 
 
 def _choose(table, key, what, block_str):
@@ -89,11 +120,13 @@ def _decode_block_str(block_str):
     """Return the constructor arguments, with ``block_type``, and the number of repeats of a block string."""
     block_type, *words = block_str.split("_")
     names = _choose(_ARGUMENTS, block_type, "block type", block_str)
-    options, noskip, act_layer = dict(_DEFAULTS), False, None
+    options, noskip, skip, act_layer = dict(_DEFAULTS_OF.get(block_type, _DEFAULTS)), False, False, None
     for word in words:
         number = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)*)", word)
         if word == "noskip":
             noskip = True
+        elif word == "skip" and block_type == "cn":
+            skip = True
         elif word.startswith("n"):
             act_layer = _choose(_ACTIVATIONS, word[1:], "activation", block_str)
         elif number:
@@ -110,6 +143,10 @@ def _decode_block_str(block_str):
     arguments.update(block_type=block_type, act_layer=act_layer)
     if block_type != "cn":
         arguments["noskip"] = noskip or block_type == "dsa"
+    elif skip:
+        arguments["skip"] = True
+    if block_type in ("mha", "mqa") and "key_dim" in arguments:
+        arguments["value_dim"] = arguments["key_dim"]
     if block_type in ("ds", "dsa"):
         arguments["pw_act"] = block_type == "dsa"
     return arguments, options["r"]
@@ -135,29 +172,66 @@ def _scale_stage_depth(stack_args, repeats, depth_multiplier=1.0, depth_trunc="c
     return [dict(arguments) for arguments, count in zip(stack_args, scaled) for _ in range(count)]
 
 
-def decode_arch_def(arch_def, depth_multiplier=1.0, depth_trunc="ceil", experts_multiplier=1, fix_first_last=False):
+def decode_arch_def(
+    arch_def,
+    depth_multiplier=1.0,
+    depth_trunc="ceil",
+    experts_multiplier=1,
+    fix_first_last=False,
+    group_size=None,
+):
     """Return the constructor arguments of every block of a network, as one list for each stage.
 
     Args:
         arch_def: stages, each a list of block strings.
-        depth_multiplier: factor of the number of blocks in a stage.
+        depth_multiplier: factor of the number of blocks in a stage, or a tuple of the factors of all stages.
         depth_trunc: how a scaled number is rounded, ``ceil`` or ``round``.
         experts_multiplier: factor of the number of experts.
         fix_first_last: whether the first and the last stage keep their numbers of blocks.
+        group_size: channels of a group of the spatial convolutions, where a block string does not say; None for the
+            blocks' own.
 
     Raises:
         ConfigError: for a block string that is not valid.
     """
     stages = []
-    for index, block_strings in enumerate(arch_def):
+    factors = depth_multiplier if isinstance(depth_multiplier, tuple) else (depth_multiplier,) * len(arch_def)
+    for index, (block_strings, factor) in enumerate(zip(arch_def, factors)):
         decoded = [_decode_block_str(block_str) for block_str in block_strings]
         for arguments, _ in decoded:
             if arguments.get("num_experts"):
                 arguments["num_experts"] *= experts_multiplier
+            if group_size is not None:
+                arguments.setdefault("group_size", group_size)
         fixed = fix_first_last and index in (0, len(arch_def) - 1)
         stack_args, repeats = [arguments for arguments, _ in decoded], [repeat for _, repeat in decoded]
-        stages.append(_scale_stage_depth(stack_args, repeats, 1.0 if fixed else depth_multiplier, depth_trunc))
+        stages.append(_scale_stage_depth(stack_args, repeats, 1.0 if fixed else factor, depth_trunc))
     return stages
+
+
+def _spread_space_to_depth(stages):
+    """Return copies of the blocks' arguments, in which blocks after space to depth are wider, up to the next stride.
+
+    The block that ends the wide region loses its stride, and expands its wide input by as much less.
+    """
+    wide, spread = False, []
+    for stage in stages:
+        blocks = []
+        for index, arguments in enumerate(stage):
+            arguments = {**arguments, "stride": arguments["stride"] if index == 0 else 1}
+            begins = arguments.pop("s2d", 0) and not wide
+            if begins:
+                wide = arguments["s2d"] = True
+            elif wide and arguments["stride"] > 1:
+                wide = False
+                arguments.update(stride=1, exp_ratio=arguments["exp_ratio"] / _WIDENING)
+            blocks.append({**arguments, "widening": _WIDENING if wide else 1})
+        spread.append(blocks)
+    return spread
+
+
+def _shrinks(arguments):
+    return 2 if arguments.get("s2d") else arguments["stride"]
 
 
 class EfficientNetBuilder:
@@ -165,7 +239,9 @@ class EfficientNetBuilder:
 
     Beyond ``output_stride`` strides become dilations. Stochastic depth grows linearly from 0 to ``drop_path_rate``
     over the blocks. After a call ``in_chs`` is the number of channels of the last block, and ``features`` describes the
-    feature maps (`stage_features`). The arguments are those of `EfficientNet`.
+    feature maps (`stage_features`). The arguments are those of `EfficientNet`; ``se_from_exp`` tells a gate of
+    ``se_layer`` to derive its hidden channels from the expanded ones, and ``layer_scale_init_value`` is that of
+    MobileNet V4's blocks.
     """
 
     def __init__(
@@ -180,6 +256,11 @@ class EfficientNetBuilder:
         norm_layer=BatchNorm2d,
         norm_kwargs=None,
         drop_path_rate=0.0,
+        round_limit=0.9,
+        aa_layer=None,
+        se_layer=None,
+        se_from_exp=False,
+        layer_scale_init_value=None,
     ):
         self.channel_multiplier = channel_multiplier
         self.channel_divisor = channel_divisor
@@ -191,50 +272,71 @@ class EfficientNetBuilder:
         self.norm_layer = norm_layer
         self.norm_kwargs = norm_kwargs
         self.drop_path_rate = drop_path_rate
+        self.round_limit = round_limit
+        self.aa_layer = aa_layer
+        self.se_layer = None if se_layer is None else get_attn(se_layer)
+        self.se_from_exp = se_from_exp
+        self.layer_scale_init_value = layer_scale_init_value
         self.in_chs = None
         self.features = None
 
     def __call__(self, in_chs, model_block_args):
         """Return the list of stages, each a `paddle.nn.Sequential` of blocks."""
         self.in_chs = in_chs
-        strides = [[stage[0]["stride"], *[1] * (len(stage) - 1)] for stage in model_block_args]
-        placed = limit_strides(itertools.chain.from_iterable(strides), self.output_stride)
+        model_block_args = _spread_space_to_depth(model_block_args)
+        strides = map(_shrinks, itertools.chain.from_iterable(model_block_args))
+        placed = limit_strides(strides, self.output_stride)
         block_count, block_index = sum(map(len, model_block_args)), 0
         stages, outputs = [], [Stage(True, in_chs, 2)]  # the stem halves the image
         for stage_args in model_block_args:
-            blocks = []
+            shrinks, blocks = _shrinks(stage_args[0]) > 1, []
             for arguments in stage_args:
                 stride, dilation, reduction = next(placed)
-                drop_path_rate = self.drop_path_rate * block_index / block_count
-                blocks.append(self._make_block({**arguments, "stride": stride, "dilation": dilation}, drop_path_rate))
+                arguments.update(stride=1 if arguments.get("s2d") else stride, dilation=dilation)
+                blocks.append(self._make_block(arguments, self.drop_path_rate * block_index / block_count))
                 block_index += 1
             stages.append(nn.Sequential(*blocks))
-            outputs.append(Stage(stage_args[0]["stride"] > 1, self.in_chs, reduction))
+            outputs.append(Stage(shrinks, self.in_chs, reduction))
         self.features = stage_features(outputs[0], outputs[1:])
         return stages
 
     def _round_channels(self, channels):
-        return round_channels(channels, self.channel_multiplier, self.channel_divisor, self.channel_min)
+        return round_channels(
+            channels, self.channel_multiplier, self.channel_divisor, self.channel_min, self.round_limit
+        )
 
     def _make_block(self, arguments, drop_path_rate):
         block_type = arguments.pop("block_type")
         block = _BLOCKS[block_type]
         arguments.update(
             in_chs=self.in_chs,
-            out_chs=self._round_channels(arguments["out_chs"]),
+            out_chs=self._round_channels(arguments["out_chs"]) * arguments.pop("widening"),
             act_layer=arguments["act_layer"] or self.act_layer,
             pad_type=self.pad_type,
             norm_layer=self.norm_layer,
             norm_kwargs=self.norm_kwargs,
+            drop_path_rate=drop_path_rate,
+            aa_layer=self.aa_layer,
         )
-        if block_type != "cn":
-            arguments.update(se_kwargs=self.se_kwargs, drop_path_rate=drop_path_rate)
+        if block_type in _GATED:
+            arguments.update(se_kwargs=self.se_kwargs, se_layer=self._gate_of(arguments))
+        if block_type in _SCALED:
+            arguments["layer_scale_init_value"] = self.layer_scale_init_value
+        if block_type == "mqa":
+            arguments["use_multi_query"] = True
         if arguments.get("fake_in_chs"):
             arguments["fake_in_chs"] = self._round_channels(arguments["fake_in_chs"])
         if arguments.get("num_experts"):
             block = CondConvResidual
         self.in_chs = arguments["out_chs"]
         return block(**arguments)
+
+    def _gate_of(self, arguments):
+        """Return the class of a block's gate; None for `SqueezeExcite`, and for no gate."""
+        if self.se_layer is None or not arguments.get("se_ratio"):
+            return None
+        ratio = arguments["se_ratio"] / (1.0 if self.se_from_exp else arguments.get("exp_ratio", 1.0))
+        return functools.partial(self.se_layer, rd_ratio=ratio)
 
 
 def _init_weight_goog(m, n="", fix_group_fanout=True):
@@ -262,7 +364,11 @@ def _init_weight_goog(m, n="", fix_group_fanout=True):
 
 
 def efficientnet_init_weights(model, init_fn=None):
-    """Initialise every layer by ``init_fn(layer, name)``, by default as Google does."""
+    """Initialise every layer by ``init_fn(layer, name)``, by default as Google does, then by its ``init_weights``."""
     init_fn = init_fn or _init_weight_goog
-    for name, layer in model.named_sublayers(include_self=True):
+    layers = list(model.named_sublayers(include_self=True))
+    for name, layer in layers:
         init_fn(layer, name)
+    for _, layer in layers:
+        if hasattr(layer, "init_weights"):
+            layer.init_weights()

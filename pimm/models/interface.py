@@ -41,6 +41,10 @@ class ImageModel(nn.Layer):
         """Return the input of the first stage."""
         raise NotImplementedError
 
+    def embed(self, x):
+        """Return the input of the first stage, where the stages may begin with the stem's layers."""
+        return self.stem(x)
+
     def final(self, x):
         """Return the output of the final layers for that of the last stage."""
         return x
@@ -117,13 +121,24 @@ class ImageModel(nn.Layer):
         classifier = self.create_classifier(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         setattr(self, self.classifier_name, classifier)
 
+    def stage_list(self):
+        """Return the stages in forward order."""
+        return list(getattr(self, self.stages_name))
+
+    def keep_stages(self, count):
+        """Take out the stages after the first ``count``."""
+        stages = getattr(self, self.stages_name)
+        kept = list(stages)[:count]
+        kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
+        setattr(self, self.stages_name, kept)
+
     def _run(self, stage, x):
         return checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
 
     def forward_features(self, x):
         """Return the feature maps before pooling, [N, num_features, H / 32, W / 32], of images [N, in_chans, H, W]."""
-        x = self.stem(x)
-        for stage in getattr(self, self.stages_name):
+        x = self.embed(x)
+        for stage in self.stage_list():
             x = self._run(stage, x)
         return self.final(x)
 
@@ -165,9 +180,9 @@ class ImageModel(nn.Layer):
             raise ConfigError(f"output_fmt is {output_fmt!r:.80}; valid is NCHW, for this net")
         taken, last = feature_take_indices(len(self.feature_info), indices)
         taken = {self.feature_info[index]["stage"] for index in taken}
-        stages = list(getattr(self, self.stages_name))
+        stages = self.stage_list()
         run = stages[: self.feature_info[last]["stage"]] if stop_early else stages
-        x = self.stem(x)
+        x = self.embed(x)
         found = [self.feature_map(x, 0)] if 0 in taken else []
         for number, stage in enumerate(run, start=1):
             x = self._run(stage, x)
@@ -189,12 +204,10 @@ class ImageModel(nn.Layer):
             ConfigError: if there is no such feature map.
         """
         taken, last = feature_take_indices(len(self.feature_info), indices)
-        count, stages = self.feature_info[last]["stage"], getattr(self, self.stages_name)
-        shortened = count < len(stages)
+        count = self.feature_info[last]["stage"]
+        shortened = count < len(self.stage_list())
         if shortened:
-            kept = list(stages)[:count]
-            kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
-            setattr(self, self.stages_name, kept)
+            self.keep_stages(count)
         without_final = shortened or prune_head or (prune_norm and self.final_layers)
         if without_final:
             for name in (*self.final_layers, *self.head_layers):
