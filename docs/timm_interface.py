@@ -11,7 +11,7 @@ import zipfile
 PLACES = {
     "efficientnet": {"EfficientNet": "pimm.models.efficientnet.EfficientNet"},
     "_features": {"FeatureInfo": "pimm.models.features.FeatureInfo"},
-    "_factory": {"": "pimm.models.factory"},
+    "_factory": {"": "pimm.models"},
     "_registry": {"": "pimm.models.registry"},
     "_manipulate": {"": "pimm.models"},
 }
@@ -19,12 +19,9 @@ FUNCTIONS = {"_manipulate": ("model_parameters", "checkpoint", "checkpoint_seq",
 REASONS = {
     "as_sequential": "a net as one `Sequential`, which nothing here takes",
     "extra_blocks": "feature maps that `feature_info` does not describe",
-    "cache_dir": "for downloads of weights, which are not here yet",
     "scriptable": "TorchScript",
     "exportable": "PyTorch's tracing",
     "no_jit": "TorchScript",
-    "parse_model_name": "names of hubs, which are not here yet",
-    "safe_model_name": "names of hubs, which are not here yet",
     "resolve_model_input_args": "nets here take images of any size",
     "generate_default_cfgs": "`register_variants` takes the settings of a variant",
     "register_model_deprecations": "no name here is deprecated",

@@ -4,7 +4,7 @@ from pimm.layers import activations
 from pimm.layers.activations import *  # noqa: F403
 from pimm.layers.attention import Attention, attend
 from pimm.layers.attention2d import Attention2d, MultiQueryAttention2d
-from pimm.layers.attention_pool import AttentionPoolLatent
+from pimm.layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from pimm.layers.attention_pool2d import AttentionPool2d
 from pimm.layers.batch_norm_1d import BatchNorm1d
 from pimm.layers.blur_pool import BlurPool2d, create_aa, get_aa_layer
@@ -16,6 +16,7 @@ from pimm.layers.coord_attn import CoordAttn, EfficientLocalAttn, SimpleCoordAtt
 from pimm.layers.create_act import create_act_layer, get_act_fn, get_act_layer
 from pimm.layers.create_attn import create_attn, get_attn
 from pimm.layers.create_norm_act import create_norm_act_layer, get_norm_act_layer
+from pimm.layers.diff_attention import DiffAttention, DifferenceOfAttentions
 from pimm.layers.drop import DropPath, calculate_drop_path_rates, drop_path
 from pimm.layers.drop_block import DropBlock2d, drop_block_2d
 from pimm.layers.eca import CecaModule, EcaModule
@@ -87,6 +88,7 @@ from pimm.layers.pos_embed_rel import (
     gen_relative_log_coords,
     gen_relative_position_index,
     num_relative_distances,
+    resize_bias_table,
     resize_rel_pos_bias_table,
 )
 from pimm.layers.pos_embed_sincos import apply_keep_indices_nlc, apply_rot_embed_cat, freq_bands, pixel_freq_bands
@@ -108,10 +110,10 @@ from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, tr
 __all__ = [
     *activations.__all__,
     "Attention",
+    "Attention2d",
     "AttentionPool2d",
     "AttentionPoolLatent",
-    "QUANTED_LAYERS",
-    "Attention2d",
+    "AttentionPoolPrr",
     "AvgPool2dSame",
     "BatNonLocalAttn",
     "BatchNorm1d",
@@ -131,6 +133,8 @@ __all__ = [
     "ConvNormAct",
     "ConvNormActAa",
     "CoordAttn",
+    "DiffAttention",
+    "DifferenceOfAttentions",
     "DistanceBias",
     "DropBlock2d",
     "DropPath",
@@ -172,11 +176,13 @@ __all__ = [
     "MaxPool2dSame",
     "MixedConv2d",
     "Mlp",
+    "MultiQueryAttention2d",
     "NonLocalAttn",
     "NormMlpClassifierHead",
     "PatchDropout",
     "PatchDropoutWithIndices",
     "PatchEmbed",
+    "QUANTED_LAYERS",
     "RelPosBias",
     "RelPosBiasTf",
     "RelPosMlp",
@@ -193,7 +199,6 @@ __all__ = [
     "SEModule",
     "ScaledStdConv2d",
     "ScaledStdConv2dSame",
-    "MultiQueryAttention2d",
     "SelectAdaptivePool2D",
     "SelectAdaptivePool2d",
     "SelectiveKernel",
@@ -254,6 +259,7 @@ __all__ = [
     "resample_abs_pos_embed",
     "resample_abs_pos_embed_nhwc",
     "resample_patch_embed",
+    "resize_bias_table",
     "resize_rel_pos_bias_table",
     "to_pair",
     "trunc_normal_",

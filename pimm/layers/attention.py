@@ -22,7 +22,7 @@ def attend(q, k, v, scale=None, bias=None, dropout=0.0, is_causal=False):
         dropout: the probability of leaving out a value.
         is_causal: whether a token sees none after itself, in place of ``bias``.
     """
-    if _fusible(q, scale):
+    if _fusible(q, v, scale):
         q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
         mask = None if is_causal else bias
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal).transpose([0, 2, 1, 3])
@@ -39,9 +39,9 @@ def _is_bool(bias):
     return bias.dtype == paddle.bool
 
 
-def _fusible(q, scale):
-    """Tell whether a fused kernel takes these queries: half precision on a GPU, with the usual scale."""
-    half = q.dtype in (paddle.float16, paddle.bfloat16)
+def _fusible(q, v, scale):
+    """Tell whether a fused kernel takes these queries and values: half precision on a GPU, with the usual scale."""
+    half = q.dtype in (paddle.float16, paddle.bfloat16) and q.shape[-1] == v.shape[-1]
     return half and scale is None and paddle.in_dynamic_mode() and q.place.is_gpu_place()
 
 

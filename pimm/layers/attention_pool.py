@@ -8,6 +8,8 @@ from pimm.layers.linear import Linear
 from pimm.layers.mlp import Mlp
 from pimm.layers.weight_init import trunc_normal_tf_
 
+_POOLS = {"token": lambda x: x[:, 0], "avg": lambda x: x.mean(1)}
+
 
 class AttentionPoolLatent(nn.Layer):
     """Let learnt queries attend to tokens [N, L, in_features], followed by a residual `Mlp`.
@@ -94,4 +96,36 @@ class AttentionPoolLatent(nn.Layer):
         x = self.proj_drop(self.proj(x))
         if self.mlp is not None:
             x = x + self.mlp(self.norm(x))
-        return {"token": lambda: x[:, 0], "avg": lambda: x.mean(1)}.get(self.pool, lambda: x)()
+        return _POOLS.get(self.pool, lambda x: x)(x)
+
+
+class AttentionPoolPrr(nn.Layer):
+    """Let tokens [N, L, dim] attend to each other without parameters, and pool them.
+
+    Args:
+        dim: channels of the tokens.
+        num_heads: number of heads.
+        pool_type: ``token`` for the first token's result, ``avg`` for the mean.
+        pre_norm: whether the tokens are normalised before.
+        post_norm: whether the results are normalised.
+        norm_layer: class of the normalisations; None for `LayerNorm`.
+
+    Raises:
+        ConfigError: for another pooling, and if the channels do not divide into the heads.
+    """
+
+    def __init__(self, dim, num_heads=8, pool_type="token", pre_norm=False, post_norm=False, norm_layer=None):
+        super().__init__()
+        if pool_type not in _POOLS:
+            raise ConfigError(f"pool_type is {pool_type!r:.80}; valid are token and avg")
+        norm_layer = norm_layer or nn.LayerNorm
+        self.num_heads, self.head_dim, self.pool = num_heads, head_size(dim, num_heads), pool_type
+        self.out_features = dim
+        self.pre_norm = norm_layer(dim) if pre_norm else nn.Identity()
+        self.post_norm = norm_layer(dim) if post_norm else nn.Identity()
+
+    def forward(self, x):
+        count = x.shape[1]
+        x = self.pre_norm(x).reshape([-1, count, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
+        x = attend(x, x, x).transpose([0, 2, 1, 3]).reshape([-1, count, self.out_features])
+        return _POOLS[self.pool](self.post_norm(x))

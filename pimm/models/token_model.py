@@ -243,14 +243,29 @@ class TokenModel(nn.Layer):
         if global_pool is not None:
             self.check_pool(global_pool)
             self.global_pool = global_pool
+        self.create_classifier(num_classes)
+        self.head.train() if self.training else self.head.eval()
+
+    def create_classifier(self, num_classes):
+        """Set the classifier, which for 0 classes is the identity."""
         self.num_classes = num_classes
         self.head = Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-        self.head.train() if self.training else self.head.eval()
 
 
 def _maps(x, size):
     """Return patches [N, rows * columns, C] as feature maps [N, C, rows, columns]."""
     return x.reshape([-1, *size, x.shape[-1]]).transpose([0, 3, 1, 2])
+
+
+def remember_input_size(model, **arguments):
+    """Let a model that was made for another size of images be saved with that size.
+
+    Args:
+        model: the model; `pimm.create_model` left its arguments in ``model_args``.
+        arguments: the arguments that make such a model, of which None means no change.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    model.model_args = {**getattr(model, "model_args", {}), **given}
 
 
 def block_features(depth, channels, reduction, name="blocks"):

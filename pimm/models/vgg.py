@@ -9,8 +9,8 @@ from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, ClassifierHead, Conv2d
 from pimm.models.headed import HeadedModel
 from pimm.models.kaiming import init_convolutions, init_linear
-from pimm.models.row import RowMixin, row_features
 from pimm.models.registry import register_variants
+from pimm.models.row import RowMixin, row_features
 
 _POOL = "M"
 _CONVOLUTIONS = {  # channels of the convolutions, and where maxima are pooled
@@ -122,6 +122,15 @@ class VGG(RowMixin, HeadedModel):
             layers.append(act_layer())
         self.features, self.num_features = nn.Sequential(*layers), channels
         return [*taps, (f"features.{len(layers) - 1}", channels, reduction)]
+
+    @property
+    def pre_logits(self):
+        """Return the first two linear layers."""
+        return self._sub_layers["pre_logits"]
+
+    @pre_logits.setter
+    def pre_logits(self, layer):
+        self.add_sublayer("pre_logits", layer)
 
     def forward_head(self, x, pre_logits=False):
         """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier."""
