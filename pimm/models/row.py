@@ -31,7 +31,7 @@ class RowMixin:
 
     row_names: tuple = ()
 
-    def stem(self, x):
+    def embed(self, x):
         """Return the input of the first layer."""
         return x
 
