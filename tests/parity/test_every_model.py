@@ -35,7 +35,8 @@ NAMES = [name for module in families() for name in timm_names(module) if pimm.is
 EVERY = pytest.mark.parametrize("name", NAMES, ids=[f"{timm_module(name)}-{name}" for name in NAMES])
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 TOLERANCE = 1e-4  # relative to the largest logit
-GAINS = (1.0, 1.1, 1.2, 1.3, 1.45, 1.6)  # of the weights: the more, the more image and rounding matter
+GAINS = (1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 0.7)  # of the weights: the more, the more image and rounding matter
+WELL_CONDITIONED = TOLERANCE / 10  # how much timm's own float32 may differ, or other weights are tried
 DATA_GAIN = 1.3
 LARGEST_EXACT = 1e8  # parameters up to which timm computes in float64, for the sake of memory
 LARGEST = float(os.environ.get("PIMM_PARITY_LARGEST", "4e8"))  # parameters up to which logits are compared
@@ -165,7 +166,7 @@ def sensitive_weights(net, images):
         logits, error = reference(net, images)
         apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits).max()
         tried.append((apart / max(TOLERANCE, 3 * error), gain, logits, error, apart))
-        if tried[-1][0] > 20:
+        if tried[-1][0] > 20 and error < WELL_CONDITIONED:
             break
     _, gain, logits, error, apart = max(tried, key=lambda found: found[0])
     return weights_of(net, gain), logits, error, apart, gain
