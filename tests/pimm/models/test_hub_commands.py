@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, drawn, saved
+from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, config, drawn, saved
 from image_files import save
 
 import pimm
 from pimm.commands import inference, train, validate
+from pimm.errors import ConfigError, DataError
 from pimm.models import save_for_hf
 from pimm.utils.serialization import load_arrays
 
@@ -38,6 +39,34 @@ def test_a_training_starts_from_pretrained_weights(hub, images, tmp_path, capsys
     weights = load_arrays(folder / "model_best" / "model.pdparams")
     np.testing.assert_array_equal(weights["conv_head.weight"], drawn()["conv_head.weight"])
     assert (tmp_path / "cache" / f"models--{REPO.replace('/', '--')}").is_dir()
+
+
+def test_a_pretrained_teacher(hub, images, tmp_path, caplog):
+    hub.add("me/three", {"config.json": config(num_classes=3), "model.safetensors": as_safetensors(drawn(3))})
+    hub.add("me/seven", saved())
+    options = [
+        str(images),
+        "--model",
+        NAME,
+        "--num-classes",
+        "3",
+        "--epochs",
+        "1",
+        "--val-split",
+        "validation",
+        *COMMON,
+    ]
+    options += ["--output", str(tmp_path / "out"), "--kd-model-name"]
+    train.main([*options, "hf-hub:me/three", "--task-loss-weight", "0"])
+    assert "the teacher is hf-hub:me/three, with its pretrained weights" in caplog.text
+    with pytest.raises(ConfigError, match="num_classes of the teacher hf-hub:me/seven is 7, and that of the net 3"):
+        train.main([*options, "hf-hub:me/seven"])
+    with pytest.raises(ConfigError, match="the teacher mnasnet_050 has no pretrained weights: --kd-checkpoint PATH"):
+        train.main([*options, "mnasnet_050"])
+    settings = {**json.loads(config(num_classes=3)), "label_names": ["blue", "red", "green"]}
+    hub.add("me/three", {"config.json": json.dumps(settings).encode(), "model.safetensors": as_safetensors(drawn(3))})
+    with pytest.raises(DataError, match="other classes: 'red' where the net has 'green'"):
+        train.main([*options, "hf-hub:me/three"])
 
 
 def test_validation_of_pretrained_weights(hub, images, tmp_path, capsys):
