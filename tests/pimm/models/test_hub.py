@@ -323,6 +323,7 @@ CONFIGS = {
     "no name": (b"{}", "config.json of {} names no architecture"),
     "another's": (config(architecture="mnasnet_smal"), "config.json of {}: unknown model 'mnasnet_smal'; did you mean"),
     "argument": (config(model_args={"heads": 3}), "config.json of {}: model_args do not fit: .*'heads'"),
+    "value": (config(model_args={"drop_path_rate": "much"}), "config.json of {}: model_args do not fit: "),
     "arguments": (config(model_args=[3]), "config.json of {}: pretrained_cfg and model_args must be objects"),
     "size": (config(pretrained_cfg={"input_size": 64}), "config.json of {}: its image sizes cannot be used"),
     "channels": (config(model_args={"in_chans": "3"}), "config.json of {}: its image sizes cannot be used"),

@@ -9,6 +9,7 @@ from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, config, drawn, 
 from image_files import save
 
 import pimm
+from cream.convert import main as convert
 from pimm.commands import inference, train, validate
 from pimm.errors import ConfigError, DataError
 from pimm.models import save_for_hf
@@ -96,6 +97,17 @@ def test_a_grey_model_takes_grey_images(hub, images, tmp_path):
     options = ["--model", "hf-hub:me/grey", "--pretrained", "--results-dir", str(tmp_path), *COMMON]
     inference.main([str(images), *options, "--no-console-results"])
     assert (tmp_path / "me_grey-32.csv").exists()
+
+
+def test_a_model_of_the_hub_is_converted(hub, tmp_path, monkeypatch, capsys):
+    hub.add(REPO, {"model.safetensors": as_safetensors(drawn())})
+    monkeypatch.chdir(tmp_path)
+    assert convert([f"hf-hub:{REPO}@main"]) == 0
+    weights = load_arrays(tmp_path / "mnasnet_small.lamb_in1k.pdparams")
+    np.testing.assert_array_equal(weights["classifier.weight"], drawn()["classifier.weight"].T)
+    assert "mnasnet_small" in capsys.readouterr().out
+    assert convert(["hf-hub:me/none"]) == 2
+    assert "there is no such model, or it is private" in capsys.readouterr().err
 
 
 def test_a_checkpoint_replaces_pretrained_weights(hub, images, tmp_path, capsys):
