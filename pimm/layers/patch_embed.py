@@ -91,7 +91,9 @@ class PatchEmbed(nn.Layer):
             return
         if self.strict_img_size:  # of such images, pixels that fill no patch are left out
             if tuple(size) != self.img_size:
-                raise ConfigError(f"the net takes images of {_by(self.img_size)} pixels, not {_by(size)}: give img_size")
+                raise ConfigError(
+                    f"the net takes images of {_by(self.img_size)}, not of {_by(size)} pixels: give img_size"
+                )
         elif not self.dynamic_img_pad and any(side % patch for side, patch in zip(size, self.patch_size)):
             raise ConfigError(f"images of {_by(size)} pixels are no whole patches of {_by(self.patch_size)} pixels")
 
