@@ -88,6 +88,7 @@ from pimm.layers.pos_embed_rel import (
     gen_relative_log_coords,
     gen_relative_position_index,
     num_relative_distances,
+    resize_bias_table,
     resize_rel_pos_bias_table,
 )
 from pimm.layers.pos_embed_sincos import apply_keep_indices_nlc, apply_rot_embed_cat, freq_bands, pixel_freq_bands
@@ -260,6 +261,7 @@ __all__ = [
     "resample_abs_pos_embed",
     "resample_abs_pos_embed_nhwc",
     "resample_patch_embed",
+    "resize_bias_table",
     "resize_rel_pos_bias_table",
     "to_pair",
     "trunc_normal_",

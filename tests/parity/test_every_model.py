@@ -62,10 +62,10 @@ def shapes_of(net):
     return {name: tuple(value.shape) for name, value in net.state_dict().items()}
 
 
-def groups_of(net):
-    """Return the names of the patterns by which parameters are grouped; a function has none."""
+def groups_of(net, names):
+    """Return the names of the groups of layers, or the groups of the weights where a function tells them."""
     matcher = net.group_matcher(coarse=True)
-    return set(matcher) if isinstance(matcher, dict) else type(matcher)
+    return {name: matcher(name) for name in names} if callable(matcher) else set(matcher)
 
 
 @pytest.mark.parametrize("module", families())
@@ -84,7 +84,7 @@ def test_state(name):
     for attribute in ("num_classes", "num_features", "head_hidden_size"):
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert set(ours.no_weight_decay()) == set(getattr(theirs, "no_weight_decay", set)())
-    assert groups_of(ours) == groups_of(theirs)
+    assert groups_of(ours, found) == groups_of(theirs, found)
 
 
 @EVERY
