@@ -101,6 +101,7 @@ def test_a_hub_that_is_down(hub, tmp_path, no_pauses):
         f"model.safetensors of me/net is not in the cache {tmp_path}, and {hub.url} cannot be asked"
     )
     assert "503" in message and hub.downloads() == 0 and weights_in(tmp_path) == []
+    assert {path.rpartition("/")[2] for _, path, _ in hub.asked} == {"model.safetensors"}  # no wait for each name
     hub.faults.clear()
     path = hub_weights("me/net", cache_dir=tmp_path)
     hub.faults["HEAD model.safetensors"] = [503, "always"]
@@ -183,7 +184,7 @@ def test_the_environment_is_followed_and_one_of_two_processes_downloads(hub, tmp
     assert last.endswith(f"config.json of me/other is not in the cache {cache}, and HF_HUB_OFFLINE forbids a download")
 
 
-def test_a_cache_of_the_library_is_read_offline(tmp_path, monkeypatch):
+def test_a_cache_of_the_library_is_read_offline(hub, tmp_path, monkeypatch):
     """Blobs by checksum, snapshots of links to them, and the name of a branch: as the library lays them out."""
     folder, commit = tmp_path / "models--me--net", "a" * 40
     for name, content in saved().items():
@@ -203,6 +204,7 @@ def test_a_cache_of_the_library_is_read_offline(tmp_path, monkeypatch):
     for name in ("hf-hub:me/net", f"hf-hub:me/net@{commit}"):
         net = pimm.create_model(name, pretrained=True, cache_dir=tmp_path)
         np.testing.assert_array_equal(net.conv_head.weight.numpy(), drawn(CLASSES)["conv_head.weight"])
+    assert hub.asked == []
 
 
 def test_a_cache_without_links_is_read_too(tmp_path, monkeypatch):
