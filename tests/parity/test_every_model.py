@@ -35,7 +35,8 @@ NAMES = [name for module in families() for name in timm_names(module) if pimm.is
 EVERY = pytest.mark.parametrize("name", NAMES, ids=[f"{timm_module(name)}-{name}" for name in NAMES])
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 TOLERANCE = 1e-4  # relative to the largest logit
-GAINS = (1.0, 1.3, 1.6)  # of the weights: the more, the more the image matters
+GAINS = (1.0, 1.3, 1.6, 0.7)  # of the weights: the more, the more the image matters
+WELL_CONDITIONED = TOLERANCE / 10  # how much timm's own float32 may differ, or other weights are tried
 LARGEST_EXACT = 1e8  # parameters up to which timm computes in float64, for the sake of memory
 LARGEST = float(os.environ.get("PIMM_PARITY_LARGEST", "4e8"))  # parameters up to which logits are compared
 
@@ -151,14 +152,18 @@ def test_logits(name):
     kwargs, size = smallest(name)
     images = golden.inputs((2, 3, size, size))
     net = timm.create_model(name, **kwargs).eval()
+    tried = []
     for gain in GAINS:
         state = weights_of(net, gain)
         net.float().load_state_dict({key: torch.tensor(value) for key, value in state.items()})
         logits, error = reference(net, images)
         apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits).max()
-        if apart > 20 * max(TOLERANCE, 3 * error):
+        tried.append((max(TOLERANCE, 3 * error) / apart, gain, logits, error, apart))
+        if apart > 20 * max(TOLERANCE, 3 * error) and error < WELL_CONDITIONED:
             break
+    _, gain, logits, error, apart = min(tried, key=lambda each: each[0])
     assert apart > 2 * max(TOLERANCE, 3 * error), "the logits say nothing of the image"
+    state = weights_of(net, gain)
     del net
     ours = pimm.create_model(name, **kwargs)
     ours.eval()
