@@ -88,6 +88,7 @@ from pimm.layers.pos_embed_rel import (
     gen_relative_log_coords,
     gen_relative_position_index,
     num_relative_distances,
+    resize_bias_table,
     resize_rel_pos_bias_table,
 )
 from pimm.layers.pos_embed_sincos import apply_keep_indices_nlc, apply_rot_embed_cat, freq_bands, pixel_freq_bands
@@ -101,12 +102,14 @@ from pimm.layers.rotary_embed import (
 )
 from pimm.layers.se_module import EffectiveSEModule, SEModule, SqueezeExciteCl
 from pimm.layers.selective_kernel import SelectiveKernel
+from pimm.layers.separable_conv import SeparableConvNormAct
 from pimm.layers.split_attn import SplitAttn
 from pimm.layers.squeeze_excite import SqueezeExcite
 from pimm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
+    "SeparableConvNormAct",
     *activations.__all__,
     "Attention",
     "Attention2d",
@@ -258,6 +261,7 @@ __all__ = [
     "resample_abs_pos_embed",
     "resample_abs_pos_embed_nhwc",
     "resample_patch_embed",
+    "resize_bias_table",
     "resize_rel_pos_bias_table",
     "to_pair",
     "trunc_normal_",

@@ -21,6 +21,7 @@ from pimm.layers import (
     Linear,
     Mlp,
     NormMlpClassifierHead,
+    attend,
     calculate_drop_path_rates,
     get_norm_layer,
 )
@@ -134,8 +135,7 @@ class WindowAttention(_Attention):
     """Attention between the pixels of a window."""
 
     def _attend(self, q, k, v):
-        attention = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), axis=-1)
-        return paddle.matmul(attention, v)
+        return attend(q, k, v)
 
 
 class _Block(nn.Layer):

@@ -179,7 +179,7 @@ class SwinTransformerV2Cr(WindowTransformer):
 
     stages_name = "stages"
     norm_name = None
-    output_fmt = "NCHW"
+    axes = output_fmt = "NCHW"
 
     def __init__(
         self,
