@@ -5,7 +5,7 @@ from __future__ import annotations
 from paddle import nn
 
 from pimm.layers import BatchNorm2d, Conv2d
-from pimm.models.headed import PlainHeadModel
+from pimm.models.headed import StemModel
 from pimm.models.registry import register_variants
 
 
@@ -20,7 +20,7 @@ class Residual(nn.Layer):
         return self.fn(x) + x
 
 
-class ConvMixer(PlainHeadModel):
+class ConvMixer(StemModel):
     """Classify images with a ConvMixer, which keeps one size of feature maps.
 
     Args:

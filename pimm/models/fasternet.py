@@ -118,7 +118,9 @@ class FasterNet(ImageModel):
     ):
         super().__init__()
         if SelectAdaptivePool2d(pool_type=global_pool).feat_mult() != 1:
-            raise ConfigError(f"global_pool {global_pool!r:.80} changes the number of channels; avg, max, avgmax do not")
+            raise ConfigError(
+                f"global_pool {global_pool!r:.80} changes the number of channels; avg, max, avgmax do not"
+            )
         self.in_chans, self.drop_rate = in_chans, drop_rate
         stem_norm = norm_layer(embed_dim) if patch_norm else nn.Identity()
         self.patch_embed = _norm_conv("proj", in_chans, embed_dim, patch_size, stem_norm)

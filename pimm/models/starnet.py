@@ -7,7 +7,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, DropPath, calculate_drop_path_rates
 from pimm.layers.weight_init import trunc_normal_
-from pimm.models.headed import PlainHeadModel
+from pimm.models.headed import StemModel
 from pimm.models.initial_values import set_constant
 from pimm.models.registry import register_variants
 
@@ -39,7 +39,7 @@ class Block(nn.Layer):
         return shortcut + self.drop_path(self.dwconv2(self.g(x)))
 
 
-class StarNet(PlainHeadModel):
+class StarNet(StemModel):
     """Classify images with a StarNet.
 
     Args:
