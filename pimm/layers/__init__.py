@@ -37,6 +37,7 @@ from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.global_context import GatherExcite, GlobalContext
 from pimm.layers.grn import GlobalResponseNorm
 from pimm.layers.helpers import make_divisible, to_pair
+from pimm.layers.hybrid_embed import HybridEmbed
 from pimm.layers.layer_norm import (
     GroupNorm,
     GroupNorm1,
@@ -102,12 +103,14 @@ from pimm.layers.rotary_embed import (
 )
 from pimm.layers.se_module import EffectiveSEModule, SEModule, SqueezeExciteCl
 from pimm.layers.selective_kernel import SelectiveKernel
+from pimm.layers.separable_conv import SeparableConvNormAct
 from pimm.layers.split_attn import SplitAttn
 from pimm.layers.squeeze_excite import SqueezeExcite
 from pimm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
+    "SeparableConvNormAct",
     *activations.__all__,
     "Attention",
     "Attention2d",
@@ -135,6 +138,7 @@ __all__ = [
     "CoordAttn",
     "DiffAttention",
     "DifferenceOfAttentions",
+    "HybridEmbed",
     "DistanceBias",
     "DropBlock2d",
     "DropPath",

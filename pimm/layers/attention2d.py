@@ -1,19 +1,12 @@
 """Attention between the pixels of images [N, C, H, W]."""
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.layers.attention import attend
 from pimm.layers.conv import Conv2d, create_conv2d
 from pimm.layers.norm import BatchNorm2d
-
-
-def _attend(query, key, value, drop, training):
-    """Return softmax(query key^T / sqrt(dim)) value, of [N, heads, pixels, dim] each; one head serves all queries."""
-    weights = F.softmax(paddle.matmul(query * query.shape[-1] ** -0.5, key, transpose_y=True), axis=-1)
-    weights = F.dropout(weights, drop, training=training) if drop else weights
-    return paddle.matmul(weights, value)
 
 
 def _pixels(x, heads):
@@ -95,8 +88,10 @@ class MultiQueryAttention2d(nn.Layer):
     def forward(self, x):
         height, width = x.shape[2:]
         query = _pixels(self.query(x), self.num_heads)  # [N, heads, H * W, key_dim]
-        key, value = _pixels(self.key(x), 1), _pixels(self.value(x), 1)  # [N, 1, H * W / kv_stride^2, dim]
-        x = _attend(query, key, value, self.attn_drop, self.training)
+        key, value = (
+            _pixels(branch(x), 1).expand([-1, self.num_heads, -1, -1]) for branch in (self.key, self.value)
+        )  # [N, heads, H * W / kv_stride^2, dim]
+        x = attend(query, key, value, dropout=self.attn_drop if self.training else 0.0)
         return self.output(_images(x, height, width))  # [N, dim_out, H, W]
 
 
@@ -145,5 +140,5 @@ class Attention2d(nn.Layer):
             query, key, value = paddle.chunk(_pixels(x, self.num_heads), 3, axis=-1)  # [N, heads, H * W, dim_head]
         else:
             query, key, value = (_pixels(part, self.num_heads) for part in paddle.chunk(x, 3, axis=1))
-        x = _attend(query, key, value, self.attn_drop, self.training)
+        x = attend(query, key, value, dropout=self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(_images(x, height, width)))  # [N, dim_out, H, W]

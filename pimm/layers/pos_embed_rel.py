@@ -12,6 +12,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers.linear import Linear
+from pimm.layers.resample import resize
 
 
 def num_relative_distances(window_size, class_token=False):
@@ -323,8 +324,7 @@ def resize_rel_pos_bias_table_levit(biases, count):
         return biases
     old, new = math.isqrt(places), math.isqrt(count)
     maps = paddle.to_tensor(biases.reshape(1, heads, old, old).astype(np.float32))
-    resized = F.interpolate(maps, size=[new, new], mode="bicubic", align_corners=False, antialias=True)
-    return resized.numpy().reshape(heads, count).astype(biases.dtype)
+    return resize(maps, (new, new)).numpy().reshape(heads, count).astype(biases.dtype)
 
 
 def resize_distance_biases(state_dict, model):

@@ -24,6 +24,7 @@ from pimm.layers import (
     create_aa,
     create_conv2d,
     drop_path,
+    get_norm_act_layer,
     make_divisible,
     norm_act,
     sigmoid,
@@ -83,13 +84,13 @@ def num_groups(group_size, channels):
 def create_norm(channels, norm_layer, norm_kwargs=None, act_layer=None):
     """Return a normalisation and the activation after it, which is the identity without ``act_layer``.
 
-    A class that takes ``apply_act`` gets the activation as an argument, and applies it itself.
+    A class that takes ``apply_act``, or the name of one, gets the activation as an argument, and applies it itself.
     """
-    norm_kwargs, act_layer = norm_kwargs or {}, act_layer or nn.Identity
-    if "apply_act" not in inspect.signature(norm_layer).parameters:
-        return norm_layer(channels, **norm_kwargs), act_layer()
-    acts = act_layer is not nn.Identity
-    return norm_layer(channels, apply_act=acts, act_layer=act_layer, **norm_kwargs), nn.Identity()
+    norm_kwargs = norm_kwargs or {}
+    if isinstance(norm_layer, str) or "apply_act" in inspect.signature(norm_layer).parameters:
+        layer = get_norm_act_layer(norm_layer, act_layer)
+        return layer(channels, apply_act=act_layer is not None, **norm_kwargs), nn.Identity()
+    return norm_layer(channels, **norm_kwargs), nn.Identity() if act_layer is None else act_layer()
 
 
 def create_gate(gated_chs, in_chs, se_ratio, se_kwargs, se_layer, act_layer):
@@ -275,7 +276,9 @@ class InvertedResidual(ResidualBlock):
 
     def _branch(self, x, *routing):
         x = norm_act(self.conv_pw(x, *routing), self.bn1, self.act1)  # [N, mid, H, W]
-        x = _apply(self.aa, norm_act(self.conv_dw(x, *routing), self.bn2, self.act2))  # [N, mid, H / stride, W / stride]
+        x = _apply(
+            self.aa, norm_act(self.conv_dw(x, *routing), self.bn2, self.act2)
+        )  # [N, mid, H / stride, W / stride]
         return self.bn3(self.conv_pwl(_apply(self.se, x), *routing))  # [N, out, H / stride, W / stride]
 
 

@@ -364,7 +364,7 @@ def _init_weight_goog(m, n="", fix_group_fanout=True):
 
 
 def efficientnet_init_weights(model, init_fn=None):
-    """Initialise every layer by ``init_fn(layer, name)``, by default as Google does, and then by its ``init_weights``."""
+    """Initialise every layer by ``init_fn(layer, name)``, by default as Google does, then by its ``init_weights``."""
     init_fn = init_fn or _init_weight_goog
     layers = list(model.named_sublayers(include_self=True))
     for name, layer in layers:

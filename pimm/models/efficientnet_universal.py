@@ -9,56 +9,19 @@ from pimm.errors import ConfigError
 from pimm.layers import (
     Attention2d,
     BatchNorm2d,
+    ConvNormAct,
     LayerScale2d,
     MultiQueryAttention2d,
-    create_aa,
-    create_conv2d,
     make_divisible,
-    norm_act,
 )
 from pimm.models.efficientnet_blocks import ResidualBlock, create_gate, create_norm, num_groups
-
-
-class _ConvNorm(nn.Layer):
-    """Apply a convolution, a normalisation and, unless ``act_layer`` is None, an activation."""
-
-    def __init__(
-        self,
-        in_chs,
-        out_chs,
-        kernel_size,
-        stride=1,
-        dilation=1,
-        groups=1,
-        pad_type="",
-        act_layer=None,
-        norm_layer=BatchNorm2d,
-        norm_kwargs=None,
-        aa_layer=None,
-    ):
-        super().__init__()
-        self.aa = create_aa(aa_layer, channels=out_chs, stride=stride) if aa_layer and stride > 1 else None
-        self.conv = create_conv2d(
-            in_chs,
-            out_chs,
-            kernel_size,
-            stride=1 if self.aa is not None else stride,
-            dilation=dilation,
-            padding=pad_type,
-            groups=groups,
-        )
-        self.bn, self.act = create_norm(out_chs, norm_layer, norm_kwargs, act_layer)
-
-    def forward(self, x):
-        x = norm_act(self.conv(x), self.bn, self.act)
-        return x if self.aa is None else self.aa(x)
 
 
 def _depthwise(channels, kernel_size, group_size, **kwargs):
     """Return the depthwise convolution of a kernel, or the identity for a kernel of 0."""
     if not kernel_size:
         return nn.Identity()
-    return _ConvNorm(channels, channels, kernel_size, groups=num_groups(group_size, channels), **kwargs)
+    return ConvNormAct(channels, channels, kernel_size, groups=num_groups(group_size, channels), **kwargs)
 
 
 class UniversalInvertedResidual(ResidualBlock):
@@ -121,17 +84,19 @@ class UniversalInvertedResidual(ResidualBlock):
             raise ConfigError("a universal inverted residual of stride 2 needs a depthwise convolution")
         strided = next((place for place, kernel in enumerate(kernels) if kernel), None)
         strides = [stride if place == strided else 1 for place in range(3)]
-        shared = {"pad_type": pad_type, "norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
+        shared = {"padding": pad_type, "norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
         spatial = {"dilation": dilation, "group_size": group_size, **shared}
         mid_chs = make_divisible(in_chs * exp_ratio)
-        self.dw_start = _depthwise(in_chs, dw_kernel_size_start, stride=strides[1], aa_layer=aa_layer, **spatial)
-        self.pw_exp = _ConvNorm(in_chs, mid_chs, 1, act_layer=act_layer, **shared)
+        self.dw_start = _depthwise(
+            in_chs, dw_kernel_size_start, stride=strides[1], aa_layer=aa_layer, apply_act=False, **spatial
+        )
+        self.pw_exp = ConvNormAct(in_chs, mid_chs, 1, act_layer=act_layer, **shared)
         self.dw_mid = _depthwise(
             mid_chs, dw_kernel_size_mid, stride=strides[0], aa_layer=aa_layer, act_layer=act_layer, **spatial
         )
         self.se = create_gate(mid_chs, in_chs, se_ratio, se_kwargs, se_layer, act_layer)
-        self.pw_proj = _ConvNorm(mid_chs, out_chs, 1, **shared)
-        self.dw_end = _depthwise(out_chs, dw_kernel_size_end, stride=strides[2], **spatial)
+        self.pw_proj = ConvNormAct(mid_chs, out_chs, 1, apply_act=False, **shared)
+        self.dw_end = _depthwise(out_chs, dw_kernel_size_end, stride=strides[2], apply_act=False, **spatial)
         scaled = layer_scale_init_value is not None
         self.layer_scale = LayerScale2d(out_chs, layer_scale_init_value) if scaled else nn.Identity()
 

@@ -41,6 +41,10 @@ class ImageModel(nn.Layer):
         """Return the input of the first stage."""
         raise NotImplementedError
 
+    def embed(self, x):
+        """Return the input of the first stage, where the stages may begin with the stem's layers."""
+        return self.stem(x)
+
     def final(self, x):
         """Return the output of the final layers for that of the last stage."""
         return x
@@ -133,7 +137,7 @@ class ImageModel(nn.Layer):
 
     def forward_features(self, x):
         """Return the feature maps before pooling, [N, num_features, H / 32, W / 32], of images [N, in_chans, H, W]."""
-        x = self.stem(x)
+        x = self.embed(x)
         for stage in self.stage_list():
             x = self._run(stage, x)
         return self.final(x)
@@ -178,7 +182,7 @@ class ImageModel(nn.Layer):
         taken = {self.feature_info[index]["stage"] for index in taken}
         stages = self.stage_list()
         run = stages[: self.feature_info[last]["stage"]] if stop_early else stages
-        x = self.stem(x)
+        x = self.embed(x)
         found = [self.feature_map(x, 0)] if 0 in taken else []
         for number, stage in enumerate(run, start=1):
             x = self._run(stage, x)

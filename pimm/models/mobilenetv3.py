@@ -16,8 +16,9 @@ from pimm.models.registry import register_variants
 class MobileNetV3(ImageModel):
     """Classify images with a stem, stages of mobile blocks and the efficient head.
 
-    The efficient head pools first and then applies a convolution, without batch norm unless ``head_norm``. The attribute ``num_features``
-    counts the channels of the feature maps, ``head_hidden_size`` those of the head convolution, as in timm 1.x.
+    The efficient head pools first and then applies a convolution, without batch norm unless ``head_norm``. The
+    attribute ``num_features`` counts the channels of the feature maps, ``head_hidden_size`` those of the head
+    convolution, as in timm 1.x.
 
     Args:
         block_args: the blocks by stage, as `decode_arch_def` returns them.

@@ -306,9 +306,7 @@ VARIANTS = {
         options={"head_bias": False},
     ),
     "tf_mobilenetv3_large_minimal_100": Variant(_LARGE_MINIMAL, act_layer=nn.ReLU, tensorflow=True),
-    "tf_mobilenetv3_small_minimal_100": Variant(
-        _SMALL_MINIMAL, num_features=1024, act_layer=nn.ReLU, tensorflow=True
-    ),
+    "tf_mobilenetv3_small_minimal_100": Variant(_SMALL_MINIMAL, num_features=1024, act_layer=nn.ReLU, tensorflow=True),
     "fbnetv3_b": _fbnet(_FBNET_B, 16),
     "fbnetv3_d": _fbnet(_FBNET_D, 24),
     "fbnetv3_g": _fbnet(_FBNET_G, 32),
