@@ -33,14 +33,14 @@ class HeadedModel(StemModel):
     def stage_list(self):
         """Return the stages in forward order."""
         if isinstance(self.stages_name, str):
-            return super().stage_list()
+            return ImageModel.stage_list(self)  # an export cannot resolve super()
         stages = [getattr(self, name) for name in self.stages_name]
         return [stage for stage in stages if not isinstance(stage, nn.Identity)]
 
     def keep_stages(self, count):
         """Take out the stages after the first ``count``."""
         if isinstance(self.stages_name, str):
-            super().keep_stages(count)
+            ImageModel.keep_stages(self, count)
         else:
             for name in self.stages_name[count:]:
                 setattr(self, name, nn.Identity())
