@@ -37,6 +37,7 @@ from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.global_context import GatherExcite, GlobalContext
 from pimm.layers.grn import GlobalResponseNorm
 from pimm.layers.helpers import make_divisible, to_pair
+from pimm.layers.hybrid_embed import HybridEmbed
 from pimm.layers.layer_norm import (
     GroupNorm,
     GroupNorm1,
@@ -137,6 +138,7 @@ __all__ = [
     "CoordAttn",
     "DiffAttention",
     "DifferenceOfAttentions",
+    "HybridEmbed",
     "DistanceBias",
     "DropBlock2d",
     "DropPath",

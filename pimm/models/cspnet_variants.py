@@ -9,7 +9,7 @@ from pimm.layers import make_divisible
 
 @dataclass(frozen=True)
 class CspStemCfg:
-    """The stem: channels, stride of all of it, kernels, the first convolution's padding, and whether there is pooling."""
+    """The stem: channels, stride of all of it, kernels, the first convolution's padding, and whether it pools."""
 
     out_chs: int | tuple = 32
     stride: int = 2

@@ -25,10 +25,11 @@ from pimm.layers import (
     get_norm_layer,
     to_pair,
 )
+from pimm.layers.windows import join_windows, split_windows
 from pimm.models.recompute import checkpoint
 from pimm.models.registry import register_variants
 from pimm.models.staged import StagedModel, feature_map
-from pimm.models.swin_windows import stage_window_sizes, window_partition, window_reverse
+from pimm.models.swin_windows import stage_window_sizes
 
 
 class MbConvBlock(nn.Layer):
@@ -201,11 +202,9 @@ class GlobalContextVitBlock(nn.Layer):
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def _attend(self, x, q_global):
-        height, width, dim = x.shape[1:]
-        windows = window_partition(x, self.window_size).flatten(1, 2)
-        count = (height // self.window_size[0]) * (width // self.window_size[1])
-        windows = self.attn(windows, q_global, count).reshape([-1, *self.window_size, dim])
-        return window_reverse(windows, self.window_size, (height, width))
+        windows, grid = split_windows(x, self.window_size)
+        windows = self.attn(windows.flatten(1, 2), q_global, math.prod(grid))
+        return join_windows(windows.reshape([-1, *self.window_size, x.shape[3]]), grid)
 
     def forward(self, x, q_global):
         x = x + self.drop_path1(self.ls1(self._attend(self.norm1(x), q_global)))

@@ -154,7 +154,7 @@ class ResNet(RowMixin, ImageModel):
         self.act1 = act_layer()
         return channels
 
-    def stem(self, x):  # [N, in_chans, H, W]
+    def embed(self, x):  # [N, in_chans, H, W]
         """Return the output of the stem before its pooling."""
         return self.act1(self.bn1(self.conv1(x)))  # [N, channels, H / 2, W / 2]
 

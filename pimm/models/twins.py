@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from functools import partial
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, Mlp, attend, calculate_drop_path_rates, to_pair
+from pimm.layers.windows import join_windows, split_windows
 from pimm.models.pvt_v2 import Attention
 from pimm.models.recompute import checkpoint
 from pimm.models.registry import register_variants
 from pimm.models.staged import LinearHeadModel, feature_map, init_fan_out, init_truncated
-from pimm.models.swin_windows import window_partition, window_reverse
 
 _NORM = partial(LayerNorm, eps=1e-6)
 
@@ -39,7 +38,7 @@ class LocallyGroupedAttn(nn.Layer):
         super().__init__()
         if dim % num_heads:
             raise ConfigError(f"num_heads is {num_heads}; must divide the {dim} channels of a stage")
-        self.num_heads, self.head_dim, self.window_size = num_heads, dim // num_heads, (ws, ws)
+        self.num_heads, self.head_dim, self.ws = num_heads, dim // num_heads, ws
         self.qkv = Linear(dim, dim * 3)
         self.attn_drop = attn_drop
         self.proj = Linear(dim, dim)
@@ -47,15 +46,12 @@ class LocallyGroupedAttn(nn.Layer):
 
     def forward(self, x):
         height, width, dim = x.shape[1:]
-        bottom, right = (-side % window for side, window in zip((height, width), self.window_size))
-        if bottom or right:
-            x = F.pad(x, [0, 0, 0, bottom, 0, right, 0, 0])
-        windows = window_partition(x, self.window_size).flatten(1, 2)  # [N * windows, area, dim]
+        windows, grid = split_windows(x, self.ws)
+        windows = windows.flatten(1, 2)  # [N * windows, area, dim]
         qkv = self.qkv(windows).reshape([-1, windows.shape[1], 3, self.num_heads, self.head_dim])
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
         windows = attend(q, k, v, dropout=self.attn_drop if self.training else 0.0).transpose([0, 2, 1, 3])
-        windows = windows.reshape([-1, *self.window_size, dim])
-        x = window_reverse(windows, self.window_size, (height + bottom, width + right))[:, :height, :width]
+        x = join_windows(windows.reshape([-1, self.ws, self.ws, dim]), grid)[:, :height, :width]
         return self.proj_drop(self.proj(x))
 
 
