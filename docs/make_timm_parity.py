@@ -51,6 +51,7 @@ PACKAGES = ("data", "layers", "loss", "optim", "scheduler", "utils")
 OLD, TODAY = "0.1.20", "1.0.31"
 UNKNOWN = object()  # a default that is not a literal
 NEEDED = inspect.Parameter.empty
+GLOBAL = ("device", "dtype")  # arguments that Paddle has no use for: it sets both globally
 STATUSES = ("same", "differs", "missing")
 
 
@@ -281,14 +282,15 @@ def accepted_arguments(ours):
 
 def argument_differences(theirs, accepted, positions):
     """Describe arguments that are missing, cannot be given at timm's position, or have another default."""
-    shared = {name: default for name, default in theirs.arguments.items() if name in accepted}
+    arguments = {name: default for name, default in theirs.arguments.items() if name not in GLOBAL}
+    shared = {name: default for name, default in arguments.items() if name in accepted}
     renamed = {
         name: ours
-        for (name, default), ours in zip(theirs.arguments.items(), positions)
+        for (name, default), ours in zip(arguments.items(), positions)
         if default is NEEDED and name not in accepted and ours not in theirs.arguments
     }
     missing = [f"`{ours}` for `{name}`" for name, ours in renamed.items()]
-    missing += [f"no `{name}`" for name in theirs.arguments if name not in {*accepted, *renamed}]
+    missing += [f"no `{name}`" for name in arguments if name not in {*accepted, *renamed}]
     order = [name for name in positions if name in shared]
     moved = [f"`{name}` by keyword" for name in shared if name not in {*positions, *theirs.by_keyword}]
     if order != [name for name in shared if name in order]:

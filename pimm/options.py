@@ -332,7 +332,11 @@ def _add_regularization_options(group):
 def add_distillation_options(parser):
     """Add the options of a teacher, by the names of timm's train.py; ``--kd-checkpoint`` is pimm's own."""
     group = parser.add_argument_group("Distillation")
-    group.add_argument("--kd-model-name", metavar="NAME", help="teacher (default: as --kd-checkpoint records)")
+    group.add_argument(
+        "--kd-model-name",
+        metavar="NAME",
+        help="teacher, with its pretrained weights, or those of --kd-checkpoint, which may name the teacher",
+    )
     group.add_argument("--kd-checkpoint", default="", metavar="PATH", help="the teacher's weights, or its training")
     group.add_argument(
         "--kd-model-kwargs", nargs="*", default={}, action=ParseKwargs, metavar="KEY=VALUE", help="of the teacher"

@@ -11,7 +11,7 @@ from pimm.data.imagenet import describe_classes
 from pimm.engine import Teacher
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.model_packages import net_loader
-from pimm.models import load_checkpoint
+from pimm.models import is_model, is_model_pretrained, load_checkpoint, parse_model_name
 from pimm.scripts import RECORDED, answer_from_checkpoint, build_model, find_checkpoint
 from pimm.utils.checkpoint import EMA, MANIFEST, latest_checkpoint, read_manifest
 from pimm.utils.checkpoint_saver import BEST
@@ -23,7 +23,8 @@ _logger = logging.getLogger("train")
 def create_teacher(args, data_config):
     """Return the teacher, with its weights, or None if the options name none.
 
-    Weights that do not note their model are left to the package that loads nets by their paths, such as cream.
+    Weights that do not note their model are left to the package that loads nets by their paths, such as cream. A model
+    that is named without a file of weights gets its pretrained ones.
 
     Args:
         args: the options of the training, with ``classes``, ``num_classes`` and ``in_chans`` of the net.
@@ -37,7 +38,7 @@ def create_teacher(args, data_config):
     """
     if not args.kd_checkpoint:
         if args.kd_model_name:
-            raise ConfigError(f"the teacher {args.kd_model_name} has no weights: --kd-checkpoint PATH is missing")
+            return _pretrained_teacher(args, data_config)
         if args.distill_loss_weight is not None or args.task_loss_weight is not None:
             raise ConfigError("--distill-loss-weight and --task-loss-weight need a teacher: --kd-checkpoint is missing")
         return None
@@ -56,6 +57,25 @@ def create_teacher(args, data_config):
         raise CheckpointError(f"--kd-checkpoint is no {options.model} of {args.num_classes} classes: {error}") from None
     config = resolve_data_config(vars(options), model=net)
     _logger.info("the teacher is %s, with %s", options.model, checkpoint)
+    return Teacher(net, *((each["mean"], each["std"]) for each in (config, data_config)))
+
+
+def _pretrained_teacher(args, data_config):
+    name = args.kd_model_name
+    if not parse_model_name(name)[0] and is_model(name) and not is_model_pretrained(name):
+        raise ConfigError(f"the teacher {name} has no pretrained weights: --kd-checkpoint PATH is missing")
+    options = SimpleNamespace(**{**dict.fromkeys(RECORDED), "pretrained": True, "in_chans": args.in_chans})
+    options.model, options.model_kwargs = name, args.kd_model_kwargs or None
+    net = build_model(options)
+    if net.num_classes != args.num_classes:
+        raise ConfigError(
+            f"num_classes of the teacher {name} is {net.num_classes}, and that of the net {args.num_classes}"
+        )
+    names = (getattr(net, "default_cfg", None) or {}).get("label_names")
+    if isinstance(names, tuple) and args.classes:
+        _check_names(names, args.classes, name)
+    config = resolve_data_config(vars(options), model=net)
+    _logger.info("the teacher is %s, with its pretrained weights", name)
     return Teacher(net, *((each["mean"], each["std"]) for each in (config, data_config)))
 
 

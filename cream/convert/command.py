@@ -13,6 +13,7 @@ from pathlib import Path
 from pimm.cli import run
 
 _TORCH_ENDING, _PADDLE_ENDING = ".pth.tar", ".pdparams"
+_HUB = "hf-hub:"
 _ENDINGS = "pth|pt|tar|bin|ckpt|safetensors|pdparams|pdema"
 
 
@@ -28,7 +29,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Convert weights that PyTorch saved into Paddle's, or back, without PyTorch.",
         epilog="Example: python convert_weights.py checkpoint.pth.tar --verify photograph.jpg",
     )
-    parser.add_argument("source", metavar="IN", help="PyTorch's file, or a safetensors file; with --to-torch Paddle's")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="PyTorch's file, or a safetensors file; with --to-torch Paddle's; hf-hub:ORG/NAME for one of the hub",
+    )
     parser.add_argument(
         "target",
         metavar="OUT",
@@ -73,8 +78,12 @@ def convert(args: argparse.Namespace) -> None:
     from pimm.errors import CheckpointError, ConfigError
     from pimm.utils import write_text
 
-    check_direction(Path(args.source), args.to_torch)
     target = args.target or default_target(args.source, args.to_torch)
+    if args.source.startswith(_HUB):
+        from pimm.models.hub_files import hub_weights
+
+        args.source = str(hub_weights(args.source[len(_HUB) :]))
+    check_direction(Path(args.source), args.to_torch)
     check_arguments(args, target)
     try:
         if args.to_torch:
@@ -98,7 +107,9 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def default_target(source: str, to_torch: bool) -> str:
-    """Return the path beside ``source`` that has the ending of the other format."""
+    """Return the path beside ``source`` that has the ending of the other format; that of a hub's model is here."""
+    if source.startswith(_HUB):
+        source = f"{source.partition('@')[0].rpartition('/')[2]}.pth"
     ending = _TORCH_ENDING if to_torch else _PADDLE_ENDING
     return re.sub(rf"(\.pth\.tar|\.({_ENDINGS}))?$", ending, source, count=1, flags=re.IGNORECASE)
 

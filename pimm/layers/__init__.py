@@ -37,6 +37,7 @@ from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.global_context import GatherExcite, GlobalContext
 from pimm.layers.grn import GlobalResponseNorm
 from pimm.layers.helpers import make_divisible, to_pair
+from pimm.layers.hybrid_embed import HybridEmbed
 from pimm.layers.layer_norm import (
     GroupNorm,
     GroupNorm1,
@@ -88,6 +89,7 @@ from pimm.layers.pos_embed_rel import (
     gen_relative_log_coords,
     gen_relative_position_index,
     num_relative_distances,
+    resize_bias_table,
     resize_rel_pos_bias_table,
 )
 from pimm.layers.pos_embed_sincos import apply_keep_indices_nlc, apply_rot_embed_cat, freq_bands, pixel_freq_bands
@@ -101,19 +103,20 @@ from pimm.layers.rotary_embed import (
 )
 from pimm.layers.se_module import EffectiveSEModule, SEModule, SqueezeExciteCl
 from pimm.layers.selective_kernel import SelectiveKernel
+from pimm.layers.separable_conv import SeparableConvNormAct
 from pimm.layers.split_attn import SplitAttn
 from pimm.layers.squeeze_excite import SqueezeExcite
 from pimm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from pimm.layers.weight_init import constant_, lecun_normal_, normal_, ones_, trunc_normal_, trunc_normal_tf_, zeros_
 
 __all__ = [
+    "SeparableConvNormAct",
     *activations.__all__,
     "Attention",
     "Attention2d",
     "AttentionPool2d",
     "AttentionPoolLatent",
     "AttentionPoolPrr",
-    "QUANTED_LAYERS",
     "AvgPool2dSame",
     "BatNonLocalAttn",
     "BatchNorm1d",
@@ -135,6 +138,7 @@ __all__ = [
     "CoordAttn",
     "DiffAttention",
     "DifferenceOfAttentions",
+    "HybridEmbed",
     "DistanceBias",
     "DropBlock2d",
     "DropPath",
@@ -182,6 +186,7 @@ __all__ = [
     "PatchDropout",
     "PatchDropoutWithIndices",
     "PatchEmbed",
+    "QUANTED_LAYERS",
     "RelPosBias",
     "RelPosBiasTf",
     "RelPosMlp",
@@ -258,6 +263,7 @@ __all__ = [
     "resample_abs_pos_embed",
     "resample_abs_pos_embed_nhwc",
     "resample_patch_embed",
+    "resize_bias_table",
     "resize_rel_pos_bias_table",
     "to_pair",
     "trunc_normal_",

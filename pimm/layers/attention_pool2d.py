@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.layers.attention import attend
 from pimm.layers.helpers import to_pair
 from pimm.layers.linear import Linear
 from pimm.layers.pos_embed import resample_abs_pos_embed
@@ -104,8 +104,8 @@ class AttentionPool2d(nn.Layer):
         )
         qkv = paddle.concat([getattr(self, name)(x) for name in self.projections], axis=-1)
         qkv = qkv.reshape([0, height * width + 1, 3, self.num_heads, self.head_dim])
-        x = F.scaled_dot_product_attention(*qkv.unbind(2))  # [N, H * W + 1, heads, head_dim]
-        x = self.drop(x.flatten(2))
+        x = attend(*qkv.transpose([2, 0, 3, 1, 4]).unbind(0))  # [N, heads, H * W + 1, head_dim]
+        x = self.drop(x.transpose([0, 2, 1, 3]).flatten(2))
         return self._pool(x if pre_logits else self.proj(x), height, width)
 
     def _pool(self, x, height, width):

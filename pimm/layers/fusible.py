@@ -7,9 +7,7 @@ from paddle import nn
 from pimm.layers.conv import Conv2d
 from pimm.layers.linear import Linear
 from pimm.layers.norm import BatchNorm2d
-
-_trunc_normal = nn.initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)
-_zeros = nn.initializer.Constant(0.0)
+from pimm.layers.weight_init import constant_, trunc_normal_, zeros_
 
 
 def _scale_and_shift(bn):
@@ -45,7 +43,7 @@ class ConvBn(nn.Layer):
         conv = Conv2d(in_chs, out_chs, kernel_size, stride, padding, groups=groups, bias=False)
         self.add_sublayer(conv_name, conv)
         self.bn = BatchNorm2d(out_chs)
-        nn.initializer.Constant(bn_weight_init)(self.bn.weight)
+        constant_(self.bn.weight, bn_weight_init)
         self._conv_name = conv_name
 
     def forward(self, x):
@@ -74,7 +72,7 @@ class LinearBn(nn.Layer):
         super().__init__()
         self.linear = Linear(in_features, out_features, bias=False)
         self.bn = BatchNorm2d(out_features)
-        nn.initializer.Constant(bn_weight_init)(self.bn.weight)
+        constant_(self.bn.weight, bn_weight_init)
 
     def forward(self, x):
         x = self.linear(x)
@@ -103,8 +101,8 @@ class BnLinear(nn.Layer):
         self.bn = BatchNorm2d(in_features)
         self.drop = nn.Dropout(drop)
         self.linear = Linear(in_features, out_features)
-        _trunc_normal(self.linear.weight)
-        _zeros(self.linear.bias)
+        trunc_normal_(self.linear.weight, std=0.02)
+        zeros_(self.linear.bias)
 
     def forward(self, x):
         x = self.bn(x.unsqueeze(-1).unsqueeze(-1)).flatten(1)

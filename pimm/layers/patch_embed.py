@@ -89,9 +89,11 @@ class PatchEmbed(nn.Layer):
     def _check(self, size):
         if self.img_size is None or not paddle.in_dynamic_mode():
             return
-        if self.strict_img_size and tuple(size) != self.img_size:
-            raise ConfigError(f"the net takes images of {_by(self.img_size)} pixels, not of {_by(size)}: give img_size")
-        if not self.dynamic_img_pad and any(side % patch for side, patch in zip(size, self.patch_size)):
+        if self.strict_img_size:
+            if tuple(size) != self.img_size:
+                wanted = _by(self.img_size)
+                raise ConfigError(f"the net takes images of {wanted} pixels, not of {_by(size)}: give img_size")
+        elif not self.dynamic_img_pad and any(side % patch for side, patch in zip(size, self.patch_size)):
             raise ConfigError(f"images of {_by(size)} pixels are no whole patches of {_by(self.patch_size)} pixels")
 
     def forward(self, x):

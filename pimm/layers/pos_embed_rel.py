@@ -12,6 +12,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers.linear import Linear
+from pimm.layers.resample import resize
 
 
 def num_relative_distances(window_size, class_token=False):
@@ -72,14 +73,25 @@ class RelPosBias(nn.Layer):
 
     def __init__(self, window_size, num_heads, prefix_tokens=0):
         super().__init__()
-        self.window_size = tuple(window_size)
-        self.area = window_size[0] * window_size[1] + prefix_tokens
+        self.prefix_tokens, self.num_heads = prefix_tokens, num_heads
         self.relative_position_bias_table = self.create_parameter(
             [num_relative_distances(window_size, prefix_tokens), num_heads],
             default_initializer=nn.initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0),
         )
-        index = paddle.to_tensor(gen_relative_position_index(window_size, prefix_tokens > 0).reshape(-1))
+        self._set_index(tuple(window_size))
+
+    def _set_index(self, window_size):
+        self.window_size = window_size
+        self.area = window_size[0] * window_size[1] + self.prefix_tokens
+        index = paddle.to_tensor(gen_relative_position_index(window_size, self.prefix_tokens > 0).reshape(-1))
         self.register_buffer("relative_position_index", index, persistable=False)
+
+    def set_window_size(self, window_size):
+        """Make the biases those of another window, (height, width); the table is resampled."""
+        if tuple(window_size) != self.window_size:
+            shape = [num_relative_distances(window_size, self.prefix_tokens), self.num_heads]
+            resize_bias_table(self, window_size, shape)
+            self._set_index(tuple(window_size))
 
     def get_bias(self):
         """Return the bias, [1, num_heads, area, area]."""
@@ -147,13 +159,17 @@ class RelPosMlp(nn.Layer):
         self, window_size, num_heads=8, hidden_dim=128, prefix_tokens=0, mode="cr", pretrained_window_size=(0, 0)
     ):
         super().__init__()
-        self.window_size, self.num_heads = tuple(window_size), num_heads
-        self.window_area = window_size[0] * window_size[1]
+        self.num_heads, self.pretrained_window_size = num_heads, pretrained_window_size
         self.prefix_tokens, self.mode = prefix_tokens, mode
         self.mlp = _DistanceMlp(hidden_dim, num_heads, bias=mode != "swin")
+        self.set_window_size(window_size)
+
+    def set_window_size(self, window_size):
+        """Make the biases those of another window, (height, width)."""
+        self.window_size, self.window_area = tuple(window_size), window_size[0] * window_size[1]
         index = paddle.to_tensor(gen_relative_position_index(window_size).reshape(-1))
         self.register_buffer("relative_position_index", index, persistable=False)
-        coords = paddle.to_tensor(gen_relative_log_coords(window_size, pretrained_window_size, mode))
+        coords = paddle.to_tensor(gen_relative_log_coords(window_size, self.pretrained_window_size, self.mode))
         self.register_buffer("rel_coords_log", coords, persistable=False)
 
     def get_bias(self):
@@ -193,13 +209,24 @@ class RelPosBiasTf(nn.Layer):
 
     def __init__(self, window_size, num_heads, prefix_tokens=0):
         super().__init__()
-        self.window_size, self.num_heads = tuple(window_size), num_heads
         height, width = window_size
+        self.num_heads = num_heads
         self.relative_position_bias_table = self.create_parameter(
             [num_heads, 2 * height - 1, 2 * width - 1], default_initializer=nn.initializer.Normal(std=0.02)
         )
+        self._set_index(tuple(window_size))
+
+    def _set_index(self, window_size):
+        self.window_size = window_size
         index = paddle.to_tensor(gen_relative_position_index(window_size).reshape(-1))
         self.register_buffer("relative_position_index", index, persistable=False)
+
+    def set_window_size(self, window_size):
+        """Make the biases those of another window, (height, width); the table is resampled."""
+        if tuple(window_size) != self.window_size:
+            height, width = window_size
+            resize_bias_table(self, window_size, [self.num_heads, 2 * height - 1, 2 * width - 1])
+            self._set_index(tuple(window_size))
 
     def get_bias(self):
         """Return the bias, [num_heads, area, area]."""
@@ -210,6 +237,21 @@ class RelPosBiasTf(nn.Layer):
 
     def forward(self, attn, shared_rel_pos=None):
         return attn + self.get_bias()
+
+
+def resize_bias_table(layer, window_size, shape):
+    """Resample the ``relative_position_bias_table`` of a layer, which is of its ``window_size``, for another window.
+
+    Args:
+        layer: the layer.
+        window_size: height and width of the other window.
+        shape: the shape of the new table.
+    """
+    table = layer.relative_position_bias_table
+    resized = resize_rel_pos_bias_table(table.numpy(), window_size, tuple(shape), layer.window_size)
+    parameter = layer.create_parameter(shape, dtype=table.dtype, default_initializer=nn.initializer.Assign(resized))
+    parameter.stop_gradient = table.stop_gradient
+    layer.relative_position_bias_table = parameter
 
 
 def resize_rel_pos_bias_table(rel_pos_bias, new_window_size, new_bias_shape, old_window_size=None):
@@ -282,8 +324,7 @@ def resize_rel_pos_bias_table_levit(biases, count):
         return biases
     old, new = math.isqrt(places), math.isqrt(count)
     maps = paddle.to_tensor(biases.reshape(1, heads, old, old).astype(np.float32))
-    resized = F.interpolate(maps, size=[new, new], mode="bicubic", align_corners=False, antialias=True)
-    return resized.numpy().reshape(heads, count).astype(biases.dtype)
+    return resize(maps, (new, new)).numpy().reshape(heads, count).astype(biases.dtype)
 
 
 def resize_distance_biases(state_dict, model):

@@ -75,7 +75,7 @@ def _renew_classifier(model, own, arrays, always):
     before, now = _count_classes(first, arrays, own), _count_classes(first, own, arrays)
     if before == now and not (ours and always):
         return
-    for name in theirs:
+    for name in theirs if ours else [*theirs, *_rest_of_head(layers, own, arrays)]:
         del arrays[name]
     arrays.update(ours)
     if ours:
@@ -84,6 +84,13 @@ def _renew_classifier(model, own, arrays, always):
     else:
         of_classes = f" of {before} classes" if before else ""
         yield f"the classifier{of_classes} is left out"
+
+
+def _rest_of_head(layers, own, arrays):
+    """List the arrays of a head that a net without classes does not have: ``head.bn`` before ``head.linear``."""
+    heads = tuple({f"{layer.rpartition('.')[0]}." for layer in layers if "." in layer})
+    layers = tuple(f"{layer}." for layer in layers)
+    return [name for name in arrays if name.startswith(heads) and not name.startswith(layers) and name not in own]
 
 
 def _count_classes(beginning, state, other):

@@ -21,13 +21,15 @@ from pimm.layers import (
     Linear,
     Mlp,
     NormMlpClassifierHead,
+    attend,
     calculate_drop_path_rates,
     get_norm_layer,
+    to_pair,
 )
+from pimm.layers.windows import join_windows, split_windows
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
 from pimm.models.staged import StagedModel, feature_map, init_truncated
-from pimm.models.swin_windows import window_partition, window_reverse
 
 
 def _pad_to_multiple(x, height, width):
@@ -134,8 +136,7 @@ class WindowAttention(_Attention):
     """Attention between the pixels of a window."""
 
     def _attend(self, q, k, v):
-        attention = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), axis=-1)
-        return paddle.matmul(attention, v)
+        return attend(q, k, v)
 
 
 class _Block(nn.Layer):
@@ -191,16 +192,13 @@ class SpatialBlock(_Block):
 
     def __init__(self, dim, num_heads, window_size=7, qkv_bias=True, **kwargs):
         super().__init__(dim, WindowAttention(dim, num_heads, qkv_bias), **kwargs)
-        self.window_size = (window_size, window_size) if isinstance(window_size, int) else tuple(window_size)
+        self.window_size = to_pair(window_size)
 
     def _attend(self, x):
         height, width, dim = x.shape[1:]
-        bottom, right = (-side % window for side, window in zip((height, width), self.window_size))
-        if bottom or right:
-            x = F.pad(x, [0, 0, 0, bottom, 0, right, 0, 0])
-        windows = self.attn(window_partition(x, self.window_size).flatten(1, 2))
-        windows = windows.reshape([-1, *self.window_size, dim])
-        return window_reverse(windows, self.window_size, (height + bottom, width + right))[:, :height, :width]
+        windows, grid = split_windows(x, self.window_size)
+        windows = self.attn(windows.flatten(1, 2)).reshape([-1, *self.window_size, dim])
+        return join_windows(windows, grid)[:, :height, :width]
 
 
 class DaVitStage(nn.Layer):

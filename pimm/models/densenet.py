@@ -131,10 +131,8 @@ class DenseNet(RowModel):
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of blocks or of layers."""
-        layers = [
-            (r"^features\.denseblock(\d+)\.denselayer(\d+)", None),
-            (r"^features\.transition(\d+)", MATCH_PREV_GROUP),
-        ]
+        layers, transitions = r"^features\.denseblock(\d+)\.denselayer(\d+)", r"^features\.transition(\d+)"
+        layers = [(layers, None), (transitions, MATCH_PREV_GROUP)]
         return {
             "stem": r"^features\.conv[012]|features\.norm[012]|features\.pool[012]",
             "blocks": r"^features\.(?:denseblock|transition)(\d+)" if coarse else layers,

@@ -100,8 +100,8 @@ class DPN(RowModel):
         b: as in `DualPathBlock`.
         drop_rate: dropout before the classifier.
         norm_layer: as in `pimm.layers.get_norm_act_layer`, for the stem and the last normalisation.
-        act_layer: class or name of the stem's activation.
-        fc_act_layer: class or name of the last activation.
+        act_layer: class or name of their activations.
+        fc_act_layer: ignored, as in timm: ``act_layer`` is the last activation too.
 
     Raises:
         ConfigError: for another ``output_stride``.
@@ -129,8 +129,8 @@ class DPN(RowModel):
         if output_stride != 32:
             raise ConfigError(f"output_stride is {output_stride}; a DPN has 32 alone")
         self.drop_rate = drop_rate
-        stem_norm = partial(get_norm_act_layer(norm_layer, act_layer), eps=_EPS)
-        stem = ConvNormAct(in_chans, num_init_features, 3 if small else 7, stride=2, norm_layer=stem_norm)
+        bn_act = partial(get_norm_act_layer(norm_layer, act_layer), eps=_EPS)
+        stem = ConvNormAct(in_chans, num_init_features, 3 if small else 7, stride=2, norm_layer=bn_act)
         layers, channels = {"conv1_1": stem, "conv1_pool": nn.MaxPool2D(3, 2, 1)}, num_init_features
         taps = [("features.conv1_1", channels, 2)]
         for stage, (width, depth, inc) in enumerate(zip(_WIDTHS, k_sec, inc_sec)):
@@ -141,7 +141,7 @@ class DPN(RowModel):
                 channels = channels + inc if number > 1 else out + 3 * inc
                 kind = "normal"
             taps.append((f"features.{name}", channels, 4 * 2**stage))
-        layers["conv5_bn_ac"] = BnAct(channels, get_norm_act_layer(norm_layer, fc_act_layer))
+        layers["conv5_bn_ac"] = BnAct(channels, bn_act)
         self.features = nn.Sequential(*layers.items())
         self.row_names = tuple(f"features.{name}" for name in layers)
         self.feature_info = row_features(self.row_names, taps)

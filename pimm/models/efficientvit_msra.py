@@ -4,8 +4,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from pimm.layers import BnLinear, Conv2d, ConvBn, DistanceBias
-from pimm.layers.helpers import global_avg_pool2d, make_divisible, to_pair
+from pimm.layers import BnLinear, ConvBn, DistanceBias, SEModule
+from pimm.layers.helpers import to_pair
 from pimm.layers.pos_embed_rel import resize_distance_biases
 from pimm.layers.windows import join_windows, split_windows
 from pimm.models.interface import ImageModel
@@ -38,20 +38,6 @@ class ConvMlp(nn.Layer):
         return self.pw2(self.act(self.pw1(x)))
 
 
-class SEModule(nn.Layer):
-    """Squeeze and excitation (https://arxiv.org/abs/1709.01507) by a quarter of the channels."""
-
-    def __init__(self, channels):
-        super().__init__()
-        hidden = make_divisible(channels * 0.25)
-        self.fc1 = Conv2d(channels, hidden, 1)
-        self.act = nn.ReLU()
-        self.fc2 = Conv2d(hidden, channels, 1)
-
-    def forward(self, x):
-        return x * F.sigmoid(self.fc2(self.act(self.fc1(global_avg_pool2d(x)))))
-
-
 class PatchMerging(nn.Layer):
     """Halve the size of feature maps: [N, dim, H, W] becomes [N, out_dim, H / 2, W / 2], rounded up."""
 
@@ -61,7 +47,7 @@ class PatchMerging(nn.Layer):
         self.conv1 = ConvBn(dim, hidden_dim)
         self.act = nn.ReLU()
         self.conv2 = ConvBn(hidden_dim, hidden_dim, 3, 2, 1, groups=hidden_dim)
-        self.se = SEModule(hidden_dim)
+        self.se = SEModule(hidden_dim, 0.25)
         self.conv3 = ConvBn(hidden_dim, out_dim)
 
     def forward(self, x):

@@ -1,6 +1,6 @@
 """Create models by name."""
 
-from pimm.errors import ConfigError, check_whole
+from pimm.errors import ConfigError, PimmError, check_whole
 from pimm.models.features import feature_net
 from pimm.models.helpers import load_initial_weights
 from pimm.models.hub import check_weights, load_pretrained
@@ -63,10 +63,11 @@ def create_model(
     kwargs = _arguments(num_classes, in_chans, saved, cfg, kwargs)
     try:
         model = create(pretrained=pretrained and not by_settings, **kwargs)
-    except TypeError as error:
-        if not saved or "unexpected keyword argument" not in str(error):
+    except Exception as error:  # arguments that strangers wrote can raise anything
+        if not saved or isinstance(error, PimmError):
             raise
-        raise ConfigError(f"config.json of {cfg.hf_hub_id or cfg.file}: model_args do not fit: {error}") from error
+        what = f"{type(error).__name__}: {error!s:.150}"
+        raise ConfigError(f"config.json of {cfg.hf_hub_id or cfg.file}: model_args do not fit: {what}") from error
     if cfg:
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
     model.model_args = kwargs  # which save_for_hf writes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, ConvNormAct, DropPath, Linear, SEModule
+from pimm.layers.attention import attend
 from pimm.layers.fuse import conv_with, identity_kernel, sum_branches
 from pimm.models.initial_values import set_constant
 
@@ -150,8 +150,9 @@ class Attention(nn.Layer):
         _, channels, height, width = x.shape
         pixels = x.flatten(2).transpose([0, 2, 1])  # [N, H * W, C]
         qkv = self.qkv(pixels).reshape([0, 0, 3, channels // self.head_dim, self.head_dim])
-        pixels = F.scaled_dot_product_attention(*qkv.unbind(2))  # [N, H * W, heads, head_dim]
-        return self.proj(pixels.flatten(2)).transpose([0, 2, 1]).reshape([0, channels, height, width])
+        pixels = attend(*qkv.transpose([2, 0, 3, 1, 4]).unbind(0))  # [N, heads, H * W, head_dim]
+        pixels = pixels.transpose([0, 2, 1, 3]).flatten(2)
+        return self.proj(pixels).transpose([0, 2, 1]).reshape([0, channels, height, width])
 
 
 class LayerScale2d(nn.Layer):

@@ -240,7 +240,7 @@ def feature_net(model, feature_cls="list", **kwargs):
         model: a net with `pimm.models.interface.ImageModel`'s interface.
         feature_cls: ``list``, ``dict`` or ``getter``.
         kwargs: further arguments of `FeatureGetterNet`; ``out_indices`` is by default the model's
-            ``default_out_indices``, if it has any.
+            ``default_out_indices``, if it has any, and ``output_fmt`` its own except with ``getter``.
 
     Raises:
         ConfigError: for another ``feature_cls``, and for a model without feature maps.
@@ -251,6 +251,8 @@ def feature_net(model, feature_cls="list", **kwargs):
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"features_only: {type(model).__name__} has no forward_intermediates(), which it needs")
     kwargs.setdefault("out_indices", getattr(model, "default_out_indices", None))
+    if feature_cls != "getter":  # as timm: the others return what the layers do
+        kwargs.setdefault("output_fmt", getattr(model, "output_fmt", "NCHW"))
     net = FEATURE_NETS[feature_cls](model, **kwargs)
     cfg = {key: value for key, value in getattr(model, "default_cfg", {}).items() if key not in _NOT_OF_FEATURES}
     net.pretrained_cfg = net.default_cfg = cfg

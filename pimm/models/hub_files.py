@@ -34,6 +34,7 @@ _OF_FOLDER = (
 _ENDINGS = (".safetensors", ".pth", ".pth.tar", ".bin")  # of other names, the preferred ending first
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # the hub's checksum of a large file
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a small one
+_ATTEMPTS = 3
 _SHOWN = 8  # files in a message
 
 
@@ -121,15 +122,13 @@ def _find_hub_file(model_id, filename, cache_dir, local_files_only=False):
     hub = hub_library()
     repo, revision = split_hub_id(model_id)
     try:
-        path = hub.hf_hub_download(
+        path = _download(
+            hub,
             repo,
             filename,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only or is_offline(),
-            endpoint=hub_endpoint(),
-            library_name="pimm",
-            library_version=pimm.__version__,
         )
     except hub.utils.LocalEntryNotFoundError as error:
         raise _Unreachable(_say_unreachable(hub, model_id, filename, cache_dir, error)) from error
@@ -141,6 +140,26 @@ def _find_hub_file(model_id, filename, cache_dir, local_files_only=False):
         raise CheckpointError(_explain(hub, model_id, filename, error)) from error
     _verify(path, model_id)
     return Path(path)
+
+
+def _download(hub, repo, filename, **options):
+    """Return what ``hf_hub_download`` does; call it again after a broken connection, as versions before 2 do not."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return hub.hf_hub_download(
+                repo,
+                filename,
+                endpoint=hub_endpoint(),
+                library_name="pimm",
+                library_version=pimm.__version__,
+                **options,
+            )
+        except (hub.utils.EntryNotFoundError, hub.utils.HfHubHTTPError, hub.utils.HFValidationError):
+            raise
+        except Exception as error:  # of the packages that speak HTTP, too
+            if attempt == _ATTEMPTS:
+                raise
+            _logger.warning("%s of %s: %s; it is tried again", filename, repo, _first_line(error))
 
 
 def _say_unreachable(hub, model_id, filename, cache_dir, error):

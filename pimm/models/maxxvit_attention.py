@@ -24,7 +24,7 @@ from pimm.layers import (
     get_act_layer,
     get_norm_layer,
 )
-from pimm.models.swin_windows import window_partition, window_reverse
+from pimm.layers.windows import join_windows, split_windows
 
 
 def _rel_pos(cfg, window_size, num_heads):
@@ -182,30 +182,40 @@ class TransformerBlock2d(nn.Layer):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
-def grid_partition(x, grid_size):
-    """Take pixels of feature maps [N, H, W, C] at even distances together: [N * grids, height, width, C]."""
-    (height, width), (rows, columns, channels) = grid_size, x.shape[1:]
-    x = x.reshape([-1, height, rows // height, width, columns // width, channels])
-    return x.transpose([0, 2, 4, 1, 3, 5]).reshape([-1, height, width, channels])
+def split_grids(x, size):
+    """Return pixels of feature maps at even distances together, and how many grids there are in an image.
+
+    Args:
+        x: feature maps, [N, H, W, C].
+        size: height and width of a grid, which divide those of the feature maps.
+
+    Returns:
+        grids [N * rows * columns, height, width, C], and (rows, columns).
+    """
+    (high, wide), (height, width, channels) = size, x.shape[1:]
+    rows, columns = height // high, width // wide
+    x = x.reshape([-1, high, rows, wide, columns, channels]).transpose([0, 2, 4, 1, 3, 5])
+    return x.reshape([-1, high, wide, channels]), (rows, columns)
 
 
-def grid_reverse(grids, grid_size, size):
-    """Put grids [N * grids, height, width, C] together to feature maps [N, H, W, C] of a size."""
-    (height, width), (rows, columns), channels = grid_size, size, grids.shape[-1]
-    x = grids.reshape([-1, rows // height, columns // width, height, width, channels])
-    return x.transpose([0, 3, 1, 4, 2, 5]).reshape([-1, rows, columns, channels])
+def join_grids(grids, count):
+    """Return the feature maps [N, H, W, C] of grids, the reverse of `split_grids`; ``count`` is (rows, columns)."""
+    (rows, columns), (high, wide, channels) = count, grids.shape[1:]
+    x = grids.reshape([-1, rows, columns, high, wide, channels]).transpose([0, 3, 1, 4, 2, 5])
+    return x.reshape([-1, high * rows, wide * columns, channels])
 
 
-_PARTITIONS = {"block": (window_partition, window_reverse), "grid": (grid_partition, grid_reverse)}
+_PARTITIONS = {"block": (split_windows, join_windows), "grid": (split_grids, join_grids)}
 
 
 def _attend(attention, x, kind, partition_size):
     """Return the attention inside of the windows (kind ``block``) or grids of feature maps [N, H, W, C]."""
-    size, (partition, reverse) = x.shape[1:3], _PARTITIONS[kind]
+    size, (split, join) = x.shape[1:3], _PARTITIONS[kind]
     if paddle.in_dynamic_mode() and any(side % part for side, part in zip(size, partition_size)):
         sizes = "x".join(map(str, size)), "x".join(map(str, partition_size))
         raise ConfigError(f"a feature map of {sizes[0]} pixels cannot be cut into parts of {sizes[1]}; give img_size")
-    return reverse(attention(partition(x, partition_size)), partition_size, size)
+    parts, count = split(x, partition_size)
+    return join(attention(parts), count)
 
 
 class _PartitionBlock(nn.Layer):

@@ -3,6 +3,7 @@
 ``pruned.json`` has ``{list: {layer: [outputs, inputs of a group]}}``, with one number for a normalisation.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def prune_channels(model, name):
         name: name of the list of channels, such as ``efficientnet_b1_pruned``.
     """
     sizes = json.loads((Path(__file__).parent / "pruned.json").read_text())[name]
-    sizes["conv_stem"][1] = model.in_chans
+    first = next(path for path in sizes if isinstance(_sublayer(model, path), nn.Conv2D))
+    sizes[first][1] = model.in_chans
     for path, layer in list(model.named_sublayers()):
         for kind, create in _CREATE.items():
             if isinstance(layer, kind):
@@ -29,7 +31,7 @@ def prune_channels(model, name):
                 _sublayer(model, owner).add_sublayer(child, create(layer, *sizes[path]))
     for info in model.feature_info:
         info["num_chs"] = _last_outputs(model, info["module"])
-    model.num_features = sizes["classifier"][1]
+    model.num_features = sizes[model.classifier_name][1]
     model.create_head(model.num_classes, model.global_pool.pool_type)
 
 
@@ -61,6 +63,8 @@ _CREATE = {nn.Conv2D: _conv, BatchNorm2d: _norm}
 
 
 def _last_outputs(model, path):
-    """Return the channels of the last normalisation of a layer."""
-    layers = _sublayer(model, path).sublayers(include_self=True)
+    """Return the channels of the last normalisation of a layer, or before a layer without any."""
+    names = [name for name, _ in model.named_sublayers()]
+    last = max(index for index, name in enumerate(names) if name == path or name.startswith(f"{path}."))
+    layers = map(functools.partial(_sublayer, model), names[: last + 1])
     return [layer.num_features for layer in layers if isinstance(layer, BatchNorm2d)][-1]

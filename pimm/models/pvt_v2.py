@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, calculate_drop_path_rates, to_pair
+from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, attend, calculate_drop_path_rates, to_pair
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
 from pimm.models.staged import LinearHeadModel, feature_map, init_fan_out, init_truncated
@@ -63,7 +61,7 @@ class Attention(nn.Layer):
         self.num_heads, self.head_dim = num_heads, dim // num_heads
         self.q = Linear(dim, dim, bias=qkv_bias)
         self.kv = Linear(dim, dim * 2, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
+        self.attn_drop = attn_drop
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.pool = self.sr = self.norm = self.act = None
@@ -88,8 +86,7 @@ class Attention(nn.Layer):
         smaller = self.kv(self._smaller(x)).flatten(1, 2)
         kv = smaller.reshape([-1, smaller.shape[1], 2, self.num_heads, self.head_dim])
         k, v = kv.transpose([2, 0, 3, 1, 4]).unbind(0)
-        attention = F.softmax(paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True), axis=-1)
-        x = paddle.matmul(self.attn_drop(attention), v).transpose([0, 2, 1, 3])
+        x = attend(q, k, v, dropout=self.attn_drop if self.training else 0.0).transpose([0, 2, 1, 3])
         return self.proj_drop(self.proj(x.reshape([-1, height, width, dim])))
 
 

@@ -23,6 +23,7 @@ from pimm.layers import (
 )
 from pimm.models.interface import ImageModel
 from pimm.models.kaiming import init_convolutions
+from pimm.models.pruned import prune_channels
 from pimm.models.registry import register_variants
 from pimm.models.resnet_blocks import BasicBlock, Bottleneck, downsample_avg, downsample_conv
 from pimm.models.resnet_variants import VARIANTS
@@ -153,7 +154,7 @@ class ResNet(RowMixin, ImageModel):
         self.act1 = act_layer()
         return channels
 
-    def stem(self, x):  # [N, in_chans, H, W]
+    def embed(self, x):  # [N, in_chans, H, W]
         """Return the output of the stem before its pooling."""
         return self.act1(self.bn1(self.conv1(x)))  # [N, channels, H / 2, W / 2]
 
@@ -213,7 +214,12 @@ def _stage(block, inplanes, planes, stride, dilations, rates, downsample, settin
 
 
 def _create(variant, **kwargs):
-    return ResNet(**{**variant, **kwargs})
+    arguments = {**variant, **kwargs}
+    pruned = arguments.pop("pruned", None)
+    model = ResNet(**arguments)
+    if pruned:
+        prune_channels(model, pruned)
+    return model
 
 
 register_variants(VARIANTS, _create)

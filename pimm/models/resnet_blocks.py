@@ -9,7 +9,7 @@ from pimm.layers import BatchNorm2d, Conv2d, create_aa, create_attn, get_padding
 from pimm.layers.downsample import downsample_pool
 
 
-class _Block(nn.Layer):
+class ResidualBlock(nn.Layer):
     """Add the output of a branch to the shortcut, and apply an activation.
 
     A block sets ``se``, ``drop_path`` and ``downsample``, each of which may be None, and names its last layers.
@@ -38,7 +38,7 @@ class _Block(nn.Layer):
         return getattr(self, self.last_act)(branch + shortcut)
 
 
-class BasicBlock(_Block):
+class BasicBlock(ResidualBlock):
     """Two convolutions of 3x3 pixels beside a shortcut (https://arxiv.org/abs/1512.03385).
 
     Args:
@@ -107,7 +107,7 @@ class BasicBlock(_Block):
         return self.bn2(self.conv2(x))
 
 
-class Bottleneck(_Block):
+class Bottleneck(ResidualBlock):
     """Convolutions of 1x1, 3x3 and 1x1 pixels beside a shortcut; the second has the stride.
 
     Arguments are those of `BasicBlock`, except for these.

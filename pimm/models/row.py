@@ -31,7 +31,7 @@ class RowMixin:
 
     row_names: tuple = ()
 
-    def stem(self, x):
+    def embed(self, x):
         """Return the input of the first layer."""
         return x
 
@@ -60,19 +60,4 @@ def _find(model, name):
 
 
 class RowModel(RowMixin, ImageModel):
-    """A net of layers in a row, pooling, dropout and a classifier.
-
-    Attributes:
-        classifier_name: name of the classifier. Others are those of `ImageModel`.
-    """
-
-    classifier_name = "classifier"
-
-    @property
-    def classifier(self):
-        """Return the classifier, which may have another name."""
-        return self._sub_layers[self.classifier_name]
-
-    @classifier.setter
-    def classifier(self, layer):
-        self.add_sublayer(self.classifier_name, layer)
+    """A net of layers in a row, pooling, dropout and a classifier."""

@@ -24,13 +24,13 @@ class StagedModel(nn.Layer):
         feature_info: description of the feature maps, as `feature_map` makes them.
         stages_name: name of the list of stages.
         norm_name: name of the last normalisation; None in nets without one.
-        output_fmt: order of the axes between stem and head: ``NCHW`` or ``NHWC``.
+        axes: order of the axes between stem and head: ``NCHW`` or ``NHWC``.
         pool_when_pruned: the pooling of a net that is cut short.
     """
 
     stages_name = "stages"
     norm_name: str | None = "norm"
-    output_fmt = "NCHW"
+    axes = "NCHW"
     pool_when_pruned = ""
 
     def embed(self, x):
@@ -79,7 +79,7 @@ class StagedModel(nn.Layer):
         self.head_hidden_size = self.head.num_features
 
     def forward_features(self, x):
-        """Return the feature maps before pooling, with axes as ``output_fmt`` says, of images [N, in_chans, H, W]."""
+        """Return the feature maps before pooling, with axes as ``axes`` says, of images [N, in_chans, H, W]."""
         x = self.embed(x)
         for index in range(len(getattr(self, self.stages_name))):
             x = self.run_stage(index, x)
@@ -115,7 +115,7 @@ class StagedModel(nn.Layer):
         Raises:
             ConfigError: if there is no such feature map, and for another ``output_fmt``.
         """
-        valid = sorted({"NCHW", self.output_fmt})
+        valid = sorted({"NCHW", self.axes})
         if output_fmt not in valid:
             raise ConfigError(f"output_fmt is {output_fmt!r:.80}; valid is {' or '.join(valid)}, for this net")
         taken, last = feature_take_indices(len(self.feature_info), indices)
@@ -128,7 +128,7 @@ class StagedModel(nn.Layer):
             x = self.run_stage(index, x)
             if index + 1 in taken:
                 found.append(self.final_norm(x) if norm and index + 1 == count else x)
-        if output_fmt != self.output_fmt:
+        if output_fmt != self.axes:
             found = [feature_map.transpose([0, 3, 1, 2]) for feature_map in found]
         if intermediates_only:
             return found

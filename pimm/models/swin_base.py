@@ -76,7 +76,7 @@ class WindowTransformer(StagedModel):
     """
 
     stages_name = "layers"
-    output_fmt = "NHWC"
+    axes = output_fmt = "NHWC"
 
     def _build(
         self,
@@ -138,7 +138,7 @@ class WindowTransformer(StagedModel):
         if self.norm_name:
             self.norm = norm_layer(self.num_features)
         self.head = ClassifierHead(
-            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt=self.output_fmt
+            self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt=self.axes
         )
         self.head_hidden_size = self.head.num_features
 
@@ -204,13 +204,13 @@ def stage_arguments(num_layers, drop_path_rate, **by_stage):
     Args:
         num_layers: number of stages.
         drop_path_rate: stochastic depth of the last block; it grows linearly over the blocks.
-        by_stage: arguments, one or a list with one for each stage; ``depth`` is among them.
+        by_stage: arguments, one or a list with at least one for each stage; ``depth`` is among them.
 
     Raises:
-        ConfigError: for a list of another length.
+        ConfigError: for a shorter list.
     """
     for name, value in by_stage.items():
-        if isinstance(value, (tuple, list)) and len(value) != num_layers:
+        if isinstance(value, (tuple, list)) and len(value) < num_layers:
             raise ConfigError(f"{name} is {value!r:.80}; must be one value, or one for each of {num_layers} stages")
     rates = calculate_drop_path_rates(drop_path_rate, by_stage["depth"], stagewise=True)
     return [

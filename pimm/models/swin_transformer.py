@@ -10,7 +10,15 @@ import math
 import paddle
 from paddle import nn
 
-from pimm.layers import Linear, PatchEmbed, gen_relative_position_index, resize_rel_pos_bias_table, trunc_normal_
+from pimm.layers import (
+    Linear,
+    PatchEmbed,
+    gen_relative_position_index,
+    num_relative_distances,
+    resize_bias_table,
+    resize_rel_pos_bias_table,
+    trunc_normal_,
+)
 from pimm.models.registry import register_variants
 from pimm.models.staged import init_truncated
 from pimm.models.swin_base import WindowTransformer, filter_checkpoint, stage_arguments
@@ -34,34 +42,24 @@ class WindowAttention(nn.Layer):
         super().__init__()
         head_dim = head_dim or dim // num_heads
         self.num_heads, self.scale = num_heads, head_dim**-0.5
-        self.window_size = window_size
-        self.relative_position_bias_table = self.create_parameter([self._positions(), num_heads])
-        self.register_buffer("relative_position_index", self._index(), persistable=False)
+        self.relative_position_bias_table = self.create_parameter([num_relative_distances(window_size), num_heads])
         self.qkv = Linear(dim, head_dim * num_heads * 3, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = Linear(head_dim * num_heads, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self._set_index(window_size)
 
-    def _positions(self):
-        return math.prod(2 * side - 1 for side in self.window_size)
-
-    def _index(self):
-        return paddle.to_tensor(gen_relative_position_index(self.window_size).flatten())
+    def _set_index(self, window_size):
+        self.window_size = window_size
+        index = paddle.to_tensor(gen_relative_position_index(window_size).flatten())
+        self.register_buffer("relative_position_index", index, persistable=False)
 
     def set_window_size(self, window_size):
         """Make the attention take windows of another size; the bias is resampled."""
-        if window_size == self.window_size:
-            return
-        before, self.window_size = self.window_size, window_size
-        table = self.relative_position_bias_table
-        resized = resize_rel_pos_bias_table(
-            table.numpy(), window_size, (self._positions(), self.num_heads), old_window_size=before
-        )
-        parameter = self.create_parameter(resized.shape, default_initializer=nn.initializer.Assign(resized))
-        parameter.stop_gradient = table.stop_gradient
-        self.relative_position_bias_table = parameter
-        self.register_buffer("relative_position_index", self._index(), persistable=False)
+        if window_size != self.window_size:
+            resize_bias_table(self, window_size, [num_relative_distances(window_size), self.num_heads])
+            self._set_index(window_size)
 
     def _bias(self):
         area = math.prod(self.window_size)

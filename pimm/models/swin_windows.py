@@ -1,4 +1,4 @@
-"""Windows of Swin transformers: their sizes, images cut into windows, shifted windows and the masks of these.
+"""Windows of Swin transformers: their sizes, attention in them, shifted windows and the masks of these.
 
 Feature maps are [N, H, W, C]; sizes are (height, width).
 """
@@ -13,6 +13,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import DropPath, Mlp, to_pair
+from pimm.layers.windows import join_windows, split_windows
 
 _LARGEST_SCALE = math.log(100.0)
 _MASKED = -100.0  # added to the attention between pixels that were not neighbours before the shift
@@ -62,20 +63,6 @@ def scaled_window_sizes(window_sizes, grid_size, reference_grid):
     )
 
 
-def window_partition(x, window_size):
-    """Cut feature maps [N, H, W, C] into windows [N * windows, height, width, C]."""
-    (height, width), (rows, columns, channels) = window_size, x.shape[1:]
-    x = x.reshape([-1, rows // height, height, columns // width, width, channels])
-    return x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, height, width, channels])
-
-
-def window_reverse(windows, window_size, size):
-    """Put windows [N * windows, height, width, C] together to feature maps [N, H, W, C] of a size."""
-    (height, width), (rows, columns), channels = window_size, size, windows.shape[-1]
-    x = windows.reshape([-1, rows // height, columns // width, height, width, channels])
-    return x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, rows, columns, channels])
-
-
 def shift_mask(size, window_size, shift_size):
     """Return what is added to the attention inside of shifted windows, [windows, area, area].
 
@@ -88,7 +75,7 @@ def shift_mask(size, window_size, shift_size):
     """
     regions = [_regions(*axis) for axis in zip(size, window_size, shift_size)]
     regions = 3 * regions[0].reshape([1, -1, 1, 1]) + regions[1].reshape([1, 1, -1, 1])
-    regions = window_partition(regions, window_size).flatten(1)  # [windows, area]
+    regions = split_windows(regions, window_size)[0].flatten(1)  # [windows, area]
     return _MASKED * (regions.unsqueeze(1) != regions.unsqueeze(2)).astype("float32")
 
 
@@ -191,15 +178,12 @@ class WindowBlock(nn.Layer):
         height, width, channels = x.shape[1:]
         if any(self.shift_size):
             x = paddle.roll(x, [-side for side in self.shift_size], axis=[1, 2])
-        size = self._padded((height, width))
-        if size != [height, width]:
-            x = F.pad(x, [0, 0, 0, size[0] - height, 0, size[1] - width, 0, 0])
         mask = self.attn_mask
         if any(self.shift_size) and self.dynamic_mask:
-            mask = shift_mask(size, self.window_size, self.shift_size)
-        windows = window_partition(x, self.window_size).flatten(1, 2)  # [N * windows, area, C]
-        windows = self.attn(windows, mask).reshape([-1, *self.window_size, channels])
-        x = window_reverse(windows, self.window_size, size)[:, :height, :width]
+            mask = shift_mask(self._padded((height, width)), self.window_size, self.shift_size)
+        windows, grid = split_windows(x, self.window_size)
+        windows = self.attn(windows.flatten(1, 2), mask).reshape([-1, *self.window_size, channels])
+        x = join_windows(windows, grid)[:, :height, :width]
         return paddle.roll(x, list(self.shift_size), axis=[1, 2]) if any(self.shift_size) else x
 
 

@@ -99,7 +99,11 @@ class TokenModel(nn.Layer):
             x: the images.
             masks: further arguments of `embed`, in nets that take any.
         """
-        return self.norm(self.run_blocks(*self.embed(x, **masks))[0])
+        return self.finish(self.run_blocks(*self.embed(x, **masks))[0])
+
+    def finish(self, x):
+        """Return the output of `forward_features` for tokens that have gone through the blocks."""
+        return self.norm(x)
 
     def pool(self, x, pool_type=None):
         """Return one vector [N, C] of tokens [N, L, C]; ``pool_type`` stands for the net's own pooling."""
@@ -168,10 +172,10 @@ class TokenModel(nn.Layer):
             results = {"image_intermediates": found}
             if prefix and return_prefix_tokens:
                 results["image_intermediates_prefix"] = prefix
-            return results if intermediates_only else {**results, "image_features": self.norm(tokens)}
+            return results if intermediates_only else {**results, "image_features": self.finish(tokens)}
         if prefix and return_prefix_tokens:
             found = list(zip(found, prefix))
-        return found if intermediates_only else (self.norm(tokens), found)
+        return found if intermediates_only else (self.finish(tokens), found)
 
     def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
         """Take out the blocks after those whose outputs are wanted, and return the numbers of these.

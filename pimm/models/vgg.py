@@ -123,6 +123,15 @@ class VGG(RowMixin, HeadedModel):
         self.features, self.num_features = nn.Sequential(*layers), channels
         return [*taps, (f"features.{len(layers) - 1}", channels, reduction)]
 
+    @property
+    def pre_logits(self):
+        """Return the first two linear layers."""
+        return self._sub_layers["pre_logits"]
+
+    @pre_logits.setter
+    def pre_logits(self, layer):
+        self.add_sublayer("pre_logits", layer)
+
     def forward_head(self, x, pre_logits=False):
         """Return the logits of feature maps, or with ``pre_logits`` the input of the classifier."""
         return self.head(self.pre_logits(x), pre_logits=pre_logits)

@@ -27,7 +27,7 @@ def create_attention(attn_layer, dim, depth, **kwargs):
     """Create the attention of a block.
 
     Args:
-        attn_layer: a class of attention, or ``attn`` or ``diff`` (`DiffAttention`).
+        attn_layer: a class of attention, or a function that creates one, or ``attn`` or ``diff`` (`DiffAttention`).
         dim: channels of the tokens.
         depth: number of the block, from 0.
         kwargs: further arguments of the class.
@@ -39,7 +39,7 @@ def create_attention(attn_layer, dim, depth, **kwargs):
         if attn_layer not in _ATTENTIONS:
             raise ConfigError(f"attn_layer is {attn_layer!r:.80}; valid are attn, diff, and classes")
         attn_layer = _ATTENTIONS[attn_layer]
-    if issubclass(attn_layer, DiffAttention):
+    if isinstance(attn_layer, type) and issubclass(attn_layer, DiffAttention):
         kwargs["depth"] = depth
     return attn_layer(dim, **kwargs)
 

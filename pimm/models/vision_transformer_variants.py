@@ -87,7 +87,8 @@ def named(names, **arguments):
     """
     table = {}
     for name in names.split():
-        patch, size = re.search(r"patch(\d+)", name), _SIZES.get(name.split("_")[1], {})
+        patch = re.search(r"patch(\d+)", name)
+        size = next((_SIZES[word] for word in name.split("_") if word in _SIZES), {})
         table[name] = {"patch_size": int(patch[1]) if patch else 16, **size, **arguments}
     return table
 

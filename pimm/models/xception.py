@@ -1,4 +1,4 @@
-"""Xception, "Deep Learning with Depthwise Separable Convolutions" (https://arxiv.org/abs/1610.02357), as Keras has it."""
+"""Xception, as Keras has it: "Deep Learning with Depthwise Separable Convolutions", https://arxiv.org/abs/1610.02357."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers import BatchNorm2d, Conv2d
-from pimm.models.features import feature_take_indices
 from pimm.models.kaiming import init_convolutions
 from pimm.models.registry import register_variants
 from pimm.models.row import RowModel
@@ -102,16 +101,9 @@ class Xception(RowModel):
         self.create_head(num_classes, global_pool)
         init_convolutions(self)
 
-    def forward_intermediates(
-        self, x, indices=None, norm=False, stop_early=False, output_fmt="NCHW", intermediates_only=False
-    ):
-        """Return the output of `forward_features` and feature maps; arguments as in `ImageModel`."""
-        out, found = super().forward_intermediates(x, indices, norm, stop_early, output_fmt)
-        taken, _ = feature_take_indices(len(self.feature_info), indices)
-        inside = {"block2.rep.0", "block3.rep.0", "block12.rep.0"}
-        modules = [self.feature_info[index]["module"] for index in sorted(set(taken))]
-        found = [F.relu(x) if module in inside else x for module, x in zip(modules, found)]
-        return found if intermediates_only else (out, found)
+    def feature_map(self, x, number):
+        """Return the output of a stage as a feature map, inside the net after the next block's first activation."""
+        return x if self.row_names[number - 1] in ("act2", "act4") else F.relu(x)
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth."""

@@ -36,6 +36,7 @@ EVERY = pytest.mark.parametrize("name", NAMES, ids=[f"{timm_module(name)}-{name}
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 TOLERANCE = 1e-4  # relative to the largest logit
 GAINS = (1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 0.7, 0.5)  # of the weights: the more, the more image and rounding matter
+WELL_CONDITIONED = TOLERANCE / 10  # how much timm's own float32 may differ, or other weights are tried
 NUDGE = 2.0**-20  # relative change of images, of a few roundings: where it changes logits much, a net is chaotic
 DATA_GAIN = 1.3
 LARGEST_EXACT = 1e8  # parameters up to which timm computes in float64, for the sake of memory
@@ -64,6 +65,12 @@ def shapes_of(net):
     return {name: tuple(value.shape) for name, value in net.state_dict().items()}
 
 
+def groups_of(net, names):
+    """Return the names of the groups of layers, or the groups of the weights where a function tells them."""
+    matcher = net.group_matcher(coarse=True)
+    return {name: matcher(name) for name in names} if callable(matcher) else set(matcher)
+
+
 @pytest.mark.parametrize("module", families())
 def test_every_name_is_here(module):
     assert [name for name in timm_names(module) if not pimm.is_model(name)] == []
@@ -80,7 +87,8 @@ def test_state(name):
     for attribute in ("num_classes", "num_features", "head_hidden_size"):
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert set(ours.no_weight_decay()) == set(getattr(theirs, "no_weight_decay", set)())
-    assert ours.group_matcher(coarse=True).keys() == theirs.group_matcher(coarse=True).keys()
+    if hasattr(theirs, "group_matcher"):
+        assert groups_of(ours, found) == groups_of(theirs, found)
 
 
 @EVERY
@@ -165,7 +173,7 @@ def sensitive_weights(net, images):
         logits, error = reference(net, images)
         apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits).max()
         tried.append((apart / max(TOLERANCE, 3 * error), gain, logits, error, apart))
-        if tried[-1][0] > 20:
+        if tried[-1][0] > 20 and error < WELL_CONDITIONED:
             break
     _, gain, logits, error, apart = max(tried, key=lambda found: found[0])
     return weights_of(net.float(), gain), logits, error, apart, gain

@@ -11,7 +11,7 @@ from paddle import nn
 
 import pimm
 from pimm.errors import CheckpointError, ConfigError
-from pimm.models import efficientnet, load_pretrained, parse_model_name, registry, safe_model_name
+from pimm.models import efficientnet, load_pretrained, parse_model_name, registry, safe_model_name, save_for_hf
 from pimm.models.pretrained_cfg import PretrainedCfg
 from pimm.torch_file import BFLOAT16
 from pimm.utils.serialization import save_arrays
@@ -54,6 +54,17 @@ def test_other_classes_begin_anew(published, caplog):
     assert "the classifier of 1000 classes is left out" in caplog.text
     weight, bias = (drawn()[f"classifier.{kind}"] for kind in ("weight", "bias"))
     np.testing.assert_allclose(logits(headless) @ weight.T + bias, expected(1000), rtol=1e-4, atol=1e-4)
+
+
+def test_what_comes_before_the_classifier_goes_with_it(tmp_path):
+    save_for_hf(pimm.create_model("efficientvit_m0"), tmp_path)  # its head is a batch norm and a linear layer
+    whole, other, headless = (
+        pimm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=count) for count in (None, 3, 0)
+    )
+    names = whole.state_dict().keys() - headless.state_dict().keys()
+    parts = {"bn": ("weight", "bias", "_mean", "_variance"), "linear": ("weight", "bias")}
+    assert names == {f"head.{part}.{name}" for part in parts for name in parts[part]}
+    np.testing.assert_array_equal(other.head.bn.weight.numpy(), whole.head.bn.weight.numpy())
 
 
 @pytest.mark.parametrize("channels", [1, 5])
@@ -312,6 +323,7 @@ CONFIGS = {
     "no name": (b"{}", "config.json of {} names no architecture"),
     "another's": (config(architecture="mnasnet_smal"), "config.json of {}: unknown model 'mnasnet_smal'; did you mean"),
     "argument": (config(model_args={"heads": 3}), "config.json of {}: model_args do not fit: .*'heads'"),
+    "value": (config(model_args={"drop_path_rate": "much"}), "config.json of {}: model_args do not fit: "),
     "arguments": (config(model_args=[3]), "config.json of {}: pretrained_cfg and model_args must be objects"),
     "size": (config(pretrained_cfg={"input_size": 64}), "config.json of {}: its image sizes cannot be used"),
     "channels": (config(model_args={"in_chans": "3"}), "config.json of {}: its image sizes cannot be used"),

@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, drawn, saved
+from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, config, drawn, saved
 from image_files import save
 
 import pimm
+from cream.convert import main as convert
 from pimm.commands import inference, train, validate
+from pimm.errors import ConfigError, DataError
 from pimm.models import save_for_hf
 from pimm.utils.serialization import load_arrays
 
@@ -40,6 +42,34 @@ def test_a_training_starts_from_pretrained_weights(hub, images, tmp_path, capsys
     assert (tmp_path / "cache" / f"models--{REPO.replace('/', '--')}").is_dir()
 
 
+def test_a_pretrained_teacher(hub, images, tmp_path, caplog):
+    hub.add("me/three", {"config.json": config(num_classes=3), "model.safetensors": as_safetensors(drawn(3))})
+    hub.add("me/seven", saved())
+    options = [
+        str(images),
+        "--model",
+        NAME,
+        "--num-classes",
+        "3",
+        "--epochs",
+        "1",
+        "--val-split",
+        "validation",
+        *COMMON,
+    ]
+    options += ["--output", str(tmp_path / "out"), "--kd-model-name"]
+    train.main([*options, "hf-hub:me/three", "--task-loss-weight", "0"])
+    assert "the teacher is hf-hub:me/three, with its pretrained weights" in caplog.text
+    with pytest.raises(ConfigError, match="num_classes of the teacher hf-hub:me/seven is 7, and that of the net 3"):
+        train.main([*options, "hf-hub:me/seven"])
+    with pytest.raises(ConfigError, match="the teacher mnasnet_050 has no pretrained weights: --kd-checkpoint PATH"):
+        train.main([*options, "mnasnet_050"])
+    settings = {**json.loads(config(num_classes=3)), "label_names": ["blue", "red", "green"]}
+    hub.add("me/three", {"config.json": json.dumps(settings).encode(), "model.safetensors": as_safetensors(drawn(3))})
+    with pytest.raises(DataError, match="other classes: 'red' where the net has 'green'"):
+        train.main([*options, "hf-hub:me/three"])
+
+
 def test_validation_of_pretrained_weights(hub, images, tmp_path, capsys):
     hub.add(REPO, {"model.safetensors": as_safetensors(drawn())})
     hub.add("me/net", saved())
@@ -67,6 +97,17 @@ def test_a_grey_model_takes_grey_images(hub, images, tmp_path):
     options = ["--model", "hf-hub:me/grey", "--pretrained", "--results-dir", str(tmp_path), *COMMON]
     inference.main([str(images), *options, "--no-console-results"])
     assert (tmp_path / "me_grey-32.csv").exists()
+
+
+def test_a_model_of_the_hub_is_converted(hub, tmp_path, monkeypatch, capsys):
+    hub.add(REPO, {"model.safetensors": as_safetensors(drawn())})
+    monkeypatch.chdir(tmp_path)
+    assert convert([f"hf-hub:{REPO}@main"]) == 0
+    weights = load_arrays(tmp_path / "mnasnet_small.lamb_in1k.pdparams")
+    np.testing.assert_array_equal(weights["classifier.weight"], drawn()["classifier.weight"].T)
+    assert "mnasnet_small" in capsys.readouterr().out
+    assert convert(["hf-hub:me/none"]) == 2
+    assert "there is no such model, or it is private" in capsys.readouterr().err
 
 
 def test_a_checkpoint_replaces_pretrained_weights(hub, images, tmp_path, capsys):
