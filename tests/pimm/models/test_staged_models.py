@@ -240,6 +240,22 @@ def test_the_papers_names_of_weights_are_known(module, name, kwargs, rules):
     assert all(found[key] is not None and np.array_equal(found[key], arrays[key]) for key in arrays)
 
 
+@pytest.mark.parametrize("module, name, kwargs", [(convnext, "convnext_atto", CONVNEXT), (davit, "davit_tiny", DAVIT)])
+def test_weights_without_the_last_normalisation_leave_it_as_it_begins(module, name, kwargs):
+    net = pimm.create_model(name, **{**kwargs, "num_classes": 0})
+    arrays = to_torch_arrays(net, {key: value.numpy() + 1 for key, value in net.state_dict().items()})
+    prefix = "vision_tower." if module is davit else ""
+    old = {prefix + key: value for key, value in arrays.items() if not key.startswith("head.norm")}
+    if prefix:
+        rules = [("convs.0.", "stem."), ("convs.1.", "stages.1.downsample."), ("convs.0.proj", "convs.0.conv")]
+        rules += [("convs.1.proj", "convs.1.conv"), ("blocks.0", "stages.0.blocks"), ("blocks.1", "stages.1.blocks")]
+        old = {before: old[after] for before, after in reversed_rules(old, rules).items()}
+    load_torch_arrays(net, module.checkpoint_filter_fn(old, net))
+    assert np.all(net.head.norm.weight.numpy() == 1) and np.all(net.head.norm.bias.numpy() == 0)
+    kept = to_torch_arrays(net, {key: value.numpy() for key, value in net.state_dict().items()})
+    assert all(np.array_equal(kept[key], arrays[key]) for key in arrays if not key.startswith("head.norm"))
+
+
 def test_tables_of_biases_are_resampled_for_other_windows():
     source = pimm.create_model("swin_tiny_patch4_window7_224", **SWIN)
     target = pimm.create_model("swin_tiny_patch4_window7_224", **{**SWIN, "window_size": 7, "img_size": 56})
