@@ -13,6 +13,7 @@ from pimm.models.efficientvit_mit import LiteMLA
 from pimm.models.ghostnet import GhostBottleneckV3, checkpoint_filter_fn
 from pimm.models.hrnet import HighResolutionNet, Stage
 from pimm.models.reparameterize import reparameterize_model
+from pimm.models.repghost import RepGhostBottleneck
 
 
 def drawn(net):
@@ -31,6 +32,15 @@ def test_branches_of_ghostnet_become_one_convolution(stride):
     names = [name for name, _ in torch_names(fused)]
     assert not [name for name in names if "rpr" in name]
     assert ("0.conv_dw.weight" in names) == (stride == 2)
+
+
+def test_branches_of_repghost_become_one_convolution():
+    block = drawn(RepGhostBottleneck(8, 16, 12, 5, 2, 0.25))
+    x = paddle.to_tensor(golden.inputs((2, 8, 8, 8)))
+    fused = reparameterize_model(paddle.nn.Sequential(block))
+    expected = block(x).numpy()
+    np.testing.assert_allclose(fused(x).numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert not [name for name, _ in torch_names(fused) if "fusion" in name]
 
 
 def test_names_of_the_authors_of_ghostnet():

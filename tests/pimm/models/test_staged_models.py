@@ -8,7 +8,17 @@ from model_weights import draw
 
 import pimm
 from pimm.errors import ConfigError
-from pimm.models import convnext, davit, edgenext, focalnet, load_torch_arrays, pvt_v2, swin_transformer, torch_names
+from pimm.models import (
+    convnext,
+    davit,
+    edgenext,
+    focalnet,
+    load_torch_arrays,
+    mobilevit,
+    pvt_v2,
+    swin_transformer,
+    torch_names,
+)
 from pimm.models.torch_names import to_torch_arrays
 
 SWIN = {"depths": (1, 2), "num_heads": (1, 2), "embed_dim": 8, "num_classes": 3, "img_size": 32, "window_size": 4}
@@ -94,6 +104,7 @@ SMALL = {  # name: arguments of a small net
     "gcvit_xxtiny": {**GCVIT, "depths": (2, 2), "num_heads": (1, 2), "img_size": 32, "window_ratio": (8, 16)},
     "inception_next_atto": CONVNEXT,
 }
+MOBILEVIT = {"blocks": mobilevit.VARIANTS["mobilevit_xxs"].blocks[2:3], "num_classes": 3, "num_features": 16}
 EVERY_SMALL = pytest.mark.parametrize("name", SMALL)
 
 
@@ -142,6 +153,21 @@ def test_the_classifier_is_exchanged(name):
         pooled = net.forward_head(features, pre_logits=True)
         assert pooled.shape == [1, net.head_hidden_size]
         np.testing.assert_allclose(net.get_classifier()(pooled).numpy(), net.forward_head(features).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "twins_svt_small", "mobilevit_xxs"]
+)
+def test_an_exported_net_gives_the_same_logits_for_any_number_of_images(name, tmp_path):
+    net, images = drawn(name, **SMALL.get(name, MOBILEVIT)), images_of((32, 32), 2)
+    with paddle.no_grad():
+        expected = net(images).numpy()
+    images_spec = paddle.static.InputSpec([None, 3, 32, 32], "float32")
+    paddle.jit.save(paddle.jit.to_static(net, [images_spec], full_graph=True), str(tmp_path / "net"))
+    exported = paddle.jit.load(str(tmp_path / "net"))
+    exported.eval()
+    for found in (exported(images), paddle.concat([exported(images[:1]), exported(images[1:])])):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_swin_features_have_the_channels_last_as_in_timm():
@@ -212,6 +238,22 @@ def test_the_papers_names_of_weights_are_known(module, name, kwargs, rules):
     found = module.checkpoint_filter_fn({before: arrays[after] for before, after in old.items()}, net)
     assert found.keys() == arrays.keys()
     assert all(found[key] is not None and np.array_equal(found[key], arrays[key]) for key in arrays)
+
+
+@pytest.mark.parametrize("module, name, kwargs", [(convnext, "convnext_atto", CONVNEXT), (davit, "davit_tiny", DAVIT)])
+def test_weights_without_the_last_normalisation_leave_it_as_it_begins(module, name, kwargs):
+    net = pimm.create_model(name, **{**kwargs, "num_classes": 0})
+    arrays = to_torch_arrays(net, {key: value.numpy() + 1 for key, value in net.state_dict().items()})
+    prefix = "vision_tower." if module is davit else ""
+    old = {prefix + key: value for key, value in arrays.items() if not key.startswith("head.norm")}
+    if prefix:
+        rules = [("convs.0.", "stem."), ("convs.1.", "stages.1.downsample."), ("convs.0.proj", "convs.0.conv")]
+        rules += [("convs.1.proj", "convs.1.conv"), ("blocks.0", "stages.0.blocks"), ("blocks.1", "stages.1.blocks")]
+        old = {before: old[after] for before, after in reversed_rules(old, rules).items()}
+    load_torch_arrays(net, module.checkpoint_filter_fn(old, net))
+    assert np.all(net.head.norm.weight.numpy() == 1) and np.all(net.head.norm.bias.numpy() == 0)
+    kept = to_torch_arrays(net, {key: value.numpy() for key, value in net.state_dict().items()})
+    assert all(np.array_equal(kept[key], arrays[key]) for key in arrays if not key.startswith("head.norm"))
 
 
 def test_tables_of_biases_are_resampled_for_other_windows():
