@@ -72,8 +72,9 @@ class SamAttention(Attention):
         """Return the bias [N, heads, H * W, H * W] of queries [N, heads, H * W, head_dim]."""
         heads, places = q.shape[1], height * width
         q = q.reshape([-1, height, width, self.head_dim])
-        rows = relative_positions(height, self.rel_pos_h).transpose([0, 2, 1])  # [H, head_dim, H]
-        columns = relative_positions(width, self.rel_pos_w).transpose([0, 2, 1])
+        # Paddle's products have gradients only where both factors have as many axes
+        rows = relative_positions(height, self.rel_pos_h).transpose([0, 2, 1]).unsqueeze(0)  # [1, H, head_dim, H]
+        columns = relative_positions(width, self.rel_pos_w).transpose([0, 2, 1]).unsqueeze(0)
         of_rows = paddle.matmul(q, rows).unsqueeze(-1)  # [N * heads, H, W, H, 1]
         of_columns = paddle.matmul(q.transpose([0, 2, 1, 3]), columns).transpose([0, 2, 1, 3]).unsqueeze(-2)
         return (of_rows + of_columns).reshape([-1, heads, places, places])
