@@ -101,7 +101,7 @@ def order_matcher(model, first, classifier, last=()):
             if name.startswith(beginnings):
                 return number
         if last and name.startswith(last):
-            return len(order) + 1
+            return len(order) + 2  # timm counts the dropout as a layer too, and one more
         return next((number for number, path in enumerate(order) if name.startswith(path)), float("inf"))
 
     return depth

@@ -80,16 +80,20 @@ class _Module(nn.Layer):
     The layers before the last convolution make a feature map, at which `cut` ends the module.
     """
 
-    no_skip, shortcut, drop_path = False, None, None
+    def __init__(self, no_skip, shortcut, drop_path):
+        super().__init__()
+        self.no_skip = no_skip
+        self.shortcut = None if no_skip else shortcut
+        self.drop_path = DropPath(drop_path) if drop_path else None
 
     def begin(self, x):
-        """Return the input of the convolutions."""
+        """Return the input of convolutions and shortcut."""
         return x
 
     def with_inner(self, x):
         """Return the output, and the input of the last convolution."""
         *layers, last = self.stack
-        inner = self.begin(x)
+        inner = x = self.begin(x)
         for layer in layers:
             inner = layer(inner)
         return self.add(last(inner), x), inner
@@ -107,7 +111,8 @@ class _Module(nn.Layer):
         return out + (x if self.shortcut is None else self.shortcut(x))
 
     def forward(self, x):
-        return self.add(self.stack(self.begin(x)), x)
+        x = self.begin(x)
+        return self.add(self.stack(x), x)
 
 
 class XceptionModule(_Module):
@@ -126,10 +131,8 @@ class XceptionModule(_Module):
         drop_path=0.0,
         projects=False,
     ):
-        super().__init__()
-        self.no_skip = no_skip
-        if not no_skip and projects:
-            self.shortcut = ConvNormAct(in_chs, out_chs[-1], 1, stride=stride, norm_layer=norm_layer, apply_act=False)
+        shortcut = {"stride": stride, "norm_layer": norm_layer, "apply_act": False}
+        super().__init__(no_skip, ConvNormAct(in_chs, out_chs[-1], 1, **shortcut) if projects else None, drop_path)
         self.stack = nn.Sequential()
         for number, width in enumerate(out_chs, start=1):
             if start_with_relu:
@@ -144,7 +147,6 @@ class XceptionModule(_Module):
             )
             self.stack.add_sublayer(f"conv{number}", conv)
             in_chs = width
-        self.drop_path = DropPath(drop_path) if drop_path else None
 
 
 class PreXceptionModule(_Module):
@@ -162,10 +164,7 @@ class PreXceptionModule(_Module):
         drop_path=0.0,
         projects=False,
     ):
-        super().__init__()
-        self.no_skip = no_skip
-        if not no_skip and projects:
-            self.shortcut = create_conv2d(in_chs, out_chs[-1], 1, stride=stride)
+        super().__init__(no_skip, create_conv2d(in_chs, out_chs[-1], 1, stride=stride) if projects else None, drop_path)
         layers = {"act_layer": act_layer, "norm_layer": norm_layer}
         self.norm = get_norm_act_layer(norm_layer, act_layer)(in_chs)
         self.stack = nn.Sequential()
@@ -180,10 +179,9 @@ class PreXceptionModule(_Module):
             )
             self.stack.add_sublayer(f"conv{number}", conv)
             in_chs = width
-        self.drop_path = DropPath(drop_path) if drop_path else None
 
     def begin(self, x):
-        """Return the input of the convolutions."""
+        """Return the input of convolutions and shortcut."""
         return self.norm(x)
 
 
