@@ -1,5 +1,6 @@
 """Options of residual nets, by the numbers that timm 1.0.31 computes with the same drawn weights and images."""
 
+from functools import partial
 
 import golden
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from model_weights import drawn_state
 
 from pimm.errors import ConfigError
+from pimm.layers import BatchNormAct2d, GroupNormAct, create_conv2d
+from pimm.layers.std_conv import StdConv2dSame
 from pimm.models import load_torch_arrays, torch_names
 from pimm.models.res2net import Bottle2neck
 from pimm.models.resnest import ResNestBottleneck
@@ -87,7 +90,7 @@ def _check(net, logits, magnitudes, sizes):
     images = paddle.to_tensor(golden.inputs((2, 3, 64, 64)))
     with paddle.no_grad():
         found, (_, maps) = net(images).numpy()[:, 0], net.forward_intermediates(images)
-    np.testing.assert_allclose(found, logits, rtol=1e-4)
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose([each.abs().mean().item() for each in maps], magnitudes, rtol=1e-4)
     assert [each.shape[-1] for each in maps] == sizes
     assert [64 // size for size in sizes] == [info["reduction"] for info in net.feature_info]
@@ -98,6 +101,45 @@ def _check(net, logits, magnitudes, sizes):
 def test_a_resnet_computes_what_timm_does(block, channels, kwargs, logits, magnitudes, sizes):
     layers = kwargs.get("layers", (1, 1, 1, 1))
     _check(ResNet(block, channels=channels, num_classes=10, **{**kwargs, "layers": layers}), logits, magnitudes, sizes)
+
+
+_GROUPS = partial(GroupNormAct, num_groups=8)
+_SAME = partial(StdConv2dSame, eps=1e-8)
+_PREACT_BASIC = {"basic": True, "bottle_ratio": 1.0, "norm_layer": BatchNormAct2d, "conv_layer": create_conv2d}
+
+RESNETS_V2 = [  # arguments, and as above; the last number is the magnitude of the last map after the last normalisation
+    (
+        {"preact": False, "stem_type": "same", "conv_layer": _SAME, "norm_layer": _GROUPS},
+        [-0.2933, -1.41414],
+        [0.39403, 0.5672, 0.59559, 0.56118, 0.54809],
+        [32, 16, 8, 4, 2],
+        0.54809,
+    ),
+    (
+        {"stem_type": "fixed", "output_stride": 16, "norm_layer": _GROUPS},
+        [-0.06072, -0.48335],
+        [9.41282, 3.35237, 3.32958, 3.79459, 4.50274],
+        [32, 16, 8, 4, 4],
+        0.37877,
+    ),
+    (
+        {"stem_type": "deep", "avg_down": True, "output_stride": 8, **_PREACT_BASIC},
+        [0.10556, 0.08849],
+        [0.7114, 1.73266, 2.95239, 3.13396, 2.96462],
+        [32, 16, 8, 8, 8],
+        1.51144,
+    ),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "logits", "magnitudes", "sizes", "normalised"), RESNETS_V2)
+@paddle.no_grad()
+def test_a_resnetv2_computes_what_timm_does(kwargs, logits, magnitudes, sizes, normalised):
+    net = ResNetV2((1, 1, 1, 1), channels=(32, 64, 64, 96), num_classes=10, stem_chs=32, **kwargs)
+    _check(net, logits, magnitudes, sizes)
+    images = paddle.to_tensor(golden.inputs((2, 3, 64, 64)))
+    *_, last = net.forward_intermediates(images, norm=True, intermediates_only=True)
+    assert last.abs().mean().item() == pytest.approx(normalised, rel=1e-4)
 
 
 def test_the_last_normalisation_of_each_branch_begins_as_zero_unless_it_is_told_otherwise():
