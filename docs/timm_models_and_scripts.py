@@ -24,6 +24,10 @@ PARSERS = {
     "tools/pimm_inference.py": options.make_inference_parser,
 }
 
+OLD_NAMES_NOTE = (
+    "Names of 0.1.20 that are missing are sets of weights of other names, or other spellings of them. In timm 1.x they "
+    "are tags: `tf_efficientnet_b0_ap` is `tf_efficientnet_b0.ap_in1k`."
+)
 EDGE_NOTE = (
     "With the same weights both versions compute the same logits, except for `tf_efficientnet_es`, `em` and `el`: 1.x "
     "has the stride in the 3x3 convolution, and 0.1.20 in the 1x1 convolution behind it. pimm follows 1.x; "
@@ -66,11 +70,14 @@ def model_section(wheels):
                 missing = ", ".join(f"`{name}`" for name in sorted(names - ours)) or "none"
                 lines.append(f"| {family} | {version} | {len(names)} | {len(names & ours)} | {missing} |")
         count = sum(map(len, rest.values()))
-        lines.append(f"| {len(rest)} other families | {version} | {count} | 0 | all: pimm has the mobile families |")
+        named = ", ".join(f"`{family}`" for family in sorted(rest))
+        lines.append(
+            f"| {len(rest)} other families | {version} | {count} | 0 | all; families come by their use: {named} |"
+        )
     only = ours - set().union(*(names for wheel in wheels.values() for names in registered_models(wheel).values()))
     own = ", ".join(f"`{name}`" for name in sorted(only)) or "none"
     lines += ["", f"Models of pimm that neither version has under the same name: {own}."]
-    return [*lines, "", EDGE_NOTE]
+    return [*lines, "", OLD_NAMES_NOTE, "", EDGE_NOTE]
 
 
 # Scripts

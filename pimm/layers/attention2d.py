@@ -11,14 +11,13 @@ from pimm.layers.norm import BatchNorm2d
 
 def _pixels(x, heads):
     """Return [N, heads * dim, H, W] as [N, heads, H * W, dim]."""
-    batch, channels = x.shape[:2]
-    return x.reshape([batch, heads, channels // heads, -1]).transpose([0, 1, 3, 2])
+    return x.reshape([0, heads, x.shape[1] // heads, -1]).transpose([0, 1, 3, 2])  # 0 keeps an axis, even if unknown
 
 
 def _images(x, height, width):
     """Return [N, heads, H * W, dim] as [N, heads * dim, H, W]."""
-    batch, heads, _, dim = x.shape
-    return x.transpose([0, 1, 3, 2]).reshape([batch, heads * dim, height, width])
+    heads, dim = x.shape[1], x.shape[3]
+    return x.transpose([0, 1, 3, 2]).reshape([0, heads * dim, height, width])
 
 
 class MultiQueryAttention2d(nn.Layer):

@@ -31,6 +31,7 @@ from pimm.models.registry import (
     resolve_pretrained_cfg,
     split_model_name_tag,
 )
+from pimm.models.reparameterize import reparameterize_model
 from pimm.models.torch_names import from_torch_arrays, load_torch_arrays, torch_names
 from pimm.utils.state import load_state_dict_strictly
 
@@ -74,6 +75,7 @@ __all__ = [
     "parse_model_name",
     "push_to_hf_hub",
     "register_model",
+    "reparameterize_model",
     "resolve_pretrained_cfg",
     "resume_checkpoint",
     "safe_model_name",

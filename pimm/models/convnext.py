@@ -34,7 +34,7 @@ from pimm.layers import (
 from pimm.models.features import limit_strides
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated
+from pimm.models.staged import StagedModel, feature_map, init_truncated, with_head_norm
 from pimm.models.torch_names import torch_names
 
 
@@ -347,7 +347,7 @@ def checkpoint_filter_fn(state_dict, model):
         if name in shapes and not name.startswith("head."):
             value = value.reshape(shapes[name])  # of GRN, and of linear layers that are convolutions here
         renamed[name] = value
-    return renamed
+    return with_head_norm(renamed, model)
 
 
 def _of_clip(state_dict):

@@ -29,7 +29,7 @@ from pimm.layers import (
 from pimm.layers.windows import join_windows, split_windows
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated
+from pimm.models.staged import StagedModel, feature_map, init_truncated, with_head_norm
 
 
 def _pad_to_multiple(x, height, width):
@@ -408,7 +408,7 @@ def checkpoint_filter_fn(state_dict, model):
             for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
             renamed[name] = value
-    return renamed
+    return with_head_norm(renamed, model)
 
 
 def _variant(width, heads, depths, **kwargs):

@@ -123,13 +123,14 @@ class LiteMLA(nn.Layer):
         self.proj = _ConvNorm(heads * dim * (1 + len(scales)), channels, 1, norm_layer=norm_layer)
 
     def forward(self, x):
-        batch, _, height, width = x.shape
+        height, width = x.shape[2:]
         qkv = self.qkv(x)
         qkv = paddle.concat([qkv, *(scale(qkv) for scale in self.aggreg)], axis=1)
-        qkv = qkv.reshape([batch, -1, 3 * self.dim, height * width]).transpose([0, 1, 3, 2])
+        qkv = qkv.reshape([0, qkv.shape[1] // (3 * self.dim), 3 * self.dim, -1]).transpose([0, 1, 3, 2])
         query, key, value = paddle.chunk(qkv, 3, axis=-1)  # [N, heads * scales, H * W, dim]
         out = self._attend(F.relu(query), F.relu(key), value).astype(value.dtype)
-        return self.proj(out.transpose([0, 1, 3, 2]).reshape([batch, -1, height, width]))  # [N, C, H, W]
+        out = out.transpose([0, 1, 3, 2]).reshape([0, out.shape[1] * self.dim, height, width])
+        return self.proj(out)  # [N, C, H, W]
 
     def _attend(self, query, key, value):
         """Return the weighted means of the values, in float32, which the sums over all pixels need."""

@@ -23,7 +23,8 @@ from pimm.optim.layer_groups import MATCH_PREV_GROUP
 _BRANCHES = 3  # parallel convolutions in training, of V3
 
 
-def _conv_norm(in_chs, out_chs, kernel_size, stride=1, groups=1):
+def conv_norm(in_chs, out_chs, kernel_size, stride=1, groups=1):
+    """Return a convolution that keeps the size at stride 1, and its batch norm."""
     padding = tuple(size // 2 for size in kernel_size) if isinstance(kernel_size, tuple) else kernel_size // 2
     return Conv2d(in_chs, out_chs, kernel_size, stride, padding, groups=groups, bias=False), BatchNorm2d(out_chs)
 
@@ -31,9 +32,9 @@ def _conv_norm(in_chs, out_chs, kernel_size, stride=1, groups=1):
 def _long_range_gate(in_chs, out_chs):
     """Return the layers of the gate that sees rows and columns of five pixels (DFC attention)."""
     return nn.Sequential(
-        *_conv_norm(in_chs, out_chs, 1),
-        *_conv_norm(out_chs, out_chs, (1, 5), groups=out_chs),
-        *_conv_norm(out_chs, out_chs, (5, 1), groups=out_chs),
+        *conv_norm(in_chs, out_chs, 1),
+        *conv_norm(out_chs, out_chs, (1, 5), groups=out_chs),
+        *conv_norm(out_chs, out_chs, (5, 1), groups=out_chs),
     )
 
 
@@ -55,8 +56,8 @@ class GhostModule(nn.Layer):
         super().__init__()
         half = math.ceil(out_chs / 2)
         self.out_chs = out_chs
-        self.primary_conv = nn.Sequential(*_conv_norm(in_chs, half, 1), act_layer())
-        self.cheap_operation = nn.Sequential(*_conv_norm(half, half, 3, groups=half), act_layer())
+        self.primary_conv = nn.Sequential(*conv_norm(in_chs, half, 1), act_layer())
+        self.cheap_operation = nn.Sequential(*conv_norm(half, half, 3, groups=half), act_layer())
 
     def forward(self, x):
         first = self.primary_conv(x)
@@ -168,7 +169,7 @@ class GhostBottleneck(nn.Layer):
         self.shortcut = nn.Identity()
         if in_chs != out_chs or stride > 1:
             self.shortcut = nn.Sequential(
-                *_conv_norm(in_chs, in_chs, dw_kernel_size, stride, groups=in_chs), *_conv_norm(in_chs, out_chs, 1)
+                *conv_norm(in_chs, in_chs, dw_kernel_size, stride, groups=in_chs), *conv_norm(in_chs, out_chs, 1)
             )
 
     def _create_modules(self, in_chs, mid_chs, out_chs, gated):
@@ -178,7 +179,7 @@ class GhostBottleneck(nn.Layer):
     def _create_depthwise(self, channels, kernel_size, stride):
         self.conv_dw = self.bn_dw = nn.Identity()
         if stride > 1:
-            self.conv_dw, self.bn_dw = _conv_norm(channels, channels, kernel_size, stride, groups=channels)
+            self.conv_dw, self.bn_dw = conv_norm(channels, channels, kernel_size, stride, groups=channels)
 
     def _depthwise(self, x):
         return self.bn_dw(self.conv_dw(x))
@@ -235,6 +236,7 @@ class GhostNet(ImageModel):
     """
 
     head_layers = ("conv_head", "act2")
+    last_factor = 1  # channels of the last convolution for each expanded channel of the last block
 
     def __init__(
         self,
@@ -254,26 +256,30 @@ class GhostNet(ImageModel):
         channels = make_divisible(16 * width, 4)
         self.conv_stem = Conv2d(in_chans, channels, 3, 2, 1, bias=False)
         self.bn1, self.act1 = BatchNorm2d(channels), nn.ReLU()
-        block = GhostBottleneckV3 if version == "v3" else GhostBottleneck
+        self.version = version
         stages, outputs, reduction, count = [], [Stage(True, channels, 2)], 2, 0
         for stage in cfgs:
             blocks = []
             for kernel, expanded, out, se_ratio, stride in stage:
                 in_chs, mid_chs = channels, make_divisible(expanded * width, 4)
                 channels, reduction = make_divisible(out * width, 4), reduction * stride
-                gated = version != "v1" and count > 1
-                blocks.append(block(in_chs, mid_chs, channels, kernel, stride, se_ratio, gated))
+                blocks.append(self.create_block(count, in_chs, mid_chs, channels, kernel, stride, se_ratio))
                 count += 1
             stages.append(nn.Sequential(*blocks))
             outputs.append(Stage(stage[0][-1] > 1, channels, reduction))
-        self.num_features = mid_chs
-        self.blocks = nn.Sequential(*stages, nn.Sequential(ConvBnAct(channels, mid_chs, 1)))
+        self.num_features = make_divisible(self.last_factor * expanded * width, 4)
+        self.blocks = nn.Sequential(*stages, nn.Sequential(ConvBnAct(channels, self.num_features, 1)))
         self.feature_info = _of_shrinking_stages(outputs)
 
-        pooled = mid_chs * SelectAdaptivePool2d(pool_type=global_pool).feat_mult()
+        pooled = self.num_features * SelectAdaptivePool2d(pool_type=global_pool).feat_mult()
         self.conv_head = Conv2d(pooled, 1280, 1)
         self.act2 = nn.ReLU()
         self.create_head(num_classes, global_pool, 1280)
+
+    def create_block(self, index, *sizes):
+        """Return a block by its number in the net, and by the first arguments of `GhostBottleneck`."""
+        block = GhostBottleneckV3 if self.version == "v3" else GhostBottleneck
+        return block(*sizes, gated=self.version != "v1" and index > 1)
 
     def group_matcher(self, coarse=False):
         """Return the patterns for ``group_with_matcher`` by block, or by stage if ``coarse``."""

@@ -1,4 +1,4 @@
-"""The interface of image models whose layer ``head`` pools and classifies, under the names of timm 1.x."""
+"""The interface of image models with layers ``stem`` and ``head``, under the names of timm 1.x."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from paddle import nn
 from pimm.models.interface import ImageModel
 
 
-class HeadedModel(ImageModel):
-    """A net of a stem, stages, final layers and a layer ``head``, such as `pimm.layers.ClassifierHead`.
-
-    A family sets ``head``, ``head_hidden_size`` and what `ImageModel` asks for, except ``global_pool`` and the
-    classifier. The stages are the layers that ``stages_name`` names: a list, or the names of single layers.
-    """
+class StemModel(ImageModel):
+    """A net of a layer ``stem``, stages, pooling and a classifier ``head``."""
 
     stages_name = "stages"
+    classifier_name = "head"
 
     @property
     def stem(self):
@@ -25,17 +22,25 @@ class HeadedModel(ImageModel):
     def stem(self, layer):
         self.add_sublayer("stem", layer)
 
+
+class HeadedModel(StemModel):
+    """A net of a stem, stages, final layers and a layer ``head``, such as `pimm.layers.ClassifierHead`.
+
+    A family sets ``head``, ``head_hidden_size`` and what `ImageModel` asks for, except ``global_pool`` and the
+    classifier. The stages are the layers that ``stages_name`` names: a list, or the names of single layers.
+    """
+
     def stage_list(self):
         """Return the stages in forward order."""
         if isinstance(self.stages_name, str):
-            return super().stage_list()
+            return ImageModel.stage_list(self)  # an export cannot resolve super()
         stages = [getattr(self, name) for name in self.stages_name]
         return [stage for stage in stages if not isinstance(stage, nn.Identity)]
 
     def keep_stages(self, count):
         """Take out the stages after the first ``count``."""
         if isinstance(self.stages_name, str):
-            super().keep_stages(count)
+            ImageModel.keep_stages(self, count)
         else:
             for name in self.stages_name[count:]:
                 setattr(self, name, nn.Identity())

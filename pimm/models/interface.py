@@ -26,12 +26,14 @@ class ImageModel(nn.Layer):
         feature_info: description of the feature maps, as `pimm.models.features.stage_features` makes it.
         stages_name: name of the list of stages.
         classifier_name: name of the classifier.
+        norm_name: name of the normalisation between the last stage and the final layers; ``""`` in nets without one.
         final_layers: names of the layers between the last stage and the pooling.
         head_layers: names of the layers between pooling and classifier; they fix the number of pooled channels.
     """
 
     stages_name = "blocks"
     classifier_name = "classifier"
+    norm_name = ""
     final_layers: tuple = ()
     head_layers: tuple = ()
     grad_checkpointing = False
@@ -45,9 +47,13 @@ class ImageModel(nn.Layer):
         """Return the input of the first stage, where the stages may begin with the stem's layers."""
         return self.stem(x)
 
+    def final_norm(self, x):
+        """Return the output of the last normalisation for that of the last stage."""
+        return getattr(self, self.norm_name)(x) if self.norm_name else x
+
     def final(self, x):
-        """Return the output of the final layers for that of the last stage."""
-        return x
+        """Return the output of the last normalisation and the final layers for that of the last stage."""
+        return self.final_norm(x)
 
     def pre_logits(self, x):
         """Return the output of the head layers for pooled feature maps, [N, channels, 1, 1]."""
@@ -187,7 +193,7 @@ class ImageModel(nn.Layer):
         for number, stage in enumerate(run, start=1):
             x = self._run(stage, x)
             if number in taken:
-                found.append(self.feature_map(x, number))
+                found.append(self.feature_map(self.final_norm(x) if norm and number == len(stages) else x, number))
         if intermediates_only:
             return found
         return (self.final(x) if len(run) == len(stages) else x), found
@@ -197,7 +203,7 @@ class ImageModel(nn.Layer):
 
         Args:
             indices: which feature maps, as in `forward_intermediates`.
-            prune_norm: whether to take out the final layers.
+            prune_norm: whether to take out the last normalisation, or else the final layers.
             prune_head: whether to take out final layers, head and classifier. They go too when stages go.
 
         Raises:
@@ -208,6 +214,8 @@ class ImageModel(nn.Layer):
         shortened = count < len(self.stage_list())
         if shortened:
             self.keep_stages(count)
+        if self.norm_name and (prune_norm or shortened):
+            setattr(self, self.norm_name, nn.Identity())
         without_final = shortened or prune_head or (prune_norm and self.final_layers)
         if without_final:
             for name in (*self.final_layers, *self.head_layers):

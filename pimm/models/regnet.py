@@ -189,7 +189,6 @@ class RegNet(HeadedModel):
     """
 
     stages_name = STAGES
-    final_layers = ("final_conv",)
 
     def __init__(
         self,
@@ -217,6 +216,7 @@ class RegNet(HeadedModel):
         else:
             last_act = cfg.linear_out or cfg.preact
             self.final_conv = get_act_layer(cfg.act_layer)() if last_act else nn.Identity()
+        self.final_layers = ("final_conv",) if cfg.num_features else ()
         self.num_features = cfg.num_features or width
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
@@ -243,6 +243,11 @@ class RegNet(HeadedModel):
             setattr(self, name, nn.Sequential(*((f"b{index}", each) for index, each in enumerate(blocks, start=1))))
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": name, "stage": number + 1})
         return in_chs
+
+    def keep_stages(self, count):
+        """Take out the stages after the first ``count``, and what follows them."""
+        super().keep_stages(count)
+        self.final_conv = nn.Identity()
 
     def final(self, x):
         """Return the output of the last convolution or activation for that of the last stage."""

@@ -5,32 +5,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d, Conv2d, Linear, SEModule
-from pimm.layers.batch_norm_1d import BatchNorm1d
+from pimm.layers import BatchNorm1d, BatchNorm2d, Conv2d, ConvBn, Linear, SEModule
 from pimm.layers.fuse import conv_with, fuse_norm, identity_kernel, linear_with, norm_scale, pad_kernel
 from pimm.models.headed import HeadedModel
 from pimm.models.initial_values import set_constant
 from pimm.models.registry import register_variants
 from pimm.models.reparameterize import fuse_children
 
-
-class ConvNorm(nn.Sequential):
-    """Apply a convolution ``c`` and a batch norm ``bn``, whose weight begins with ``bn_weight_init``."""
-
-    def __init__(self, in_dim, out_dim, ks=1, stride=1, pad=0, dilation=1, groups=1, bn_weight_init=1.0):
-        conv = Conv2d(in_dim, out_dim, ks, stride, pad, dilation, groups, bias=False)
-        super().__init__(("c", conv), ("bn", BatchNorm2d(out_dim)))
-        set_constant(self.bn.weight, bn_weight_init)
-
-    @paddle.no_grad()
-    def fuse(self):
-        """Return one convolution that computes the same in evaluation mode."""
-        kernel, bias = fuse_norm(self.c.weight, self.bn)
-        return conv_with(kernel, bias, self.c.stride, self.c.dilation, self.c.groups)
+ConvNorm = partial(ConvBn, conv_name="c")
 
 
 class NormLinear(nn.Sequential):

@@ -148,7 +148,7 @@ class ResNetV2(RowMixin, HeadedModel):
         rates = calculate_drop_path_rates(drop_path_rate, layers, stagewise=True)
         stem_names = [f"stem.{name}" for name, _ in self.stem.named_children()]
         taps, stages, prev_chs = [(stem_names[before_pooling - 1], stem_chs, 2)], [], stem_chs
-        strides = stage_strides((1, 2, 2, 2), output_stride, reduction=4)
+        strides = stage_strides((1, 2, 2, 2)[: len(layers)], output_stride, reduction=4)
         for number, (stride, (_, dilation), reduction) in enumerate(strides):
             out_chs = make_divisible(channels[number] * width_factor)
             stages.append(ResNetStage(prev_chs, out_chs, stride, dilation, rates[number], **shared))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import Linear, normal_, trunc_normal_, zeros_
 from pimm.models.features import feature_take_indices
+from pimm.models.torch_names import torch_names
 
 
 class StagedModel(nn.Layer):
@@ -238,3 +240,13 @@ def init_fan_out(model):
             normal_(layer.weight, std=math.sqrt(2 / fan_out))
             if layer.bias is not None:
                 zeros_(layer.bias)
+
+
+def with_head_norm(arrays, model):
+    """Return arrays by PyTorch's names with the values that ``head.norm`` begins with, if it is in the net alone.
+
+    Weights of image towers and of masked autoencoders come without the last normalisation.
+    """
+    shapes, fill = dict(torch_names(model)), {"head.norm.weight": np.ones, "head.norm.bias": np.zeros}
+    fresh = {name: fill[name](shapes[name], np.float32) for name in fill if name in shapes and name not in arrays}
+    return {**arrays, **fresh}

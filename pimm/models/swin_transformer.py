@@ -20,9 +20,9 @@ from pimm.layers import (
     trunc_normal_,
 )
 from pimm.models.registry import register_variants
-from pimm.models.staged import init_truncated
 from pimm.models.swin_base import WindowTransformer, filter_checkpoint, stage_arguments
 from pimm.models.swin_windows import WindowBlock, add_bias, patch_merging_input
+from pimm.models.vision_transformer_init import init_weights_vit
 
 
 class WindowAttention(nn.Layer):
@@ -161,6 +161,7 @@ class SwinTransformer(WindowTransformer):
         drop_path_rate: stochastic depth of the last block; it grows linearly over the blocks.
         embed_layer: class of the patch embedding.
         norm_layer: class of the normalisation.
+        weight_init: way to draw the initial weights, a mode of `init_weights_vit`.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class SwinTransformer(WindowTransformer):
         drop_path_rate=0.1,
         embed_layer=PatchEmbed,
         norm_layer=nn.LayerNorm,
+        weight_init="",
     ):
         super().__init__()
         stages = stage_arguments(
@@ -206,7 +208,7 @@ class SwinTransformer(WindowTransformer):
         strict_img_size = strict_img_size and not dynamic_img_size
         rest = (window_size, strict_img_size, drop_rate, norm_layer, stages, embed_layer)
         self._build(*image, num_classes, global_pool, embed_dim, *rest)
-        init_truncated(self)
+        init_weights_vit(self, weight_init)
 
     def no_weight_decay(self):
         """Return the names of parameters that weight decay leaves alone, beside biases and those of normalisation."""

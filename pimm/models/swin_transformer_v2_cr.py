@@ -147,7 +147,8 @@ class SwinTransformerV2CrStage(WindowStage):
                 block.norm3 = norm_layer(out_dim)
 
     def forward(self, x):  # [N, dim, H, W]
-        return super().forward(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+        x = WindowStage.forward(self, x.transpose([0, 2, 3, 1]))  # an export cannot resolve super()
+        return x.transpose([0, 3, 1, 2])
 
 
 class SwinTransformerV2Cr(WindowTransformer):
@@ -234,7 +235,7 @@ class SwinTransformerV2Cr(WindowTransformer):
 
     def embed(self, x):
         """Return patches of images, [N, embed_dim, H, W]."""
-        return super().embed(x).transpose([0, 3, 1, 2])
+        return self.patch_embed(x).transpose([0, 3, 1, 2])
 
 
 def checkpoint_filter_fn(state_dict, model):

@@ -224,7 +224,7 @@ class Twins(LinearHeadModel):
 
     def forward_features(self, x):
         """Return the features of patches, [N, L, num_features], of images [N, in_chans, H, W]."""
-        return super().forward_features(x).flatten(1, 2)
+        return LinearHeadModel.forward_features(self, x).flatten(1, 2)  # an export cannot resolve super()
 
     def forward_intermediates(self, x, indices=None, norm=False, intermediates_only=False, **kwargs):
         """Return the features of patches [N, L, channels] and feature maps; see `StagedModel.forward_intermediates`."""

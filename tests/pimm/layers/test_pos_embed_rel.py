@@ -108,3 +108,28 @@ def test_biases_of_a_larger_window():
     np.testing.assert_allclose(
         found["attn.attention_biases"].reshape(4, 4), expected.repeat(4).reshape(4, 4), atol=5e-5
     )
+
+
+@pytest.mark.parametrize("layer", [RelPosBias, RelPosBiasTf])
+def test_a_table_is_resampled_for_another_window(layer):
+    """A bias that grows evenly with the distance in columns still does, and one that is everywhere the same is kept."""
+    bias = layer((2, 3), 2)
+    shape = bias.relative_position_bias_table.shape
+    flat = np.stack([np.full(15, 3.0), np.tile(np.arange(5.0), 3)])  # of each head
+    bias.relative_position_bias_table.set_value((flat.T if len(shape) == 2 else flat).reshape(shape).astype("float32"))
+    bias.set_window_size((3, 2))
+    table = bias.relative_position_bias_table.numpy()
+    table = table.T.reshape(2, 5, 3) if table.ndim == 2 else table
+    np.testing.assert_allclose(table[0], 3.0, rtol=1e-6)
+    np.testing.assert_array_equal(table[1], np.broadcast_to(table[1, :1], (5, 3)))
+    assert table[1, 0, 1] == 2 and np.all(np.diff(table[1, 0]) > 0)
+    assert bias(paddle.zeros([1, 2, 6, 6])).shape == [1, 2, 6, 6]
+
+
+def test_a_small_net_gives_the_biases_of_another_window():
+    paddle.seed(0)
+    layer, other = RelPosMlp((2, 3), 2), RelPosMlp((4, 2), 2)
+    other.set_state_dict(layer.state_dict())
+    layer.eval(), other.eval()
+    layer.set_window_size((4, 2))
+    np.testing.assert_array_equal(layer.get_bias().numpy(), other.get_bias().numpy())

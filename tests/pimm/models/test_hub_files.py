@@ -159,7 +159,7 @@ def start(code, **environment):
 
 
 def result(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out.splitlines()
 
@@ -177,7 +177,7 @@ def test_the_environment_is_followed_and_one_of_two_processes_downloads(hub, tmp
     asked = len(hub.asked)
     code = LOAD + 'pimm.create_model("hf-hub:me/other")'
     process = start(code, **environment, HF_HUB_OFFLINE="1")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     last = err.strip().splitlines()[-1]
     assert out.splitlines() == found[0] and len(hub.asked) == asked
     cache = tmp_path / "home" / "hub"
