@@ -105,6 +105,14 @@ class Xception(RowModel):
         """Return the output of a stage as a feature map, inside the net after the next block's first activation."""
         return x if self.row_names[number - 1] in ("act2", "act4") else F.relu(x)
 
+    def keep_stages(self, count):
+        """Take out the layers after the first ``count``; after a block, the next one's first activation stays."""
+        following = self.row_names[count]
+        super().keep_stages(count)
+        if following in _BLOCKS[1:]:
+            setattr(self, following, nn.ReLU())
+            self.row_names = (*self.row_names, following)
+
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth."""
         return {"stem": r"^conv[12]|bn[12]", "blocks": [(r"^block(\d+)", None), (r"^conv[34]|bn[34]", (99,))]}

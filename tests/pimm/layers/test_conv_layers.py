@@ -56,6 +56,12 @@ EXPECTED = [  # class, arguments, keywords ("bn" stands for batch norm), three n
     ("NormMlpClassifierHead", (16, 10, 12), {}, [-2.19845, -0.03833, -0.41533, 0.74214]),
     ("NormMlpClassifierHead", (16, 10, 12, ""), {}, [-1.07988, 0.65635, 0.51192, 0.73734]),
     ("ClNormMlpClassifierHead", (8, 10, 12, "avgmax"), {}, [-0.51241, -0.16014, 1.91705, 0.8271]),
+    ("CoordAttn", (32,), {}, [0.31581, 0.87114, -0.23504, 0.40246]),
+    ("CoordAttn", (32,), {"has_skip": True}, [3.46568, 4.3313, -1.13943, 1.99027]),
+    ("SimpleCoordAttn", (32,), {}, [1.17318, 2.56574, -0.65336, 0.77729]),
+    ("EfficientLocalAttn", (16,), {}, [0.76863, -0.59211, -0.66972, 0.4694]),
+    ("StripAttn", (16,), {}, [0.47522, -1.07678, -2.5016, 0.80236]),
+    ("SeparableConvNormAct", (8, 16), {"stride": 2}, [0.0, 0.0, 1.82921, 1.20999]),
     ("SqueezeExciteCl", (8,), {}, [0.77152, -0.86867, 1.40517, 0.76909]),
 ]
 
