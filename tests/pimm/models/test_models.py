@@ -44,12 +44,10 @@ def reference_run(name, dtype="float32"):
     model.to(dtype=dtype)
     model.eval()
     models.load_torch_arrays(model, golden.state(entry["names_shapes"], gain=entry["gain"]))
-    features = []
-    model.global_pool.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0].numpy()))
     with paddle.no_grad():
-        images = golden.inputs((1, *entry["default_cfg"]["input_size"])).astype(dtype)
-        logits = model(paddle.to_tensor(images))[0].numpy()
-    return model, features[0], logits
+        images = paddle.to_tensor(golden.inputs((1, *entry["default_cfg"]["input_size"])).astype(dtype))
+        features, logits = model.forward_features(images).numpy(), model(images)[0].numpy()
+    return model, features, logits
 
 
 def assert_values(features, logits, expected, entry, tolerance):
@@ -66,7 +64,9 @@ def assert_values(features, logits, expected, entry, tolerance):
 def test_model(name):
     entry = golden.facts("timm_models")["models"][name]
     model, features, logits = reference_run(name)
-    assert [[key, list(shape)] for key, shape in models.torch_names(model)] == entry["names_shapes"]
+    found = [[key, list(shape)] for key, shape in models.torch_names(model)]
+    in_order = pimm.models.is_model_in_modules(name, ("efficientnet", "mobilenetv3"))
+    assert found == entry["names_shapes"] if in_order else sorted(found) == sorted(entry["names_shapes"])
     assert sum(p.size for p in model.parameters() if not p.stop_gradient) == entry["num_params"]
     tolerance = max(1e-5, 3 * entry["f32_f64_rel"])
     for expected in (entry, entry["f64"]):
@@ -110,12 +110,13 @@ CHANGED = {
 @pytest.mark.parametrize("name", sorted(name for name in {*OLD, *TODAY} if pimm.is_model(name)))
 def test_default_cfg(name):
     """Every field is that of today's timm, and of timm 0.1.20 wherever that has not changed or the model is older."""
-    model = pimm.create_model(name, num_classes=1, block_args=decode_arch_def(TINY))
+    with paddle.LazyGuard():
+        model = pimm.create_model(name)
     cfg = model.default_cfg
     assert model.pretrained_cfg is cfg
     found = {field: list(value) if isinstance(value, tuple) else value for field, value in cfg.items()}
     assert (found["architecture"], found["crop_mode"]) == (name, "squash" if name == "efficientnet_b5" else "center")
-    assert not found["custom_load"] and not found["fixed_input_size"]
+    assert (found["custom_load"], found["fixed_input_size"]) == (name.startswith("vit"), "patch" in name)
     for source in (OLD, TODAY):
         expected = source.get(name, {})
         differs = {field for field, value in expected.items() if found[field] != value}
@@ -183,7 +184,7 @@ def test_registry(monkeypatch):
     assert pimm.list_models("net_*") == ["net_9", "net_10"]
     assert pimm.list_models(module="test_models") == ["net_9", "net_10"]
     assert set(pimm.list_models()) > {"net_9", *REQUIRED}
-    assert pimm.list_models("*small*", module="mobilenetv3")[0] == "mobilenetv3_small_075"
+    assert pimm.list_models("*small*", module="mobilenetv3")[0] == "mobilenetv3_small_050"
     assert not pimm.is_model("net_11")
     with pytest.raises(ConfigError, match="two models are called 'net_9'"):
         pimm.register_model(net_9)
