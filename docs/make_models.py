@@ -63,8 +63,8 @@ columns say how far the logits of the exports differ, relative to the largest lo
 than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
 comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
 norm of each block with a shortcut: with random weights, their own logits move further than the limit when an image
-moves by a millionth of itself. A dash says that it was not measured: nets with more than {LARGEST / 1e9:g} billion
-parameters are not run here, and large nets were not exported.
+moves by a millionth of itself. A dash says that it was not measured: the largest nets were neither run here nor
+exported.
 """
 COLUMNS = "| model | parameters | multiply-adds | image | images/s | exported | difference | of ONNX | tags |"
 RULER = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
@@ -106,21 +106,22 @@ def row(name: str, of: dict) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def size_and_speed(name: str) -> dict:
-    """Return parameters, multiply-adds, the side of the image, and images per second of a model."""
+def size(name: str) -> dict:
+    """Return the parameters and the side of the image of a model, which is built without values."""
     with paddle.LazyGuard():
         net = pimm.create_model(name)
-    image = net.default_cfg["input_size"][-1]
-    found = {"parameters": count_parameters(net), "image": image}
-    if found["parameters"] > LARGEST:
-        return found
+    return {"parameters": count_parameters(net), "image": net.default_cfg["input_size"][-1]}
+
+
+def macs_and_speed(name: str, image: int) -> dict:
+    """Return the multiply-adds of a model, and its images per second."""
     paddle.seed(0)
     net = pimm.create_model(name)
     net.eval()
     images = np.random.default_rng(0).standard_normal((1, 3, image, image)).astype("float32")
     with counting([net], RULES) as count:
         net(paddle.to_tensor(images))
-    return {**found, "macs": count.macs, "eager": speed(EagerNet(net), images)}
+    return {"macs": count.macs, "eager": speed(EagerNet(net), images)}
 
 
 def speed(backend, images) -> float:
@@ -207,20 +208,27 @@ def main() -> None:
     parser.add_argument("--exports", action="store_true", help="export models, too")
     parser.add_argument("--onnx", action="store_true", help="compare exports as ONNX, too")
     parser.add_argument("--largest", type=float, default=5e9, metavar="N", help="multiply-adds of exported models")
+    parser.add_argument("--parameters", type=float, default=LARGEST, metavar="N", help="of models that are run")
     parser.add_argument("--anew", nargs="*", default=[], metavar="NAME", help="models to measure again")
     parser.add_argument("--page", action="store_true", help="measure nothing")
     args = parser.parse_args()
     found = {name: of for name, of in facts().items() if name in pimm.list_models() and name not in args.anew}
-    for name in [] if args.page else [name for name in pimm.list_models() if name not in found]:
-        measured = told(name, size_and_speed, name)
-        if measured:
-            found[name] = measured
+    if not args.page:
+        found.update({name: size(name) for name in pimm.list_models() if name not in found})
+        keep(found)
+        for name in unmeasured(found, "eager", "parameters", args.parameters):
+            found[name].update(told(name, macs_and_speed, name, found[name]["image"]))
             keep(found)
-    todo = [name for name, of in found.items() if "exported" not in of and of.get("macs", np.inf) <= args.largest]
-    for name in sorted(todo, key=lambda name: found[name]["macs"]) if args.exports else []:
+    for name in unmeasured(found, "exported", "macs", args.largest) if args.exports else []:
         found[name].update(told(name, exports, name, found[name]["image"], args.onnx))
         keep(found)
     keep(found)
+
+
+def unmeasured(found: dict[str, dict], key: str, cost: str, largest: float) -> list[str]:
+    """Return the models without a measurement, up to a cost, in the order of this cost."""
+    names = [name for name, of in found.items() if key not in of and of.get(cost, np.inf) <= largest]
+    return sorted(names, key=lambda name: found[name][cost])
 
 
 def told(name: str, measure, *arguments) -> dict:

@@ -28,7 +28,7 @@ def test_the_page_is_of_the_measurements_of_every_model(script):
     assert script["page"](found) == script["PAGE"].read_text()
     for name, of in found.items():
         assert of["parameters"] == (OF_TIMM[name] if name in OF_TIMM else parameters(name)), name
-        assert of["parameters"] > script["LARGEST"] or (of["macs"] > 0 and of["eager"] > 0), name
+        assert of["parameters"] > 30e6 or (of["macs"] > 0 and of["eager"] > 0), name
 
 
 def parameters(name):
@@ -44,9 +44,9 @@ def test_exports_are_exact(script):
 
 def test_a_row_is_what_the_script_measures(script):
     pytest.importorskip("paddle2onnx")
-    found, written = script["size_and_speed"]("cream_14"), script["facts"]()["cream_14"]
-    assert {key: found[key] for key in ("parameters", "macs", "image")} == {
-        key: written[key] for key in ("parameters", "macs", "image")
-    }  # the rest varies with the machine
+    written = script["facts"]()["cream_14"]
+    found = {**script["size"]("cream_14"), **script["macs_and_speed"]("cream_14", written["image"])}
+    for key in ("parameters", "macs", "image"):  # the rest varies with the machine
+        assert found[key] == written[key]
     exported = script["exports"]("cream_14", found["image"], onnx=True)
     assert exported["exported"] > 0 and max(exported["difference"], exported["onnx"]) <= TOLERANCE
