@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import paddle
@@ -12,10 +13,16 @@ from pimm.layers import BatchNorm2d, Conv2d
 
 
 class Folded(nn.Layer):
-    """Stands where a batch norm was, and returns its input."""
+    """Stands where a batch norm was: returns its input, or what the activation of the batch norm's layer makes of it."""
+
+    def __init__(self, norm: BatchNorm2d) -> None:
+        super().__init__()
+        for name, layer in norm.named_children():
+            self.add_sublayer(name, layer)
+        self.finish = functools.partial(type(norm).finish, self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        return self.finish(x)
 
 
 @paddle.no_grad()
@@ -37,7 +44,7 @@ def fold_batch_norms(net: nn.Layer, images: Tensor) -> nn.Layer:
     for layer in net.sublayers(include_self=True):
         for name, child in layer.named_children():
             if id(child) in folded:
-                layer.add_sublayer(name, Folded())
+                layer.add_sublayer(name, Folded(child))
     return net
 
 

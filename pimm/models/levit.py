@@ -92,9 +92,9 @@ class Attention(DistanceBias):
     def _heads(self, x, sizes):
         """Return queries, keys and values of heads, [N, num_heads, places, channels]."""
         if self.use_conv:
-            x = x.flatten(2).unflatten(1, [self.num_heads, -1]).transpose([0, 1, 3, 2])
+            x = x.reshape([0, self.num_heads, x.shape[1] // self.num_heads, -1]).transpose([0, 1, 3, 2])
         else:
-            x = x.unflatten(-1, [self.num_heads, -1]).transpose([0, 2, 1, 3])
+            x = x.reshape([0, 0, self.num_heads, -1]).transpose([0, 2, 1, 3])
         return x.split(sizes, axis=-1) if len(sizes) > 1 else [x]
 
     def forward(self, x):

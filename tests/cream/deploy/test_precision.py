@@ -22,7 +22,7 @@ from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
 from pimm.errors import ConfigError, DataError
-from pimm.layers import BatchNorm2d, Conv2d
+from pimm.layers import BatchNorm2d, BatchNormAct2d, Conv2d
 
 CLASSES = tuple("abcdefghij")
 
@@ -49,6 +49,15 @@ def test_a_folded_net_computes_what_the_net_does(name):
     expected, logits = EagerNet(net)(images), EagerNet(folded)(images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     assert count(folded, BatchNorm2d) == left and count(folded, Folded) == count(net, BatchNorm2d) - left > 0
+
+
+def test_a_folded_layer_keeps_its_activation():
+    net = nn.Sequential(Conv2d(1, 2, 1, bias=False), BatchNormAct2d(2, eps=0.0))
+    net.eval()
+    net[0].weight.set_value(np.float32([1, -1]).reshape([2, 1, 1, 1]))
+    folded = fold_batch_norms(net, paddle.ones([1, 1, 1, 1]))
+    assert count(folded, BatchNormAct2d) == 0
+    np.testing.assert_array_equal(folded(paddle.full([1, 1, 1, 1], 3.0)).numpy().flatten(), [3.0, 0.0])
 
 
 class OneConvolution(nn.Layer):
