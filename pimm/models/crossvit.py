@@ -225,6 +225,7 @@ class CrossVit(TokenModel):
         self.default_out_indices = (len(depth) - 1, 2 * len(depth) - 1)
         self.norm = nn.LayerList([norm_layer(dim) for dim in embed_dim])
         self.head_drop = nn.Dropout(drop_rate)
+        self.check_pool(global_pool)
         self.reset_classifier(num_classes, global_pool)
         self._init_weights()
 

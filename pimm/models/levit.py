@@ -289,17 +289,19 @@ class Levit(ImageModel):
             global_pool: ``avg``, or ``""`` for none; None keeps it.
 
         Raises:
-            ConfigError: for another ``global_pool``.
+            ConfigError: for another ``global_pool``, and for classes without pooling.
         """
         if global_pool not in (None, "", "avg"):
             raise ConfigError(f"global_pool is {global_pool!r:.80}; valid for LeViT are avg and an empty text")
-        self.num_classes = num_classes
         self.global_pool = self.global_pool if global_pool is None else global_pool
+        if num_classes and not self.global_pool:
+            raise ConfigError("a net without pooling has no classifier: give global_pool, or num_classes=0")
+        self.num_classes = num_classes
         self.head = self._new_head()
 
     def _new_head(self):
         head = BnLinear(self.num_features, self.num_classes, self.drop_rate) if self.num_classes else nn.Identity()
-        head.training = self.training
+        head.train() if self.training else head.eval()
         return head
 
     def pool(self, x):

@@ -78,6 +78,27 @@ def test_a_convolution_that_is_used_twice_is_not_folded():
     np.testing.assert_array_equal(EagerNet(folded)(draw_images(2, 4)), EagerNet(net)(draw_images(2, 4)))
 
 
+class BesideItsNorm(nn.Layer):
+    """Uses the output of one convolution beside its batch norm too; the batch norm of the other one takes all of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = Conv2d(3, 3, 1, bias=False), BatchNorm2d(3)
+        self.last, self.last_norm = Conv2d(3, 3, 1), BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.last_norm(self.last(x + self.norm(x)))
+
+
+def test_a_convolution_whose_output_is_used_beside_its_norm_is_not_folded():
+    net = awakened(BesideItsNorm())
+    folded = fold_batch_norms(net, paddle.zeros([1, 3, 4, 4]))
+    assert type(folded.norm) is BatchNorm2d and type(folded.last_norm) is Folded
+    images = draw_images(2, 4)
+    np.testing.assert_allclose(EagerNet(folded)(images), EagerNet(net)(images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_values_of_a_folded_convolution():
     net = nn.Sequential(Conv2d(1, 2, 1), BatchNorm2d(2, eps=0.0))
     for tensor, value in zip(
