@@ -79,7 +79,7 @@ def export(
     check_precision(settings.precision, onnx)
     with train_mode(net, training=False), temporary_folder(folder) as partial:
         images = paddle.zeros([1, *settings.input_size])
-        save_paddle(fold_batch_norms(net, images), settings.input_size[0], partial)
+        save_paddle(fold_batch_norms(net, images), settings.input_size, partial)
         written: dict[str, Backend] = {PADDLE_FILES[0]: PaddleNet(partial)}
         if onnx or settings.precision in ONNX_ALONE:
             save_onnx(partial)
@@ -177,12 +177,20 @@ def finish(partial: Path, folder: Path, settings: InferenceSettings) -> None:
         os.replace(path, folder / path.name)
 
 
-def save_paddle(net: nn.Layer, channels: int, folder: Path) -> None:
-    """Write the program and the weights of Paddle Inference, for any number and size of images.
+def save_paddle(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
+    """Write the program and the weights of Paddle Inference, for any number of images.
 
-    The forward function of the net becomes that of the program.
+    The images may have any size, unless the net is made for one. The forward function of the net becomes that of the
+    program.
+
+    Args:
+        net: the net.
+        input_size: channels, height and width of the images.
+        folder: the folder of the files.
     """
-    spec = InputSpec([None, channels, None, None], "float32", "images")
+    one_size = getattr(net, "default_cfg", {}).get("fixed_input_size")
+    size = input_size[1:] if one_size else (None, None)
+    spec = InputSpec([None, input_size[0], *size], "float32", "images")
     program = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
     paddle.jit.save(program, str(folder / PADDLE_STEM))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import paddle
@@ -12,10 +13,16 @@ from pimm.layers import BatchNorm2d, Conv2d
 
 
 class Folded(nn.Layer):
-    """Stands where a batch norm was, and returns its input."""
+    """Stands where a batch norm was: returns its input, after the activation of the batch norm's layer if any."""
+
+    def __init__(self, norm: BatchNorm2d) -> None:
+        super().__init__()
+        for name, layer in norm.named_children():
+            self.add_sublayer(name, layer)
+        self.finish = functools.partial(type(norm).finish, self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        return self.finish(x)
 
 
 @paddle.no_grad()
@@ -37,7 +44,7 @@ def fold_batch_norms(net: nn.Layer, images: Tensor) -> nn.Layer:
     for layer in net.sublayers(include_self=True):
         for name, child in layer.named_children():
             if id(child) in folded:
-                layer.add_sublayer(name, Folded())
+                layer.add_sublayer(name, Folded(child))
     return net
 
 
@@ -55,7 +62,26 @@ def _pairs(net: nn.Layer, images: Tensor) -> list[tuple[nn.Layer, nn.Layer]]:
     made = {id(output): conv for output, conv in outputs}  # the lists keep the tensors, and so their ids
     pairs = [(made[id(given)], norm) for given, norm in inputs if id(given) in made]
     calls = [id(layer) for _, layer in (*outputs, *inputs)]
-    return [pair for pair in pairs if all(calls.count(id(layer)) == 1 for layer in pair)]
+    pairs = [pair for pair in pairs if all(calls.count(id(layer)) == 1 for layer in pair)]
+    return pairs if _use_all(net, images, pairs) else [pair for pair in pairs if _use_all(net, images, [pair])]
+
+
+def _use_all(net: nn.Layer, images: Tensor, pairs: list[tuple[nn.Layer, nn.Layer]]) -> bool:
+    """Return whether nothing but the batch norms uses the outputs of the convolutions; all else gets NaN in a trial."""
+    expected, outputs, hooks = net(images), {}, []
+    for conv, norm in pairs:
+
+        def hide(_, given, output, key=id(norm)):
+            outputs[key] = output
+            return paddle.full_like(output, float("nan"))
+
+        hooks.append(conv.register_forward_post_hook(hide))
+        hooks.append(norm.register_forward_pre_hook(lambda norm, given: (outputs[id(norm)], *given[1:])))
+    found = net(images)
+    for hook in hooks:
+        hook.remove()
+    results = zip(paddle.utils.flatten(found), paddle.utils.flatten(expected))
+    return all(np.array_equal(one.numpy(), other.numpy()) for one, other in results)
 
 
 def _fold(conv: nn.Layer, norm: nn.Layer) -> None:

@@ -67,7 +67,7 @@ def export_qat(net: nn.Layer, settings: InferenceSettings, folder: Path) -> floa
     with train_mode(net, training=False), temporary_folder(folder) as partial:
         plain, scales = without_quanters(net)
         folded = fold_batch_norms(plain, paddle.zeros([1, *settings.input_size]))
-        save_paddle(folded, settings.input_size[0], partial)
+        save_paddle(folded, settings.input_size, partial)
         save_onnx(partial)
         insert_scales(partial / ONNX_FILE, _by_weight(plain, folded, scales))
         onnx_alone(partial)

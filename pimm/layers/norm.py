@@ -83,6 +83,10 @@ class BatchNorm2d(nn.BatchNorm2D):
             self._move(self._variance, variance, share * count / (count - 1), channels)
         return x
 
+    def finish(self, x):
+        """Return what the layer makes of normalised images: the images, or in a subclass what an activation returns."""
+        return x
+
     def _of_first(self, channels):
         values = (self.weight, self.bias, self._mean, self._variance)
         if channels is None:

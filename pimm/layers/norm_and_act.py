@@ -52,7 +52,10 @@ class BatchNormAct2d(BatchNorm2d):
     def forward(self, x):
         fused = self._fuses_swish()
         x = super().forward(x, then_swish=fused)
-        return x if fused else self.act(self.drop(x))
+        return x if fused else self.finish(x)
+
+    def finish(self, x):
+        return self.act(self.drop(x))
 
     def _fuses_swish(self):
         """Return whether batch norm and swish may take one pass over the data, as in `pimm.layers.norm_act`."""

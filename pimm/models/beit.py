@@ -75,7 +75,7 @@ class Attention(nn.Layer):
         bias = None
         if self.q_bias is not None:
             bias = paddle.concat([self.q_bias, paddle.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, [3, self.num_heads, -1])
+        qkv = F.linear(x, self.qkv.weight, bias).reshape([0, 0, 3, self.num_heads, -1])
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # [N, num_heads, tokens, dim / num_heads]
         drop = self.attn_drop if self.training else 0.0
         x = attend(q, k, v, bias=self._bias(shared_bias), dropout=drop)

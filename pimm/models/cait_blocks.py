@@ -29,7 +29,7 @@ class ClassAttn(nn.Layer):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def _heads(self, x):
-        return x.unflatten(-1, [self.num_heads, -1]).transpose([0, 2, 1, 3])
+        return x.reshape([0, 0, self.num_heads, -1]).transpose([0, 2, 1, 3])
 
     def forward(self, x):
         """Return the class token, [N, 1, dim], of tokens [N, tokens, dim] of which it is the first."""
@@ -60,7 +60,7 @@ class TalkingHeadAttn(nn.Layer):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x):
-        q, k, v = self.qkv(x).unflatten(-1, [3, self.num_heads, -1]).transpose([2, 0, 3, 1, 4]).unbind(0)
+        q, k, v = self.qkv(x).reshape([0, 0, 3, self.num_heads, -1]).transpose([2, 0, 3, 1, 4]).unbind(0)
         attention = (q * self.scale).matmul(k, transpose_y=True)  # [N, num_heads, tokens, tokens]
         attention = F.softmax(self.proj_l(attention.transpose([0, 2, 3, 1])), axis=2)
         attention = self.attn_drop(self.proj_w(attention).transpose([0, 3, 1, 2]))

@@ -75,7 +75,7 @@ class CrossAttention(nn.Layer):
 
     def forward(self, x):
         pairs = ((self.wq, x[:, :1]), (self.wk, x), (self.wv, x))
-        q, k, v = (layer(of).unflatten(-1, [self.num_heads, -1]).transpose([0, 2, 1, 3]) for layer, of in pairs)
+        q, k, v = (layer(of).reshape([0, 0, self.num_heads, -1]).transpose([0, 2, 1, 3]) for layer, of in pairs)
         x = attend(q, k, v, dropout=self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x.transpose([0, 2, 1, 3]).flatten(2)))
 
@@ -225,6 +225,7 @@ class CrossVit(TokenModel):
         self.default_out_indices = (len(depth) - 1, 2 * len(depth) - 1)
         self.norm = nn.LayerList([norm_layer(dim) for dim in embed_dim])
         self.head_drop = nn.Dropout(drop_rate)
+        self.check_pool(global_pool)
         self.reset_classifier(num_classes, global_pool)
         self._init_weights()
 

@@ -84,14 +84,14 @@ class EvaAttention(nn.Layer):
     def _queries_keys_values(self, x):
         """Return queries, keys and values, [N, heads, tokens, head_dim]."""
         if not self.fused:
-            found = [layer(x).unflatten(-1, [-1, self.head_dim]) for layer in (self.q_proj, self.k_proj, self.v_proj)]
+            found = [layer(x).reshape([0, 0, -1, self.head_dim]) for layer in (self.q_proj, self.k_proj, self.v_proj)]
             return [each.transpose([0, 2, 1, 3]) for each in found]
         if self.q_bias is None:
             x = self.qkv(x)
         else:
             bias = paddle.concat([self.q_bias, paddle.zeros_like(self.q_bias), self.v_bias])
             x = F.linear(x, self.qkv.weight, bias)
-        x = x.unflatten(-1, [3, self.num_heads, self.head_dim])
+        x = x.reshape([0, 0, 3, self.num_heads, self.head_dim])
         return x.transpose([2, 0, 3, 1, 4]).unbind(0)
 
     def _rotated(self, x, rope):

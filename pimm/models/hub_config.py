@@ -8,7 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from pimm.errors import CheckpointError, ConfigError
+from pimm.errors import CheckpointError, ConfigError, check_whole
 from pimm.models.hub_files import CONFIG, hub_file
 from pimm.models.pretrained_cfg import PretrainedCfg, merge_cfg
 from pimm.models.registry import model_entrypoint
@@ -117,6 +117,9 @@ def _as_settings(settings, arguments, what):
     }
     if arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False:
         settings["fixed_input_size"] = False
+    for name in ("num_classes", "label_offset"):
+        if settings.get(name) is not None:
+            check_whole(f"{what}: {name}", settings[name], least=0)
     try:
         settings.update(_sizes(settings, arguments))
     except (TypeError, ValueError) as error:
@@ -133,6 +136,6 @@ def _sizes(settings, arguments):
         found = {name: (channels, *value[1:]) for name, value in found.items()}
     if size is not None and settings.get("fixed_input_size"):
         found["input_size"] = (found["input_size"][0], *(size if isinstance(size, (list, tuple)) else (size, size)))
-    if any(len(value) != 3 or not all(type(each) is int for each in value) for value in found.values()):
-        raise ValueError(f"{found}; an image size is [channels, height, width]")
+    if any(len(value) != 3 or not all(type(each) is int and each > 0 for each in value) for value in found.values()):
+        raise ValueError(f"{found}; an image size is [channels, height, width], above 0")
     return found

@@ -92,9 +92,9 @@ class Attention(DistanceBias):
     def _heads(self, x, sizes):
         """Return queries, keys and values of heads, [N, num_heads, places, channels]."""
         if self.use_conv:
-            x = x.flatten(2).unflatten(1, [self.num_heads, -1]).transpose([0, 1, 3, 2])
+            x = x.reshape([0, self.num_heads, x.shape[1] // self.num_heads, -1]).transpose([0, 1, 3, 2])
         else:
-            x = x.unflatten(-1, [self.num_heads, -1]).transpose([0, 2, 1, 3])
+            x = x.reshape([0, 0, self.num_heads, -1]).transpose([0, 2, 1, 3])
         return x.split(sizes, axis=-1) if len(sizes) > 1 else [x]
 
     def forward(self, x):
@@ -289,17 +289,19 @@ class Levit(ImageModel):
             global_pool: ``avg``, or ``""`` for none; None keeps it.
 
         Raises:
-            ConfigError: for another ``global_pool``.
+            ConfigError: for another ``global_pool``, and for classes without pooling.
         """
         if global_pool not in (None, "", "avg"):
             raise ConfigError(f"global_pool is {global_pool!r:.80}; valid for LeViT are avg and an empty text")
-        self.num_classes = num_classes
         self.global_pool = self.global_pool if global_pool is None else global_pool
+        if num_classes and not self.global_pool:
+            raise ConfigError("a net without pooling has no classifier: give global_pool, or num_classes=0")
+        self.num_classes = num_classes
         self.head = self._new_head()
 
     def _new_head(self):
         head = BnLinear(self.num_features, self.num_classes, self.drop_rate) if self.num_classes else nn.Identity()
-        head.training = self.training
+        head.train() if self.training else head.eval()
         return head
 
     def pool(self, x):

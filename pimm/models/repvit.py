@@ -206,7 +206,7 @@ class RepVit(HeadedModel):
     ):
         super().__init__()
         self.in_chans, self.num_classes, self.drop_rate = in_chans, num_classes, drop_rate
-        self.embed_dim, self.pool_type = embed_dim, _checked(global_pool)
+        self.embed_dim, self.pool_type = embed_dim, _checked(global_pool, num_classes)
         self.stem = RepVitStem(in_chans, embed_dim[0], act_layer)
         in_dim, stages, self.feature_info = embed_dim[0], [], []
         ratios = mlp_ratio if isinstance(mlp_ratio, (tuple, list)) else [mlp_ratio] * len(embed_dim)
@@ -238,10 +238,10 @@ class RepVit(HeadedModel):
             distillation: whether there are two classifiers.
 
         Raises:
-            ConfigError: for another pooling.
+            ConfigError: for another pooling, and for classes without pooling.
         """
+        self.pool_type = _checked(self.pool_type if global_pool is None else global_pool, num_classes)
         self.num_classes = num_classes
-        self.pool_type = self.pool_type if global_pool is None else _checked(global_pool)
         self.head = RepVitClassifier(self.num_features, num_classes, distillation)
         self.head.train() if self.training else self.head.eval()
         self.head_hidden_size = self.num_features
@@ -261,9 +261,11 @@ class RepVit(HeadedModel):
         return self
 
 
-def _checked(global_pool):
+def _checked(global_pool, num_classes):
     if global_pool not in ("", "avg"):
         raise ConfigError(f"global_pool is {global_pool!r:.80}; valid are 'avg', and '' for none")
+    if num_classes and not global_pool:
+        raise ConfigError("a net without pooling has no classifier: give global_pool, or num_classes=0")
     return global_pool
 
 

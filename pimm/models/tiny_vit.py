@@ -119,7 +119,7 @@ class Attention(DistanceBias):
         self.create_biases(num_heads, (window_size, window_size))
 
     def forward(self, x):
-        qkv = self.qkv(self.norm(x)).unflatten(-1, [self.num_heads, -1]).transpose([0, 2, 1, 3])
+        qkv = self.qkv(self.norm(x)).reshape([0, 0, self.num_heads, -1]).transpose([0, 2, 1, 3])
         q, k, v = qkv.chunk(3, axis=-1)  # [N, num_heads, places, dim / num_heads]
         attention = F.softmax((q * self.scale).matmul(k, transpose_y=True) + self.attention_bias(), axis=-1)
         return self.proj(attention.matmul(v).transpose([0, 2, 1, 3]).flatten(2))

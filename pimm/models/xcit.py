@@ -119,7 +119,7 @@ class XCA(nn.Layer):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x):
-        q, k, v = self.qkv(x).unflatten(-1, [3, self.num_heads, -1]).transpose([2, 0, 3, 4, 1]).unbind(0)
+        q, k, v = self.qkv(x).reshape([0, 0, 3, self.num_heads, -1]).transpose([2, 0, 3, 4, 1]).unbind(0)
         q, k = F.normalize(q, axis=-1), F.normalize(k, axis=-1)  # [N, num_heads, dim / num_heads, tokens]
         attention = F.softmax(q.matmul(k, transpose_y=True) * self.temperature, axis=-1)
         x = self.attn_drop(attention).matmul(v).transpose([0, 3, 1, 2]).flatten(2)

@@ -42,19 +42,21 @@ def get_state_dict(model, unwrap_fn=unwrap_model):
 class FrozenBatchNorm2d(nn.Layer):
     """Normalises by running statistics in training too, and changes nothing of its state.
 
-    This layer shares the state of ``thawed``, the batch norm that it stands for, under the same names.
+    This layer shares the state and the activation of ``thawed``, the batch norm that it stands for, under the same
+    names.
     """
 
     def __init__(self, thawed):
         super().__init__()
         _set_parameters_frozen(thawed, True)
-        for name, parameter in thawed.named_parameters():
-            setattr(self, name, parameter)
+        for name, value in {**thawed._parameters, **thawed._sub_layers}.items():
+            setattr(self, name, value)
         self.__dict__["thawed"] = thawed  # not as a sublayer: its state would be there twice
 
     def forward(self, x):
         own = self.thawed
-        return F.batch_norm(x, own._mean, own._variance, own.weight, own.bias, epsilon=own._epsilon)
+        x = F.batch_norm(x, own._mean, own._variance, own.weight, own.bias, epsilon=own._epsilon)
+        return own.finish(x) if hasattr(own, "finish") else x  # Paddle's own batch norm has none
 
     def thaw(self):
         """Return the layer that this one stands for, learning again."""

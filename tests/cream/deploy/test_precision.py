@@ -22,7 +22,7 @@ from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
 from pimm.errors import ConfigError, DataError
-from pimm.layers import BatchNorm2d, Conv2d
+from pimm.layers import BatchNorm2d, BatchNormAct2d, Conv2d
 
 CLASSES = tuple("abcdefghij")
 
@@ -51,6 +51,15 @@ def test_a_folded_net_computes_what_the_net_does(name):
     assert count(folded, BatchNorm2d) == left and count(folded, Folded) == count(net, BatchNorm2d) - left > 0
 
 
+def test_a_folded_layer_keeps_its_activation():
+    net = nn.Sequential(Conv2d(1, 2, 1, bias=False), BatchNormAct2d(2, eps=0.0))
+    net.eval()
+    net[0].weight.set_value(np.float32([1, -1]).reshape([2, 1, 1, 1]))
+    folded = fold_batch_norms(net, paddle.ones([1, 1, 1, 1]))
+    assert count(folded, BatchNormAct2d) == 0
+    np.testing.assert_array_equal(folded(paddle.full([1, 1, 1, 1], 3.0)).numpy().flatten(), [3.0, 0.0])
+
+
 class OneConvolution(nn.Layer):
     """Uses one convolution twice, and one of its outputs without the batch norm."""
 
@@ -67,6 +76,27 @@ def test_a_convolution_that_is_used_twice_is_not_folded():
     folded = fold_batch_norms(net, paddle.zeros([1, 3, 4, 4]))
     assert count(folded, BatchNorm2d) == 1
     np.testing.assert_array_equal(EagerNet(folded)(draw_images(2, 4)), EagerNet(net)(draw_images(2, 4)))
+
+
+class BesideItsNorm(nn.Layer):
+    """Uses the output of one convolution beside its batch norm too; the batch norm of the other one takes all of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = Conv2d(3, 3, 1, bias=False), BatchNorm2d(3)
+        self.last, self.last_norm = Conv2d(3, 3, 1), BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.last_norm(self.last(x + self.norm(x)))
+
+
+def test_a_convolution_whose_output_is_used_beside_its_norm_is_not_folded():
+    net = awakened(BesideItsNorm())
+    folded = fold_batch_norms(net, paddle.zeros([1, 3, 4, 4]))
+    assert type(folded.norm) is BatchNorm2d and type(folded.last_norm) is Folded
+    images = draw_images(2, 4)
+    np.testing.assert_allclose(EagerNet(folded)(images), EagerNet(net)(images), rtol=1e-4, atol=1e-5)
 
 
 def test_the_values_of_a_folded_convolution():

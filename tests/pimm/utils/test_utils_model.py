@@ -9,7 +9,7 @@ import pytest
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import BatchNorm2d
+from pimm.layers import BatchNorm2d, BatchNormAct2d
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, freeze, get_state_dict, unfreeze, unwrap_model
 from pimm.utils.model import (
     ActivationStatsHook,
@@ -84,6 +84,18 @@ def test_a_frozen_norm_is_the_norm_in_evaluation():
     result = frozen(paddle.full([1, 3, 2, 2], 3.0)).numpy()[0, :, 0, 0]
     np.testing.assert_allclose(result, [2.0, 1.0, 0.0], rtol=1e-4, atol=1e-6)
     assert unfreeze_batch_norm_2d(frozen) is norm
+
+
+def test_a_frozen_norm_keeps_its_activation():
+    norm = BatchNormAct2d(2, eps=0.0, act_layer="prelu")
+    norm._mean.set_value(np.float32([1, 5]))
+    norm._variance.set_value(np.float32([4, 1]))
+    names = list(norm.state_dict())
+    frozen = freeze_batch_norm_2d(norm)
+    frozen.train()
+    result = frozen(paddle.full([1, 2, 2, 2], 3.0)).numpy()[0, :, 0, 0]
+    np.testing.assert_allclose(result, [1.0, -0.5], rtol=1e-6)  # the slope of PReLU begins at 0.25
+    assert list(frozen.state_dict()) == names
 
 
 def test_all_of_a_net_and_its_copy():
