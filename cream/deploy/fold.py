@@ -69,13 +69,13 @@ def _pairs(net: nn.Layer, images: Tensor) -> list[tuple[nn.Layer, nn.Layer]]:
 def _use_all(net: nn.Layer, images: Tensor, pairs: list[tuple[nn.Layer, nn.Layer]]) -> bool:
     """Return whether nothing but the batch norms uses the outputs of the convolutions; all else gets NaN in a trial."""
     expected, outputs, hooks = net(images), {}, []
+
+    def hide(norm, conv, given, output):
+        outputs[id(norm)] = output
+        return paddle.full_like(output, float("nan"))
+
     for conv, norm in pairs:
-
-        def hide(_, given, output, key=id(norm)):
-            outputs[key] = output
-            return paddle.full_like(output, float("nan"))
-
-        hooks.append(conv.register_forward_post_hook(hide))
+        hooks.append(conv.register_forward_post_hook(functools.partial(hide, norm)))
         hooks.append(norm.register_forward_pre_hook(lambda norm, given: (outputs[id(norm)], *given[1:])))
     found = net(images)
     for hook in hooks:

@@ -36,7 +36,10 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize("name", pimm.list_models(module=["efficientnet", "mobilenetv3", "registered"]))
+EFFICIENT = pimm.list_models(["*lite*", "mixnet_*", "mnasnet_*", "mobilenetv2_*", "*_b0*"], module="efficientnet")
+
+
+@pytest.mark.parametrize("name", [*pimm.list_models(module=["mobilenetv3", "registered"]), *SMALL, *EFFICIENT])
 def test_every_mobile_model_describes_its_feature_maps(name):
     """The description is enough to build on: five maps, each half the size of the last, under names that exist."""
     with paddle.LazyGuard():
