@@ -114,7 +114,7 @@ def check_arguments(kwargs, where=""):
         sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
             raise ConfigError(
-                f"img_size is {size!r:.80}; must be a whole number of pixels above 0, or height and width"
+                f"{where}img_size is {size!r:.80}; must be a whole number of pixels above 0, or height and width"
             )
 
 
