@@ -11,7 +11,7 @@ from pathlib import Path
 from pimm.errors import CheckpointError, ConfigError, check_whole
 from pimm.models.hub_files import CONFIG, hub_file
 from pimm.models.pretrained_cfg import PretrainedCfg, merge_cfg
-from pimm.models.registry import model_entrypoint
+from pimm.models.registry import check_arguments, model_entrypoint
 
 _logger = logging.getLogger(__name__)
 
@@ -119,6 +119,7 @@ def _as_settings(settings, arguments, what):
     }
     if arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False:
         settings["fixed_input_size"] = False
+    check_arguments(arguments, f"{what}: model_args do not fit: ")
     for name in ("num_classes", "label_offset"):
         if settings.get(name) is not None:
             check_whole(f"{what}: {name}", settings[name], least=0)

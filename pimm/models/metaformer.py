@@ -95,7 +95,7 @@ class MetaFormerHead(nn.Layer):
     def __init__(self, in_features, num_classes, pool_type, norm_layer, use_mlp_head, drop_rate):
         super().__init__()
         self.num_features, self.use_mlp_head = in_features, use_mlp_head
-        self.global_pool = _pooling(pool_type)
+        self.global_pool = _pooling(pool_type, num_classes)
         self.norm = norm_layer(in_features)
         self.drop = nn.Dropout(drop_rate)
         self.fc = self._classifier(num_classes)
@@ -115,9 +115,9 @@ class MetaFormerHead(nn.Layer):
             in_features: channels of the feature maps; None for as many as before.
 
         Raises:
-            ConfigError: for a pooling that changes the number of channels.
+            ConfigError: for a pooling that changes the number of channels, and for classes without pooling.
         """
-        self.global_pool = self.global_pool if pool_type is None else _pooling(pool_type)
+        self.global_pool = _pooling(self.global_pool.pool_type if pool_type is None else pool_type, num_classes)
         self.norm = nn.Identity() if reset_other else self.norm
         self.num_features = in_features or self.num_features
         self.fc = self._classifier(num_classes)
@@ -130,10 +130,12 @@ class MetaFormerHead(nn.Layer):
         return x if pre_logits else self.fc(x)
 
 
-def _pooling(pool_type):
+def _pooling(pool_type, num_classes):
     pool = SelectAdaptivePool2d(pool_type=pool_type)
     if pool.feat_mult() != 1:
         raise ConfigError(f"global_pool {pool_type!r:.80} changes the number of channels; avg, max and avgmax do not")
+    if num_classes and not pool_type:
+        raise ConfigError("a net without pooling has no classifier: give global_pool, or num_classes=0")
     return pool
 
 

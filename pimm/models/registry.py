@@ -87,7 +87,7 @@ def _entrypoint(name, variant, create):
             from pimm.models.factory import create_model  # late: it imports this module
 
             return create_model(name, pretrained=True, **kwargs)
-        _check_arguments(kwargs)
+        check_arguments(kwargs)
         cfg = get_pretrained_cfg(name)
         model = create(variant, **with_image_size(kwargs, cfg))
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
@@ -99,19 +99,24 @@ def _entrypoint(name, variant, create):
     return entrypoint
 
 
-def _check_arguments(kwargs):
-    """Raise `ConfigError` for a rate of dropout that is no share below 1, and for an impossible image size."""
+def check_arguments(kwargs, where=""):
+    """Raise `ConfigError` for a rate of dropout that is no share below 1, and for an impossible image size.
+
+    Args:
+        kwargs: arguments of a net.
+        where: the beginning of the message.
+    """
     for name, value in kwargs.items():
         if not name.endswith(("drop_rate", "drop_path_rate")) or isinstance(value, (list, tuple, type(None))):
             continue
         if not isinstance(value, Real) or not 0 <= value < 1:
-            raise ConfigError(f"{name} is {value!r:.80}; must be a number of at least 0 and below 1")
+            raise ConfigError(f"{where}{name} is {value!r:.80}; must be a number of at least 0 and below 1")
     size = kwargs.get("img_size")
     if size is not None:
         sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
             raise ConfigError(
-                f"img_size is {size!r:.80}; must be a whole number of pixels above 0, or height and width"
+                f"{where}img_size is {size!r:.80}; must be a whole number of pixels above 0, or height and width"
             )
 
 

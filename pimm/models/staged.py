@@ -178,7 +178,7 @@ class LinearHeadModel(StagedModel):
             drop_rate: dropout before the classifier.
 
         Raises:
-            ConfigError: for another ``global_pool``.
+            ConfigError: for another ``global_pool``, and for classes without pooling in a net that pools axes 2 and 3.
         """
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
@@ -193,6 +193,8 @@ class LinearHeadModel(StagedModel):
             if global_pool not in ("avg", ""):
                 raise ConfigError(f"global_pool is {global_pool!r:.80}; valid are avg, and '' for none")
             self.global_pool = global_pool
+        if num_classes and not self.global_pool and self.pooled_axes == (2, 3):  # channels are not the last axis
+            raise ConfigError("a net without pooling has no classifier: give global_pool, or num_classes=0")
         self.num_classes, self.head_hidden_size = num_classes, self.num_features
         self.head = Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 

@@ -102,6 +102,14 @@ def test_conversion_to_synchronized_norms_keeps_activation_and_parameters():
     assert (net[0]._epsilon, net[0]._momentum) == (1e-3, 0.8)
 
 
+def test_a_norm_of_rows_is_synchronised_too():
+    norm, x = layers.BatchNorm1d(2), paddle.to_tensor([[1.0, 2.0], [3.0, 6.0]])
+    sync = layers.convert_sync_batchnorm(paddle.nn.Sequential(norm))[0]
+    assert isinstance(sync, layers.norm.SyncBatchNorm2d)
+    np.testing.assert_allclose(sync(x).numpy(), [[-1, -1], [1, 1]], rtol=1e-4)
+    np.testing.assert_allclose(sync._mean.numpy(), [0.2, 0.4], rtol=1e-6)
+
+
 def _neighbours(pixels, outside):
     padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1)), constant_values=outside)
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))

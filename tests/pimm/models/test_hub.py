@@ -328,6 +328,13 @@ CONFIGS = {
     "size": (config(pretrained_cfg={"input_size": 64}), "config.json of {}: its image sizes cannot be used"),
     "channels": (config(model_args={"in_chans": "3"}), "config.json of {}: its image sizes cannot be used"),
     "classes": (config(num_classes=-1), "num_classes is -1"),
+    "classes in words": (config(num_classes="5"), "config.json of {}: num_classes is '5'"),
+    "offset": (config(pretrained_cfg={"label_offset": "x"}), "config.json of {}: label_offset is 'x'"),
+    "no pixels": (
+        config(pretrained_cfg={"input_size": [3, 0, 64]}),
+        "config.json of {}: its image sizes cannot be used",
+    ),
+    "size of text": (config(model_args={"img_size": "x"}), "config.json of {}: model_args do not fit: img_size is 'x'"),
     "large": (b" " * (17 << 20), "config.json of {} has more than 16,777,216 bytes"),
 }
 

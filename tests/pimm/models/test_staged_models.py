@@ -279,6 +279,16 @@ def test_tables_of_biases_are_resampled_for_other_windows():
         ("pvt_v2_b0", {"global_pool": "max"}, "global_pool is 'max'"),
         ("twins_svt_small", {"img_size": 100}, "must be a multiple of 32 pixels"),
         ("inception_next_atto", {"global_pool": ""}, "cannot do without pooling"),
+        ("repvit_m1", {"global_pool": ""}, "without pooling"),
+        ("levit_128s", {"global_pool": ""}, "without pooling"),
+        ("pvt_v2_b0", {"global_pool": ""}, "without pooling"),
+        ("poolformerv2_s12", {"global_pool": ""}, "without pooling"),
+        ("crossvit_tiny_240", {"global_pool": ""}, "global_pool is ''"),
+        ("test_convnext", {"drop_rate": 2}, "drop_rate is 2; must be a number of at least 0 and below 1"),
+        ("test_vit", {"drop_path_rate": "a"}, "drop_path_rate is 'a'"),
+        ("test_vit", {"img_size": "64"}, "img_size is '64'"),
+        ("test_vit", {"img_size": -1}, "img_size is -1"),
+        ("test_vit", {"img_size": (64,)}, "img_size is (64,)"),
         ("davit_tiny", {"attn_types": ("spatial", "time")}, "attn_types has 'time'"),
         ("gcvit_xxtiny", {"img_size": 100}, "cannot be cut into windows"),
     ],
@@ -287,3 +297,15 @@ def test_wrong_arguments_are_named(name, kwargs, words):
     with pytest.raises(ConfigError) as error, paddle.LazyGuard():
         pimm.create_model(name, **kwargs)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "pit_ti_224", "efficientvit_m0"])
+def test_a_new_classifier_is_in_the_mode_of_the_net(name):
+    with paddle.LazyGuard():
+        net = pimm.create_model(name)
+    net.eval()
+    net.reset_classifier(3)
+    assert not [key for key, layer in net.named_sublayers() if layer.training]
+    net.train()
+    net.reset_classifier(0)
+    assert all(layer.training for layer in net.sublayers())
