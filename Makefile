@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/installed-with-$(subst /,-,$(PYTHON))
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
+	$(VENV)/bin/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The jobs on a plug-in device, docs/devices.md: a minute and a half on two cores.
 test-device: $(INSTALLED)

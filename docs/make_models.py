@@ -57,8 +57,9 @@ Every model of `pimm.list_models()`, by the module of `pimm.models` that has it;
 are timm's names of sets of weights, [pretrained.md](pretrained.md); the image is that of the first tag.
 Multiply-adds are those of convolutions and linear layers on one image, without the products inside attention.
 
-Images per second: one image at a time, one thread of a CPU with two cores that was busy with other things now and then;
-the fastest of {TURNS} turns. *Exported* is the program of Paddle Inference that `tools/export.py` writes. The last
+Images per second: one image at a time, one thread, the fastest of {TURNS} turns, on a CPU with two cores that did other
+work at the same time: the speeds are lower bounds, and compare models only roughly. *Exported* is the program of Paddle
+Inference that `tools/export.py` writes; it was measured at another time. The last
 columns say how far the logits of the exports differ, relative to the largest logit; `tools/export.py` refuses more
 than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
 comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
@@ -100,7 +101,7 @@ def row(name: str, of: dict) -> str:
     tags = ", ".join(tagged.partition(".")[2] for tagged in get_arch_pretrained_cfgs(name) if "." in tagged)
     speeds = [f"{of[key]:.3g}" if key in of else "-" for key in ("eager", "exported")]
     differences = [f"{of[key]:.1e}" if key in of else "-" for key in ("difference", "onnx")]
-    differences[0] += ", damped" * of.get("damped", False)
+    differences[0] += ", damped" if of.get("damped") else ""
     macs = f"{of['macs'] / 1e6:,.0f}M" if "macs" in of else "-"
     cells = [name, f"{of['parameters'] / 1e6:.2f}M", macs, of["image"], *speeds, *differences, tags]
     return f"| {' | '.join(map(str, cells))} |"

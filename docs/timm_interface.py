@@ -22,7 +22,7 @@ REASONS = {
     "scriptable": "TorchScript",
     "exportable": "PyTorch's tracing",
     "no_jit": "TorchScript",
-    "resolve_model_input_args": "nets here take images of any size",
+    "resolve_model_input_args": "`img_size` of `create_model`",
     "generate_default_cfgs": "`register_variants` takes the settings of a variant",
     "register_model_deprecations": "no name here is deprecated",
     "get_deprecated_models": "no name here is deprecated",

@@ -17,5 +17,10 @@ warnings.filterwarnings("ignore", message="No ccache found")
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["data", "engine", "errors", "layers", "loss", "models", "ops", "optim", "scheduler", "utils"],
-    submod_attrs={"models": ["create_model", "is_model", "list_models", "model_entrypoint", "register_model"]},
+    submod_attrs={
+        "models": [
+            *("create_model", "get_pretrained_cfg", "get_pretrained_cfg_value", "is_model", "list_models"),
+            *("list_modules", "list_pretrained", "model_entrypoint", "register_model"),
+        ]
+    },
 )

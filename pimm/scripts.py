@@ -17,7 +17,7 @@ from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS, check_root
 from pimm.device import current
 from pimm.errors import ConfigError
-from pimm.models import create_model
+from pimm.models import create_model, get_pretrained_cfg, is_model
 from pimm.ops import reuse_freed_memory
 from pimm.output_paths import check_output_paths
 from pimm.utils import (
@@ -130,7 +130,7 @@ def build_model(args, **options):
     """Create the model that the options name and complete ``in_chans`` and ``num_classes`` of ``args``.
 
     Args:
-        args: the options of the script.
+        args: the options of the script. A net that is made for one size of images is made for theirs.
         options: arguments of the model; ``--model-kwargs`` override them.
 
     Raises:
@@ -143,6 +143,9 @@ def build_model(args, **options):
     if args.num_classes is not None:
         options["num_classes"] = args.num_classes
     options.update(in_chans=args.in_chans, global_pool=args.gp, bn_eps=vars(args).get("bn_eps"))
+    cfg = get_pretrained_cfg(args.model) if is_model(args.model) else None
+    if cfg and cfg.fixed_input_size and (args.img_size or args.input_size):
+        options["img_size"] = args.img_size or tuple(args.input_size[1:])
     try:
         model = create_model(args.model, pretrained=args.pretrained, **{**options, **(args.model_kwargs or {})})
     except TypeError as error:

@@ -36,7 +36,7 @@ from pimm.layers.evo_norm import (
 from pimm.layers.fusible import BnLinear, ConvBn, LinearBn
 from pimm.layers.global_context import GatherExcite, GlobalContext
 from pimm.layers.grn import GlobalResponseNorm
-from pimm.layers.helpers import make_divisible, to_pair
+from pimm.layers.helpers import make_divisible, to_2tuple, to_pair
 from pimm.layers.hybrid_embed import HybridEmbed
 from pimm.layers.layer_norm import (
     GroupNorm,
@@ -265,6 +265,7 @@ __all__ = [
     "resample_patch_embed",
     "resize_bias_table",
     "resize_rel_pos_bias_table",
+    "to_2tuple",
     "to_pair",
     "trunc_normal_",
     "trunc_normal_tf_",

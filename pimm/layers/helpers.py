@@ -5,7 +5,9 @@ import paddle.nn.functional as F
 
 from pimm.ops.geometry import to_pair
 
-__all__ = ["global_avg_pool2d", "make_divisible", "to_pair"]
+__all__ = ["global_avg_pool2d", "make_divisible", "to_2tuple", "to_pair"]
+
+to_2tuple = to_pair  # timm's name
 
 
 def make_divisible(v, divisor=8, min_value=None, round_limit=0.9):

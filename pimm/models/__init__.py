@@ -84,3 +84,10 @@ __all__ = [
     "split_model_name_tag",
     "torch_names",
 ]
+
+
+def __getattr__(name):
+    """Return the function that creates the model of a name, as ``from pimm.models import resnet18`` asks for it."""
+    if not name.startswith("_") and is_model(name):
+        return model_entrypoint(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

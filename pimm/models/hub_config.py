@@ -22,6 +22,7 @@ _OF_PATHS = "/\\:"
 _MAX_CONFIG = 16 << 20  # bytes; the labels of ImageNet-22k take 2
 _OF_BOTH = ("num_classes", "label_names", "label_descriptions")  # on the first level of the file, and in its settings
 _FOR_INFORMATION = {"num_features", "labels", "global_pool", "model_args"}
+_TIMM = "timm/"  # before the names of its models on the hub, which are known here without it
 
 
 def parse_model_name(model_name):
@@ -32,6 +33,7 @@ def parse_model_name(model_name):
     """
     source, colon, model_id = str(model_name).partition(":")
     if not colon or not _PREFIX.fullmatch(source):
+        model_name = str(model_name).removeprefix(_TIMM)
         if any(letter in str(model_name) for letter in _OF_PATHS):
             raise ConfigError(
                 f"the model's name {str(model_name)[:120]!r} has no source; valid are hf-hub:ORG/NAME for a model of "

@@ -60,13 +60,15 @@ def register_model(fn):
 def register_variants(variants, create, cfg_of=None):
     """Register a model for every ``{name: variant}``; a model of timm gets timm's settings.
 
+    The functions that create the models become names of the module of ``create``, as they are in timm.
+
     Args:
         variants: the variants by name.
         create: a function that creates a model, ``create(variant, **kwargs)``.
         cfg_of: a function that returns the `PretrainedCfg` of a variant, for models that timm has not.
     """
     for name, variant in variants.items():
-        register_model(_entrypoint(name, variant, create))
+        setattr(sys.modules[create.__module__], name, register_model(_entrypoint(name, variant, create)))
         of_timm = timm_cfgs(name) if _module_of(name) == timm_module(name) else {}
         _register_cfgs(name, of_timm or {"": cfg_of(variant)})
 
@@ -235,12 +237,20 @@ def model_entrypoint(model_name, module_filter=None):
     """
     if not is_model(model_name):
         _import_all()
-        hint = did_you_mean(str(model_name), _entrypoints, count=5)
+        hint = _near(get_arch_name(model_name))
         raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
     name = get_arch_name(model_name)
     if module_filter and _module_of(name) != module_filter:
         raise ConfigError(f"the model {name} belongs to the module {_module_of(name)}, not to {module_filter!r:.80}")
     return _entrypoints[name]
+
+
+def _near(name):
+    """Return a hint of the shortest names that begin with a name, or else of names that are written alike."""
+    begun = sorted(
+        (known for known in _entrypoints if name and known.startswith(name)), key=lambda name: (len(name), name)
+    )
+    return f"; did you mean {', '.join(begun[:5])}?" if begun else did_you_mean(name, _entrypoints, count=5)
 
 
 def get_pretrained_cfg(model_name, allow_unregistered=True):

@@ -28,11 +28,16 @@ def global_pool_nlc(x, pool_type="token", num_prefix_tokens=1, reduce_include_pr
             "" returns all tokens.
         num_prefix_tokens: tokens before the patches.
         reduce_include_prefix: whether the tokens before the patches are pooled too.
+
+    Raises:
+        ConfigError: for another pooling.
     """
     if pool_type == "token":
         return x[:, 0]
     if not pool_type:
         return x
+    if pool_type not in _POOLS:
+        raise ConfigError(f"global_pool is {pool_type!r:.80}; valid are token, {', '.join(_POOLS)} and ''")
     return _POOLS[pool_type](x if reduce_include_prefix else x[:, num_prefix_tokens:])
 
 

@@ -36,7 +36,18 @@ EVERY = pytest.mark.parametrize("name", NAMES, ids=[f"{timm_module(name)}-{name}
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 TOLERANCE = 1e-4  # relative to the largest logit
 # Arguments with which the smallest net of a family is small enough for the suite
-REDUCED = {"vgg11": {"mlp_ratio": 1 / 64}}
+REDUCED = {
+    "beit_base_patch16_224": {"depth": 2},
+    "convmixer_768_32": {"depth": 2},
+    "davit_tiny": {"depths": (1, 1, 1, 1)},
+    "focalnet_tiny_srf": {"depths": (1, 1, 1, 1)},
+    "res2next50": {"layers": (1, 1, 1, 1)},
+    "samvit_base_patch16_224": {"depth": 2, "global_attn_indexes": (1,)},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 2, 1, 1)},
+    "swinv2_tiny_window8_256": {"depths": (1, 2, 1, 1)},
+    "twins_svt_small": {"depths": (1, 1, 1, 1)},
+    "vgg11": {"mlp_ratio": 1 / 64},
+}
 GAINS = (1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 0.7, 0.5)  # of the weights: the more, the more image and rounding matter
 WELL_CONDITIONED = TOLERANCE / 10  # how much timm's own float32 may differ, or other weights are tried
 NUDGE = 2.0**-20  # relative change of images, of a few roundings: where it changes logits much, a net is chaotic

@@ -9,6 +9,7 @@ without torch and timm. ``PIMM_PARITY_RECORD=FILE`` appends a line of JSON for e
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,12 @@ def draw_names():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
+    """Serve a hub, and remove all files after the test: pytest would keep three copies of the weights of every net."""
     with hub_server.serve() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         yield hub
+    shutil.rmtree(tmp_path)
 
 
 def difference(found, expected):

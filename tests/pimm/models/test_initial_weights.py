@@ -11,7 +11,6 @@ from pimm.errors import CheckpointError
 from pimm.models import (
     adapt_input_conv,
     create_model,
-    list_models,
     load_checkpoint,
     load_initial_weights,
     torch_names,
@@ -126,10 +125,9 @@ def test_only_what_is_named_adapts(files):
 
 
 def test_every_model_names_its_stem_and_classifier(tmp_path):
-    """Each family once, by the number of its stem's channels and classes."""
-    names = list_models(module=["efficientnet", "mobilenetv3", "registered"], exclude_filters=["*large*", "*_b*"])
-    families = {name.split("_")[0]: name for name in names}
-    for name in families.values():
+    """Some families once, by the number of their stems' channels and classes."""
+    names = ["mobilenetv3_small_050", "mobilenetv2_035", "mnasnet_small", "lcnet_035", "mobilenetv4_conv_small_035"]
+    for name in (*names, "resnet10t", "test_vit", "test_convnext", "cream_14", "spos"):
         net = create_model(name, num_classes=3, in_chans=2)
         save_arrays(tmp_path / "w.pdparams", state(net))
         other = create_model(name, num_classes=4, in_chans=3, checkpoint_path=tmp_path / "w.pdparams")

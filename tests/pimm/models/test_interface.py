@@ -36,7 +36,10 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize("name", pimm.list_models(module=["efficientnet", "mobilenetv3", "registered"]))
+EFFICIENT = pimm.list_models(["*lite*", "mixnet_*", "mnasnet_*", "mobilenetv2_*", "*_b0*"], module="efficientnet")
+
+
+@pytest.mark.parametrize("name", [*pimm.list_models(module=["mobilenetv3", "registered"]), *SMALL, *EFFICIENT])
 def test_every_mobile_model_describes_its_feature_maps(name):
     """The description is enough to build on: five maps, each half the size of the last, under names that exist."""
     with paddle.LazyGuard():
@@ -289,3 +292,27 @@ def test_lists_of_names(monkeypatch):
     assert list(pimm.models.get_arch_pretrained_cfgs("plain")) == ["plain.a1", "plain.b2"]
     with pytest.raises(ConfigError, match="no tag 'b3'; valid are a1"):
         pimm.create_model("plain.b3")
+
+
+def test_models_are_functions_of_their_modules_too():
+    from pimm.models import resnet10t
+    from pimm.models.resnet import resnet10t as of_module
+
+    assert resnet10t is of_module is model_entrypoint("resnet10t")
+    assert resnet10t(num_classes=2).num_classes == 2
+    assert pimm.get_pretrained_cfg("timm/resnet10t.c3_in1k".partition("/")[2]).tag == "c3_in1k"
+    with pytest.raises(AttributeError, match="has no attribute 'resnet9t'"):
+        _ = pimm.models.resnet9t
+
+
+def test_the_beginning_of_a_name_is_enough_for_a_hint():
+    for given, near in (("vit_tiny", "vit_tiny_patch16_224, "), ("swin_tiny", "swin_tiny_patch4_window7_224")):
+        with pytest.raises(ConfigError, match=f"unknown model '{given}'; did you mean {near}"):
+            pimm.create_model(given)
+
+
+def test_names_as_on_the_hub_are_known():
+    with paddle.LazyGuard():
+        assert pimm.create_model("timm/test_vit.r160_in1k").default_cfg["tag"] == "r160_in1k"
+    with pytest.raises(ConfigError, match="has no source; valid are hf-hub"):
+        pimm.create_model("other/test_vit")
