@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDE, BATCH, CLASSES, INTERVAL = 32, 128, 10, 25
 MODELS = {  # name: (arguments of the model, optimizer, rate)
     "resnet18": ({}, "sgd", 0.05),
-    "vit_tiny_patch16_224": ({"img_size": SIDE, "patch_size": 8}, "adamw", 0.001),
+    "vit_tiny_patch16_224": ({"img_size": SIDE}, "adamw", 0.001),
 }
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 SCALE, WEIGHT_DECAY, SMOOTHING, WARMUP_LR, MIN_LR = (0.5, 1.0), 0.05, 0.1, 1e-4, 1e-5
