@@ -17,6 +17,7 @@ from pimm.data import check_class_names, set_img_extensions
 from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.errors import ConfigError, DataError
 from pimm.models import registry
+from pimm.scripts import build_model
 from pimm.utils.checkpoint import recorded_classes
 
 CLASSES = ("dark", "grey", "light")
@@ -228,3 +229,12 @@ def test_images_of_further_endings(trained, tmp_path, is_asked):
 def test_a_wrong_ending_is_told(trained):
     with pytest.raises(ConfigError, match=r"'tif' is not an extension; write it as '.jpg'"):
         validate(trained / "images", trained / "net", "--img-extensions", "tif")
+
+
+def test_the_image_size_reaches_nets_that_are_made_for_one_size():
+    common = {"in_chans": None, "num_classes": 2, "gp": None, "pretrained": False}
+    for sizes in ({"img_size": 48, "input_size": None}, {"img_size": None, "input_size": (3, 48, 48)}):
+        args = SimpleNamespace(model="test_vit3", model_kwargs={}, **common, **sizes)
+        assert build_model(args).patch_embed.img_size == (48, 48)
+        args = SimpleNamespace(model="test_vit3", model_kwargs={"img_size": 32}, **common, **sizes)
+        assert build_model(args).patch_embed.img_size == (32, 32)
