@@ -68,15 +68,19 @@ def _pairs(net: nn.Layer, images: Tensor) -> list[tuple[nn.Layer, nn.Layer]]:
 
 def _use_all(net: nn.Layer, images: Tensor, pairs: list[tuple[nn.Layer, nn.Layer]]) -> bool:
     """Return whether nothing but the batch norms uses the outputs of the convolutions; all else gets NaN in a trial."""
-    expected, outputs, hooks = net(images), {}, []
+    conv_of = {id(norm): id(conv) for conv, norm in pairs}
+    outputs = {}
 
-    def hide(norm, conv, given, output):
-        outputs[id(norm)] = output
+    def hide(conv: nn.Layer, _: tuple, output: Tensor) -> Tensor:
+        outputs[id(conv)] = output
         return paddle.full_like(output, float("nan"))
 
-    for conv, norm in pairs:
-        hooks.append(conv.register_forward_post_hook(functools.partial(hide, norm)))
-        hooks.append(norm.register_forward_pre_hook(lambda norm, given: (outputs[id(norm)], *given[1:])))
+    def show(norm: nn.Layer, given: tuple) -> tuple:
+        return outputs[conv_of[id(norm)]], *given[1:]
+
+    expected = net(images)
+    hooks = [conv.register_forward_post_hook(hide) for conv, _ in pairs]
+    hooks += [norm.register_forward_pre_hook(show) for _, norm in pairs]
     found = net(images)
     for hook in hooks:
         hook.remove()

@@ -38,9 +38,7 @@ TOLERANCE = 1e-4  # relative to the largest logit
 # Arguments with which the smallest net of a family is small enough for the suite
 REDUCED = {
     "beit_base_patch16_224": {"depth": 2},
-    "convmixer_768_32": {"depth": 2},
     "davit_tiny": {"depths": (1, 1, 1, 1)},
-    "focalnet_tiny_srf": {"depths": (1, 1, 1, 1)},
     "res2next50": {"layers": (1, 1, 1, 1)},
     "samvit_base_patch16_224": {"depth": 2, "global_attn_indexes": (1,)},
     "swin_tiny_patch4_window7_224": {"depths": (1, 2, 1, 1)},
