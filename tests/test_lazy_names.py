@@ -8,7 +8,10 @@ import pytest
 from paths import ROOT
 
 PUBLIC = {
-    "pimm": {"create_model", "is_model", "list_models", "model_entrypoint", "register_model"},
+    "pimm": {
+        *("create_model", "get_pretrained_cfg", "get_pretrained_cfg_value", "is_model", "list_models", "list_modules"),
+        *("list_pretrained", "model_entrypoint", "register_model"),
+    },
     "cream": {
         *("CreamSupernetTrainer", "CreamSupernetTrainingMutator", "load"),
         *("SPOSEvolution", "SPOSSupernetTrainer", "SPOSSupernetTrainingMutator"),

@@ -495,7 +495,7 @@ MISTAKES = [
     (pimm_inference, ["{images}", "--pretrained"], "--model NAME is missing"),
     (pimm_validate, ["{images}", "--pretrained"], "--model NAME is missing"),
     (pimm_validate, ["{images}", "--model", "spos*", "--pretrained"], "a name like spos* and pretrained weights"),
-    (pimm_validate, ["{images}", "--model", "timm/resnet50", "--pretrained"], "valid are hf-hub:ORG/NAME"),
+    (pimm_validate, ["{images}", "--model", "other/resnet50", "--pretrained"], "valid are hf-hub:ORG/NAME"),
     (avg_checkpoints, ["--input", "{images}"], "has a name like checkpoint-*"),
     (avg_checkpoints, ["--input", "{images}", "-n", "0"], "-n is at least 1, not 0"),
 ]

@@ -295,7 +295,7 @@ def test_the_library_is_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm/mnasnet_small", "no source; valid are hf-hub:ORG/NAME .* and local-dir:PATH"),
+        ("other/mnasnet_small", "no source; valid are hf-hub:ORG/NAME .* and local-dir:PATH"),
         ("C:\\nets\\mine", "no source"),
         ("ftp:me/net", "'ftp:me/net' names no model; valid are hf-hub:ORG/NAME, local-dir:PATH"),
         ("hf-hub:", "names no model"),
