@@ -77,7 +77,7 @@ def train_with_timm(args, name):
     )
     validation = create_loader(create_dataset("", args.data, split="val"), crop_pct=1.0, **common)
     optimizer = create_optimizer_v2(model, opt, lr=rate, weight_decay=DECAY[opt], momentum=0.9)
-    schedule, _ = create_scheduler_v2(
+    schedule, epochs = create_scheduler_v2(
         optimizer,
         "cosine",
         num_epochs=args.epochs,
@@ -90,7 +90,7 @@ def train_with_timm(args, name):
         updates_per_epoch=len(train),
     )
     criterion, steps, top1, update = LabelSmoothingCrossEntropy(SMOOTHING), [], [], 0
-    for epoch in range(args.epochs):
+    for epoch in range(epochs):  # with that of the warm-up
         model.train()
         total = 0.0
         for batch, (images, classes) in enumerate(train, start=1):
