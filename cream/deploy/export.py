@@ -13,23 +13,13 @@ from typing import Callable
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.static import InputSpec
 
-from cream.deploy.backends import (
-    ONNX_ALONE,
-    ONNX_FILE,
-    PADDLE_FILES,
-    PADDLE_STEM,
-    Backend,
-    EagerNet,
-    OnnxNet,
-    PaddleNet,
-    require_bf16,
-)
-from cream.deploy.fold import fold_batch_norms
+from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EagerNet, OnnxNet
 from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
 from cream.deploy.settings import SETTINGS, InferenceSettings, is_export, write_settings
 from pimm.engine import train_mode
+from pimm.engine.fold import fold_batch_norms
+from pimm.engine.program import PADDLE_FILES, PaddleNet, require_bf16, save_program
 from pimm.errors import ConfigError
 
 TOLERANCE = 1e-4  # of a logit, and of the largest logit where this is less than 1
@@ -190,9 +180,7 @@ def save_paddle(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
     """
     one_size = getattr(net, "default_cfg", {}).get("fixed_input_size")
     size = input_size[1:] if one_size else (None, None)
-    spec = InputSpec([None, input_size[0], *size], "float32", "images")
-    program = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
-    paddle.jit.save(program, str(folder / PADDLE_STEM))
+    save_program(net, (None, input_size[0], *size), folder)
 
 
 def largest_difference(expected: Backend, given: Backend, settings: InferenceSettings) -> tuple[float, float]:
