@@ -103,7 +103,7 @@ def predict(argv: Sequence[str] | None = None) -> int:
             check_output_paths({"--output": args.output}, files)
         images = predicting.ImageFiles(args.images)
         backend, settings = open_source(
-            args.source, args.model, args.spos_preprocessing, args.onnx, args.engine, args.precision, len(images)
+            args.source, args.model, args.spos_preprocessing, args.onnx, args.engine, args.precision, images
         )
         found = []
         for guesses in predicting.predict(backend, settings, images, args.topk, args.batch_size, args.workers):
