@@ -1,12 +1,21 @@
 """Create models by name."""
 
+import logging
+
 from pimm.errors import ConfigError, PimmError, check_whole
 from pimm.models.features import feature_net
 from pimm.models.helpers import load_initial_weights
 from pimm.models.hub import check_weights, load_pretrained
 from pimm.models.hub_config import load_model_config, parse_model_name
-from pimm.models.registry import loads_by_settings, model_entrypoint, resolve_pretrained_cfg, with_image_size
+from pimm.models.registry import (
+    current_name,
+    loads_by_settings,
+    model_entrypoint,
+    resolve_pretrained_cfg,
+    with_image_size,
+)
 
+_logger = logging.getLogger(__name__)
 _OF_FEATURES = ("out_indices", "feature_cls")
 
 
@@ -25,7 +34,8 @@ def create_model(
     """Create a model, and load pretrained weights or a checkpoint into it if they are asked for.
 
     Args:
-        model_name: one of ``pimm.list_models()``, with or without a tag; ``hf-hub:ORG/NAME``, with or without
+        model_name: one of ``pimm.list_models()``, with or without a tag; a name that timm has replaced, such as
+            ``tv_resnet50``, of which a warning tells the current one; ``hf-hub:ORG/NAME``, with or without
             ``@REVISION``, for a model of timm's form on the Hugging Face Hub; ``local-dir:PATH`` for such a folder.
         pretrained: whether to load the weights that the settings name, as `pimm.models.hub.load_pretrained` does.
         num_classes: classes; 0 for a net without a classifier; None for as many as the model's settings say.
@@ -83,12 +93,15 @@ def create_model(
 def _find_model(model_name, pretrained_cfg, cache_dir):
     """Return the name of a model without its source, its settings, and the arguments that were saved with it."""
     source, name = parse_model_name(model_name)
-    if source is None:
-        return name, pretrained_cfg, {}
-    if pretrained_cfg:
-        raise ConfigError(f"{model_name} has settings of its own: pretrained_cfg cannot be given")
-    cfg, name, saved = load_model_config(source, name, cache_dir)
-    return name, cfg, saved
+    saved = {}
+    if source is not None:
+        if pretrained_cfg:
+            raise ConfigError(f"{model_name} has settings of its own: pretrained_cfg cannot be given")
+        pretrained_cfg, name, saved = load_model_config(source, name, cache_dir)
+    current = current_name(name)
+    if current != name:
+        _logger.warning("%s is an old name: the model is called %s now", name, current)
+    return current, pretrained_cfg, saved
 
 
 def _arguments(num_classes, in_chans, saved, cfg, kwargs):
