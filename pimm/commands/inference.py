@@ -26,6 +26,7 @@ from pimm.scripts import (
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
+    open_engine_for,
     start,
     with_progress,
     write_rows,
@@ -67,7 +68,8 @@ def main(argv=None):
         raise ConfigError(
             f"several images are called {Counter(names).most_common(1)[0][0]}: --fullname writes whole paths"
         )
-    found = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
+    loader = create_evaluation_loader(args, dataset, config, args.batch_size)
+    found = classify(args, open_engine_for(args, model, config["input_size"], loader), loader)
     if not is_primary(args):
         return
     labels = class_names(args)
@@ -89,8 +91,8 @@ def result_files(args, config):
 
 
 @paddle.no_grad()
-def classify(args, model, loader):
-    """Classify images in all processes.
+def classify(args, logits_of, loader):
+    """Classify images in all processes; ``logits_of`` maps images to logits.
 
     Returns probabilities or logits [images, k] of the ``topk`` most likely classes, the indices of these classes
     [images, k], and whether each image could be read [images].
@@ -98,7 +100,7 @@ def classify(args, model, loader):
     outputs, indices, kept = [], [], args.topk or args.num_classes
     for images, labels in with_progress(loader, args.log_interval, "Inference"):
         with autocast(args):
-            logits, _ = reduce_tta(model(images), labels, args.tta)
+            logits, _ = reduce_tta(logits_of(images), labels, args.tta)
         output = logits.astype("float32")
         output = F.softmax(output, axis=1) if args.output_type == "prob" else output
         if args.topk:
