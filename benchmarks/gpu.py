@@ -5,8 +5,9 @@
 For each job: images per second in float32 and in mixed precision, medians over turns, and two shares of the time of a
 turn. ``host`` is the share in which the host was inside the steps: a host that only launches kernels is free long
 before the device is, so that a share near 1 means that the host is the bottleneck, or waits. ``waits`` is the share in
-which the host waited for a number of the device: inside ``numpy()``, ``item()``, ``bool()`` and their like. Then: the largest difference of float32 logits
-from the CPU's, and the losses of the same batches in float32 and in mixed precision. Needs no files and no network.
+which the host waited for a number of the device: inside ``numpy()``, ``item()``, ``bool()`` and their like. Then: the
+largest difference of float32 logits from the CPU's, and the losses of the same batches in float32 and in mixed
+precision. Needs no files and no network.
 ``--minutes`` bounds the whole: a job that has no time left is named and left out.
 """
 
