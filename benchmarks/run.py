@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 from measuring import HERE, Figure, Options, imports
@@ -120,8 +121,6 @@ def run_job(args, name, share, left):
 
 def machine(rival_python):
     """Return what the figures depend on beside the code."""
-    import paddle
-
     model = next((line.partition(":")[2].strip() for line in read_lines("/proc/cpuinfo") if "model name" in line), "")
     flags = next((line for line in read_lines("/proc/cpuinfo") if line.startswith("flags")), "")
     found = {
@@ -132,7 +131,7 @@ def machine(rival_python):
         "load before": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "paddle": paddle.__version__,
+        "paddle": next(filter(None, map(version, ("paddlepaddle", "paddlepaddle-gpu"))), "none"),
         "date": time.strftime("%Y-%m-%d"),
     }
     for module in ("torch", "timm"):
@@ -140,6 +139,13 @@ def machine(rival_python):
         code = f"import {module}; print({module}.__version__)"
         found[module] = subprocess.check_output([rival_python, "-c", code], text=True).strip() if has else "none"
     return found
+
+
+def version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def read_lines(path):
