@@ -43,32 +43,21 @@ def operators(options):
 
 def training(options):
     """Yield the images per second of training Cream's nets, here and by PyTorch in each of its modes."""
-    return beside_torch(options, "train")
-
-
-def evaluation(options):
-    """Yield the images per second of evaluating Cream's nets in eager mode, and by PyTorch in each of its modes."""
-    return beside_torch(options, "evaluate")
-
-
-def beside_torch(options, work):
-    """Yield the images per second of Cream's nets here and in PyTorch; ``work`` is train or evaluate."""
     import gpu
 
     nets = dict(list(NETS.items())[:1]) if options.small else NETS
-    make = {"train": gpu.training, "evaluate": gpu.evaluation}[work]
     for name, (side, batch) in nets.items():
-        batch = 2 if options.small else batch if work == "train" else 32
-        runners = {"here": images_per_second(make(name, False, batch), batch)}
+        batch = 2 if options.small else batch
+        runners = {"here": images_per_second(gpu.training(name, False, batch), batch)}
         with tempfile.TemporaryDirectory() as folder:
             rival = torch_net(options.rival_python, pimm.create_model(name), side, Path(folder))
             if rival:
-                modes = TORCH_MODES[work][:1] if options.small else TORCH_MODES[work]
-                runners.update(torch_runners(rival, modes, work=work, batch=batch, side=side))
+                modes = TORCH_MODES["train"][:1] if options.small else TORCH_MODES["train"]
+                runners.update(torch_runners(rival, modes, work="train", batch=batch, side=side))
             rates = in_turns(runners, options.seconds / len(nets))
             if rival:
                 rival.close()
-        what = f"{work} {name} at {side}, batch {batch}"
+        what = f"train {name} at {side}, batch {batch}"
         yield from (Figure(what, by, rate, "images/s") for by, rate in rates.items())
 
 
