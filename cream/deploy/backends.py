@@ -35,7 +35,7 @@ class EagerNet:
 
 
 class PaddleNet:
-    """Computes logits with the files of Paddle Inference in a folder, on the GPU if that is the current device.
+    """Computes logits with the files of Paddle Inference in a folder, on the current GPU or plug-in device or the CPU.
 
     Args:
         folder: the folder.
@@ -57,6 +57,8 @@ class PaddleNet:
             config.enable_onednn_bfloat16()
         elif current().is_gpu:
             config.enable_use_gpu(256, current().index)  # megabytes at first, and the number of the device
+        elif current().is_plugin:
+            config.enable_custom_device(current().kind, current().index)
         try:
             self.predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises many types for damaged files

@@ -54,6 +54,7 @@ def environment(library: Path, name: str = "testdevice") -> dict[str, str]:
         "TEST_DEVICE_NAME": name,
         "PIMM_CPU_OPS": "paddle",
         "OMP_NUM_THREADS": "1",
+        "MALLOC_PERTURB_": "165",  # so that what reads freed memory goes wrong
         "PYTHONPATH": os.pathsep.join(str(path) for path in (FOLDER.parent.parent, FOLDER.parent)),
     }
 
