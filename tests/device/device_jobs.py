@@ -1,6 +1,7 @@
 """Run by tests in a process of its own: jobs on a device in short form; writes their numbers, as JSON.
 
-Usage: device_jobs.py DEVICE FOLDER PART ... [KEY=VALUE ...], with the parts of `PARTS`.
+Usage: device_jobs.py DEVICE FOLDER PART ... [KEY=VALUE ...]; the parts are the methods of `Jobs`, in an order in which
+each finds the files of those before it.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import waits
 from paddle import nn
 from recording import bits, counts, recorded, saved, total
 from tiny import RECIPE, run_search, without_report, write_images
@@ -41,7 +43,7 @@ EVOLUTION = [f"EVOLUTION.{key}" for key in ("POPULATION=4", "TOP=2", "CROSSOVER=
 
 
 class Jobs:
-    """Runs the jobs on a device and collects their numbers.
+    """Runs jobs on a device and collects their numbers.
 
     Args:
         name: the device.
@@ -92,17 +94,20 @@ class Jobs:
         self.numbers["test"] = test(load_config(recipe, [*options, weights, "MODEL=test"]))
 
     def resuming(self):
-        """Go on from the middle of the retraining, on the device and on the CPU."""
-        whole = self.folder / "retrain"
-        middle = min(whole.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        """Resume the retraining from its first checkpoint, here and on the CPU, and that of the CPU here."""
+        whole, elsewhere = self.folder / "retrain", self.folder / "on the CPU" / "retrain"
         self.numbers["retrain bits"] = bits(whole)
-        for place in (self.name, "cpu"):
-            path = self.folder / f"resumed_{place}"
-            options = (f"DATA_DIR={self.data}", f"SAVE_PATH={path}", f"RESUME_PATH={middle}", f"DEVICE={place}")
+        resumed = {
+            "here": (self.name, whole),
+            "on the CPU": ("cpu", whole),
+            "here from the CPU": (self.name, elsewhere),
+        }
+        for how, (place, source) in resumed.items():
+            first = min(source.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+            path = self.folder / how
+            options = (f"DATA_DIR={self.data}", f"SAVE_PATH={path}", f"RESUME_PATH={first}", f"DEVICE={place}")
             retrain(load_config(whole / "config.yaml", options))
-            where = "the CPU" if place == "cpu" else "the device"
-            self.numbers[f"resumed on {where}"] = [bits(path / "retrain"), saved(path / "retrain")]
-        device.choose(self.name, "DEVICE")
+            self.numbers[f"resumed {how}"] = [bits(path / "retrain"), saved(path / "retrain")]
 
     def scripts(self):
         places = ["--data-dir", str(self.data), "--device", self.name, "-j", "0", "-b", "6"]
@@ -132,13 +137,18 @@ class Jobs:
 
     def exporting(self):
         """Export the retrained net, and classify images by the export and by the net."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            self.numbers["export"] = deploy.export(
-                [str(self.folder / "retrain"), "--output", str(self.folder / "export")]
-            )
-        print(said.getvalue())
-        self.numbers["export says"] = said.getvalue()
+        source, exported = str(self.folder / "retrain"), str(self.folder / "export")
+        assert deploy.export([source, "--output", exported]) == 0
+        for name, classifier in {"net": source, "export": exported}.items():
+            before, results = counts()["kernels"], self.folder / f"{name}.json"
+            assert deploy.predict([classifier, str(self.data / "val"), "--output", str(results)]) == 0
+            self.numbers[f"{name} classifies"] = json.loads(results.read_text())
+            self.numbers[f"kernels of the {name}"] = counts()["kernels"] - before
+
+    def waits(self):
+        """Count the waits of steps and evaluations, and train in mixed precision."""
+        self.numbers["waits"] = {"steps": waits.of_steps(), "evaluations": waits.of_evaluations()}
+        self.numbers["mixed precision"] = waits.of_mixed_precision()
 
     def notebook(self):
         """Run the searches of docs/api.md, with batches in place of loaders."""
@@ -164,9 +174,6 @@ class Jobs:
         evolution = cream.SPOSEvolution(**sizes, flops_func=cost_tables(net, 8)[0])
         found = evolution.search(net, batches, batches, select_batches=1)
         self.numbers["SPOS evolution"] = [[each.arch, each.prec1, each.mflops] for each in found]
-
-
-PARTS = tuple(name for name in vars(Jobs) if not name.startswith("_"))
 
 
 def _rows(path):

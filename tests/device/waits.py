@@ -66,7 +66,9 @@ class Images:
 
     def __init__(self, batches):
         rng = np.random.default_rng(0)
-        self.arrays = [(rng.integers(0, 256, (6, 3, 8, 8), np.uint8), rng.integers(0, CLASSES, 6)) for _ in range(batches)]
+        self.arrays = [
+            (rng.integers(0, 256, (6, 3, 8, 8), np.uint8), rng.integers(0, CLASSES, 6)) for _ in range(batches)
+        ]
 
     def batches(self):
         return (((0, number), images, labels) for number, (images, labels) in enumerate(self.arrays))
@@ -94,4 +96,25 @@ def of_evaluations():
     net = ScriptNet(CLASSES, 3, 0.0, True)
     net.eval()
     evaluate(net, PrefetchLoader(Images(1), *STATISTICS))
-    return {count: moved(lambda count=count: evaluate(net, PrefetchLoader(Images(count), *STATISTICS))) for count in (3, 6)}
+    return {
+        count: moved(lambda count=count: evaluate(net, PrefetchLoader(Images(count), *STATISTICS))) for count in (3, 6)
+    }
+
+
+def of_mixed_precision():
+    """Return, by precision, the losses of 9 batches and the loss scale after each; float16 starts with overflows."""
+    rng = np.random.default_rng(0)
+    images = paddle.to_tensor(rng.normal(size=(8, 3, 8, 8)).astype("float32"))
+    labels = paddle.to_tensor(rng.integers(0, CLASSES, 8))
+    found = {}
+    for dtype in ("float32", "float16", "bfloat16"):
+        step = make_step(clip_grad=1.0, **({} if dtype == "float32" else {"amp": True, "amp_dtype": dtype}))
+        if dtype == "float16":
+            state = step.update.state_dict()
+            step.update.load_state_dict({**state, "scale": paddle.full([1], 2.0**24)})
+        losses, scales = [], []
+        for _ in range(9):
+            losses.append(step(images, labels, 0)["loss"].item())
+            scales.append(step.update.state_dict()["scale"].item() if dtype == "float16" else 1.0)
+        found[dtype] = {"losses": losses, "scales": scales}
+    return found
