@@ -117,9 +117,11 @@ class Jobs:
         self.numbers["script state"] = saved(self.folder / "script")
         checkpoint = ["--checkpoint", str(self.folder / "script"), "--use-ema"]
         validate([*places, *checkpoint, "--results-file", str(self.folder / "validate.json")])
+        barrier()
         self.numbers["validate"] = json.loads((self.folder / "validate.json").read_text())[0]
         results = ["--results-dir", str(self.folder), "--results-file", "classes", "--results-format", "json"]
         inference([*places, *checkpoint, *results, "--split", "val", "--topk", "2", "--include-index", "--fullname"])
+        barrier()
         self.numbers["inference"] = list(json.loads((self.folder / "classes.json").read_text()).values())
 
     def conversion(self):
