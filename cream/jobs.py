@@ -31,7 +31,7 @@ from cream.studies.judgement import Bootstrap
 from cream.studies.truth import read_truth
 from cream.train.evaluation import NetEvaluator, evaluate
 from cream.train.history import History
-from pimm.engine import RunLog, Trainer, train_mode
+from pimm.engine import RunLog, Trainer, open_engine, train_mode
 from pimm.engine.steps import averaged_net
 from pimm.models import load_checkpoint
 from pimm.utils import is_main_process, latest_checkpoint, single_process
@@ -130,15 +130,18 @@ def test(cfg: Config) -> dict[str, float]:
     """Print and return the accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
 
     The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
-    file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
+    file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one. ``ENGINE``
+    and ``PRECISION`` choose what computes the logits.
     """
     with build.running(cfg):
-        net, loader = build.net_to_test(cfg)
+        net, loader, resolution = build.net_to_test(cfg)
         weights, use_ema = build.weights_to_test(cfg)
         build.check_trained_classes(weights, loader.dataset)
         load_checkpoint(net, weights, use_ema)
+        images = len(loader) * loader.sampler.batch_size
+        logits_of = open_engine(net, (3, resolution, resolution), cfg.ENGINE, cfg.PRECISION, images)
         with train_mode(net, training=False):
-            metrics = evaluate(net, loader)
+            metrics = evaluate(logits_of, loader)
     if is_main_process():
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
@@ -153,7 +156,7 @@ def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
         cfg = copy.deepcopy(cfg)
         cfg.NET.SELECTION, cfg.NET.INPUT_ARCH = -1, read_architecture(architecture, build.search_space(cfg)[0])
     retrain(cfg)
-    return test(replace(cfg, RESUME_PATH=str(build.run_folder(cfg))))
+    return test(replace(cfg, RESUME_PATH=str(build.run_folder(cfg)), ENGINE="eager", PRECISION="fp32"))
 
 
 # Selections in a trained supernet
