@@ -29,6 +29,7 @@ from measuring import HERE, Figure, Options, imports
 JOBS = {
     "evaluation": ("run_jobs", "evaluation"),
     "training": ("run_jobs", "training"),
+    "paths": ("run_jobs", "path_scoring"),
     "supernet": ("run_jobs", "supernet"),
     "decoding": ("decoding", "measure"),
     "loader": ("run_jobs", "loaders"),
@@ -167,15 +168,15 @@ def table(jobs):
 
 
 def cells(figures):
-    """Return three cells: our figures, those of rivals, and how many times ours is as good as the best rival's."""
+    """Return three cells: our figures, those of rivals, and how many times our best is as good as the best rival's."""
     ours = [each for each in figures if each.by.startswith("here")]
     rivals = [each for each in figures if not each.by.startswith("here")]
     shown = ["; ".join(text(each) for each in group) for group in (ours, rivals)]
     gain = ""
-    if len(ours) == 1 and rivals:
+    if rivals:
         higher = ours[0].unit.endswith("/s")
-        best = (max if higher else min)(each.value for each in rivals)
-        gain = f"{ours[0].value / best if higher else best / ours[0].value:.2f}"
+        own, best = ((max if higher else min)(each.value for each in group) for group in (ours, rivals))
+        gain = f"{own / best if higher else best / own:.2f}"
     return " | ".join([*shown, gain])
 
 

@@ -10,17 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from measuring import HERE, Figure, Rival, images_per_second, imports, in_turns
+from measuring import HERE, TURNS, Figure, Rival, images_per_second, imports, in_turns
 
 import pimm
 from cream.mobile.nets import MobileNet
 from pimm.models.torch_names import to_torch_arrays
 
 NETS = {"cream_14": (64, 32), "cream_287": (224, 16)}  # side of the images, images of a step
-TORCH_MODES = {
-    "train": ("eager", "channels_last", "compile"),
-    "evaluate": ("eager", "channels_last", "compile", "bf16 channels_last", "bf16 compile"),
-}
+TORCH_MODES = ("eager", "channels_last", "compile", "compile, channels_last")
 SAME_LOGITS = 1e-3
 
 
@@ -41,35 +38,48 @@ def operators(options):
             )
 
 
+def evaluation(options):
+    """Yield the images per second of evaluating Cream's nets, alone and from JPEG files, in each form of both sides."""
+    args = ["--nets", *(["14"] if options.small else ["14", "287"]), "--rounds", 1 if options.small else TURNS]
+    args += ["--count", 16 if options.small else 1000]
+    if imports(options.rival_python, "torch", "timm"):
+        args += ["--torch-python", options.rival_python]
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = options.photographs or draw_photographs(Path(folder, "drawn"), 8)
+        run_script("evaluation.py", photographs, *args, "--json", Path(folder, "found.json"))
+        rows = json.loads(Path(folder, "found.json").read_text())
+    for row in rows:
+        yield Figure(f"evaluate {row['net']}, {row['what']}", row["form"], row["images_per_second"], "images/s")
+
+
+def path_scoring(options):
+    """Yield the seconds of scoring a path of a supernet with recalibration: one by one, and all together."""
+    paths, few, steps = (4, 2, 2) if options.small else (100, 10, 100)
+    text = run_script("path_scoring.py", "--paths", paths, "--eager", few, "--train", steps)
+    found = re.findall(r"^(\w+): \d+ paths, ([\d.]+) s of the clock", text, flags=re.MULTILINE)
+    for way, seconds in found:
+        yield Figure("scoring a path, of CIFAR-10's supernet", f"here, {way}", float(seconds), "s")
+
+
 def training(options):
     """Yield the images per second of training Cream's nets, here and by PyTorch in each of its modes."""
-    return beside_torch(options, "train")
-
-
-def evaluation(options):
-    """Yield the images per second of evaluating Cream's nets in eager mode, and by PyTorch in each of its modes."""
-    return beside_torch(options, "evaluate")
-
-
-def beside_torch(options, work):
-    """Yield the images per second of Cream's nets here and in PyTorch; ``work`` is train or evaluate."""
     import gpu
 
     nets = dict(list(NETS.items())[:1]) if options.small else NETS
-    make = {"train": gpu.training, "evaluate": gpu.evaluation}[work]
     for name, (side, batch) in nets.items():
-        batch = 2 if options.small else batch if work == "train" else 32
-        runners = {"here": images_per_second(make(name, False, batch), batch)}
+        batch = 2 if options.small else batch
+        runners = {"here": images_per_second(gpu.training(name, False, batch), batch)}
         with tempfile.TemporaryDirectory() as folder:
             rival = torch_net(options.rival_python, pimm.create_model(name), side, Path(folder))
             if rival:
-                modes = TORCH_MODES[work][:1] if options.small else TORCH_MODES[work]
-                runners.update(torch_runners(rival, modes, work=work, batch=batch, side=side))
+                modes = TORCH_MODES[:1] if options.small else TORCH_MODES
+                runners.update(torch_runners(rival, modes, batch=batch, side=side))
             rates = in_turns(runners, options.seconds / len(nets))
             if rival:
                 rival.close()
-        what = f"{work} {name} at {side}, batch {batch}"
-        yield from (Figure(what, by, rate, "images/s") for by, rate in rates.items())
+        yield from (
+            Figure(f"train {name} at {side}, batch {batch}", by, rate, "images/s") for by, rate in rates.items()
+        )
 
 
 def torch_runners(rival, modes, **case):
@@ -142,7 +152,7 @@ def loaders(options):
     """Yield the images per second of pimm's loader, without and with drafts, and of timm's."""
     import loader
 
-    sizes, count = ((64,), 8) if options.small else ((224, 96), 300)
+    sizes, count = ((64,), 60) if options.small else ((224, 96), 300)
     with tempfile.TemporaryDirectory() as folder:
         source = options.photographs or draw_photographs(Path(folder, "drawn"), 8)
         target = Path(folder, "repeated")

@@ -1,10 +1,10 @@
-"""Measure one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
+"""Train one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
 
     PYTHON benchmarks/torch_rival.py WEIGHTS.npz
 
 WEIGHTS holds the weights of the net by their names in PyTorch's files, and the stride of each block. Each line on the
 standard input is a question in JSON, answered by one line: the logits of given images, or the images per second of
-training or evaluation for some seconds.
+training for some seconds.
 """
 
 import json
@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODES = {  # channels last, compiled, bfloat16
-    "eager": (False, False, False),
-    "channels_last": (True, False, False),
-    "compile": (False, True, False),
-    "bf16 channels_last": (True, False, True),
-    "bf16 compile": (True, True, True),
+MODES = {  # channels last, compiled
+    "eager": (False, False),
+    "channels_last": (True, False),
+    "compile": (False, True),
+    "compile, channels_last": (True, True),
 }
 
 
@@ -115,37 +114,29 @@ def load(path):
     return net
 
 
-def make_step(net, work, batch, side, mode):
-    """Return a callable that trains or evaluates one batch."""
-    channels_last, compiled, bf16 = MODES[mode]
+def make_step(net, batch, side, mode):
+    """Return a callable that trains one batch."""
+    channels_last, compiled = MODES[mode]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     images, classes = torch.randn(batch, 3, side, side), torch.randint(0, net.classifier.out_features, (batch,))
-    net.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
-    run = torch.compile(net) if compiled else net
-    net.train(work == "train")
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    images, net = images.to(memory_format=layout), net.to(memory_format=layout).train()
+    run, optimizer = torch.compile(net) if compiled else net, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
     def train():
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(run(images), classes, label_smoothing=0.1)
+        loss = F.cross_entropy(run(images), classes, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    @torch.inference_mode()
-    def evaluate():
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            run(images)
-
-    return train if work == "train" else evaluate
+    return train
 
 
 def answer(path, steps, question):
-    """Return logits of ``images``, or images per second of ``work`` in ``mode`` for ``seconds``."""
+    """Return logits of ``images``, or images per second of training in ``mode`` for ``seconds``."""
     if "images" in question:
         with torch.inference_mode():
             return load(path).eval()(torch.tensor(question["images"])).tolist()
-    case = tuple(question[name] for name in ("work", "batch", "side", "mode"))
+    case = tuple(question[name] for name in ("batch", "side", "mode"))
     if case not in steps:
         steps[case] = make_step(load(path), *case)
         steps[case]()
