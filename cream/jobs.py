@@ -52,6 +52,7 @@ def search(cfg: Config) -> Candidate:
     with build.running(cfg) as run:
         plan = build.plan_search(cfg)
         train_supernet(plan, run)
+        plan.step.score_by_average()
         found = plan.selection.select(plan.step.board, run.folder)
         report_search(run, plan.searched, plan.epochs)
         command = f"{typed.command('predict')} {shlex.quote(str(run.folder))} IMAGES"

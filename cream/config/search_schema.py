@@ -16,6 +16,7 @@ from cream.config.bounds import (
     FITTED,
     OURS,
     PIXELS,
+    POSITIVE_SHARE,
     SPACES,
     SUPERNETS,
     WEIGHTS,
@@ -121,6 +122,23 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    ACCUMULATE: int = key(
+        1,
+        COUNT,
+        "Batches whose mean gradient makes one update; they train the same path, whose accuracy on all of them the "
+        "board notes.",
+        unit="batches",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    AVERAGE: float = key(
+        0.0,
+        between(0, 1),
+        "Share of an average of the weights that stays at each update of a weight; paths are scored by the averages. "
+        "0 keeps none and scores by the last weights.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     SLICE: int = key(
         4,
         COUNT,
@@ -130,7 +148,7 @@ class Supernet:
     )
     POOL_SIZE: int = key(10, COUNT, "Places on the prioritized board.", unit="paths", jobs=(*SUPERNETS, *CHOICES))
     UPDATE_ITER: int = key(
-        1300, COUNT, "Taught batches between two updates of the matching network.", unit="batches", jobs=SUPERNETS
+        1300, COUNT, "Taught updates of paths between two of the matching network.", unit="updates", jobs=SUPERNETS
     )
     META_STA_EPOCH: int = key(
         20,
@@ -175,11 +193,19 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    TEACH_SHARE: float = key(
+        1.0,
+        POSITIVE_SHARE,
+        "Share of a batch, its first images, on which a path learns from its teacher.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     BOARD_SCORE: str = key(
         "batch",
-        one_of("batch", "estimate"),
-        "What ranks the board: the accuracy of a path on the batch that trained the path, as in the paper (batch); or "
-        "its loss as a sum over its choices, fitted to all batches, so that entries move and age (estimate).",
+        one_of("batch", "estimate", "held_out"),
+        "What ranks the board: the accuracy of a path on the batch that trained the path, as in the paper (batch); its "
+        "loss as a sum over its choices, fitted to all batches, so that entries move and age (estimate); or its loss "
+        "on training images that the search does not see, measured again before every epoch (held_out).",
         source=OURS,
         jobs=SUPERNETS,
     )

@@ -6,7 +6,9 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from cream.space import Arch
 from cream.supernet import SuperNet
+from cream.train.average import PathAverage
 from cream.train.draws import Draw
 from cream.train.steps import METRICS, SinglePathStep, path_metrics
 from cream.train.teaching import Teaching
@@ -20,7 +22,7 @@ class MultiPathStep(SinglePathStep):
     The metrics are means over the paths and all processes.
 
     Args:
-        net, loss_fn, update, rng: as for `SinglePathStep`.
+        net, loss_fn, update, rng, ema: as for `SinglePathStep`.
         draw: draws the paths of a batch.
         teaches: whether the first path teaches the others with the logits that its own training computes anyway; it
             learns from the labels alone (in-place distillation, https://arxiv.org/abs/1903.05134).
@@ -41,18 +43,27 @@ class MultiPathStep(SinglePathStep):
         start_epoch: int = -1,
         rho: float = 0.5,
         teaching: Teaching | None = None,
+        ema: PathAverage | None = None,
     ):
-        super().__init__(net, loss_fn, update, None, rng)
+        super().__init__(net, loss_fn, update, None, rng, ema)
         self.draw, self.teaches, self.start_epoch, self.rho = draw, teaches, start_epoch, rho
         self.teaching = teaching or Teaching()
+        self._archs: list[Arch] = []  # of the update that is under way
+
+    def draw_paths(self) -> list[Arch]:
+        """Return the paths of the next batch: drawn and counted anew once the last paths have been updated."""
+        if self.update.complete:
+            self._archs = self.draw(self.rng)
+            for arch in self._archs:
+                self.sampled.add(arch)
+        return self._archs
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train the paths of one batch and return METRICS."""
-        archs = self.draw(self.rng)
+        archs = self.draw_paths()
         parameters = {p.name: p for arch in archs for p in self.net.active_parameters(arch)}
         teacher, rows = None, []
         for number, arch in enumerate(archs):
-            self.sampled.add(arch)
             with self.update.autocast():
                 logits = self.net(images, arch)
                 loss, kd_loss = self.loss_fn(logits, labels), paddle.zeros([])
@@ -64,7 +75,7 @@ class MultiPathStep(SinglePathStep):
             if number + 1 < len(archs):
                 self.update.add(share)
             else:
-                self.update(share, list(parameters.values()))
+                self.move(share, list(parameters.values()))
             rows.append(path_metrics(loss, kd_loss, logits, labels))
         values = all_reduce_mean([paddle.stack(rows).mean(axis=0)])[0]
         return dict(zip(METRICS, values.unbind()))

@@ -14,6 +14,7 @@ from paddle.nn import functional as F
 from cream.flops import CostTable
 from cream.space import Arch
 from cream.supernet import SuperNet
+from cream.train.average import PathAverage
 from cream.train.board import Entry, PrioritizedBoard
 from cream.train.draws import extreme_path
 from cream.train.history import OperationCounts
@@ -39,7 +40,8 @@ def path_metrics(loss: Tensor, kd_loss: Tensor, logits: Tensor, labels: Tensor) 
 class SinglePathStep:
     """Trains one sampled path a batch (SPOS, section 3.2).
 
-    The metrics are means over all processes. ``sampled`` counts the operations of all paths drawn.
+    If an update takes the mean gradient of several batches, these batches train the same path. The metrics are means
+    over all processes. ``sampled`` counts the operations of all paths drawn.
 
     Args:
         net: the supernet.
@@ -47,17 +49,27 @@ class SinglePathStep:
         update: moves the parameters of the sampled path.
         sampler: draws the path of a batch.
         rng: generator of the draws; its state is the same in all processes, so that they draw the same path.
+        ema: the moving average of the weights, by which paths are scored in the end; None: they are scored by the last
+            weights.
     """
 
-    ema = None
     board: PrioritizedBoard | None = None
     teaching = Teaching()
 
-    def __init__(self, net: SuperNet, loss_fn: nn.Layer, update: Update, sampler: Sampler, rng: np.random.Generator):
-        self.net, self.loss_fn, self.update = net, loss_fn, update
-        self.nets = [net]
+    def __init__(
+        self,
+        net: SuperNet,
+        loss_fn: nn.Layer,
+        update: Update,
+        sampler: Sampler,
+        rng: np.random.Generator,
+        ema: PathAverage | None = None,
+    ):
+        self.net, self.loss_fn, self.update, self.ema = net, loss_fn, update, ema
+        self.nets = [net]  # the average has no running statistics of its own
         self.sampler, self.rng = sampler, rng
         self.sampled = OperationCounts(net.space)
+        self._arch: Arch | None = None  # of the update that is under way
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch and return METRICS without ``kd_loss``."""
@@ -67,10 +79,11 @@ class SinglePathStep:
         return metrics
 
     def sample(self) -> Arch:
-        """Draw and count the path of the next batch."""
-        arch = self.sampler(self.rng, self.board)
-        self.sampled.add(arch)
-        return arch
+        """Return the path of the next batch: drawn and counted anew once the last path has been updated."""
+        if self.update.complete:
+            self._arch = self.sampler(self.rng, self.board)
+            self.sampled.add(self._arch)
+        return self._arch
 
     def train_path(
         self, arch: Arch, images: Tensor, labels: Tensor, teacher: Teacher | None = None
@@ -85,19 +98,30 @@ class SinglePathStep:
             loss = self.loss_fn(logits, labels)
             kd_loss = paddle.zeros([])
             if teacher is not None:
-                teacher_logits = self.teacher_logits(teacher, images)
+                teacher_logits = self.teacher_logits(teacher, images[: self.teaching.images(len(images))])
                 loss, kd_loss = self.teaching(
-                    teacher.rho, logits, loss, teacher_logits, lambda x: self.loss_fn(x, labels)
+                    teacher.rho, logits, loss, teacher_logits, lambda x: self.loss_fn(x, labels[: len(x)])
                 )
-        self.update(loss, self.net.active_parameters(arch))
+        self.move(loss, self.net.active_parameters(arch))
         values = all_reduce_mean([path_metrics(loss, kd_loss, logits, labels)])[0]
         return values, logits.detach()
+
+    def move(self, loss: Tensor, parameters: list[Tensor]) -> None:
+        """Move the parameters by the gradients of a loss, and their averages after them."""
+        self.update(loss, parameters)
+        if self.ema is not None and self.update.complete:
+            self.ema.update(parameters)
 
     @paddle.no_grad()
     def teacher_logits(self, teacher: Teacher, images: Tensor) -> Tensor:
         """Return the teacher's logits; the batch-norm statistics stay as they are."""
         with frozen_batch_norm_statistics():
             return self.net(images, teacher.arch)
+
+    def score_by_average(self) -> None:
+        """Give the net, once it is trained, the averages of its weights; without averages it stays as it is."""
+        if self.ema is not None:
+            self.ema.copy_to(self.net)
 
     def log_state(self) -> dict:
         """Return what the history of a search records of the step after each epoch, as plain data."""
@@ -124,16 +148,17 @@ class CreamStep(SinglePathStep):
 
     Until ``start_epoch`` is over, no path has a teacher and the board stays empty. Afterwards each batch waits for the
     device twice: once for the index and rho of the teacher, and once for the path's accuracy, which decides whether
-    the path gets a place on the board. ``kept`` counts the operations of all paths that got a place.
+    the path gets a place on the board: with several batches an update, the mean accuracy over these batches. ``kept``
+    counts the operations of all paths that got a place.
 
     Args:
-        net, loss_fn, update, sampler, rng: as for `SinglePathStep`.
+        net, loss_fn, update, sampler, rng, ema: as for `SinglePathStep`.
         board: the prioritized board.
         flops: millions of multiply-adds of a path.
         pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path, and
             ``random`` any of its paths; ``largest`` takes the most expensive path of all.
         start_epoch: the last epoch without teachers, counted from 0.
-        update_interval: number of taught batches between two updates of the matching network.
+        update_interval: number of taught updates between two updates of the matching network.
         slice_size: number of images by which the matching network compares a student and a teacher.
         matching_optimizer: updates the matching network; by default ``update``'s optimizer, which then holds it.
         rho: the weight of a teacher that the matching network did not pick.
@@ -157,8 +182,9 @@ class CreamStep(SinglePathStep):
         matching_optimizer: paddle.optimizer.Optimizer | None = None,
         rho: float = 0.5,
         teaching: Teaching | None = None,
+        ema: PathAverage | None = None,
     ):
-        super().__init__(net, loss_fn, update, sampler, rng)
+        super().__init__(net, loss_fn, update, sampler, rng, ema)
         self.board, self.flops = board, flops
         self.teaching = teaching or Teaching()
         self.pick_teacher = self._picker(pick_method, rho)
@@ -167,6 +193,8 @@ class CreamStep(SinglePathStep):
         self.start_epoch, self.update_interval, self.slice_size = start_epoch, update_interval, slice_size
         self.batches_taught = self.meta_updates = 0
         self.kept = OperationCounts(net.space)
+        self._teacher: Teacher | None = None  # of the update that is under way
+        self._prec1: list[float] = []  # the accuracies of its batches
 
     def _picker(self, pick_method: str, rho: float) -> Callable[..., Teacher]:
         """Return the function that maps net, board and student to a teacher."""
@@ -178,13 +206,21 @@ class CreamStep(SinglePathStep):
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch, with a teacher once there is one; return METRICS and the state of the board."""
+        for arch in self.board.start_epoch(epoch):
+            self.kept.add(arch)
+        first = self.update.complete
         arch = self.sample()
-        teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
+        if first:
+            self._teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
+            self._prec1 = []
+        teacher = self._teacher
         values, logits = self.train_path(arch, images, labels, teacher)
         metrics = dict(zip(METRICS, values.unbind()))
         self.board.observe(arch, lambda: all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item())
         if epoch > self.start_epoch:
-            self.offer_to_board(arch, metrics["prec1"].item(), images, logits)
+            self._prec1.append(metrics["prec1"].item())
+            if self.update.complete:
+                self.offer_to_board(arch, sum(self._prec1) / len(self._prec1), images, logits)
         return {**metrics, **self.board_metrics(teacher)}
 
     def board_metrics(self, teacher: Teacher | None) -> dict[str, Tensor]:
