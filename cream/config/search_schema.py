@@ -122,6 +122,13 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    ZERO_RESIDUAL: bool = key(
+        False,
+        ANYTHING,
+        "Let blocks with a shortcut begin as the identity: the scale of their last batch norm starts at 0.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     ACCUMULATE: int = key(
         1,
         COUNT,

@@ -10,6 +10,8 @@ from cream import build
 from cream.build.data import open_images
 from cream.build.recipe import supernet_optimizer
 from cream.build.search import check_supernet, held_out_loss, supernet_step, trained_search
+from cream.mobile.nets import MobileSuperNet
+from cream.mobile.space import MobileSpace, read_spec
 from cream.train.board import Entry
 from cream.train.held_out_board import HeldOutBoard, HeldOutLoss
 from cream.train.meta import Teacher
@@ -98,6 +100,43 @@ def test_a_search_selects_and_is_read_by_its_averages(data, tmp_path):
     assert moved > 5
     inherited = paddle.load(str(folder / "architecture.pdparams"))
     np.testing.assert_array_equal(np.asarray(inherited["conv_stem.weight"]), average["conv_stem.weight"])
+
+
+# Blocks that begin as the identity
+
+
+def test_blocks_with_a_shortcut_begin_as_the_identity(data, tmp_path):
+    plain, net = step_of(data, tmp_path).net, step_of(data, tmp_path, "SUPERNET.ZERO_RESIDUAL=True").net
+    images, _ = batch()
+    logits = [
+        net(images, ((first, second, third),)).numpy() for first, second, third in ((0, 0, 0), (0, 1, 1), (1, 0, 1))
+    ]
+    np.testing.assert_array_equal(logits[0], logits[1])  # the first block halves the image, the others keep its shape
+    assert not np.allclose(logits[0], logits[2])
+    assert not np.allclose(plain(images, ((0, 0, 0),)).numpy(), plain(images, ((0, 1, 1),)).numpy())
+    before, changed = dict(plain.named_parameters()), []
+    for name, p in net.named_parameters():
+        if not p.stop_gradient and not np.array_equal(p.numpy(), before[name].numpy()):
+            assert not p.numpy().any(), name
+            changed.append(name)
+    assert len(changed) == 4  # two operations at two positions
+
+
+def test_blocks_of_every_kind_that_has_a_shortcut_begin_as_the_identity():
+    kinds = (
+        {"block": "ir", "expansion": 2, "se": 0.25},
+        {"block": "ds"},
+        {"block": "er", "expansion": 2},
+        {"block": "ru"},
+    )
+    operations = [{"kernel": 3, **kind} for kind in kinds]
+    stage = {"channels": 8, "stride": 1, "depth": 2}
+    spec = {"stem": 8, "head": 16, "activation": "relu", "operations": operations, "stages": [stage]}
+    net = MobileSuperNet(MobileSpace(read_spec(spec)), num_classes=3)
+    net.begin_with_identities()
+    x = paddle.abs(paddle.randn([2, 8, 8, 8]))  # the residual unit ends with a ReLU
+    for block in net.blocks[0][1]:
+        np.testing.assert_array_equal(block(x).numpy(), x.numpy(), err_msg=type(block).__name__)
 
 
 # Updates of several batches
