@@ -152,7 +152,13 @@ def supernet_step(
     ema = PathAverage(searched.net, settings.AVERAGE) if settings.AVERAGE else None
     if settings.METHOD == "single_path":
         return SinglePathStep(*common, ema)
-    teaching = Teaching(settings.TEACHING, settings.TEMPERATURE, settings.TEACH_ONLY_BETTER, settings.TEACH_SHARE)
+    teaching = Teaching(
+        settings.TEACHING,
+        settings.TEMPERATURE,
+        settings.TEACH_ONLY_BETTER,
+        settings.TEACH_SHARE,
+        settings.TAUGHT_SMOOTHING,
+    )
     taught = {"start_epoch": settings.META_STA_EPOCH, "rho": settings.RHO, "teaching": teaching, "ema": ema}
     if settings.METHOD == "multi_path":
         net, loss_fn, update, sampler, rng = common

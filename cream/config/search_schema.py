@@ -8,6 +8,7 @@ from cream.config.bounds import (
     ABOVE_ZERO_EACH,
     ALL,
     AUGMENTED,
+    BELOW_ONE,
     BLOCK_COUNTS,
     CHOICES,
     COUNT,
@@ -204,6 +205,13 @@ class Supernet:
         1.0,
         POSITIVE_SHARE,
         "Share of a batch, its first images, on which a path learns from its teacher.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    TAUGHT_SMOOTHING: Optional[float] = key(
+        None,
+        BELOW_ONE,
+        "Label smoothing of a taught path, in place of AUGMENTATION.SMOOTHING: a teacher smooths already.",
         source=OURS,
         jobs=SUPERNETS,
     )

@@ -62,13 +62,14 @@ class MultiPathStep(SinglePathStep):
         """Train the paths of one batch and return METRICS."""
         archs = self.draw_paths()
         parameters = {p.name: p for arch in archs for p in self.net.active_parameters(arch)}
-        teacher, rows = None, []
+        teacher, rows, taught_loss_fn = None, [], self.teaching.label_loss(self.loss_fn)
         for number, arch in enumerate(archs):
+            loss_fn = self.loss_fn if teacher is None else taught_loss_fn
             with self.update.autocast():
                 logits = self.net(images, arch)
-                loss, kd_loss = self.loss_fn(logits, labels), paddle.zeros([])
+                loss, kd_loss = loss_fn(logits, labels), paddle.zeros([])
                 if teacher is not None:
-                    loss, kd_loss = self.teaching(self.rho, logits, loss, teacher, lambda x: self.loss_fn(x, labels))
+                    loss, kd_loss = self.teaching(self.rho, logits, loss, teacher, lambda x: taught_loss_fn(x, labels))
             if self.teaches and epoch > self.start_epoch and teacher is None:
                 teacher = logits.detach()
             share = loss / len(archs)

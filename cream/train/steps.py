@@ -93,14 +93,15 @@ class SinglePathStep:
         With a teacher the loss is that of ``teaching``: in the paper ``(rho * KD + (2 - rho) * loss_fn) / 2``, where KD
         is the cross-entropy against the teacher's probabilities.
         """
+        loss_fn = self.loss_fn if teacher is None else self.teaching.label_loss(self.loss_fn)
         with self.update.autocast():
             logits = self.net(images, arch)
-            loss = self.loss_fn(logits, labels)
+            loss = loss_fn(logits, labels)
             kd_loss = paddle.zeros([])
             if teacher is not None:
                 teacher_logits = self.teacher_logits(teacher, images[: self.teaching.images(len(images))])
                 loss, kd_loss = self.teaching(
-                    teacher.rho, logits, loss, teacher_logits, lambda x: self.loss_fn(x, labels[: len(x)])
+                    teacher.rho, logits, loss, teacher_logits, lambda x: loss_fn(x, labels[: len(x)])
                 )
         self.move(loss, self.net.active_parameters(arch))
         values = all_reduce_mean([path_metrics(loss, kd_loss, logits, labels)])[0]

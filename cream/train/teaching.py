@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from pimm.loss import SoftTargetCrossEntropy
+from pimm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 # How the loss on labels and the loss against the teacher make the loss of a student. In the paper's, the teacher takes
 # weight from the labels; in the other, labels keep their full weight.
@@ -30,12 +30,18 @@ class Teaching:
             is multiplied by its square, so that its gradient keeps its scale (https://arxiv.org/abs/1503.02531).
         only_better: whether a teacher has no say on a batch on which the teacher's own loss is not below the student's.
         share: the share of a batch, its first images, that a teacher is asked about.
+        smoothing: of the labels of a taught path; None: as those of other paths.
     """
 
     form: str = "mixed"
     temperature: float = 1.0
     only_better: bool = False
     share: float = 1.0
+    smoothing: float | None = None
+
+    def label_loss(self, otherwise: nn.Layer) -> nn.Layer:
+        """Return the loss of a taught path on the labels; ``otherwise`` is the one of other paths."""
+        return otherwise if self.smoothing is None else LabelSmoothingCrossEntropy(self.smoothing)
 
     def images(self, n: int) -> int:
         """Return about how many of ``n`` images of a batch a teacher is asked, at least one."""

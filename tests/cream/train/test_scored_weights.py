@@ -216,6 +216,21 @@ def test_a_teacher_of_a_part_is_compared_with_the_student_on_this_part():
     assert [teaching.images(n) for n in (1, 6, 7)] == [1, 3, 4]
 
 
+def test_a_taught_path_may_learn_from_labels_that_are_not_smoothed(data, tmp_path):
+    settings = (*CREAM, "SUPERNET.TEACHING=added", "AUGMENTATION.SMOOTHING=0.3", "SUPERNET.TAUGHT_SMOOTHING=0")
+    step = step_of(data, tmp_path, *settings)
+    (images, labels), arch = batch(), ((0, 0, 0),)
+    start = {name: value.clone() for name, value in step.net.state_dict().items()}
+    logits = step.net(images, arch)
+    plain, smoothed = F.cross_entropy(logits, labels).item(), step.loss_fn(logits, labels).item()
+    assert abs(plain - smoothed) > 0.01
+    step.net.set_state_dict(start)
+    loss, distance, *_ = step.train_path(arch, images, labels, Teacher(((1, 1, 1),), 0.8))[0].tolist()
+    assert loss == pytest.approx(plain + 0.4 * distance, rel=1e-5)
+    step.net.set_state_dict(start)
+    assert step.train_path(arch, images, labels)[0][0].item() == pytest.approx(smoothed, rel=1e-5)
+
+
 # The board of held-out images
 
 
