@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from cream.build.checks import check_supernet, teaches_in_place
 from cream.build.data import Images, evaluation_loader, open_images, selection_loader, training_loader
 from cream.build.families import fresh_supernet, net_of_settings, search_space
 from cream.build.recipe import (
@@ -29,7 +30,7 @@ from cream.flops import cost_tables
 from cream.selection.candidates import Constraint
 from cream.selection.choose import Selection
 from cream.selection.latency import read_latency
-from cream.space import Arch, SearchSpace
+from cream.space import Arch
 from cream.train.average import PathAverage
 from cream.train.board import PrioritizedBoard
 from cream.train.draws import DRAW_RULES
@@ -150,8 +151,10 @@ def supernet_step(
         np.random.default_rng([cfg.SEED, 1]),
     )
     ema = PathAverage(searched.net, settings.AVERAGE) if settings.AVERAGE else None
+    fitted = settings.ESTIMATE or (settings.METHOD, settings.BOARD_SCORE) == ("cream", "estimate")
+    fit = AdditiveFit(searched.space, settings.FIT_WINDOW) if fitted else None
     if settings.METHOD == "single_path":
-        return SinglePathStep(*common, ema)
+        return SinglePathStep(*common, ema, fit)
     teaching = Teaching(
         settings.TEACHING,
         settings.TEMPERATURE,
@@ -159,15 +162,16 @@ def supernet_step(
         settings.TEACH_SHARE,
         settings.TAUGHT_SMOOTHING,
     )
-    taught = {"start_epoch": settings.META_STA_EPOCH, "rho": settings.RHO, "teaching": teaching, "ema": ema}
+    taught = {"start_epoch": settings.META_STA_EPOCH, "rho": settings.RHO, "teaching": teaching, "ema": ema, "fit": fit}
     if settings.METHOD == "multi_path":
         net, loss_fn, update, sampler, rng = common
         draw = DRAW_RULES[settings.DRAW](sampler, settings.PATHS)
-        return MultiPathStep(net, loss_fn, update, draw, rng, teaches=teaches_in_place(cfg), **taught)
+        each = settings.UPDATES == "each"
+        return MultiPathStep(net, loss_fn, update, draw, rng, teaches=teaches_in_place(cfg), each=each, **taught)
     return CreamStep(
         *common,
         **taught,
-        board=make_board(cfg, searched.space, loss_of),
+        board=make_board(cfg, fit, loss_of),
         flops=searched.mflops,
         pick_method=settings.PICK_METHOD,
         update_interval=settings.UPDATE_ITER,
@@ -175,11 +179,11 @@ def supernet_step(
     )
 
 
-def make_board(cfg: Config, space: SearchSpace, loss_of: HeldOutLoss | None) -> PrioritizedBoard:
+def make_board(cfg: Config, fit: AdditiveFit | None, loss_of: HeldOutLoss | None) -> PrioritizedBoard:
     """Return the empty board whose entries SUPERNET.BOARD_SCORE ranks."""
     settings = cfg.SUPERNET
     if settings.BOARD_SCORE == "estimate":
-        return EstimatedBoard(settings.POOL_SIZE, AdditiveFit(space, settings.FIT_WINDOW))
+        return EstimatedBoard(settings.POOL_SIZE, fit)
     if settings.BOARD_SCORE == "held_out":
         return HeldOutBoard(settings.POOL_SIZE, loss_of)
     return PrioritizedBoard(settings.POOL_SIZE, cfg.ACC_GAP)
@@ -194,11 +198,6 @@ def held_out_loss(cfg: Config, searched: SearchNet, images: Images) -> HeldOutLo
     shown, labels = (paddle.concat([batch[i] for batch in batches]) for i in range(2))
     kept = np.linspace(0, len(labels) - 1, min(len(labels), HELD_OUT_IMAGES)).round().astype("int64")
     return HeldOutLoss(searched.net, shown[kept], labels[kept])
-
-
-def teaches_in_place(cfg: Config) -> bool:
-    """Return whether the first of several paths of a batch teaches the others."""
-    return cfg.SUPERNET.DRAW == "sandwich" and cfg.SUPERNET.RHO > 0
 
 
 def constraints_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
@@ -390,57 +389,3 @@ def _plain(value: object) -> object:
 def renamed(cfg: Config, suffix: str) -> Config:
     """Return the settings with another MODEL, so that a later selection's net is retrained in a folder of its own."""
     return replace(cfg, MODEL=f"{cfg.MODEL}_{suffix}")
-
-
-# Settings that do not go together
-
-
-def check_search(cfg: Config) -> None:
-    """Raise ConfigError, before the search starts, for settings from which it could not select a path."""
-    if cfg.SUPERNET.METHOD != "cream" and not cfg.SUPERNET.SELECT_RANDOM:
-        raise ConfigError(
-            f"SUPERNET.METHOD={cfg.SUPERNET.METHOD} has no board to select from: SUPERNET.SELECT_RANDOM must be at "
-            "least 1"
-        )
-
-
-def check_supernet(cfg: Config) -> None:
-    """Raise ConfigError, before the training starts, for settings from which no supernet can be trained."""
-    if cfg.NET.INPUT_ARCH is not None:
-        raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
-    if cfg.SUPERNET.FAMILY == "shuffle":
-        check_shuffle(cfg)
-    method = cfg.SUPERNET.METHOD
-    if method == "cream" or (method == "multi_path" and teaches_in_place(cfg)):
-        check_teaching(cfg)
-
-
-def check_shuffle(cfg: Config) -> None:
-    """Raise ConfigError for ways to train a supernet that only Cream's nets support."""
-    for name, values in (("METHOD", ("single_path", "multi_path")), ("HOW_TO_PROB", ("even",))):
-        found = getattr(cfg.SUPERNET, name)
-        if found not in values:
-            raise ConfigError(
-                f"SUPERNET.{name} is {found}; must be {' or '.join(values)} where SUPERNET.FAMILY is shuffle"
-            )
-
-
-def check_teaching(cfg: Config) -> None:
-    """Raise ConfigError for settings with which paths could not teach each other."""
-    start = cfg.SUPERNET.META_STA_EPOCH
-    if start + 2 > cfg.EPOCHS:
-        sooner = f", or SUPERNET.META_STA_EPOCH at most {cfg.EPOCHS - 2}" if cfg.EPOCHS >= 2 else ""
-        raise ConfigError(
-            f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
-            f"SUPERNET.META_STA_EPOCH={start}: EPOCHS must be at least {start + 2}{sooner}"
-        )
-    if (cfg.SUPERNET.BOARD_SCORE, cfg.SUPERNET.SELECT_ON) == ("held_out", "val"):
-        raise ConfigError(
-            "SUPERNET.BOARD_SCORE=held_out scores the board on images that SUPERNET.SELECT_ON=val does not keep: "
-            "SELECT_ON must be held_out"
-        )
-    if cfg.SUPERNET.METHOD == "cream" and cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
-        raise ConfigError(
-            f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
-            "the matching network learns from two slices of a batch"
-        )

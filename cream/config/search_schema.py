@@ -147,6 +147,22 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    UPDATES: str = key(
+        "mean",
+        one_of("mean", "each"),
+        "Whether the mean gradient of the paths of a batch makes one update, or each path one of its own, where METHOD "
+        "is multi_path.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    ESTIMATE: bool = key(
+        False,
+        ANYTHING,
+        "Fit the losses of all batches as a sum over the choices of their paths: an estimate for every path, without "
+        "scoring.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     SLICE: int = key(
         4,
         COUNT,
@@ -227,7 +243,7 @@ class Supernet:
     FIT_WINDOW: int = key(
         500,
         COUNT,
-        "Age at which a batch has 1/e of its weight in the estimate of BOARD_SCORE.",
+        "Age at which a batch has 1/e of its weight in the fit of ESTIMATE and of BOARD_SCORE: estimate.",
         unit="batches",
         source=OURS,
         jobs=SUPERNETS,

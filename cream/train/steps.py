@@ -17,6 +17,7 @@ from cream.supernet import SuperNet
 from cream.train.average import PathAverage
 from cream.train.board import Entry, PrioritizedBoard
 from cream.train.draws import extreme_path
+from cream.train.estimate import AdditiveFit
 from cream.train.history import OperationCounts
 from cream.train.meta import PICK_METHODS, MetaBatch, Teacher, meta_gradients, random_teacher
 from cream.train.sampler import Sampler
@@ -37,6 +38,11 @@ def path_metrics(loss: Tensor, kd_loss: Tensor, logits: Tensor, labels: Tensor) 
     return paddle.stack([value.detach().astype("float32") for value in (loss, kd_loss, prec1, prec5)])
 
 
+def mean_loss(logits: Tensor, labels: Tensor) -> float:
+    """Return the cross-entropy of a path on the images of all processes."""
+    return all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item()
+
+
 class SinglePathStep:
     """Trains one sampled path a batch (SPOS, section 3.2).
 
@@ -51,6 +57,7 @@ class SinglePathStep:
         rng: generator of the draws; its state is the same in all processes, so that they draw the same path.
         ema: the moving average of the weights, by which paths are scored in the end; None: they are scored by the last
             weights.
+        fit: takes in the loss of each batch, to estimate the losses of all paths.
     """
 
     board: PrioritizedBoard | None = None
@@ -64,8 +71,9 @@ class SinglePathStep:
         sampler: Sampler,
         rng: np.random.Generator,
         ema: PathAverage | None = None,
+        fit: AdditiveFit | None = None,
     ):
-        self.net, self.loss_fn, self.update, self.ema = net, loss_fn, update, ema
+        self.net, self.loss_fn, self.update, self.ema, self.fit = net, loss_fn, update, ema, fit
         self.nets = [net]  # the average has no running statistics of its own
         self.sampler, self.rng = sampler, rng
         self.sampled = OperationCounts(net.space)
@@ -73,7 +81,10 @@ class SinglePathStep:
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch and return METRICS without ``kd_loss``."""
-        values, _ = self.train_path(self.sample(), images, labels)
+        arch = self.sample()
+        values, logits = self.train_path(arch, images, labels)
+        if self.fit is not None:
+            self.fit.observe(arch, mean_loss(logits, labels))
         metrics = dict(zip(METRICS, values.unbind()))
         del metrics["kd_loss"]
         return metrics
@@ -134,6 +145,7 @@ class SinglePathStep:
             "update": self.update.state_dict(),
             "rng": self.rng.bit_generator.state,
             "sampled": self.sampled.state_dict(),
+            **({} if self.fit is None else {"fit": self.fit.state_dict()}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -142,6 +154,8 @@ class SinglePathStep:
         self.rng.bit_generator.state = state["rng"]
         if "sampled" in state:  # checkpoints of version 0.1 did not count
             self.sampled.load_state_dict(state["sampled"])
+        if self.fit is not None:
+            self.fit.load_state_dict(state["fit"])
 
 
 class CreamStep(SinglePathStep):
@@ -153,7 +167,7 @@ class CreamStep(SinglePathStep):
     counts the operations of all paths that got a place.
 
     Args:
-        net, loss_fn, update, sampler, rng, ema: as for `SinglePathStep`.
+        net, loss_fn, update, sampler, rng, ema, fit: as for `SinglePathStep`.
         board: the prioritized board.
         flops: millions of multiply-adds of a path.
         pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path, and
@@ -184,8 +198,9 @@ class CreamStep(SinglePathStep):
         rho: float = 0.5,
         teaching: Teaching | None = None,
         ema: PathAverage | None = None,
+        fit: AdditiveFit | None = None,
     ):
-        super().__init__(net, loss_fn, update, sampler, rng, ema)
+        super().__init__(net, loss_fn, update, sampler, rng, ema, fit)
         self.board, self.flops = board, flops
         self.teaching = teaching or Teaching()
         self.pick_teacher = self._picker(pick_method, rho)
@@ -217,7 +232,9 @@ class CreamStep(SinglePathStep):
         teacher = self._teacher
         values, logits = self.train_path(arch, images, labels, teacher)
         metrics = dict(zip(METRICS, values.unbind()))
-        self.board.observe(arch, lambda: all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item())
+        self.board.observe(arch, lambda: mean_loss(logits, labels))
+        if self.fit is not None and self.fit is not getattr(self.board, "fit", None):
+            self.fit.observe(arch, mean_loss(logits, labels))
         if epoch > self.start_epoch:
             self._prec1.append(metrics["prec1"].item())
             if self.update.complete:

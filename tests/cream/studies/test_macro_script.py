@@ -6,8 +6,9 @@ import types
 import pytest
 from paths import ROOT
 
+from cream.build.checks import check_search, check_supernet
 from cream.build.recipe import supernet_optimizer
-from cream.build.search import check_search, check_supernet, search_net, supernet_step
+from cream.build.search import search_net, supernet_step
 from cream.config.load import load_config
 from cream.train.estimate import EstimatedBoard
 from cream.train.held_out_board import HeldOutBoard

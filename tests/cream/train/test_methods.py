@@ -13,7 +13,7 @@ from cream.flops import CostTable
 from cream.space import SKIP, SearchSpace
 from cream.train.board import Entry
 from cream.train.draws import EvenDraw, FairDraw, SandwichDraw, extreme_path
-from cream.train.estimate import RIDGE, AdditiveFit, EstimatedBoard
+from cream.train.estimate import RIDGE, SPAN, AdditiveFit, EstimatedBoard
 from cream.train.meta import Teacher
 from cream.train.multi_path import MultiPathStep
 from cream.train.sampler import Sampler
@@ -95,26 +95,56 @@ def test_the_losses_of_a_taught_path_by_hand():
 # The estimated board
 
 
-def test_the_fit_is_ridge_regression_of_deviations_with_forgetting():
+def test_the_fit_is_ridge_regression_of_what_exceeds_the_neighbours_with_forgetting():
     rng = np.random.default_rng(0)
-    fit, window, rows, losses = AdditiveFit(SPACE, 20.0), 20.0, [], []
+    fit, window, n, rows, losses = AdditiveFit(SPACE, 20.0), 20.0, 3 * SPAN, [], []
     assert fit(((0, 0), (0,))) == 0
-    for _ in range(60):
+    for number in range(n):
         arch = sampler()(rng)
-        loss = 1 + 0.2 * arch[0][0] + rng.normal()
+        loss = 5 - 0.03 * number + 0.2 * arch[0][0] + rng.normal()
         fit.observe(arch, loss)
         rows.append(np.concatenate([np.eye(n)[c] for n, c in zip((3, 3, 2), SPACE.encode(arch))]))
         losses.append(loss)
-    weights = np.exp(-np.arange(59, -1, -1) / window)
-    x, mean = np.array(rows), np.average(losses, weights=weights)
-    normal = (x.T * weights) @ x
-    effects = np.linalg.solve(normal + RIDGE * np.eye(8), (x.T * weights) @ losses - mean * np.diag(normal))
+    x = np.array(rows)
+    excess = np.array([loss - np.mean(losses[max(i - SPAN, 0) : i + SPAN + 1]) for i, loss in enumerate(losses)])
+    ages = n - SPAN - 1 - np.arange(n)  # a batch begins to age once it has all its neighbours
+    weights = np.exp(-np.maximum(ages, 0) / window)
+    effects = np.linalg.solve((x.T * weights) @ x + RIDGE * np.eye(8), (x.T * weights) @ excess)
+    level = np.mean(losses[-2 * SPAN :])
     for arch in (((0, 1), (1,)), ((2, 2), (0,))):
         row = np.concatenate([np.eye(n)[c] for n, c in zip((3, 3, 2), SPACE.encode(arch))])
-        assert fit(arch) == pytest.approx(mean + row @ effects)
+        assert fit(arch) == pytest.approx(level + row @ effects)
     again = AdditiveFit(SPACE, 20.0)
     again.load_state_dict(fit.state_dict())
     assert again(((2, 2), (0,))) == fit(((2, 2), (0,)))
+    for each in (fit, again):
+        each.observe(((0, 1), (1,)), 1.0)
+    assert again(((2, 2), (0,))) == fit(((2, 2), (0,)))
+
+
+def test_paths_on_the_same_images_are_compared_with_each_other():
+    fit, archs, rng = (
+        AdditiveFit(SPACE, 1e9),
+        [((0, 1), (0,)), ((1, 2), (1,)), ((2, 0), (0,))],
+        np.random.default_rng(0),
+    )
+    x = np.array([fit.features(arch) for arch in archs])
+    x, y = x - x.mean(axis=0), np.array([-0.2, 0.0, 0.2])
+    for _ in range(5):
+        fit.observe_together(archs, y + rng.normal(2.0, 3.0))  # images differ by far more than paths
+    effects = np.linalg.solve(5 * x.T @ x + RIDGE * np.eye(8), 5 * x.T @ y)
+    differences = [fit(arch) - fit(archs[1]) for arch in archs]
+    expected = [(fit.features(arch) - fit.features(archs[1])) @ effects for arch in archs]
+    assert differences == pytest.approx(expected) and differences[0] < -0.1 < 0.1 < differences[2]
+
+
+def test_a_falling_loss_does_not_hide_the_operations_that_help():
+    rng = np.random.default_rng(2)
+    fit = AdditiveFit(SPACE, 500.0)
+    for number in range(600):
+        arch = sampler()(rng)
+        fit.observe(arch, 3 - number / 200 - 0.1 * arch[0][0] + 0.02 * rng.normal())
+    assert fit(((0, 0), (0,))) - fit(((2, 0), (0,))) == pytest.approx(0.2, abs=0.02)
 
 
 def test_the_fit_finds_the_operations_that_help_in_noise():

@@ -7,9 +7,10 @@ import tiny
 from paddle.nn import functional as F
 
 from cream import build
+from cream.build.checks import check_supernet
 from cream.build.data import open_images
 from cream.build.recipe import supernet_optimizer
-from cream.build.search import check_supernet, held_out_loss, supernet_step, trained_search
+from cream.build.search import held_out_loss, supernet_step, trained_search
 from cream.mobile.nets import MobileSuperNet
 from cream.mobile.space import MobileSpace, read_spec
 from cream.train.board import Entry
