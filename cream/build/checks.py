@@ -28,7 +28,7 @@ def check_supernet(cfg: Config) -> None:
         check_shuffle(cfg)
     if (cfg.SUPERNET.METHOD, cfg.SUPERNET.UPDATES) == ("multi_path", "each") and cfg.SUPERNET.ACCUMULATE > 1:
         raise ConfigError(
-            f"SUPERNET.UPDATES=each updates the paths on each batch: SUPERNET.ACCUMULATE={cfg.SUPERNET.ACCUMULATE} must "
+            f"SUPERNET.UPDATES=each updates paths after each batch: SUPERNET.ACCUMULATE={cfg.SUPERNET.ACCUMULATE} must "
             "be 1"
         )
     method = cfg.SUPERNET.METHOD

@@ -31,7 +31,7 @@ class MultiPathStep(SinglePathStep):
         start_epoch: the last epoch without teaching, counted from 0; -1 teaches from the start.
         rho: the weight of the teacher.
         teaching: the loss of a taught path.
-        each: whether each path makes an update of its own, one after the other; otherwise their mean gradient makes one.
+        each: whether each path makes an update of its own; otherwise their mean gradient makes one.
     """
 
     def __init__(

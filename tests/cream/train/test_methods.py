@@ -245,6 +245,19 @@ def test_several_paths_move_the_weights_by_their_mean_gradient(data, tmp_path):
     assert step.sampled.counts[0][0] == [1, 1] and step.sampled.counts[0][1] == [0, 2, 0]
 
 
+def test_paths_may_be_updated_one_by_one_and_their_losses_are_fitted_together(data, tmp_path):
+    settings = ("SUPERNET.METHOD=multi_path", "SUPERNET.PATHS=2", "SUPERNET.UPDATES=each", "SUPERNET.ESTIMATE=True")
+    step, alone = step_of(data, tmp_path, *settings), step_of(data, tmp_path)
+    archs, (images, labels), taken = [((0, 1, -1),), ((1, 1, 0),)], batch(), []
+    step.draw, step.fit.observe_together = lambda rng: archs, lambda *seen: taken.extend(seen)
+    losses = [alone.train_path(arch, images, labels)[0][0].item() for arch in archs]
+    metrics = step(images, labels, epoch=0)
+    assert metrics["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert taken[0] == archs and taken[1] == pytest.approx(losses, rel=1e-5)
+    for name, value in weights(alone.net).items():
+        np.testing.assert_allclose(weights(step.net)[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_the_largest_path_of_a_sandwich_teaches_the_others_after_the_start(data, tmp_path):
     settings = ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "SUPERNET.PATHS=3", "EPOCHS=3")
     step = step_of(data, tmp_path, *settings, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.TEACHING=added", "SUPERNET.RHO=1")
@@ -304,6 +317,8 @@ def test_the_papers_teaching_is_the_default(data, tmp_path):
         (*CREAM, "SUPERNET.BOARD_SCORE=estimate", "SUPERNET.PICK_METHOD=top1", "SUPERNET.TEACHING=added"),
         (*CREAM, "SUPERNET.PICK_METHOD=random", "SUPERNET.TEMPERATURE=2", "SUPERNET.TEACH_ONLY_BETTER=True"),
         (*CREAM, "SUPERNET.BOARD_SCORE=estimate", "SUPERNET.UPDATE_ITER=2"),
+        ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=fair", "SUPERNET.UPDATES=each", "SUPERNET.ESTIMATE=True"),
+        ("SUPERNET.METHOD=single_path", "SUPERNET.ESTIMATE=True", "SUPERNET.AVERAGE=0.9"),
     ],
     ids=lambda settings: " ".join(one.partition(".")[2] for one in settings if "SUPERNET" in one),
 )
@@ -318,12 +333,16 @@ def test_a_resumed_step_goes_on_bit_for_bit(settings, data, tmp_path):
     first = run(step_of(data, tmp_path, *extra, *settings), range(7))
     second = step_of(data, tmp_path, *extra, *settings)
     second.net.set_state_dict(weights(first.net))
+    if first.ema is not None:
+        second.ema.ema.set_state_dict(weights(first.ema.ema))
     _copy_optimizer(first, second)
     second.load_state_dict(first.state_dict())
     run(second, range(7, 12))
     for name, value in weights(whole.net).items():
         np.testing.assert_array_equal(weights(second.net)[name], value, err_msg=name)
     assert second.log_state() == whole.log_state()
+    if whole.fit is not None:
+        assert second.fit(((0, 1, 0),)) == whole.fit(((0, 1, 0),)) != whole.fit(((1, 0, 0),))
 
 
 def _copy_optimizer(source, target):
@@ -336,6 +355,7 @@ def _copy_optimizer(source, target):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        (("SUPERNET.METHOD=multi_path", "SUPERNET.UPDATES=each", "SUPERNET.ACCUMULATE=2"), "ACCUMULATE=2 must be 1"),
         (("SUPERNET.METHOD=multi_path", "SUPERNET.SELECT_RANDOM=0"), "METHOD=multi_path has no board to select from"),
         (
             ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "EPOCHS=3"),
