@@ -52,7 +52,7 @@ def search(cfg: Config) -> Candidate:
         plan = build.plan_search(cfg)
         train_supernet(plan, run)
         plan.step.score_by_average()
-        found = plan.selection.select(plan.step.board, run.folder)
+        found = plan.selection.select(plan.step.board, run.folder, plan.step.fit)
         report_search(run, plan.searched, plan.epochs)
         command = f"{typed.command('predict')} {shlex.quote(str(run.folder))} IMAGES"
         _logger.info("the net, with the supernet's weights until it is trained, classifies images by: %s", command)
@@ -174,7 +174,7 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
         searched, step = build.trained_search(folder, recorded)
         if output is not None:
             build.write_config(cfg, output)
-        found = build.selection_of(cfg, searched).select(step.board, run.folder)
+        found = build.selection_of(cfg, searched).select(step.board, run.folder, step.fit)
         report_search(run, searched, cfg.EPOCHS)
     return found
 

@@ -158,8 +158,8 @@ class Supernet:
     ESTIMATE: bool = key(
         False,
         ANYTHING,
-        "Fit the losses of all batches as a sum over the choices of their paths: an estimate for every path, without "
-        "scoring.",
+        "Fit the losses of all batches as a sum over the choices of their paths: an estimate for every path, by which "
+        "a selection chooses the best of many random paths before it scores them.",
         source=OURS,
         jobs=SUPERNETS,
     )
