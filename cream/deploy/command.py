@@ -104,7 +104,7 @@ def predict(argv: Sequence[str] | None = None) -> int:
             check_output_paths({"--output": args.output}, files)
         images = predicting.ImageFiles(args.images)
         named = (args.source, args.model, args.spos_preprocessing, args.model_kwargs)
-        engine = {"engine": args.engine, "precision": args.precision, "images": len(images)}
+        engine = {"engine": args.engine, "precision": args.precision, "images": images}
         backend, settings = open_source(*named, onnx=args.onnx, **engine)
         found = []
         for guesses in predicting.predict(backend, settings, images, args.topk, args.batch_size, args.workers):

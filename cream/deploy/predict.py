@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import json
 import logging
@@ -48,13 +49,20 @@ class Guess(NamedTuple):
 class ImageFiles:
     """Lists the images of files, folders and tar files: ``files.name(i)`` is a path, ``files.open(i)`` an open file.
 
-    Raises:
-        DataError: a path does not exist, or a folder or tar file has no images.
+    The paths are looked at when their images are asked for. This raises DataError for a path that does not exist, and
+    for a folder or tar file without images.
     """
 
     def __init__(self, paths: Sequence[str | Path]):
-        self._parts = [_part(Path(path)) for path in paths]
-        self._ends = list(itertools.accumulate(map(len, self._parts)))
+        self.paths = paths
+
+    @functools.cached_property
+    def _parts(self) -> list[_File | _Collection]:
+        return [_part(Path(path)) for path in self.paths]
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self._parts)))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -187,8 +195,7 @@ def predict(
             path, ranked = files.name(index), enumerate(classes, start=1)
             yield [Guess(path, rank, i, settings.class_names[i], share) for rank, (i, share) in ranked]
     if not found:
-        names = [files.name(index) for index in range(min(3, len(files)))]
-        raise DataError(f"no image could be read in {', '.join(names)}")
+        raise DataError(f"no image could be read in {', '.join(map(str, files.paths))}")
 
 
 def check_results_file(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def open_source(
     onnx: bool = False,
     engine: str = "auto",
     precision: str | None = None,
-    images: int = 0,
+    images: Sized = (),
 ) -> tuple[Backend, InferenceSettings]:
     """Return what computes logits, and how it sees images, for an exported net or any ``source`` of `load`.
 
@@ -130,7 +131,7 @@ def open_source(
         onnx: whether to run the ONNX file of an exported net.
         engine: as of `pimm.engine.open_engine`; an exported net has no eager one.
         precision: as of `pimm.engine.open_engine`; None for fp32, or the precision of an exported net.
-        images: number of images to come.
+        images: the images to come; their number is asked for once the net is loaded.
 
     Raises:
         ConfigError: as of `load` and `pimm.engine.open_engine`; with ``onnx``, ``source`` is no exported net, or
@@ -144,7 +145,7 @@ def open_source(
             f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: {typed.script('export')} makes one"
         )
     net, settings = load(path, model, spos_preprocessing, model_kwargs)
-    return EngineNet(open_engine(net, settings.input_size, engine, precision or "fp32", images)), settings
+    return EngineNet(open_engine(net, settings.input_size, engine, precision or "fp32", len(images))), settings
 
 
 def _open_export(folder: Path, onnx: bool, engine: str, precision: str | None) -> tuple[Backend, InferenceSettings]:

@@ -6,10 +6,12 @@ import types
 import pytest
 from paths import ROOT
 
+from cream.build.checks import check_search, check_supernet
 from cream.build.recipe import supernet_optimizer
-from cream.build.search import check_search, check_supernet, search_net, supernet_step
+from cream.build.search import search_net, supernet_step
 from cream.config.load import load_config
 from cream.train.estimate import EstimatedBoard
+from cream.train.held_out_board import HeldOutBoard
 from cream.train.multi_path import MultiPathStep
 from cream.train.steps import CreamStep, SinglePathStep
 
@@ -36,7 +38,9 @@ def test_every_method_is_trained_as_its_settings_say(script, monkeypatch):
         searched = search_net(cfg)
         step = supernet_step(cfg, searched, supernet_optimizer(cfg, searched.net))
         assert type(step) is STEPS[method.settings["METHOD"]], name
-        assert isinstance(getattr(step, "board", None), EstimatedBoard) == ("BOARD_SCORE" in method.settings), name
+        board = {"estimate": EstimatedBoard, "held_out": HeldOutBoard}.get(method.settings.get("BOARD_SCORE"))
+        assert board is None or type(step.board) is board, name
+        assert (step.ema is not None) == ("AVERAGE" in method.settings), name
         assert round(27 * method.epochs) == cfg.EPOCHS, name
 
 
