@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from measuring import HERE, Figure, Rival, images_per_second, imports, in_turns
+from measuring import ENVIRONMENT, HERE, Figure, Rival, images_per_second, imports, in_turns
 
 import pimm
 from cream.mobile.nets import MobileNet
@@ -44,7 +44,8 @@ def operators(options):
 def path_scoring(options):
     """Yield the seconds of scoring a path of a supernet with recalibration: one by one, and all together."""
     paths, few, steps = (4, 2, 2) if options.small else (100, 10, 100)
-    text = run_script("path_scoring.py", "--paths", paths, "--eager", few, "--train", steps)
+    data = ["--data", options.cifar10] if options.cifar10 else []
+    text = run_script("path_scoring.py", "--paths", paths, "--eager", few, "--train", steps, *data)
     found = re.findall(r"^(\w+): \d+ paths, ([\d.]+) s of the clock", text, flags=re.MULTILINE)
     for way, seconds in found:
         yield Figure("scoring a path, of CIFAR-10's supernet", f"here, {way}", float(seconds), "s")
@@ -226,7 +227,7 @@ def run_script(name, *args, launch=()):
         RuntimeError: it fails; the message is the end of what it says.
     """
     command = [sys.executable, *map(str, launch), str(HERE / name), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
         raise RuntimeError(f"{name} failed: {(done.stderr or done.stdout)[-300:]}")
     return done.stdout
