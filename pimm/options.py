@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.cli import Parser, at_least, share
-from pimm.parse_kwargs import ParseKwargs
+from pimm.parse_kwargs import ParseKwargs, add_model_kwargs
 
 RESULT_FORMATS = ("csv", "json", "json-record")
 LABEL_TYPES = ("none", "name", "description", "detailed")
@@ -166,7 +166,7 @@ def add_model_options(parser, model=None):
     group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
     group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
     group.add_argument("--tta", type=int, default=0, metavar="N", help="views of each image in evaluation, up to 10")
-    group.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
+    add_model_kwargs(group)
 
 
 def add_device_options(parser):

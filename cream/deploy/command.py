@@ -11,6 +11,7 @@ from cream import typed
 from pimm.cli import Parser, at_least, run, use_cores
 from pimm.errors import ConfigError
 from pimm.output_paths import check_output_paths
+from pimm.parse_kwargs import add_model_kwargs
 
 
 def export(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def _export(args: argparse.Namespace) -> None:
     exporting.check_folder(args.output)
     precision = "int8" if args.quantize is not None else args.precision
     exporting.check_precision(precision, args.onnx)
-    net, settings = load(args.source, args.model, args.spos_preprocessing, untrained=True)
+    net, settings = load(args.source, args.model, args.spos_preprocessing, args.model_kwargs, untrained=True)
     settings = replace(settings, precision=precision)
     shown = others = Photographs([], [])
     if args.quantize:
@@ -96,7 +97,8 @@ def predict(argv: Sequence[str] | None = None) -> int:
             files = {f"IMAGES {path}": path for path in args.images if Path(path).is_file()}
             files.update({f"--model {args.model}": args.model, f"SOURCE {args.source}": args.source})
             check_output_paths({"--output": args.output}, files)
-        backend, settings = open_source(args.source, args.model, args.spos_preprocessing, args.onnx)
+        named = (args.source, args.model, args.spos_preprocessing, args.model_kwargs)
+        backend, settings = open_source(*named, onnx=args.onnx)
         found = []
         for guesses in predicting.predict(backend, settings, args.images, args.topk, args.batch_size):
             print(f"{guesses[0].image}: " + "; ".join(f"{guess.name} {guess.probability:.4f}" for guess in guesses))
@@ -120,6 +122,7 @@ def _source_parser(description: str, example: str, also: str = "") -> Parser:
     parser.add_argument(
         "--model", default="auto", metavar="NAME", help="net of a file of weights (default: told by the weights)"
     )
+    add_model_kwargs(parser)
     parser.add_argument(
         "--spos-preprocessing", action="store_true", help="show images to a file's net as SPOS's authors do"
     )

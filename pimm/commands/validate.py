@@ -97,8 +97,8 @@ def find_checkpoints(path):
     if glob.has_magic(path):
         found = sorted(glob.glob(path))
     elif Path(path).is_dir() and not Path(path, MANIFEST).exists():
-        found = [str(folder) for folder in list_checkpoints(path, "checkpoint")]
-        found = found or sorted(map(str, Path(path).glob("*.pdparams")))
+        found = list_checkpoints(path, "checkpoint") or sorted(Path(path).glob("*.pdparams"))
+        found = [str(each) for each in found or list_checkpoints(path)]  # in the first epoch there are recoveries alone
     else:
         found = [path] if Path(path).exists() else []
     if not found:

@@ -38,6 +38,7 @@ bool supports(const std::string& isa) {
 #include "checks.h"
 #include "depthwise_geometry.h"
 #include "channels_last_geometry.h"
+#include "resize_taps.h"
 
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -52,6 +53,7 @@ namespace portable {
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #undef VECTOR_BYTES
 
@@ -69,6 +71,7 @@ namespace avx2 {
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -90,6 +93,7 @@ namespace avx512 {
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -140,6 +144,19 @@ Kernels<double> kernels<double>(const std::string&) {
   return KERNELS(portable, double);
 }
 
+struct ResizeKernels {
+  decltype(&portable::scale_row) scale_row;
+  decltype(&portable::sum_rows) sum_rows;
+};
+
+ResizeKernels resize_kernels(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") return {avx512::scale_row, avx512::sum_rows};
+  if (isa == "avx2") return {avx2::scale_row, avx2::sum_rows};
+#endif
+  return {portable::scale_row, portable::sum_rows};
+}
+
 using Tensors = std::vector<paddle::Tensor>;
 
 paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
@@ -155,6 +172,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "batch_norm.h"
 #include "depthwise.h"
 #include "pointwise.h"
+#include "resize.h"
 #include "swish.h"
 #include "channels_last.h"
 
@@ -164,6 +182,11 @@ std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); 
 }  // namespace
 
 extern "C" int pimm_cpu_ops_support(const char* isa) { return supports(isa); }
+
+extern "C" void pimm_resize_part(const uint8_t* pixels, int64_t stride, const int* size, const int* scaled,
+                                 const int* part, int is_cubic, const char* isa, uint8_t* out) {
+  resize_part(pixels, stride, size, scaled, part, is_cubic != 0, isa, out);
+}
 
 PD_BUILD_OP(pimm_depthwise_conv2d)
     .Inputs({"X", "Weight"})

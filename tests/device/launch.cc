@@ -78,7 +78,7 @@ Job::Job(const Operator& op, DataType dtype, const phi::CustomContext& context)
     found = find(DataType::FLOAT32);
     float_ = true;
   }
-  kernel_ = &found->second;
+  kernel_ = found->second.GetVariadicKernelFn<void*>();
 }
 
 View* Job::add(const DenseTensor* tensor) {
@@ -166,14 +166,13 @@ void Job::keep_what_the_kernel_decided(View* view) {
 
 void Job::run(const std::function<void(const phi::DeviceContext&, void*)>& kernel) {
   for (auto& [tensor, view] : views_) show(view.get());
-  kernel(cpu_context(stream_, context_), kernel_->GetVariadicKernelFn<void*>());
+  kernel(cpu_context(stream_, context_), kernel_);
   for (auto& [tensor, view] : views_) {
     if (view->output) keep(view.get());
   }
 }
 
 void Job::launch(std::function<void()> run) {
-  finish_before_exit();
   ++counters[kKernels];
   if (float_) ++counters[kHalfKernels];
   if (op_.decides_shapes || waits_) {

@@ -60,7 +60,7 @@ class Job {
   const Operator op_;
   const phi::CustomContext& context_;
   C_Stream stream_;
-  const phi::Kernel* kernel_;
+  void* kernel_;  // the function: as the process ends, Paddle destroys its table of kernels under unfinished streams
   bool float_ = false;
   bool waits_ = false;  // an output is on the host, such as Adam's powers of beta
   std::map<const DenseTensor*, std::unique_ptr<View>> views_;

@@ -100,16 +100,7 @@ void wait_for_streams(int device) {
   for (C_Stream stream : streams_of(device)) stream->wait();
 }
 
-void wait_for_all() {
-  for (size_t device = 0; device < kDevices; ++device) wait_for_streams(static_cast<int>(device));
-}
-
 }  // namespace
-
-void finish_before_exit() {
-  static const int registered = std::atexit(wait_for_all);
-  (void)registered;
-}
 
 bool is_device_address(const void* address) {
   auto at = static_cast<const char*>(address);
@@ -203,6 +194,12 @@ void wait_for(const std::shared_ptr<Mark>& mark) {
 
 C_Status nothing() { return C_SUCCESS; }
 C_Status nothing_on(const C_Device) { return C_SUCCESS; }
+
+// Paddle calls it as the process ends, before it destroys what unfinished jobs need, such as allocators.
+C_Status finalize() {
+  for (size_t device = 0; device < kDevices; ++device) wait_for_streams(static_cast<int>(device));
+  return C_SUCCESS;
+}
 
 C_Status set_device(const C_Device device) {
   current_device = device->id;
@@ -408,7 +405,8 @@ C_Status yes(const C_Device, bool* supported) {
 }
 
 void fill(C_DeviceInterface* it) {
-  it->initialize = it->finalize = nothing;
+  it->initialize = nothing;
+  it->finalize = finalize;
   it->init_device = it->deinit_device = nothing_on;
   it->set_device = set_device;
   it->get_device = get_device;

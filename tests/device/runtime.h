@@ -44,9 +44,6 @@ bool is_device_address(const void* address);
 
 [[noreturn]] void fail(const std::string& message);
 
-// Lets the process end only after all streams, once called: unfinished jobs hold tensors that Paddle takes down.
-void finish_before_exit();
-
 }  // namespace test_device
 
 // A stream of Paddle's interface: one thread that runs jobs in their order.

@@ -291,6 +291,10 @@ def test_tables_of_biases_are_resampled_for_other_windows():
         ("test_vit", {"img_size": (64,)}, "img_size is (64,)"),
         ("davit_tiny", {"attn_types": ("spatial", "time")}, "attn_types has 'time'"),
         ("gcvit_xxtiny", {"img_size": 100}, "cannot be cut into windows"),
+        ("test_vit", {"embed_dim": "x", "depth": 2}, "test_vit cannot be made with embed_dim='x', depth=2: TypeError"),
+        ("resnet10t", {"layers": 3}, "resnet10t cannot be made with layers=3: TypeError"),
+        ("convnext_atto", {"dims": (1,)}, "convnext_atto cannot be made with dims=(1,): IndexError"),
+        ("test_vit", {"num_heads": 0}, "test_vit cannot be made with num_heads=0: ZeroDivisionError"),
     ],
 )
 def test_wrong_arguments_are_named(name, kwargs, words):
