@@ -8,7 +8,6 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -345,7 +344,13 @@ def model_hash(folder: Path) -> str:
 def many_scorer(cfg: Config, searched):
     """Return a function that scores many paths as the search scores its candidates."""
     selection = build.selection_of(cfg, searched)
-    return partial(score_many, searched.net, train=selection.train, val=selection.loader, batches=selection.batches)
+    options = {"train": selection.train, "val": selection.loader, "batches": selection.batches, "engine": cfg.ENGINE}
+
+    def score_paths(archs):
+        found = score_many(searched.net, archs, **options)
+        return [{name: metrics[name] for name in ("loss", "prec1")} for metrics in found]
+
+    return score_paths
 
 
 def scorer(cfg: Config, searched):

@@ -20,6 +20,7 @@ from cream.shuffle.nets import ShuffleSuperNet
 from cream.space import SKIP
 from cream.supernet import Choices, SuperNet
 from pimm.layers import BatchNorm2d, Conv2d, HardSwish, SqueezeExcite, Swish, hard_sigmoid
+from pimm.layers.norm import check_values
 from pimm.models.efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, EdgeResidual, InvertedResidual
 from pimm.ops import channels_last as ops
 from pimm.ops import cpu_backend
@@ -55,7 +56,8 @@ class Statistics:
 
     def normalise(self, norm: BatchNorm2d, x: Tensor, act: str, shortcut: Tensor | None) -> Tensor:
         """Normalise images [N, H, W, C] by the batch, and keep its statistics."""
-        count = norm.check_values(x.shape[0] * x.shape[1] * x.shape[2], x)
+        count = x.size // x.shape[-1]
+        check_values(count, x)
         x, mean, variance = ops.normalise(x, *_weights(norm), norm._epsilon, act, shortcut)
         variance = variance * (count / (count - 1))
         batches, means, variances = self.sums.get(norm, (0, 0.0, 0.0))
