@@ -37,6 +37,7 @@ from cream.train.board import PrioritizedBoard
 from cream.train.sampler import Sampler
 from cream.train.steps import CreamStep, SinglePathStep
 from pimm import device
+from pimm.cli import use_cores
 from pimm.engine import ClassifyStep, Update
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.ops import reuse_freed_memory
@@ -245,6 +246,7 @@ def print_curves(found):
 def main():
     args = arguments()
     started = time.perf_counter()
+    use_cores()
     on = device.choose(args.device, "--device")
     reuse_freed_memory()
     batch = args.batch or (4 if on.is_cpu else 128)

@@ -103,7 +103,8 @@ def draw(figures, path):
         for by in dict.fromkeys(each.by for each in figures[job]):
             points = sorted((each.at, each.value) for each in figures[job] if each.by == by)
             panel.plot(*zip(*points), "o-", label=by.removeprefix("here, "))
-        panel.set(title=figures[job][0].what, xlabel=label, ylim=(0, None))
+        places = sorted({each.at for each in figures[job]})
+        panel.set(title=figures[job][0].what, xlabel=label, ylim=(0, None), xticks=places)
         panel.legend()
     panels[0][0].set_ylabel("images per second")
     scratch = path.with_suffix(".part.svg")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TURNS = 5
+ENVIRONMENT = dict(os.environ)  # of other programs; Paddle, which is imported later, sets OMP_NUM_THREADS
 
 
 class Figure(NamedTuple):
@@ -37,12 +38,14 @@ class Options(NamedTuple):
         small: whether to try out the benchmark on the smallest sizes.
         rival_python: interpreter with torch and timm, empty for none.
         photographs: folder of class folders with photographs, empty to draw images.
+        cifar10: folder with train/ and val/ of CIFAR-10, empty for the recipe's own.
     """
 
     seconds: float
     small: bool = False
     rival_python: str = ""
     photographs: str = ""
+    cifar10: str = ""
 
 
 def in_turns(runners, seconds):
@@ -87,7 +90,7 @@ class Rival:
     """
 
     def __init__(self, python, script, *args):
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
         command = [python, script, *map(str, args)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

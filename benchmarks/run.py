@@ -29,6 +29,7 @@ from measuring import HERE, Figure, Options, imports
 JOBS = {
     "evaluation": ("evaluation", "measure"),
     "training": ("run_jobs", "training"),
+    "paths": ("run_jobs", "path_scoring"),
     "supernet": ("run_jobs", "supernet"),
     "decoding": ("decoding", "measure"),
     "loader": ("run_jobs", "loaders"),
@@ -53,6 +54,7 @@ def arguments():
         "--rival-python", default=sys.executable, metavar="PYTHON", help="interpreter with torch and timm"
     )
     parser.add_argument("--photographs", default="", metavar="FOLDER", help="folder of class folders")
+    parser.add_argument("--cifar10", default="", metavar="FOLDER", help="that has train/ and val/, for the job paths")
     parser.add_argument("--output", type=Path, default=Path("output/benchmarks"), metavar="OUTPUT")
     parser.add_argument("--small", action="store_true", help="try out each job on the smallest sizes")
     parser.add_argument("--job", nargs=2, help=argparse.SUPPRESS)  # how this script starts itself: name, seconds
@@ -63,7 +65,7 @@ def main():
     args = arguments()
     if args.job:
         name, seconds = args.job
-        serve(name, Options(float(seconds), args.small, args.rival_python, args.photographs))
+        serve(name, Options(float(seconds), args.small, args.rival_python, args.photographs, args.cifar10))
         return
     args.output.parent.mkdir(parents=True, exist_ok=True)
     found = {"machine": machine(args.rival_python), "small": args.small, "jobs": {}}
@@ -83,8 +85,10 @@ def main():
 def serve(name, options):
     """Run one job, and print each of its figures as a line of JSON."""
     sys.path.insert(0, str(HERE.parent))
-    from pimm.ops import reuse_freed_memory  # before Paddle, which changes OMP_NUM_THREADS
+    from pimm.cli import use_cores  # before Paddle, which changes OMP_NUM_THREADS
+    from pimm.ops import reuse_freed_memory
 
+    use_cores()
     reuse_freed_memory()
     module, function = JOBS[name]
     for figure in getattr(importlib.import_module(module), function)(options):
@@ -101,7 +105,7 @@ def run_job(args, name, share, left):
         left: seconds after which it is stopped, if they are more than LEAST.
     """
     command = [sys.executable, __file__, "--job", name, str(1 if args.small else 0.7 * share)]  # the rest is to start
-    command += ["--rival-python", args.rival_python, "--photographs", args.photographs]
+    command += ["--rival-python", args.rival_python, "--photographs", args.photographs, "--cifar10", args.cifar10]
     command += ["--small"] if args.small else []
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -167,15 +171,15 @@ def table(jobs):
 
 
 def cells(figures):
-    """Return three cells: our figures, those of rivals, and how many times ours is as good as the best rival's."""
+    """Return three cells: our figures, those of rivals, and how many times our best is as good as the best rival's."""
     ours = [each for each in figures if each.by.startswith("here")]
     rivals = [each for each in figures if not each.by.startswith("here")]
     shown = ["; ".join(text(each) for each in group) for group in (ours, rivals)]
     gain = ""
-    if len(ours) == 1 and rivals:
+    if rivals:
         higher = ours[0].unit.endswith("/s")
-        best = (max if higher else min)(each.value for each in rivals)
-        gain = f"{ours[0].value / best if higher else best / ours[0].value:.2f}"
+        own, best = ((max if higher else min)(each.value for each in group) for group in (ours, rivals))
+        gain = f"{own / best if higher else best / own:.2f}"
     return " | ".join([*shown, gain])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from measuring import HERE, Figure, Rival, images_per_second, imports, in_turns
+from measuring import ENVIRONMENT, HERE, Figure, Rival, images_per_second, imports, in_turns
 
 import pimm
 from cream.mobile.nets import MobileNet
@@ -18,7 +18,7 @@ from pimm.models.torch_names import to_torch_arrays
 
 NETS = {"cream_14": (64, 32), "cream_287": (224, 16)}  # side of the images, images of a step
 TORCH_MODES = {
-    "train": ("eager", "channels_last", "compile"),
+    "train": ("eager", "channels_last", "compile", "compile channels_last"),
     "evaluate": ("eager", "channels_last", "compile", "bf16 channels_last", "bf16 compile"),
 }
 SAME_LOGITS = 1e-3
@@ -39,6 +39,16 @@ def operators(options):
                 Figure(f"{name}, forward and backward, batch {batch}, {pixels} pixels", by, value, "ms")
                 for by, value in sums.items()
             )
+
+
+def path_scoring(options):
+    """Yield the seconds of scoring a path of a supernet with recalibration: one by one, and all together."""
+    paths, few, steps = (4, 2, 2) if options.small else (100, 10, 100)
+    data = ["--data", options.cifar10] if options.cifar10 else []
+    text = run_script("path_scoring.py", "--paths", paths, "--eager", few, "--train", steps, *data)
+    found = re.findall(r"^(\w+): \d+ paths, ([\d.]+) s of the clock", text, flags=re.MULTILINE)
+    for way, seconds in found:
+        yield Figure("scoring a path, of CIFAR-10's supernet", f"here, {way}", float(seconds), "s")
 
 
 def training(options):
@@ -131,7 +141,7 @@ def loaders(options):
     """Yield the images per second of pimm's loader, without and with drafts, and of timm's."""
     import loader
 
-    sizes, count = ((64,), 8) if options.small else ((224, 96), 300)
+    sizes, count = ((64,), 60) if options.small else ((224, 96), 300)
     with tempfile.TemporaryDirectory() as folder:
         source = options.photographs or draw_photographs(Path(folder, "drawn"), 8)
         target = Path(folder, "repeated")
@@ -217,7 +227,7 @@ def run_script(name, *args, launch=()):
         RuntimeError: it fails; the message is the end of what it says.
     """
     command = [sys.executable, *map(str, launch), str(HERE / name), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
         raise RuntimeError(f"{name} failed: {(done.stderr or done.stdout)[-300:]}")
     return done.stdout

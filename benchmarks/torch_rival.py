@@ -20,6 +20,7 @@ MODES = {  # channels last, compiled, bfloat16
     "eager": (False, False, False),
     "channels_last": (True, False, False),
     "compile": (False, True, False),
+    "compile channels_last": (True, True, False),
     "bf16 channels_last": (True, False, True),
     "bf16 compile": (True, True, True),
 }

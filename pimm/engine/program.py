@@ -25,7 +25,7 @@ PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
 
 
 class PaddleNet:
-    """Computes logits with the program of a folder: on the GPU if that is the current device, else by oneDNN.
+    """Computes logits with the program of a folder: on the current GPU or plug-in device, else by oneDNN.
 
     On a CPU the program takes as many threads as the commands' operators, see `pimm.threads.thread_count`.
 
@@ -48,6 +48,8 @@ class PaddleNet:
                 require_bf16()
             if current().is_gpu and not bf16:
                 config.enable_use_gpu(256, current().index)  # megabytes at first, and the number of the device
+            elif current().is_plugin and not bf16:
+                config.enable_custom_device(current().kind, current().index)
             else:
                 config.set_cpu_math_library_num_threads(thread_count())
                 config.enable_onednn()
