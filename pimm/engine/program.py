@@ -161,16 +161,15 @@ def reason_of(error: Exception) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Drop what Paddle's C++ code prints to the process's output and errors: notes for Paddle's developers."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    with contextlib.ExitStack() as undo:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        undo.callback(os.close, nowhere)
         for number in (1, 2):
-            os.dup2(nowhere, number)
+            with contextlib.suppress(OSError):  # a process without an output
+                kept = os.dup(number)
+                undo.callback(os.close, kept)
+                undo.callback(os.dup2, kept, number)
+                os.dup2(nowhere, number)
         yield
-    finally:
-        for number, copy in zip((1, 2), kept):
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)

@@ -8,6 +8,7 @@ made anew. The programs that were not used for the longest time go when all toge
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,7 +34,8 @@ def find_program(checksum: str) -> Path | None:
     folder = _programs() / checksum
     if not _is_whole(folder) or reason_for_distrust(folder.parent):
         return None
-    os.utime(folder)
+    with contextlib.suppress(OSError):  # a cache that can only be read
+        os.utime(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from paddle.nn import functional as F
 from pimm.device import Device
 from pimm.engine import evaluate, inference, open_engine, program_cache
 from pimm.engine.net_checksum import net_checksum
-from pimm.engine.program import PADDLE_FILES, PaddleNet, has_bf16
+from pimm.engine.program import PADDLE_FILES, PaddleNet, has_bf16, quiet
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d
 from pimm.layers.fusible import LinearBn
@@ -250,6 +250,16 @@ def test_bf16_differs_by_its_rounding():
     net = net_of()
     expected, found = logits(net, 7), logits(open_engine(net, SIZE, "inference", "bf16"), 7)
     assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_quiet_drops_what_goes_to_the_process_and_nothing_after(capfd):
+    os.write(1, b"a")
+    with quiet():
+        os.write(1, b"b")
+        os.write(2, b"c")
+    os.write(1, b"d")
+    os.write(2, b"e")
+    assert capfd.readouterr() == ("ad", "e")
 
 
 def test_the_difference_of_bf16_is_logged_for_the_first_two_batches(caplog):
