@@ -50,18 +50,24 @@ def pair_share(worth: np.ndarray) -> float:
     return float((between - within) / (between + (repeats - 1) * within))
 
 
-def predicted(inputs: np.ndarray, worth: np.ndarray) -> float:
-    """Return the best R2, over RIDGES, of predictions for pairs that a ridge regression has not seen (ten folds)."""
-    folds = np.arange(len(worth)) % 10
+def predicted(inputs: np.ndarray, worth: np.ndarray, students: np.ndarray) -> float:
+    """Return the best R2, over RIDGES, of predictions of lessons [pairs, repeats] by a ridge regression.
+
+    The regression has seen neither the students (ten folds) nor the images of these lessons: it is fitted to the first
+    half of the repeats, and predicts the second.
+    """
+    half, folds = worth.shape[1] // 2, students % 10
+    seen, wanted = worth[:, :half].mean(axis=1), worth[:, half:].mean(axis=1)
+    wanted = wanted - wanted.mean()
     inputs = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-12)
     best = -np.inf
     for ridge in RIDGES:
         guess = np.empty(len(worth))
         for fold in range(10):
-            x, y = inputs[folds != fold], worth[folds != fold]
+            x, y = inputs[folds != fold], seen[folds != fold]
             weights = np.linalg.solve(x.T @ x + ridge * len(x) * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-            guess[folds == fold] = y.mean() + inputs[folds == fold] @ weights
-        best = max(best, 1 - ((worth - guess) ** 2).sum() / ((worth - worth.mean()) ** 2).sum())
+            guess[folds == fold] = inputs[folds == fold] @ weights
+        best = max(best, 1 - ((wanted - guess) ** 2).sum() / (wanted**2).sum())
     return float(best)
 
 
@@ -84,6 +90,7 @@ def main() -> None:
     students = draw.spread(rng, args.students)
     pairs = [(student, Teacher(draw(rng), 0.5)) for student in students for _ in range(args.teachers)]
     inputs = np.array([difference(net, student, teacher.arch, shown) for student, teacher in pairs])
+    number = np.arange(len(pairs)) // args.teachers  # of the student
     print("| images of a lesson | share of positive worth | share of pairs | share of teachers | R2 of the input |")
     print("|---|---|---|---|---|")
     for n in args.images:
@@ -94,7 +101,12 @@ def main() -> None:
                 worth[row, repeat] = lesson(net, student, teacher, images[:n], labels[:n], step.loss_fn)
         each = worth.reshape(args.students, args.teachers, args.repeats)
         of_teachers = (each - each.mean(axis=1, keepdims=True)).reshape(worth.shape)
-        found = (worth > 0).mean(), pair_share(worth), pair_share(of_teachers), predicted(inputs, worth.mean(axis=1))
+        found = (
+            (worth > 0).mean(),
+            pair_share(worth),
+            pair_share(of_teachers),
+            predicted(inputs, worth, number),
+        )
         print(f"| {n} | {' | '.join(f'{value:.3f}' for value in found)} |", flush=True)
 
 

@@ -36,19 +36,23 @@ class Method(NamedTuple):
     settings: dict[str, object]
 
 
-SINGLE = {"METHOD": "single_path"}
+FITTED = {"ESTIMATE": True, "FIT_WINDOW": 1500}
+SINGLE = {"METHOD": "single_path", **FITTED}
 CREAM = {"METHOD": "cream"}
 HELD_OUT = {"BOARD_SCORE": "held_out", "SELECT_ON": "held_out"}
 DEEP = {"HOW_TO_PROB": "pre_prob", "PRE_PROB": "(0.2,0.4,0.4)"}  # less of the identity, which has little to learn
 ESTIMATE = {**CREAM, "BOARD_SCORE": "estimate", "PICK_METHOD": "top1", "TEACHING": "added", "RHO": 1.0}
 SEVERAL = {"METHOD": "multi_path", "PATHS": 3}
+EACH = {**SEVERAL, "DRAW": "fair", "UPDATES": "each", "ESTIMATE": True, "FIT_WINDOW": 300}
 METHODS = {
     "single_path": Method(1.0, None, SINGLE),
     "single_path_average": Method(1.0, None, {**SINGLE, "AVERAGE": 0.98}),
     "single_path_zero": Method(1.0, None, {**SINGLE, "ZERO_RESIDUAL": True}),
     "single_path_deep": Method(0.87, None, {**SINGLE, **DEEP}),
     "single_path_zero_deep": Method(0.87, None, {**SINGLE, **DEEP, "ZERO_RESIDUAL": True}),
-    "cream": Method(0.74, 0.2, CREAM),
+    "fair_each": Method(0.41, None, EACH),
+    "fair_each_zero": Method(0.41, None, {**EACH, "ZERO_RESIDUAL": True}),
+    "cream": Method(0.74, 0.2, {**CREAM, **FITTED}),
     "cream_late": Method(0.85, 0.67, CREAM),
     "cream_added": Method(0.74, 0.2, {**CREAM, "TEACHING": "added"}),
     "cream_top1": Method(0.77, 0.2, {**CREAM, "PICK_METHOD": "top1"}),

@@ -27,7 +27,7 @@ from measuring import HERE, Figure, Options, imports
 
 # name: module of this folder, function. Figures of a job that have the same ``what`` are rows of one comparison.
 JOBS = {
-    "evaluation": ("run_jobs", "evaluation"),
+    "evaluation": ("evaluation", "measure"),
     "training": ("run_jobs", "training"),
     "paths": ("run_jobs", "path_scoring"),
     "supernet": ("run_jobs", "supernet"),

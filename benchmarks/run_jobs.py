@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from measuring import ENVIRONMENT, HERE, TURNS, Figure, Rival, images_per_second, imports, in_turns
+from measuring import ENVIRONMENT, HERE, Figure, Rival, images_per_second, imports, in_turns
 
 import pimm
 from cream.mobile.nets import MobileNet
 from pimm.models.torch_names import to_torch_arrays
 
 NETS = {"cream_14": (64, 32), "cream_287": (224, 16)}  # side of the images, images of a step
-TORCH_MODES = ("eager", "channels_last", "compile", "compile, channels_last")
+TORCH_MODES = {
+    "train": ("eager", "channels_last", "compile", "compile channels_last"),
+    "evaluate": ("eager", "channels_last", "compile", "bf16 channels_last", "bf16 compile"),
+}
 SAME_LOGITS = 1e-3
 
 
@@ -36,20 +39,6 @@ def operators(options):
                 Figure(f"{name}, forward and backward, batch {batch}, {pixels} pixels", by, value, "ms")
                 for by, value in sums.items()
             )
-
-
-def evaluation(options):
-    """Yield the images per second of evaluating Cream's nets, alone and from JPEG files, in each form of both sides."""
-    args = ["--nets", *(["14"] if options.small else ["14", "287"]), "--rounds", 1 if options.small else TURNS]
-    args += ["--count", 16 if options.small else 1000]
-    if imports(options.rival_python, "torch", "timm"):
-        args += ["--torch-python", options.rival_python]
-    with tempfile.TemporaryDirectory() as folder:
-        photographs = options.photographs or draw_photographs(Path(folder, "drawn"), 8)
-        run_script("evaluation.py", photographs, *args, "--json", Path(folder, "found.json"))
-        rows = json.loads(Path(folder, "found.json").read_text())
-    for row in rows:
-        yield Figure(f"evaluate {row['net']}, {row['what']}", row["form"], row["images_per_second"], "images/s")
 
 
 def path_scoring(options):
@@ -73,14 +62,13 @@ def training(options):
         with tempfile.TemporaryDirectory() as folder:
             rival = torch_net(options.rival_python, pimm.create_model(name), side, Path(folder))
             if rival:
-                modes = TORCH_MODES[:1] if options.small else TORCH_MODES
-                runners.update(torch_runners(rival, modes, batch=batch, side=side))
+                modes = TORCH_MODES["train"][:1] if options.small else TORCH_MODES["train"]
+                runners.update(torch_runners(rival, modes, work="train", batch=batch, side=side))
             rates = in_turns(runners, options.seconds / len(nets))
             if rival:
                 rival.close()
-        yield from (
-            Figure(f"train {name} at {side}, batch {batch}", by, rate, "images/s") for by, rate in rates.items()
-        )
+        what = f"train {name} at {side}, batch {batch}"
+        yield from (Figure(what, by, rate, "images/s") for by, rate in rates.items())
 
 
 def torch_runners(rival, modes, **case):

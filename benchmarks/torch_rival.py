@@ -1,10 +1,10 @@
-"""Train one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
+"""Measure one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
 
     PYTHON benchmarks/torch_rival.py WEIGHTS.npz
 
 WEIGHTS holds the weights of the net by their names in PyTorch's files, and the stride of each block. Each line on the
 standard input is a question in JSON, answered by one line: the logits of given images, or the images per second of
-training for some seconds.
+training or evaluation for some seconds.
 """
 
 import json
@@ -16,11 +16,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODES = {  # channels last, compiled
-    "eager": (False, False),
-    "channels_last": (True, False),
-    "compile": (False, True),
-    "compile, channels_last": (True, True),
+MODES = {  # channels last, compiled, bfloat16
+    "eager": (False, False, False),
+    "channels_last": (True, False, False),
+    "compile": (False, True, False),
+    "compile channels_last": (True, True, False),
+    "bf16 channels_last": (True, False, True),
+    "bf16 compile": (True, True, True),
 }
 
 
@@ -114,29 +116,62 @@ def load(path):
     return net
 
 
-def make_step(net, batch, side, mode):
-    """Return a callable that trains one batch."""
-    channels_last, compiled = MODES[mode]
+def run_of(net, mode):
+    """Return what computes logits in a mode, and the layout of its images."""
+    channels_last, compiled, _ = MODES[mode]
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    net.to(memory_format=layout)
+    return torch.compile(net) if compiled else net, layout
+
+
+def make_step(net, work, batch, side, mode):
+    """Return a callable that trains or evaluates one batch."""
+    bf16 = MODES[mode][2]
     images, classes = torch.randn(batch, 3, side, side), torch.randint(0, net.classifier.out_features, (batch,))
-    images, net = images.to(memory_format=layout), net.to(memory_format=layout).train()
-    run, optimizer = torch.compile(net) if compiled else net, torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    run, layout = run_of(net, mode)
+    images = images.contiguous(memory_format=layout)
+    net.train(work == "train")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
     def train():
-        loss = F.cross_entropy(run(images), classes, label_smoothing=0.1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(run(images), classes, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    return train
+    @torch.inference_mode()
+    def evaluate():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            run(images)
+
+    return train if work == "train" else evaluate
+
+
+@torch.inference_mode()
+def evaluate_folder(run, layout, folder, batch, side, workers, **_):
+    """Return the images per second of an evaluation of a folder of photographs, with timm's loader."""
+    from timm.data import ImageDataset, create_loader
+    from timm.utils import accuracy
+
+    dataset = ImageDataset(folder)
+    loader = create_loader(dataset, (3, side, side), batch, num_workers=workers, device=torch.device("cpu"))
+    started, right = time.perf_counter(), 0
+    for images, labels in loader:
+        right += accuracy(run(images.contiguous(memory_format=layout)), labels, topk=(1, 5))[0].item() * len(labels)
+    return len(dataset) / (time.perf_counter() - started)
 
 
 def answer(path, steps, question):
-    """Return logits of ``images``, or images per second of training in ``mode`` for ``seconds``."""
+    """Return logits of ``images``, or images per second of a ``folder``, or of ``work`` for ``seconds``."""
     if "images" in question:
         with torch.inference_mode():
             return load(path).eval()(torch.tensor(question["images"])).tolist()
-    case = tuple(question[name] for name in ("batch", "side", "mode"))
+    if "folder" in question:
+        if "run" not in steps:  # compiled once
+            steps["run"] = run_of(load(path).eval(), question["mode"])
+        return evaluate_folder(*steps["run"], **question)
+    case = tuple(question[name] for name in ("work", "batch", "side", "mode"))
     if case not in steps:
         steps[case] = make_step(load(path), *case)
         steps[case]()

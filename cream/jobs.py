@@ -349,9 +349,13 @@ def model_hash(folder: Path) -> str:
 def many_scorer(cfg: Config, searched, fit: Callable[[Arch], float] | None = None):
     """Return a function that scores many paths as the search scores its candidates, and by the search's ``fit``."""
     selection = build.selection_of(cfg, searched)
+    options = {"train": selection.train, "val": selection.loader, "batches": selection.batches, "engine": cfg.ENGINE}
 
     def score(archs: Sequence[Arch]) -> list[dict[str, float]]:
-        rows = score_many(searched.net, archs, selection.train, selection.loader, selection.batches)
+        rows = [
+            {name: metrics[name] for name in ("loss", "prec1")}
+            for metrics in score_many(searched.net, archs, **options)
+        ]
         return [{**row, "estimate": fit(arch)} for row, arch in zip(rows, archs)] if fit else rows
 
     return score

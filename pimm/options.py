@@ -412,6 +412,7 @@ def add_batch_options(parser):
     group = parser.add_argument_group("Batches")
     group.add_argument("-b", "--batch-size", type=at_least(1), default=128, metavar="N", help="images of one process")
     group.add_argument("-vb", "--validation-batch-size", type=at_least(1), metavar="N", help="(default: --batch-size)")
+    group.add_argument("--amp-level", default="O1", choices=("O1", "O2"), help="O2: --amp casts the weights too")
     group.add_argument("--grad-accum-steps", type=at_least(1), default=1, metavar="N", help="batches of one update")
     group.add_argument("--use-multi-epochs-loader", action="store_true", help="read ahead into the next epoch")
     group.add_argument("--worker-seeding", default="all", metavar="MODE", help="all or part, which are the same here")

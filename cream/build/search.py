@@ -264,6 +264,7 @@ def plan_selection(
         scored_on=scored_on,
         batches=settings.SELECT_BATCHES,
         by=settings.SELECT_BY,
+        engine=cfg.ENGINE,
         num_classes=cfg.DATASET.NUM_CLASSES,
         child=partial(_child_of, cfg, searched.resolution),
         retrain_yaml=partial(_retrain_yaml, recipe, cfg, searched.resolution),

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Callable
 
@@ -22,6 +23,7 @@ from cream.selection.candidates import (
     write_architecture,
     write_candidates,
 )
+from cream.selection.shared_scoring import KeptBatches, shares_work
 from cream.space import Arch, format_arch
 from cream.train.board import PrioritizedBoard
 from cream.train.evaluation import Batches, recalibrated_bn
@@ -52,6 +54,7 @@ class Selection:
         scored_on: a description of these images.
         batches: number of recalibration batches.
         by: the metric that ranks the candidates: ``prec1`` or ``loss``.
+        engine: how paths are scored, see ``cream.selection.candidates.score``.
         num_classes: number of classes.
         child: builds the single net of a path.
         retrain_yaml: returns the settings that retrain a path, as YAML text.
@@ -67,6 +70,7 @@ class Selection:
     scored_on: str
     batches: int
     by: str
+    engine: str
     num_classes: int
     child: Callable[[Arch], nn.Layer]
     retrain_yaml: Callable[[Arch], str]
@@ -124,7 +128,13 @@ class Selection:
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
         """Return the paths as candidates, with their accuracies after recalibration, the best first."""
         searched = self.searched
-        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches, self.by)
+        images = self.kept_images if shares_work(searched.net, self.engine) else (self.train, self.loader)
+        return score(searched.net, archs, searched.tables, *images, self.batches, self.by, self.engine)
+
+    @cached_property
+    def kept_images(self) -> tuple[KeptBatches, KeptBatches]:
+        """The batches for recalibration and those for scores, decoded once for all calls of ``score``."""
+        return KeptBatches(self.train, self.batches), KeptBatches(self.loader)
 
     def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
         """Write the files of a selection, and return the best candidate that satisfies all constraints.

@@ -37,6 +37,7 @@ bool supports(const std::string& isa) {
 
 #include "checks.h"
 #include "depthwise_geometry.h"
+#include "channels_last_geometry.h"
 #include "resize_taps.h"
 
 #ifdef __clang__
@@ -51,6 +52,7 @@ namespace portable {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
 #include "resize_kernels.h"
 }
 #undef VECTOR_BYTES
@@ -68,6 +70,7 @@ namespace avx2 {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
 #include "resize_kernels.h"
 }
 #ifdef __clang__
@@ -89,6 +92,7 @@ namespace avx512 {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
 #include "resize_kernels.h"
 }
 #ifdef __clang__
@@ -109,12 +113,20 @@ struct Kernels {
   decltype(&portable::normalise_backward<T>) normalise_backward;
   decltype(&portable::swish_forward<T>) swish;
   decltype(&portable::swish_backward<T>) swish_backward;
+  decltype(&portable::find_pixels<T>) find_pixels;
+  decltype(&portable::gate_pixels<T>) gate_pixels;
+  decltype(&portable::convolve_pixels<T>) convolve_pixels;
+  decltype(&portable::convolve_depthwise<T>) convolve_depthwise;
+  decltype(&portable::normalise_pixels<T>) normalise_pixels;
+  decltype(&portable::add_pixels<T>) add_pixels;
 };
 
 #define KERNELS(isa, T)                                                                                            \
   {                                                                                                                \
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
-        isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>            \
+        isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
+        isa::find_pixels<T>, isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>,             \
+        isa::normalise_pixels<T>, isa::add_pixels<T>                                                               \
   }
 
 template <class T>
@@ -162,6 +174,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "pointwise.h"
 #include "resize.h"
 #include "swish.h"
+#include "channels_last.h"
 
 // Names the second gradient of a tensor, which the double-backward operators take or return.
 std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
@@ -249,3 +262,29 @@ PD_BUILD_DOUBLE_GRAD_OP(pimm_swish)
     .Inputs({"X", paddle::Grad("Out"), second("X")})
     .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
     .SetKernelFn(PD_KERNEL(swish_second_op));
+
+PD_BUILD_OP(pimm_channels_last_conv)
+    .Inputs({"X", "Weight", "Scale", "Shift", paddle::Optional("Gate"), paddle::Optional("Shortcut")})
+    .Outputs({"Out"})
+    .Attrs({"outs: int", "kernel: std::vector<int>", "stride: std::vector<int>", "padding: std::vector<int>",
+            "dilation: std::vector<int>", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_conv_op));
+
+PD_BUILD_OP(pimm_channels_last_depthwise)
+    .Inputs({"X", "Weight", "Scale", "Shift"})
+    .Outputs({"Out"})
+    .Attrs({"kernel: std::vector<int>", "stride: std::vector<int>", "padding: std::vector<int>",
+            "dilation: std::vector<int>", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_depthwise_op));
+
+PD_BUILD_OP(pimm_channels_last_norm)
+    .Inputs({"X", "Weight", "Bias", paddle::Optional("Shortcut")})
+    .Outputs({"Out", "Mean", "Variance"})
+    .Attrs({"eps: double", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_norm_op));
+
+PD_BUILD_OP(pimm_channels_last_mean)
+    .Inputs({"X"})
+    .Outputs({"Out"})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_mean_op));

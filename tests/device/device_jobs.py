@@ -109,12 +109,21 @@ class Jobs:
             retrain(load_config(whole / "config.yaml", options))
             self.numbers[f"resumed {how}"] = [bits(path / "retrain"), saved(path / "retrain")]
 
+    def mixed_precision(self):
+        """Search and train in float16 where the device has it; a CPU computes in float32."""
+        run_search(self.data, self.folder / "mixed", *self.options, *CREAM, "AMP=True")
+        self.numbers["mixed cream state"] = saved(self.folder / "mixed" / "search")
+        options = ("--amp", "--opt", "momentum", "--clip-grad", "1", "--model-ema", "--epochs", "3")
+        for level in ("O1", "O2"):
+            self._train(level, *options, "--amp-level", level)
+        self.numbers["O2 bits"] = bits(self.folder / "O2")
+        self._train("O2 resumed", *options, "--amp-level", "O2", "--resume", str(self.folder / "O2" / "checkpoint-0"))
+        self.numbers["resumed O2 bits"] = bits(self.folder / "O2 resumed")
+
     def scripts(self):
-        places = ["--data-dir", str(self.data), "--device", self.name, "-j", "0", "-b", "6"]
-        training = ["--epochs", "1", "--lr", "0.01", "--opt", "rmsproptf", "--mixup", "0.2", "--clip-grad", "1"]
-        output = ["--output", str(self.folder), "--experiment", "script"]
-        train([*places, *NET, *training, *output, "--model-ema", "--grad-accum-steps", "2", "--sync-bn"])
-        self.numbers["script state"] = saved(self.folder / "script")
+        options = ("--opt", "rmsproptf", "--mixup", "0.2", "--clip-grad", "1", "--grad-accum-steps", "2")
+        self._train("script", *options, "--epochs", "1", "--model-ema", "--sync-bn")
+        places = self._places()
         checkpoint = ["--checkpoint", str(self.folder / "script"), "--use-ema"]
         validate([*places, *checkpoint, "--results-file", str(self.folder / "validate.json")])
         barrier()
@@ -123,6 +132,14 @@ class Jobs:
         inference([*places, *checkpoint, *results, "--split", "val", "--topk", "2", "--include-index", "--fullname"])
         barrier()
         self.numbers["inference"] = list(json.loads((self.folder / "classes.json").read_text()).values())
+
+    def _places(self):
+        return ["--data-dir", str(self.data), "--device", self.name, "-j", "0", "-b", "6"]
+
+    def _train(self, name, *options):
+        output = ["--output", str(self.folder), "--experiment", name, "--lr", "0.01", "--cooldown-epochs", "0"]
+        train([*self._places(), *NET, *output, *options])
+        self.numbers[f"{name} state"] = saved(self.folder / name)
 
     def conversion(self):
         """Convert weights to PyTorch's and back, and classify an image by them."""

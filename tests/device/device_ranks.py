@@ -17,12 +17,10 @@ from cream import cli
 from pimm.engine import ClassifyStep
 from pimm.utils import rank
 
-NET = (
-    "NET.SELECTION=-1",
-    "NET.INPUT_ARCH=[[0, 1, 1]]",
-    "DATASET.NUM_CLASSES=3",
-    "DATASET.IMAGE_SIZE=16",
-    "BATCHNORM.SYNC_BN=True",
+NET = ("NET.SELECTION=-1", "NET.INPUT_ARCH=[[0, 1, 1]]", "DATASET.NUM_CLASSES=3", "DATASET.IMAGE_SIZE=16")
+TRAINING = (
+    *("BATCHNORM.SYNC_BN=True", "DATASET.BATCH_SIZE=3", "LOG_INTERVAL=2", "AUTO_RESUME=True"),
+    *("EPOCHS=3", "COOLDOWN_EPOCHS=0", "WARMUP_EPOCHS=0"),
 )
 
 
@@ -39,17 +37,8 @@ def main(name, folder, batch, number):
     ClassifyStep.__call__ = call
     data = Path(folder).parent / "data"
     places = (f"DATA_DIR={data}", f"SAVE_PATH={folder}", "MODEL=retrain", f"SUPERNET.SPACE={data / 'space.yaml'}")
-    loop = (
-        f"DEVICE={name}",
-        "LOG_INTERVAL=2",
-        "AUTO_RESUME=True",
-        "COOLDOWN_EPOCHS=0",
-        "WARMUP_EPOCHS=0",
-        "EPOCHS=3",
-        "DATASET.BATCH_SIZE=3",
-    )
     cfg = Path(__file__).parents[2] / "configs/retrain.yaml"
-    code = cli.retrain(["--cfg", str(cfg), *RECIPE, *NET, *places, *loop])
+    code = cli.retrain(["--cfg", str(cfg), *RECIPE, *NET, *TRAINING, *places, f"DEVICE={name}"])
     if rank() == 0 and code == 0:
         Path(folder, "digest.json").write_text(json.dumps(bits(Path(folder, "retrain"))))
     print("collectives", counts()["collectives"])

@@ -25,7 +25,6 @@ void fail(const std::string& message) {
 namespace {
 
 constexpr unsigned char kPoison = 0xff;  // NaN in every floating type, -1 in whole numbers
-constexpr size_t kAlignment = 256;
 
 // Never destroyed: Paddle frees tensors until the very end of the process.
 std::set<C_Stream>& streams = *new std::set<C_Stream>;

@@ -45,8 +45,10 @@ def test_every_method_is_trained_as_its_settings_say(script, monkeypatch):
 
 
 def test_teaching_starts_where_the_method_says(script):
-    assert script.overrides(script.METHODS["single_path"], 27) == ["EPOCHS=27", "SUPERNET.METHOD=single_path"]
+    fitted = ["SUPERNET.ESTIMATE=True", "SUPERNET.FIT_WINDOW=1500"]
+    single = script.overrides(script.METHODS["single_path"], 27)
+    assert single == ["EPOCHS=27", "SUPERNET.METHOD=single_path", *fitted]
     assert script.overrides(script.METHODS["cream"], 27) == [
-        *("EPOCHS=20", "SUPERNET.METHOD=cream", "SUPERNET.META_STA_EPOCH=3"),  # the first 4 of 20 epochs
+        *("EPOCHS=20", "SUPERNET.METHOD=cream", *fitted, "SUPERNET.META_STA_EPOCH=3"),  # the first 4 of 20 epochs
     ]
     assert script.overrides(script.METHODS["estimate"], 27)[-1] == "SUPERNET.META_STA_EPOCH=15"  # the last 8 of 24

@@ -30,11 +30,14 @@ def test_the_share_of_pairs_is_that_of_the_variance(script):
     assert script.pair_share(np.repeat(pairs, 5, axis=1)) == pytest.approx(1)
 
 
-def test_predictions_count_for_unseen_pairs_alone(script):
+def test_predictions_count_for_unseen_students_and_images_alone(script):
     rng = np.random.default_rng(0)
-    inputs, noise = rng.normal(size=(400, 20)), rng.normal(size=400)
-    assert script.predicted(inputs, inputs[:, 0] + noise) == pytest.approx(0.5, abs=0.1)
-    assert script.predicted(inputs, noise) < 0.02
+    inputs, noise, students = rng.normal(size=(400, 20)), rng.normal(size=(400, 2)), np.arange(400) // 4
+    assert script.predicted(inputs, inputs[:, :1] + noise, students) == pytest.approx(0.5, abs=0.1)
+    assert script.predicted(inputs, noise, students) < 0.02
+    alike, own = np.repeat(inputs[:100], 4, axis=0), np.repeat(noise[:100], 4, axis=0)
+    assert script.predicted(alike, own, students) < 0.02  # what a student has alone
+    assert script.predicted(inputs, inputs[:, :2] + noise, students) < 0.02  # what holds for some images alone
 
 
 def test_a_lesson_is_worth_the_product_of_both_gradients(script, tmp_path, monkeypatch, capsys):
