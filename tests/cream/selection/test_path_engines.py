@@ -1,4 +1,4 @@
-"""Paths scored together, by operators for images with the channels last, against each path scored alone by its layers."""
+"""Paths scored together, by operators for images with the channels last, against each path alone by its layers."""
 
 import json
 
@@ -55,7 +55,7 @@ def batches(seed, number, size=16, images=4, classes=7):
 
 
 def drawn(net):
-    """Draw what would hide faults: statistics, weights and biases of batch norms that are 0 and 1, and small weights."""
+    """Draw what would hide faults: statistics and weights of batch norms that are 0 and 1, and small weights."""
     rng = np.random.default_rng(5)
     for layer in net.sublayers():
         if isinstance(layer, (paddle.nn.Conv2D, paddle.nn.Linear)):
