@@ -1,8 +1,8 @@
-"""Write ``pimm/models/timm_models.json``: the settings of every set of weights of every model of timm.
+"""Write ``pimm/models/timm_models.json`` and ``timm_old_names.json``: facts about every model of timm.
 
-``python docs/make_timm_models.py`` needs timm 1.0.31 and torch. The file holds facts alone, as
-``{module: {name: {tag: fields}}}``: fields that are as `PretrainedCfg` has them are left out, and so are names
-that timm keeps as old names of others. The first tag of a model is the default one.
+``python docs/make_timm_models.py`` needs timm 1.0.31 and torch. The first file holds the settings of every set of
+weights, as ``{module: {name: {tag: fields}}}``; fields that are as `PretrainedCfg` has them are left out. The first tag
+of a model is the default one. The second file holds the names that timm has replaced, as ``{module: {old: current}}``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from timm.models import get_arch_pretrained_cfgs
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pimm.models.pretrained_cfg import PretrainedCfg
-from pimm.models.timm_table import TABLE
+from pimm.models.timm_table import OLD_NAMES, TABLE
 
 VERSION = "1.0.31"
 _GIVEN = {"architecture", "tag"}  # by the place in the table
@@ -65,3 +65,5 @@ if __name__ == "__main__":
     if timm.__version__ != VERSION:
         raise SystemExit(f"timm is {timm.__version__}, the table is of {VERSION}")
     write(table())
+    replaced = {module: timm.models.get_deprecated_models(module) for module in timm.models.list_modules()}
+    OLD_NAMES.write_text(json.dumps({key: names for key, names in replaced.items() if names}, indent=1) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.cli import Parser, at_least, share
-from pimm.parse_kwargs import ParseKwargs
+from pimm.parse_kwargs import ParseKwargs, add_model_kwargs
 
 RESULT_FORMATS = ("csv", "json", "json-record")
 LABEL_TYPES = ("none", "name", "description", "detailed")
@@ -45,6 +45,7 @@ def make_validate_parser():
         "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
     )
     add_device_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
     )
@@ -66,6 +67,7 @@ def make_inference_parser():
         "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
     )
     add_device_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
     )
@@ -166,7 +168,7 @@ def add_model_options(parser, model=None):
     group.add_argument("--std", type=float, nargs="+", metavar="STD", help="of the pixels")
     group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
     group.add_argument("--tta", type=int, default=0, metavar="N", help="views of each image in evaluation, up to 10")
-    group.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
+    add_model_kwargs(group)
 
 
 def add_device_options(parser):
@@ -180,6 +182,24 @@ def add_device_options(parser):
     group.add_argument("--pin-mem", action="store_true", help="has no effect: pinned memory is always used")
     group.add_argument(
         "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between log lines"
+    )
+
+
+def add_engine_options(parser, precision="fp32"):
+    """Add the options of the engine that evaluates a net to a parser; ``precision`` is the default precision."""
+    group = parser.add_argument_group("Engine")
+    group.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "eager", "inference"),
+        help="eager runs the net's layers one by one; inference exports the net once and runs the program by Paddle "
+        "Inference with oneDNN, on a CPU; auto takes inference where it can be had and is worth its export",
+    )
+    group.add_argument(
+        "--precision",
+        default=precision,
+        choices=("fp32", "bf16"),
+        help="of Paddle Inference; bf16 needs a CPU with AVX-512 (default: fp32)",
     )
 
 

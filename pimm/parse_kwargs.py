@@ -1,4 +1,4 @@
-"""An option of keyword arguments."""
+"""Options of keyword arguments, such as ``--model-kwargs``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class ParseKwargs(argparse.Action):
                 raise argparse.ArgumentError(self, f"expected KEY=VALUE, got {word!r:.80}")
             parsed[key] = _literal(value)
         setattr(namespace, self.dest, parsed)
+
+
+def add_model_kwargs(parser):
+    """Add the option ``--model-kwargs`` to a parser or to a group of one."""
+    parser.add_argument("--model-kwargs", nargs="*", action=ParseKwargs, metavar="KEY=VALUE", help="of the model")
 
 
 def _literal(text):

@@ -16,6 +16,7 @@ from pimm.data import add_img_extensions, check_class_names, create_dataset, cre
 from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS, check_root
 from pimm.device import current
+from pimm.engine.inference import open_engine
 from pimm.errors import ConfigError
 from pimm.models import create_model, get_pretrained_cfg, is_model
 from pimm.ops import reuse_freed_memory
@@ -146,16 +147,30 @@ def build_model(args, **options):
     cfg = get_pretrained_cfg(args.model) if is_model(args.model) else None
     if cfg and cfg.fixed_input_size and (args.img_size or args.input_size):
         options["img_size"] = args.img_size or tuple(args.input_size[1:])
-    try:
-        model = create_model(args.model, pretrained=args.pretrained, **{**options, **(args.model_kwargs or {})})
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError(f"--model {args.model} has no such option: {error}") from error
+    model = create_with(args.model_kwargs, args.model, pretrained=args.pretrained, **options)
     args.num_classes, args.in_chans = model.num_classes, model.model_args["in_chans"]
     size = sum(param.size for param in model.parameters() if not param.stop_gradient)
     _logger.info("%s created, %.2f million parameters", args.model, size / 1e6)
     return model
+
+
+def create_with(model_kwargs, name, **options):
+    """Create the model of a name.
+
+    Args:
+        model_kwargs: the arguments of ``--model-kwargs``, which override the others; None for none.
+        name: the name.
+        options: other arguments of `create_model`.
+
+    Raises:
+        ConfigError: as `create_model`, and for an argument that the model does not take.
+    """
+    try:
+        return create_model(name, **{**options, **(model_kwargs or {})})
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"--model {name} has no such option: {error}") from error
 
 
 def open_dataset(args, split, labelled=True, **options):
@@ -231,6 +246,12 @@ def create_evaluation_loader(args, dataset, data_config, batch_size):
         tta=args.tta,
         **data_config,
     )
+
+
+def open_engine_for(args, model, input_size, loader):
+    """Return what computes the logits of a loader's images, as ``--engine`` and ``--precision`` say."""
+    images = len(loader) * args.batch_size * max(1, args.tta)
+    return open_engine(model, input_size, args.engine, args.precision, images)
 
 
 def with_progress(loader, interval, what):

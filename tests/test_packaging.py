@@ -185,7 +185,7 @@ def test_every_imported_package_is_required():
     own = {"pimm", "cream", *(path.stem for path in ROOT.glob("*.py"))}
     imported = {name for path in paths for name in imports(path)} - set(sys.stdlib_module_names) - own
     projects = {"yaml": "pyyaml", "PIL": "pillow", "paddle": "paddlepaddle"}
-    lines = (ROOT / "requirements.txt").read_text().splitlines() + extra("export") + extra("hub")
+    lines = (ROOT / "requirements.txt").read_text().splitlines() + extra("export") + extra("hub") + extra("fast")
     required = {re.match(r"[\w-]+", line).group() for line in lines if not line.startswith("#")}
     assert {projects.get(name, name) for name in imported} - required == set()
 

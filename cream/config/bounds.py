@@ -14,6 +14,7 @@ CHOICES = ("select", "spos_search")
 SPACES = (*SUPERNETS, *CHOICES, "latency")
 FITTED = (*SPACES, "spos_scratch")
 TESTED = (*NETS, "test")
+EVALUATED = ("test", *CHOICES)
 IMAGES = (*TRAININGS, "test", *CHOICES)
 AUGMENTED = TRAININGS + CHOICES
 ALL = (*IMAGES, "latency")

@@ -84,6 +84,7 @@ _EVOLUTION = {f"EVOLUTION.{item.name}" for item in dataclasses.fields(Evolution)
 # Keys that a resumed training may change. With another value of any other key it would be another training.
 CHANGEABLE = {
     *("AUTO_RESUME", "RESUME_PATH", "SAVE_PATH", "MODEL", "DATA_DIR", "DEVICE", "WORKERS", "DATASET.VAL_BATCH_MUL"),
+    *("ENGINE", "PRECISION"),
     *("LOG_INTERVAL", "RECOVERY_INTERVAL", "CHECKPOINT_HISTORY", "RECOVERY_HISTORY", "RETRAIN_CFG"),
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM", "SUPERNET.SELECT_BY"),
     *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
@@ -93,7 +94,7 @@ CHANGEABLE = {
 
 # Keys that a selection among the paths of a trained supernet may change.
 SELECTABLE = {
-    *("DATA_DIR", "SAVE_PATH", "MODEL", "DEVICE", "WORKERS", "RETRAIN_CFG"),
+    *("DATA_DIR", "SAVE_PATH", "MODEL", "DEVICE", "WORKERS", "RETRAIN_CFG", "ENGINE", "PRECISION"),
     *("DATASET.BATCH_SIZE", "DATASET.VAL_BATCH_MUL", "SUPERNET.SELECT_ON", "SUPERNET.SELECT_BY"),
     *("SUPERNET.SELECT_BATCHES", "SUPERNET.SELECT_RANDOM", "SUPERNET.FLOPS_MINIMUM", "SUPERNET.FLOPS_MAXIMUM"),
     *("SUPERNET.PARAMS_MAXIMUM", "SUPERNET.LATENCY_MAXIMUM", "SUPERNET.LATENCY_TABLE"),
@@ -103,7 +104,10 @@ SELECTABLE = {
 # Keys that have no meaning for the nets of a family.
 FOREIGN = {
     "shuffle": {
-        *(f"SUPERNET.{name}" for name in ("SPACE", "STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP", "PRE_PROB")),
+        *(
+            f"SUPERNET.{name}"
+            for name in ("SPACE", "STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP", "PRE_PROB", "ZERO_RESIDUAL")
+        ),
         *("NET.GP", "BATCHNORM.BN_TF", "BATCHNORM.BN_MOMENTUM", "BATCHNORM.BN_EPS"),
     },
     "mobile": {f"SUPERNET.SHUFFLE.{item.name}" for item in dataclasses.fields(Shuffle)},

@@ -17,6 +17,7 @@ from cream.config.bounds import (
     COUNT_OR_NONE,
     CROP_SCALE,
     ENDINGS,
+    EVALUATED,
     FOLDER_NAME,
     IMAGES,
     NETS,
@@ -277,6 +278,21 @@ class Config:
         "Device: cpu, gpu, gpu:1, npu, xpu, NAME[:N]; empty takes a GPU or another accelerator where there is one.",
         source=OURS,
         jobs=ALL,
+    )
+    ENGINE: str = key(
+        "auto",
+        one_of("auto", "eager", "inference"),
+        "What evaluates a net: eager runs its layers one by one; inference exports it once and runs the program by "
+        "Paddle Inference with oneDNN on the CPU; auto takes inference where it can be had, and eager elsewhere.",
+        source=OURS,
+        jobs=EVALUATED,
+    )
+    PRECISION: str = key(
+        "fp32",
+        one_of("fp32", "bf16"),
+        "Numbers that the engine of Paddle Inference computes with; bf16 needs a CPU that has it.",
+        source=OURS,
+        jobs=EVALUATED,
     )
     CHECKPOINT_HISTORY: int = key(
         3, COUNT, "How many checkpoints of whole epochs are kept.", source=OURS, jobs=TRAININGS

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pimm.cli import run
+from pimm.parse_kwargs import add_model_kwargs
 
 _TORCH_ENDING, _PADDLE_ENDING = ".pth.tar", ".pdparams"
 _HUB = "hf-hub:"
@@ -47,6 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the net of the weights: cream-287, spos, a model of pimm, the retrain.yaml of a net of your own, ...; "
         "default: auto, which tells it from the weights",
     )
+    add_model_kwargs(parser)
     parser.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
@@ -87,9 +89,9 @@ def convert(args: argparse.Namespace) -> None:
     check_arguments(args, target)
     try:
         if args.to_torch:
-            net, report = to_torch(args.source, target, args.model)
+            net, report = to_torch(args.source, target, args.model, args.model_kwargs)
         else:
-            net, report = from_torch(args.source, target, args.model, args.ema)
+            net, report = from_torch(args.source, target, args.model, args.ema, args.model_kwargs)
     except (CheckpointError, ConfigError) as error:
         if args.report:
             failure = {"source": args.source, "error": str(error), "differences": getattr(error, "differences", {})}

@@ -84,7 +84,11 @@ class Report:
 
 
 def from_torch(
-    source: str | Path, target: str | Path, name: str = "auto", use_ema: bool | None = None
+    source: str | Path,
+    target: str | Path,
+    name: str = "auto",
+    use_ema: bool | None = None,
+    model_kwargs: dict | None = None,
 ) -> tuple[Net, Report]:
     """Convert the weights in a file of PyTorch, whose values stay the same bit for bit.
 
@@ -93,6 +97,7 @@ def from_torch(
         target: the file of Paddle to write.
         name: the net of the weights, as ``find_net`` takes it.
         use_ema: whether to convert averaged weights, as ``find_weights`` takes it.
+        model_kwargs: further arguments of a model of pimm.
 
     Returns:
         The net and a report.
@@ -105,7 +110,7 @@ def from_torch(
     with _errors_naming(source):
         weights = find_weights(content, use_ema)
         arrays, prefix = without_prefix(weights.arrays)
-        net = find_net(name, _shapes(arrays), _hint(source, arch))
+        net = find_net(name, _shapes(arrays), _hint(source, arch), model_kwargs)
         model = _outline(net)
         warn_of_variant(model, weights.arrays, arch, _short_path(source))
         renamed, dropped = rename_arrays(model, weights.arrays, weights.prefix)
@@ -118,7 +123,9 @@ def from_torch(
     return net, _report(source, f"PyTorch, {form}", net, model, which, state, dropped, target)
 
 
-def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tuple[Net, Report]:
+def to_torch(
+    source: str | Path, target: str | Path, name: str = "auto", model_kwargs: dict | None = None
+) -> tuple[Net, Report]:
     """Convert the weights in a file of Paddle, whose values stay the same bit for bit.
 
     The file of PyTorch holds ``arch``, the name of the net, and ``state_dict`` with PyTorch's names and batch counters
@@ -128,7 +135,7 @@ def to_torch(source: str | Path, target: str | Path, name: str = "auto") -> tupl
     content = load_arrays(source)
     with _errors_naming(source):
         arrays, prefix = _own_arrays(content)
-        net = find_net(name, _shapes(arrays), _hint(source))
+        net = find_net(name, _shapes(arrays), _hint(source), model_kwargs)
         model = _outline(net)
         arrays = with_own_names(content, model.state_dict())
         _check_fits(source, net, _shapes(model.state_dict()), _shapes(arrays))
@@ -153,7 +160,7 @@ def _save_for_torch(target: str | Path, arch: str, state: Mapping[str, np.ndarra
         save_torch(target, {"arch": arch, "state_dict": state})
 
 
-def net_of_file(source: str | Path, name: str = "auto") -> Net:
+def net_of_file(source: str | Path, name: str = "auto", model_kwargs: dict | None = None) -> Net:
     """Return the net whose weights are in a file of Paddle or PyTorch.
 
     Arguments and errors are those of ``from_torch``.
@@ -162,10 +169,10 @@ def net_of_file(source: str | Path, name: str = "auto") -> Net:
         content = read_torch(source)[0]
         with _errors_naming(source):
             shapes = _shapes(without_prefix(find_weights(content, None).arrays)[0])
-            return find_net(name, shapes, _hint(source, content.get("arch")))
+            return find_net(name, shapes, _hint(source, content.get("arch")), model_kwargs)
     content = load_arrays(source)
     with _errors_naming(source):
-        return find_net(name, _shapes(_own_arrays(content)[0]), _hint(source))
+        return find_net(name, _shapes(_own_arrays(content)[0]), _hint(source), model_kwargs)
 
 
 def _hint(source: str | Path, arch: object = None) -> str:

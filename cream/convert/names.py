@@ -18,11 +18,12 @@ from cream.mobile.space import OPERATIONS, SE, WIDTHS_AND_STRIDES, Operation, mo
 from cream.shuffle.names import SHUFFLE_NAMES, shuffle_builder, shuffle_names
 from cream.shuffle.nets import NUM_FEATURES
 from cream.space import Arch, format_arch, parse_arch
-from pimm import create_model, is_model, list_models
+from pimm import is_model, list_models
 from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 from pimm.models.fingerprints import class_count, image_channels, models_with
 from pimm.models.torch_weights import is_foreign
+from pimm.scripts import create_with
 
 _SUPERNET = "cream-supernet-"
 _CREAM = "cream-"
@@ -52,7 +53,7 @@ class Net:
     guessed: bool = False
 
 
-def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
+def find_net(name: str, shapes: Shapes, hint: object = None, model_kwargs: dict | None = None) -> Net:
     """Return the net called ``name``, or for ``"auto"`` the net whose weights have these shapes.
 
     Args:
@@ -60,12 +61,13 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
         shapes: the shapes of the weights under PyTorch's names or Paddle's. They also tell the number of classes and,
             for pimm's models, the number of channels of an image.
         hint: the name that the checkpoint or its file carries; it decides between nets with weights of the same shapes.
+        model_kwargs: further arguments of a model of pimm.
 
     Raises:
-        ConfigError: the name is unknown, or the shapes fit no net or several.
+        ConfigError: the name is unknown, or the shapes fit no net or several, or the net takes no arguments.
     """
     if name != "auto":
-        return _by_name(name, shapes)
+        return _by_name(name, shapes, model_kwargs)
     candidates = models_with(shapes)
     if is_foreign(shapes):
         candidates = [candidate for candidate in candidates if candidate.startswith("tf_")]
@@ -82,18 +84,21 @@ def find_net(name: str, shapes: Shapes, hint: object = None) -> Net:
             f"its weights fit {shorten(' and '.join(candidates), 200)}, which compute different things with them; "
             "say with --model which of them was trained"
         )
-    return replace(_by_name(candidates[0], shapes), guessed=True)
+    return replace(_by_name(candidates[0], shapes, model_kwargs), guessed=True)
 
 
-def _by_name(name: str, shapes: Shapes) -> Net:
+def _by_name(name: str, shapes: Shapes, model_kwargs: dict | None) -> Net:
     """Return the net of this name, with as many classes as the shapes tell."""
     num_classes = _num_classes(shapes)
+    if is_model(name):
+        channels = image_channels(shapes)
+        given = {"num_classes": num_classes, "in_chans": channels}
+        return Net(name, lambda: create_with(model_kwargs, name, **given), in_chans=channels)
+    if model_kwargs:
+        raise ConfigError(f"--model-kwargs are for models of pimm, and {shorten(repr(name), 100)} is none")
     if name.endswith(_SETTINGS):
         build, spec = net_from_settings(name)
         return Net(name, build, spec.resolution)
-    if is_model(name):
-        channels = image_channels(shapes)
-        return Net(name, lambda: create_model(name, num_classes=num_classes, in_chans=channels), in_chans=channels)
     if name.startswith(_SUPERNET) and re.fullmatch(r"\d+(-\d+){4}", name[len(_SUPERNET) :]):
         depths = [int(depth) for depth in name[len(_SUPERNET) :].split("-")]
         slice_size = math.prod(shapes.get("meta_layer.weight", (num_classes,))) // max(num_classes, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -13,24 +14,16 @@ from typing import Callable
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.static import InputSpec
 
-from cream.deploy.backends import (
-    ONNX_ALONE,
-    ONNX_FILE,
-    PADDLE_FILES,
-    PADDLE_STEM,
-    Backend,
-    EagerNet,
-    OnnxNet,
-    PaddleNet,
-    require_bf16,
-)
-from cream.deploy.fold import fold_batch_norms
+from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EagerNet, OnnxNet
 from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
 from cream.deploy.settings import SETTINGS, InferenceSettings, is_export, write_settings
 from pimm.engine import train_mode
+from pimm.engine.fold import fold_batch_norms
+from pimm.engine.program import PADDLE_FILES, PaddleNet, require_bf16, save_program
 from pimm.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of a logit, and of the largest logit where this is less than 1
 # What a lower precision may change, of the largest logit or of 1; INT8 is measured on images instead.
@@ -180,19 +173,23 @@ def finish(partial: Path, folder: Path, settings: InferenceSettings) -> None:
 def save_paddle(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
     """Write the program and the weights of Paddle Inference, for any number of images.
 
-    The images may have any size, unless the net is made for one. The forward function of the net becomes that of the
-    program.
+    The images may have any size, unless the net is made for one, or Paddle can write its program for one alone. The
+    forward function of the net becomes that of the program.
 
     Args:
         net: the net.
         input_size: channels, height and width of the images.
         folder: the folder of the files.
     """
-    one_size = getattr(net, "default_cfg", {}).get("fixed_input_size")
-    size = input_size[1:] if one_size else (None, None)
-    spec = InputSpec([None, input_size[0], *size], "float32", "images")
-    program = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
-    paddle.jit.save(program, str(folder / PADDLE_STEM))
+    if not getattr(net, "default_cfg", {}).get("fixed_input_size"):
+        forward = net.forward
+        try:
+            return save_program(net, (None, input_size[0], None, None), folder)
+        except (TypeError, ValueError, AssertionError) as error:  # as Paddle says that Python needs a size
+            _logger.debug("for images of any size: %s", error)
+            net.forward = forward
+        _logger.warning("the program takes images of %d x %d alone: this net computes with the size", *input_size[1:])
+    save_program(net, (None, *input_size), folder)
 
 
 def largest_difference(expected: Backend, given: Backend, settings: InferenceSettings) -> tuple[float, float]:

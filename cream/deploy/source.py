@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from cream.config.load import load_config
 from cream.convert.convert import net_of_file
 from cream.convert.names import Net, find_net
 from cream.convert.verify import SPOS_PREPROCESSING
-from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EagerNet, OnnxNet, PaddleNet
+from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EngineNet, OnnxNet, require_files
 from cream.deploy.onnx_file import require
 from cream.deploy.settings import SETTINGS, InferenceSettings, read_settings
 from cream.space import Arch, format_arch, parse_arch
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.data.imagenet import describe_classes, imagenet_classes
+from pimm.engine.inference import open_engine
+from pimm.engine.program import PADDLE_FILES, PaddleNet
 from pimm.errors import ConfigError
 from pimm.models import is_model, load_checkpoint
 from pimm.options import make_inference_parser
@@ -46,7 +49,11 @@ _NO_WEIGHTS = "random weights"
 
 
 def load(
-    source: str | Path, model: str = "auto", spos_preprocessing: bool = False, untrained: bool = False
+    source: str | Path,
+    model: str = "auto",
+    spos_preprocessing: bool = False,
+    model_kwargs: dict | None = None,
+    untrained: bool = False,
 ) -> tuple[nn.Layer, InferenceSettings]:
     """Return a trained net in evaluation mode, and how it sees images.
 
@@ -57,21 +64,32 @@ def load(
         model: the net of a file of weights, as ``convert-weights --model`` takes it, or an architecture's ``.json``;
             ``auto`` tells it by the weights.
         spos_preprocessing: whether the net of a file of weights sees images as those of SPOS's authors do.
+        model_kwargs: further arguments of a model of pimm, in place of those that are noted with the weights.
         untrained: whether ``source`` may be the name of a net, as ``model`` names it, which has random weights then.
 
     Raises:
-        ConfigError: ``source`` is none of these, or its net is not known.
+        ConfigError: ``source`` is none of these, or its net is not known, or takes no further arguments.
         CheckpointError: the weights are damaged, or do not fit the net.
     """
     path = Path(source)
     if untrained and (not path.exists() or path.suffix in _NAMING):
-        return _untrained(str(source), spos_preprocessing)
+        return _untrained(str(source), spos_preprocessing, model_kwargs)
     if not path.exists():
         raise ConfigError(_NOTHING.format(path))
     if (path / SETTINGS).is_file():
         raise ConfigError(
             f"{path} is an exported net, which {typed.script('predict')} runs; must be a run or its weights"
         )
+    net, settings = _trained(path, model, spos_preprocessing, model_kwargs)
+    if model_kwargs and _NOTED.match(settings.model):
+        raise ConfigError(f"{path} holds {settings.model:.80}: --model-kwargs are for models of pimm, and this is none")
+    return net, settings
+
+
+def _trained(
+    path: Path, model: str, spos_preprocessing: bool, model_kwargs: dict | None
+) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net of a run, a checkpoint or a file of weights; arguments as of `load`."""
     if path.is_dir() and (path / _FOUND).is_file() and (path / _RECIPE).is_file():
         path = path / _FOUND
     if path.name == _FOUND and (path.parent / _RECIPE).is_file():
@@ -83,44 +101,65 @@ def load(
         if model.endswith(_RECIPES):
             return _of_config(with_spos_preprocessing(load_config(model), spos_preprocessing), path, None, classes)
         if is_model(settings.get("model") or "") and (model == "auto" or is_model(model)):
-            return _of_training(path, None if model == "auto" else model)
+            return _of_training(path, None if model == "auto" else model, model_kwargs)
         if model == "auto" and _RETRAINED in settings:
             return _of_config(
                 with_spos_preprocessing(recorded_settings(path, settings), spos_preprocessing), path, None, classes
             )
-        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, classes)
+        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, model_kwargs, classes)
     config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
     if config is None:
-        return _of_training(path)
+        return _of_training(path, None, model_kwargs)
     weights, use_ema = build.weights_to_test(replace(load_config(config), RESUME_PATH=str(path)))
     return _of_settings(config, weights, use_ema, recorded_classes(weights))
 
 
 def open_source(
-    source: str | Path, model: str = "auto", spos_preprocessing: bool = False, onnx: bool = False
+    source: str | Path,
+    model: str = "auto",
+    spos_preprocessing: bool = False,
+    model_kwargs: dict | None = None,
+    onnx: bool = False,
+    engine: str = "auto",
+    precision: str | None = None,
+    images: Sized = (),
 ) -> tuple[Backend, InferenceSettings]:
     """Return what computes logits, and how it sees images, for an exported net or any ``source`` of `load`.
 
     Args:
-        source, model, spos_preprocessing: as of `load`.
+        source, model, spos_preprocessing, model_kwargs: as of `load`.
         onnx: whether to run the ONNX file of an exported net.
+        engine: as of `pimm.engine.open_engine`; an exported net has no eager one.
+        precision: as of `pimm.engine.open_engine`; None for fp32, or the precision of an exported net.
+        images: the images to come; their number is asked for once the net is loaded.
 
     Raises:
-        ConfigError: as of `load`; with ``onnx``, ``source`` is no exported net, or onnxruntime is not installed.
+        ConfigError: as of `load` and `pimm.engine.open_engine`; with ``onnx``, ``source`` is no exported net, or
+            onnxruntime is not installed.
     """
     path = Path(source)
     if (path / SETTINGS).is_file():
-        settings = read_settings(path)
-        if onnx or settings.precision in ONNX_ALONE:
-            require("onnxruntime")
-            return OnnxNet(path), settings
-        return PaddleNet(path, settings.precision == "bf16"), settings
+        return _open_export(path, onnx, engine, precision)
     if onnx:
         raise ConfigError(
             f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: {typed.script('export')} makes one"
         )
-    net, settings = load(path, model, spos_preprocessing)
-    return EagerNet(net), settings
+    net, settings = load(path, model, spos_preprocessing, model_kwargs)
+    return EngineNet(open_engine(net, settings.input_size, engine, precision or "fp32", len(images))), settings
+
+
+def _open_export(folder: Path, onnx: bool, engine: str, precision: str | None) -> tuple[Backend, InferenceSettings]:
+    """Return what computes logits with an exported net, and how the net sees images."""
+    settings = read_settings(folder)
+    if engine == "eager":
+        raise ConfigError(f"{folder} is an exported net, which has no layers for --engine eager; must be a run")
+    if onnx or settings.precision in ONNX_ALONE:
+        if precision is not None:
+            raise ConfigError(f"--precision {precision} is of Paddle Inference, and {ONNX_FILE} has its own precision")
+        require("onnxruntime")
+        return OnnxNet(folder), settings
+    require_files(folder, *PADDLE_FILES)
+    return PaddleNet(folder, (precision or settings.precision) == "bf16"), settings
 
 
 def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[nn.Layer, InferenceSettings]:
@@ -138,13 +177,13 @@ def _of_config(cfg, weights: Path, use_ema: bool | None, classes) -> tuple[nn.La
     return _finished(net, name, images, classes, _file_of(weights, use_ema))
 
 
-def _of_training(path: Path, model: str | None = None) -> tuple[nn.Layer, InferenceSettings]:
-    """Load the net of a training by tools/pimm_train.py; ``model`` replaces the name that is noted."""
+def _of_training(path: Path, model: str | None, model_kwargs: dict | None) -> tuple[nn.Layer, InferenceSettings]:
+    """Load the net of a training by tools/pimm_train.py; arguments that are not None replace those that are noted."""
     if (path / BEST).is_dir():
         path = path / BEST
     checkpoint = find_checkpoint(path)
     args = make_inference_parser().parse_args([])
-    args.model = model
+    args.model, args.model_kwargs = model, model_kwargs
     answer_from_checkpoint(args, checkpoint)
     net = build_model(args)
     if args.input_img_mode not in (None, "", IMAGE_MODES.get(args.in_chans)):
@@ -164,9 +203,11 @@ def _noted_model(path: Path) -> tuple[str, dict]:
     return arch if _NOTED.match(arch) or is_model(arch) else "auto", record.get("args", {})
 
 
-def _of_file(path: Path, model: str, spos_preprocessing: bool, classes=None) -> tuple[nn.Layer, InferenceSettings]:
+def _of_file(
+    path: Path, model: str, spos_preprocessing: bool, model_kwargs: dict | None, classes=None
+) -> tuple[nn.Layer, InferenceSettings]:
     """Load the net whose weights are in a file."""
-    found = net_of_file(path, _named(model))
+    found = net_of_file(path, _named(model), model_kwargs)
     net = found.build()
     if isinstance(net, SuperNet):
         raise ConfigError(f"{path} holds {found.name}, a supernet of many paths; must be the weights of one net")
@@ -174,10 +215,11 @@ def _of_file(path: Path, model: str, spos_preprocessing: bool, classes=None) -> 
     return _finished(net, found.name, _images(found, net, spos_preprocessing), classes, path)
 
 
-def _untrained(name: str, spos_preprocessing: bool) -> tuple[nn.Layer, InferenceSettings]:
+def _untrained(name: str, spos_preprocessing: bool, model_kwargs: dict | None) -> tuple[nn.Layer, InferenceSettings]:
     """Build the net of a name, for the classes of ImageNet, with random weights."""
     try:
-        found = find_net(_named(name), {"classifier.bias": (len(imagenet_classes()),)})
+        shapes = {"classifier.bias": (len(imagenet_classes()),)}
+        found = find_net(_named(name), shapes, model_kwargs=model_kwargs)
     except ConfigError as error:
         raise ConfigError(f"{_NOTHING.format(name)}, or a net's name: {error}") from None
     net = found.build()

@@ -17,6 +17,7 @@ from cream.nni.paths import Cost, Found, checked, path_cost, path_parameters
 from cream.selection.candidates import Candidate, score
 from cream.selection.evolution import best_paths, evolve
 from cream.selection.evolve import read_state
+from cream.selection.shared_scoring import PATHS_AT_ONCE, shares_work
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
 from cream.train.sampler import Sampler
@@ -88,13 +89,16 @@ class SPOSEvolution(Found):
         """
         self.space = checked(model).space
         loaders = Batches(train_loader), Batches(valid_loader)
+        at_once = PATHS_AT_ONCE if shares_work(model, "auto") else 1
         flops = self.flops_func or path_cost(model, resolution)
         costs = flops, partial(path_parameters, model)
 
         def score_each(archs: Sequence[Arch]) -> Iterator[dict]:
-            for arch in archs:
-                (found,) = score(model, [arch], costs, *loaders, select_batches)
-                yield {name: value for name, value in vars(found).items() if name != "arch"}
+            for start in range(0, len(archs), at_once):
+                part = archs[start : start + at_once]
+                found = {one.arch: vars(one) for one in score(model, part, costs, *loaders, select_batches)}
+                for arch in part:
+                    yield {name: value for name, value in found[arch].items() if name != "arch"}
 
         self.settings = self.settings_of(model, select_batches)
         state = evolve(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
 from cream import typed
 from cream.flops import CostTable
+from cream.selection.shared_scoring import score_many, shares_work
 from cream.space import Arch, format_arch
 from cream.supernet import SuperNet
 from cream.train.evaluation import Batches, evaluate, recalibrated_bn
@@ -98,6 +100,7 @@ def score(
     val: Batches,
     batches: int,
     by: str = "prec1",
+    engine: str = "auto",
 ) -> list[Candidate]:
     """Return the paths as candidates, with their accuracies after batch norm was recalibrated for each path.
 
@@ -111,21 +114,32 @@ def score(
         val: batches of the images that paths are scored on.
         batches: number of recalibration batches.
         by: the metric that ranks the candidates, one of ORDERS.
+        engine: ``eager`` scores one path after the other by the net's own layers; otherwise, where one process works on
+            a CPU, paths share what they have in common, as ``score_many`` has it.
     """
     mflops, mparams = tables
     archs, candidates = list(archs), []
-    for number, arch in enumerate(archs, start=1):
-
-        def predict(images, arch=arch):
-            return net(images, arch)
-
-        train.set_epoch(0)  # the same images for every path
-        with recalibrated_bn(net, predict, train, batches), train_mode(net, training=False):
-            found = evaluate(predict, val)
+    for number, (arch, found) in enumerate(zip(archs, _metrics(net, archs, train, val, batches, engine)), start=1):
         candidates.append(Candidate(arch, mflops=mflops(arch), mparams=mparams(arch), **found))
         place = f"path {number}/{len(archs)} " if len(archs) > 1 else ""
         _logger.info("%s%s: top-1 %.2f%%, %.1f MFLOPs", place, format_arch(arch), found["prec1"], mflops(arch))
     return sorted(candidates, key=lambda candidate: ORDERS[by](vars(candidate)))
+
+
+def _metrics(
+    net: SuperNet, archs: Sequence[Arch], train: Loader, val: Batches, batches: int, engine: str
+) -> Iterator[dict[str, float]]:
+    """Yield ``loss``, ``prec1`` and ``prec5`` of the paths, in their order."""
+    if archs and shares_work(net, engine):
+        different = list(dict.fromkeys(archs))
+        found = dict(zip(different, score_many(net, different, train, val, batches, engine)))
+        yield from (found[arch] for arch in archs)
+        return
+    for arch in archs:
+        predict = partial(net, arch=arch)
+        train.set_epoch(0)  # the same images for every path
+        with recalibrated_bn(net, predict, train, batches), train_mode(net, training=False):
+            yield evaluate(predict, val)
 
 
 def best_inside(candidates: Sequence[Candidate], constraints: Sequence[Constraint]) -> Candidate:

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Callable
 
@@ -22,6 +23,7 @@ from cream.selection.candidates import (
     write_architecture,
     write_candidates,
 )
+from cream.selection.shared_scoring import KeptBatches, shares_work
 from cream.space import Arch, format_arch
 from cream.train.board import PrioritizedBoard
 from cream.train.evaluation import Batches, recalibrated_bn
@@ -52,6 +54,7 @@ class Selection:
         scored_on: a description of these images.
         batches: number of recalibration batches.
         by: the metric that ranks the candidates: ``prec1`` or ``loss``.
+        engine: how paths are scored, see ``cream.selection.candidates.score``.
         num_classes: number of classes.
         child: builds the single net of a path.
         retrain_yaml: returns the settings that retrain a path, as YAML text.
@@ -67,19 +70,22 @@ class Selection:
     scored_on: str
     batches: int
     by: str
+    engine: str
     num_classes: int
     child: Callable[[Arch], nn.Layer]
     retrain_yaml: Callable[[Arch], str]
 
-    def select(self, board: PrioritizedBoard | None, folder: Path) -> Candidate:
+    def select(
+        self, board: PrioritizedBoard | None, folder: Path, estimate: Callable[[Arch], float] | None = None
+    ) -> Candidate:
         """Score the board's paths and random ones, and return the best candidate that satisfies all constraints.
 
-        Writes the files of ``write_selected``.
+        Writes the files of ``write_selected``. The arguments are those of ``paths_to_score``, and the folder.
 
         Raises:
             ConfigError: no candidate satisfies all constraints.
         """
-        archs = self.paths_to_score(board)
+        archs = self.paths_to_score(board, estimate)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
         candidates = self.score(archs)
         for place, candidate in enumerate(candidates, start=1):
@@ -89,21 +95,29 @@ class Selection:
             )
         return self.write_selected(candidates, folder)
 
-    def paths_to_score(self, board: PrioritizedBoard | None) -> list[Arch]:
+    def paths_to_score(
+        self, board: PrioritizedBoard | None, estimate: Callable[[Arch], float] | None = None
+    ) -> list[Arch]:
         """Return the board's paths, and up to ``random_paths`` random ones that satisfy the constraints.
+
+        Args:
+            board: the board, if the search has one.
+            estimate: the estimated loss of a path: the random paths are then the best of many times as many.
 
         Raises:
             ConfigError: there are no such paths.
         """
         rng = np.random.default_rng([self.seed, 3])
         archs = [entry.arch for entry in board.entries] if board else []
-        wanted = len(archs) + self.random_paths
+        wanted = self.random_paths * (1 if estimate is None else DRAWS_PER_PATH)
+        drawn: dict[Arch, None] = {}
         for _ in range(DRAWS_PER_PATH * self.random_paths):
-            if len(archs) == wanted:
+            if len(drawn) == wanted:
                 break
             arch = self.sampler(rng)
             if arch not in archs and not violations(arch, self.constraints):
-                archs.append(arch)
+                drawn[arch] = None
+        archs += list(drawn) if estimate is None else sorted(drawn, key=estimate)[: self.random_paths]
         if not archs:
             raise ConfigError(
                 "there is no path to select: the board is empty, and SUPERNET.SELECT_RANDOM="
@@ -114,7 +128,13 @@ class Selection:
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
         """Return the paths as candidates, with their accuracies after recalibration, the best first."""
         searched = self.searched
-        return score(searched.net, archs, searched.tables, self.train, self.loader, self.batches, self.by)
+        images = self.kept_images if shares_work(searched.net, self.engine) else (self.train, self.loader)
+        return score(searched.net, archs, searched.tables, *images, self.batches, self.by, self.engine)
+
+    @cached_property
+    def kept_images(self) -> tuple[KeptBatches, KeptBatches]:
+        """The batches for recalibration and those for scores, decoded once for all calls of ``score``."""
+        return KeptBatches(self.train, self.batches), KeptBatches(self.loader)
 
     def write_selected(self, candidates: Sequence[Candidate], folder: Path) -> Candidate:
         """Write the files of a selection, and return the best candidate that satisfies all constraints.

@@ -15,6 +15,7 @@ import paddle
 from cream.selection.candidates import Candidate, best_inside, violations
 from cream.selection.choose import Selection
 from cream.selection.evolution import best_paths, evolve, unscored
+from cream.selection.shared_scoring import PATHS_AT_ONCE, shares_work
 from cream.space import Arch, SearchSpace, format_arch, parse_arch
 from cream.train.sampler import Sampler
 from pimm.errors import CheckpointError, ConfigError
@@ -59,16 +60,18 @@ def evolve_paths(
     searched, constraints = selection.searched, selection.constraints
     flops = constraints[0]
 
-    def score_path(arch: Arch) -> Mapping[str, float]:
-        (found,) = selection.score([arch])
-        return {name: getattr(found, name) for name in METRICS}
+    def score_paths(archs: Sequence[Arch]) -> list[list[float]]:
+        found = {candidate.arch: candidate for candidate in selection.score(archs)}
+        return [[getattr(found[arch], name) for name in METRICS] for arch in archs]
 
+    with single_process():  # each process scores paths of its own
+        at_once = PATHS_AT_ONCE if shares_work(searched.net, selection.engine) else 1
     state = read_state(folder / STATE, settings, searched.mflops)
     barrier()  # all processes read the state before the first one writes it
     record = Record(folder, settings, searched.space, numbers["top"])
     state = evolve(
         searched.space,
-        lambda archs: shared_out(archs, score_path),
+        lambda archs: shared_out(archs, score_paths, at_once),
         lambda arch: not violations(arch, constraints),
         np.random.default_rng([seed, 5]),
         **numbers,
@@ -88,20 +91,27 @@ def evolve_paths(
 
 
 def shared_out(
-    archs: Sequence[Arch], score_path: Callable[[Arch], Mapping[str, float]]
+    archs: Sequence[Arch], score_paths: Callable[[Sequence[Arch]], Sequence[Sequence[float]]], at_once: int
 ) -> Iterator[Mapping[str, float]]:
-    """Yield the metrics of paths, in their order and in all processes; each process scores one path at a time."""
-    for start in range(0, len(archs), world_size()):
-        part = archs[start : start + world_size()]
-        rows = np.zeros((world_size(), len(METRICS)))
-        if rank() < len(part):
-            number = rank()
+    """Yield the metrics of paths, in their order and in all processes.
+
+    Args:
+        archs: the paths.
+        score_paths: returns the values of METRICS for each of some paths.
+        at_once: how many paths a process scores before all processes exchange their results.
+    """
+    step = at_once * world_size()
+    for start in range(0, len(archs), step):
+        part = archs[start : start + step]
+        share = math.ceil(len(part) / world_size())
+        mine = slice(rank() * share, (rank() + 1) * share)
+        rows = np.zeros((len(part), len(METRICS)))
+        if part[mine]:
             with single_process():
-                found = score_path(part[number])
-            rows[number] = [found[name] for name in METRICS]
+                rows[mine] = score_paths(part[mine])
         barrier()
         rows = all_reduce_sum(paddle.to_tensor(rows)).numpy()
-        yield from (dict(zip(METRICS, row.tolist())) for row in rows[: len(part)])
+        yield from (dict(zip(METRICS, row.tolist())) for row in rows)
 
 
 # The saved state of an evolution

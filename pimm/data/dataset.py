@@ -11,8 +11,10 @@ import paddle
 from PIL import Image
 
 from pimm.data.bounded import brief
+from pimm.data.jpeg import decode_for_resize
 from pimm.data.pixels import convert, decode
 from pimm.data.readers import create_reader
+from pimm.data.transforms_factory import resizes_first
 from pimm.errors import ConfigError, DataError
 
 _logger = logging.getLogger(__name__)
@@ -155,8 +157,10 @@ class ImageDataset(paddle.io.Dataset):
                 raise ConfigError(f"load_bytes: the images of {self.root} come from no files, there are no bytes")
             return convert(file, self.input_img_mode), target
         with file:
-            image = file.read() if self.load_bytes else decode(file, self.draft_size, self.input_img_mode)
-        return image, target
+            if self.load_bytes:
+                return file.read(), target
+            read = decode_for_resize if resizes_first(self.transform) else decode
+            return read(file, self.draft_size, self.input_img_mode), target
 
     def _transformed(self, image):
         """Apply the transform; where it fails, the random streams are put back, as if it had not been tried.

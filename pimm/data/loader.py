@@ -12,10 +12,11 @@ from pimm.data.arrays import Normalize
 from pimm.data.channels import per_channel
 from pimm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pimm.data.device import to_device
+from pimm.data.jpeg import fast_decoder
 from pimm.data.random_erasing import RandomErasing
 from pimm.data.samplers import BatchPlan
 from pimm.data.seeding import FINISH_STREAM, preserved_streams, seed_streams
-from pimm.data.transforms_factory import create_transform, scaled_size
+from pimm.data.transforms_factory import create_transform, resizes_first, scaled_size
 from pimm.data.tta import CollateViews
 from pimm.data.workers import CAN_FORK, BatchReader, Task, WorkerPool
 from pimm.device import device_of
@@ -398,6 +399,8 @@ def create_loader(
         tta=tta,
         **erasing,
     )
+    if resizes_first(dataset.transform):
+        fast_decoder()  # before the worker processes, which need not find out each for itself
     channels, *img_size = _image_shape(input_size, mean)
     if draft:
         if crop_border_pixels or tf_preprocessing:

@@ -26,11 +26,20 @@ def decode(file, draft_size=None, mode="RGB"):
         DataError: for pixels whose range the format does not give.
         Exception: whatever Pillow raises for a damaged file.
     """
+    image = open_image(file, draft_size, mode)
+    image.load()
+    return convert(image, mode)
+
+
+def open_image(file, draft_size=None, mode="RGB"):
+    """Read the header of an image file, and return the PIL image, with size and mode of the draft if one is wanted.
+
+    The arguments are those of ``decode``.
+    """
     image = Image.open(file)
     if draft_size is not None:
         image.draft(mode if mode in ("RGB", "L") else None, draft_size)
-    image.load()
-    return convert(image, mode)
+    return image
 
 
 def convert(image, mode="RGB"):

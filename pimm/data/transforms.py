@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from pimm.data.arrays import MaybePILToTensor, MaybeToTensor, Normalize, ToNumpy, ToTensor
 from pimm.data.channels import fill_for
+from pimm.data.jpeg import DecodedJpeg, scales_columns_first
 from pimm.errors import ConfigError, DataError
 from pimm.layers.helpers import to_pair
 from pimm.messages import did_you_mean
@@ -108,8 +109,7 @@ class Resize:
         self.interpolation = str_to_pil_interp(interpolation)
 
     def __call__(self, image):
-        size = self.target(*image.size)
-        return image if size == image.size else image.resize(size, self.interpolation)
+        return image.resize(self.target(*image.size), self.interpolation)
 
     def target(self, width, height):
         """Return the (width, height) to which an image of this width and height is scaled."""
@@ -266,11 +266,13 @@ class ResizeCenterCrop:
 
     def __call__(self, image):
         width, height = self.resize.target(*image.size)
-        dropped_y, dropped_x = image.height - height, image.width - width
-        columns_first = dropped_y > 0 and dropped_y > 2 * dropped_x
-        if width > self.crop.size[1] and not columns_first:
+        crop_height, crop_width = self.crop.size
+        if isinstance(image, DecodedJpeg) and crop_width <= width and crop_height <= height:
+            part = (_middle(width, crop_width), _middle(height, crop_height), crop_width, crop_height)
+            return image.resize((width, height), self.resize.interpolation, part)
+        if width > crop_width and not scales_columns_first(image.size, (width, height)):
             rows = image.resize((width, image.height), self.resize.interpolation)
-            rows = center_crop_or_pad(rows, (image.height, self.crop.size[1]))
+            rows = center_crop_or_pad(rows, (image.height, crop_width))
             image = rows.resize((rows.width, height), self.resize.interpolation)
         else:
             image = self.resize(image)

@@ -35,6 +35,7 @@ from pimm.layers.helpers import to_pair
 from pimm.messages import did_you_mean
 
 _BLUR_KERNEL = 23  # pixels, as SimCLR's at 224
+_RESIZES_FIRST = (Resize, ResizeCenterCrop, ResizeKeepRatio, RandomResizedCropAndInterpolation)  # take a DecodedJpeg
 
 
 def transforms_noaug_train(
@@ -252,6 +253,11 @@ def create_transform(
         separate=separate,
         **final,
     )
+
+
+def resizes_first(transform):
+    """Return whether a transform begins with one that scales the image and takes a ``DecodedJpeg`` for a PIL image."""
+    return type(transform) is Compose and type(next(iter(transform.transforms), None)) in _RESIZES_FIRST
 
 
 def _choose(setting, table, name):

@@ -31,6 +31,15 @@ def statistics_are_frozen():
     return _frozen
 
 
+def check_values(count, x):
+    """Raise TrainingError if images x have only ``count`` = 1 value a channel, whose variance means nothing."""
+    if count < 2:
+        shape = list(x.shape)
+        raise TrainingError(
+            f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
+        )
+
+
 class BatchNorm2d(nn.BatchNorm2D):
     """`paddle.nn.BatchNorm2D` with PyTorch's arguments and running statistics.
 
@@ -71,11 +80,8 @@ class BatchNorm2d(nn.BatchNorm2D):
             x = F.batch_norm(x, running_mean, running_variance, weight, bias, epsilon=self._epsilon)
             return swish(x) if then_swish else x
         count = self._values_per_channel(x)
-        if not _frozen and count < 2:
-            shape = list(x.shape)
-            raise TrainingError(
-                f"batch norm needs more than one value a channel, got {shape}: take larger batches or images"
-            )
+        if not _frozen:
+            check_values(count, x)
         x, mean, variance = self._normalise(x, weight, bias, then_swish)
         if not _frozen:
             share = 1.0 - self._momentum

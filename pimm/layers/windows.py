@@ -20,8 +20,8 @@ def split_windows(x, size):
     height, width, channels = x.shape[1:]
     high, wide = to_pair(size)
     rows, columns = -(-height // high), -(-width // wide)
-    if (rows * high, columns * wide) != (height, width):
-        x = F.pad(x, [0, 0, 0, rows * high - height, 0, columns * wide - width, 0, 0])
+    if rows * high != height or columns * wide != width:
+        x = F.pad(x, [0, columns * wide - width, 0, rows * high - height], data_format="NHWC")
     x = x.reshape([-1, rows, high, columns, wide, channels]).transpose([0, 1, 3, 2, 4, 5])
     return x.reshape([-1, high, wide, channels]), (rows, columns)
 

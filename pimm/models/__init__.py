@@ -18,6 +18,7 @@ from pimm.models.recompute import checkpoint, checkpoint_seq
 from pimm.models.registry import (
     get_arch_name,
     get_arch_pretrained_cfgs,
+    get_deprecated_models,
     get_pretrained_cfg,
     get_pretrained_cfg_value,
     is_model,
@@ -56,6 +57,7 @@ __all__ = [
     "from_torch_arrays",
     "get_arch_name",
     "get_arch_pretrained_cfgs",
+    "get_deprecated_models",
     "get_pretrained_cfg",
     "get_pretrained_cfg_value",
     "is_model",

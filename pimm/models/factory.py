@@ -1,12 +1,24 @@
 """Create models by name."""
 
+import logging
+
 from pimm.errors import ConfigError, PimmError, check_whole
 from pimm.models.features import feature_net
 from pimm.models.helpers import load_initial_weights
 from pimm.models.hub import check_weights, load_pretrained
 from pimm.models.hub_config import load_model_config, parse_model_name
-from pimm.models.registry import loads_by_settings, model_entrypoint, resolve_pretrained_cfg, with_image_size
+from pimm.models.registry import (
+    current_name,
+    loads_by_settings,
+    model_entrypoint,
+    resolve_pretrained_cfg,
+    with_image_size,
+)
 
+_logger = logging.getLogger(__name__)
+# What wrong arguments raise, of which Python itself explains that there is no such argument.
+_OF_ARGUMENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_UNKNOWN = "unexpected keyword argument"
 _OF_FEATURES = ("out_indices", "feature_cls")
 
 
@@ -25,7 +37,8 @@ def create_model(
     """Create a model, and load pretrained weights or a checkpoint into it if they are asked for.
 
     Args:
-        model_name: one of ``pimm.list_models()``, with or without a tag; ``hf-hub:ORG/NAME``, with or without
+        model_name: one of ``pimm.list_models()``, with or without a tag; a name that timm has replaced, such as
+            ``tv_resnet50``, of which a warning tells the current one; ``hf-hub:ORG/NAME``, with or without
             ``@REVISION``, for a model of timm's form on the Hugging Face Hub; ``local-dir:PATH`` for such a folder.
         pretrained: whether to load the weights that the settings name, as `pimm.models.hub.load_pretrained` does.
         num_classes: classes; 0 for a net without a classifier; None for as many as the model's settings say.
@@ -46,7 +59,7 @@ def create_model(
 
     Raises:
         ConfigError: for an unknown name, tag or setting, for ``pretrained=True`` if the settings name no weights, and
-            for impossible numbers of classes and channels.
+            for impossible numbers of classes and channels, and other arguments that the model cannot be made with.
         CheckpointError: if weights cannot be had, or do not fit the model.
     """
     adapted = [name for name, given in (("num_classes", num_classes), ("in_chans", in_chans)) if given is not None]
@@ -60,20 +73,18 @@ def create_model(
     by_settings = pretrained and cfg is not None and (cfg.has_weights or loads_by_settings(model_name))
     if by_settings:
         check_weights(cfg)
-    kwargs = _arguments(num_classes, in_chans, saved, cfg, kwargs)
+    arguments = _arguments(num_classes, in_chans, saved, cfg, kwargs)
     try:
-        model = create(pretrained=pretrained and not by_settings, **kwargs)
-    except Exception as error:  # arguments that strangers wrote can raise anything
-        if not saved or isinstance(error, PimmError):
-            raise
-        what = f"{type(error).__name__}: {error!s:.150}"
-        raise ConfigError(f"config.json of {cfg.hf_hub_id or cfg.file}: model_args do not fit: {what}") from error
+        model = create(pretrained=pretrained and not by_settings, **arguments)
+    except Exception as error:
+        _explain(error, model_name, kwargs, saved, cfg)
+        raise
     if cfg:
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
-    model.model_args = kwargs  # which save_for_hf writes
+    model.model_args = arguments  # which save_for_hf writes
     if by_settings:
         load_pretrained(
-            model, cfg, kwargs["num_classes"], kwargs["in_chans"], strict=pretrained_strict, cache_dir=cache_dir
+            model, cfg, arguments["num_classes"], arguments["in_chans"], strict=pretrained_strict, cache_dir=cache_dir
         )
     if checkpoint_path:
         load_initial_weights(model, checkpoint_path, adapted=adapted)
@@ -83,12 +94,15 @@ def create_model(
 def _find_model(model_name, pretrained_cfg, cache_dir):
     """Return the name of a model without its source, its settings, and the arguments that were saved with it."""
     source, name = parse_model_name(model_name)
-    if source is None:
-        return name, pretrained_cfg, {}
-    if pretrained_cfg:
-        raise ConfigError(f"{model_name} has settings of its own: pretrained_cfg cannot be given")
-    cfg, name, saved = load_model_config(source, name, cache_dir)
-    return name, cfg, saved
+    saved = {}
+    if source is not None:
+        if pretrained_cfg:
+            raise ConfigError(f"{model_name} has settings of its own: pretrained_cfg cannot be given")
+        pretrained_cfg, name, saved = load_model_config(source, name, cache_dir)
+    current = current_name(name)
+    if current != name:
+        _logger.warning("%s is an old name: the model is called %s now", name, current)
+    return current, pretrained_cfg, saved
 
 
 def _arguments(num_classes, in_chans, saved, cfg, kwargs):
@@ -102,3 +116,23 @@ def _arguments(num_classes, in_chans, saved, cfg, kwargs):
         check_whole(name, value, least=0 if name == "num_classes" else 1)
         arguments[name] = value
     return with_image_size(arguments, cfg)
+
+
+def _explain(error, model_name, given, saved, cfg):
+    """Raise `ConfigError` for an error of a net's constructor that the arguments caused.
+
+    Args:
+        error: the error.
+        model_name: the name of the model.
+        given: the arguments of the caller.
+        saved: the arguments that were saved with the weights; what strangers wrote can raise anything.
+        cfg: the settings of the model.
+    """
+    of_caller = given and isinstance(error, _OF_ARGUMENTS) and _UNKNOWN not in str(error)
+    if isinstance(error, PimmError) or not (saved or of_caller):
+        return
+    what = f"{type(error).__name__}: {' '.join(str(error).split()):.150}"
+    if saved:
+        raise ConfigError(f"config.json of {cfg.hf_hub_id or cfg.file}: model_args do not fit: {what}") from error
+    listed = ", ".join(f"{name}={value!r:.40}" for name, value in given.items())
+    raise ConfigError(f"{model_name} cannot be made with {listed:.150}: {what}") from error

@@ -18,7 +18,7 @@ from pimm.errors import ConfigError
 from pimm.messages import did_you_mean
 from pimm.model_packages import import_models
 from pimm.models.pretrained_cfg import PretrainedCfg, merge_cfg
-from pimm.models.timm_table import families, timm_cfgs, timm_module
+from pimm.models.timm_table import families, old_names, timm_cfgs, timm_module
 from pimm.utils.misc import natural_key
 
 _entrypoints: dict = {}
@@ -34,6 +34,24 @@ def split_model_name_tag(model_name, no_tag=""):
 def get_arch_name(model_name):
     """Return the name of a model without its tag."""
     return split_model_name_tag(model_name)[0]
+
+
+def get_deprecated_models(module=""):
+    """Return the names that timm has replaced, ``{old: current}``, of all modules or of one."""
+    return {old: name for key, names in old_names().items() if module in ("", key) for old, name in names.items()}
+
+
+def current_name(model_name):
+    """Return the name that timm has now for a model of an old name, with its tag; another name is returned as it is.
+
+    A tag behind the old name takes the place of the one that the old name stands for.
+    """
+    name, given = split_model_name_tag(model_name)
+    current = None if name in _entrypoints else get_deprecated_models().get(name)
+    if current is None:
+        return model_name
+    arch, tag = split_model_name_tag(current)
+    return ".".join(filter(None, (arch, given or tag)))
 
 
 def register_model(fn):
@@ -64,7 +82,8 @@ def register_variants(variants, create, cfg_of=None):
 
     Args:
         variants: the variants by name.
-        create: a function that creates a model, ``create(variant, **kwargs)``.
+        create: a function that creates a model, ``create(variant, **kwargs)``, or the class of the models; a variant of
+            a class that is a dict holds arguments, which the caller's override.
         cfg_of: a function that returns the `PretrainedCfg` of a variant, for models that timm has not.
     """
     for name, variant in variants.items():
@@ -84,19 +103,29 @@ def _as_cfg(found, what):
 def _entrypoint(name, variant, create):
     def entrypoint(pretrained=False, **kwargs):
         if pretrained:
-            from pimm.models.factory import create_model  # late: it imports this module
-
-            return create_model(name, pretrained=True, **kwargs)
+            return _create_by_name(name, pretrained=True, **kwargs)
         check_arguments(kwargs)
         cfg = get_pretrained_cfg(name)
-        model = create(variant, **with_image_size(kwargs, cfg))
+        kwargs = with_image_size(kwargs, cfg)
+        of_class = isinstance(create, type) and isinstance(variant, dict)
+        model = create(**{**variant, **kwargs}) if of_class else create(variant, **kwargs)
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
         return model
 
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__module__ = create.__module__
     entrypoint.has_settings = True
-    return entrypoint
+    return _named(entrypoint, name, create.__module__)
+
+
+def _create_by_name(*args, **kwargs):
+    from pimm.models.factory import create_model  # late: it imports this module
+
+    return create_model(*args, **kwargs)
+
+
+def _named(function, name, module):
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = module
+    return function
 
 
 def check_arguments(kwargs, where=""):
@@ -204,8 +233,8 @@ def list_modules():
 
 
 def is_model(model_name):
-    """Return whether a model of this name exists; a tag does not matter."""
-    name = get_arch_name(model_name)
+    """Return whether a model of this name, or of this old name, exists; a tag does not matter."""
+    name = get_arch_name(current_name(model_name))
     if name not in _entrypoints:
         _import_family(name)
     if name not in _entrypoints:
@@ -215,7 +244,7 @@ def is_model(model_name):
 
 def is_model_in_modules(model_name, module_names):
     """Return whether a model belongs to a module, or to one of several."""
-    return is_model(model_name) and _module_of(get_arch_name(model_name)) in _words(module_names)
+    return is_model(model_name) and _module_of(get_arch_name(current_name(model_name))) in _words(module_names)
 
 
 def is_model_pretrained(model_name):
@@ -229,7 +258,7 @@ def model_entrypoint(model_name, module_filter=None):
     """Return the function that creates a model.
 
     Args:
-        model_name: the name; a tag does not matter.
+        model_name: the name, or an old name; a tag does not matter.
         module_filter: the module that the model must belong to, or None.
 
     Raises:
@@ -239,10 +268,14 @@ def model_entrypoint(model_name, module_filter=None):
         _import_all()
         hint = _near(get_arch_name(model_name))
         raise ConfigError(f"unknown model {str(model_name)[:80]!r}{hint or ';'} pimm.list_models() names them all")
-    name = get_arch_name(model_name)
+    name = get_arch_name(current_name(model_name))
     if module_filter and _module_of(name) != module_filter:
         raise ConfigError(f"the model {name} belongs to the module {_module_of(name)}, not to {module_filter!r:.80}")
-    return _entrypoints[name]
+    create = _entrypoints[name]
+    if current_name(model_name) == model_name:
+        return create
+    old = get_arch_name(model_name)  # stands for a set of weights too
+    return _named(lambda pretrained=False, **kwargs: _create_by_name(old, pretrained, **kwargs), old, create.__module__)
 
 
 def _near(name):
@@ -257,13 +290,13 @@ def get_pretrained_cfg(model_name, allow_unregistered=True):
     """Return the `PretrainedCfg` of a model, without a tag that of its first tag.
 
     Args:
-        model_name: the name.
+        model_name: the name, or an old name.
         allow_unregistered: whether to return None for a model without settings, instead of raising.
 
     Raises:
         ConfigError: for a tag that the model does not have; without ``allow_unregistered``, for no settings.
     """
-    name, tag = split_model_name_tag(model_name)
+    name, tag = split_model_name_tag(current_name(model_name))
     cfgs = _cfgs.get(name) if is_model(name) else None
     if cfgs is None:
         if allow_unregistered:

@@ -1,6 +1,6 @@
-"""Know which module of timm a model belongs to, and the settings of its sets of weights, by a table beside this file.
+"""Know which module of timm a model belongs to, and the settings of its sets of weights, by tables beside this file.
 
-``docs/make_timm_models.py`` makes the table from timm itself. It has models that pimm has not, too.
+``docs/make_timm_models.py`` makes the tables from timm itself. They have models that pimm has not, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from pimm.models.pretrained_cfg import PretrainedCfg
 
 TABLE = Path(__file__).with_name("timm_models.json")
+OLD_NAMES = Path(__file__).with_name("timm_old_names.json")
 
 
 @functools.cache
@@ -45,6 +46,13 @@ def timm_cfgs(name: str) -> dict:
     """Return timm's ``{tag: PretrainedCfg}`` of a model, the default tag first; none for a model that timm has not."""
     found = _table().get(timm_module(name), {}).get(name, {})
     return {tag: PretrainedCfg(**{key: _as_tuple(value) for key, value in cfg.items()}) for tag, cfg in found.items()}
+
+
+@functools.cache
+def old_names() -> dict:
+    """Return the names that timm has replaced, ``{module: {old: current, with its tag if it has one}}``."""
+    found = json.loads(OLD_NAMES.read_text(encoding="utf-8"))
+    return {module: names for module, names in found.items() if module in families()}
 
 
 @functools.cache

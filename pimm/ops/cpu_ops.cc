@@ -37,6 +37,8 @@ bool supports(const std::string& isa) {
 
 #include "checks.h"
 #include "depthwise_geometry.h"
+#include "channels_last_geometry.h"
+#include "resize_taps.h"
 
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -50,6 +52,8 @@ namespace portable {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #undef VECTOR_BYTES
 
@@ -66,6 +70,8 @@ namespace avx2 {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -86,6 +92,8 @@ namespace avx512 {
 #include "depthwise_kernels.h"
 #include "batch_norm_kernels.h"
 #include "swish_kernels.h"
+#include "channels_last_kernels.h"
+#include "resize_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -105,12 +113,20 @@ struct Kernels {
   decltype(&portable::normalise_backward<T>) normalise_backward;
   decltype(&portable::swish_forward<T>) swish;
   decltype(&portable::swish_backward<T>) swish_backward;
+  decltype(&portable::find_pixels<T>) find_pixels;
+  decltype(&portable::gate_pixels<T>) gate_pixels;
+  decltype(&portable::convolve_pixels<T>) convolve_pixels;
+  decltype(&portable::convolve_depthwise<T>) convolve_depthwise;
+  decltype(&portable::normalise_pixels<T>) normalise_pixels;
+  decltype(&portable::add_pixels<T>) add_pixels;
 };
 
 #define KERNELS(isa, T)                                                                                            \
   {                                                                                                                \
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
-        isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>            \
+        isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
+        isa::find_pixels<T>, isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>,             \
+        isa::normalise_pixels<T>, isa::add_pixels<T>                                                               \
   }
 
 template <class T>
@@ -128,6 +144,19 @@ Kernels<double> kernels<double>(const std::string&) {
   return KERNELS(portable, double);
 }
 
+struct ResizeKernels {
+  decltype(&portable::scale_row) scale_row;
+  decltype(&portable::sum_rows) sum_rows;
+};
+
+ResizeKernels resize_kernels(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") return {avx512::scale_row, avx512::sum_rows};
+  if (isa == "avx2") return {avx2::scale_row, avx2::sum_rows};
+#endif
+  return {portable::scale_row, portable::sum_rows};
+}
+
 using Tensors = std::vector<paddle::Tensor>;
 
 paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
@@ -143,7 +172,9 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "batch_norm.h"
 #include "depthwise.h"
 #include "pointwise.h"
+#include "resize.h"
 #include "swish.h"
+#include "channels_last.h"
 
 // Names the second gradient of a tensor, which the double-backward operators take or return.
 std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
@@ -151,6 +182,11 @@ std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); 
 }  // namespace
 
 extern "C" int pimm_cpu_ops_support(const char* isa) { return supports(isa); }
+
+extern "C" void pimm_resize_part(const uint8_t* pixels, int64_t stride, const int* size, const int* scaled,
+                                 const int* part, int is_cubic, const char* isa, uint8_t* out) {
+  resize_part(pixels, stride, size, scaled, part, is_cubic != 0, isa, out);
+}
 
 PD_BUILD_OP(pimm_depthwise_conv2d)
     .Inputs({"X", "Weight"})
@@ -226,3 +262,29 @@ PD_BUILD_DOUBLE_GRAD_OP(pimm_swish)
     .Inputs({"X", paddle::Grad("Out"), second("X")})
     .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
     .SetKernelFn(PD_KERNEL(swish_second_op));
+
+PD_BUILD_OP(pimm_channels_last_conv)
+    .Inputs({"X", "Weight", "Scale", "Shift", paddle::Optional("Gate"), paddle::Optional("Shortcut")})
+    .Outputs({"Out"})
+    .Attrs({"outs: int", "kernel: std::vector<int>", "stride: std::vector<int>", "padding: std::vector<int>",
+            "dilation: std::vector<int>", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_conv_op));
+
+PD_BUILD_OP(pimm_channels_last_depthwise)
+    .Inputs({"X", "Weight", "Scale", "Shift"})
+    .Outputs({"Out"})
+    .Attrs({"kernel: std::vector<int>", "stride: std::vector<int>", "padding: std::vector<int>",
+            "dilation: std::vector<int>", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_depthwise_op));
+
+PD_BUILD_OP(pimm_channels_last_norm)
+    .Inputs({"X", "Weight", "Bias", paddle::Optional("Shortcut")})
+    .Outputs({"Out", "Mean", "Variance"})
+    .Attrs({"eps: double", "act: std::string", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_norm_op));
+
+PD_BUILD_OP(pimm_channels_last_mean)
+    .Inputs({"X"})
+    .Outputs({"Out"})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(channels_last_mean_op));

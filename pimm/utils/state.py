@@ -1,11 +1,13 @@
-"""Set a model's weights, strict about every name and shape."""
+"""Set a model's weights, strict about every name, shape, type and value."""
 
 import numpy as np
 import paddle
 
 from pimm.errors import CheckpointError
+from pimm.utils.bfloat16 import widened
 
-LOADABLE = {"bool", "uint8", "uint16", *(f"int{n}" for n in (8, 16, 32, 64)), *(f"float{n}" for n in (16, 32, 64))}
+_FLOATS = {"uint16", *(f"float{n}" for n in (16, 32, 64))}  # uint16 holds the bits of bfloat16
+LOADABLE = {"bool", "uint8", *(f"int{n}" for n in (8, 16, 32, 64)), *_FLOATS}
 SHOWN = 3  # of each kind of difference: to another net there are hundreds
 _MAX_LISTED = 260  # characters, so that with a path a message has fewer than 400
 
@@ -62,7 +64,8 @@ def load_state_dict_strictly(model, arrays, source="the weights"):
         source: where the arrays are from, for errors.
 
     Raises:
-        CheckpointError: as `check_state`, and for arrays of other things than numbers.
+        CheckpointError: as `check_state`, and for arrays of another type: whole numbers take the place of none with a
+            fraction; and for values that are not finite.
     """
     state = model.state_dict()
     check_state(
@@ -71,9 +74,19 @@ def load_state_dict_strictly(model, arrays, source="the weights"):
         source,
         model=model,
     )
-    for name in state:
-        dtype = np.asarray(arrays[name]).dtype
-        if dtype.name not in LOADABLE:
-            raise CheckpointError(f"{source}: {name} is of type {dtype}; must be one of {', '.join(sorted(LOADABLE))}")
+    for name, tensor in state.items():
+        _check_values(name, np.asarray(arrays[name]), _FLOATS if tensor.is_floating_point() else LOADABLE, source)
     for name, tensor in state.items():
         tensor.set_value(paddle.to_tensor(arrays[name]).astype(tensor.dtype).reshape(tensor.shape))
+
+
+def _check_values(name, array, valid, source):
+    """Raise `CheckpointError` for an array that is of none of the types ``valid``, and for NaN and infinity in it."""
+    if array.dtype.name not in valid:
+        listed = ", ".join(sorted({"bfloat16" if dtype == "uint16" else dtype for dtype in valid}))
+        raise CheckpointError(f"{source}: {name} is of type {array.dtype}; must be one of {listed}")
+    broken = np.count_nonzero(~np.isfinite(widened(array) if array.dtype.name == "uint16" else array))
+    if broken:
+        raise CheckpointError(
+            f"{source}: {name} is not finite: {broken} of its {array.size} values are NaN or infinite"
+        )

@@ -155,7 +155,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(searched, tmp_path):
 
 
 def test_a_killed_retraining_goes_on_as_if_nothing_had_happened(searched, tmp_path):
-    args = ["--cfg", str(searched / "retrain.yaml"), "EPOCHS=3", "WORKERS=2", "RECOVERY_INTERVAL=6", "AUTO_RESUME=True"]
+    args = ["--cfg", str(searched / "retrain.yaml"), "EPOCHS=2", "WORKERS=2", "RECOVERY_INTERVAL=6", "AUTO_RESUME=True"]
     args += ["NET.DROPOUT_RATE=0.2", "LOG_INTERVAL=10"]
     assert run_and_kill("retrain", [*args, f"SAVE_PATH={tmp_path / 'broken'}"], "epoch 1 [10/20]", 0.3) < 0
     assert cli.retrain([*args, f"SAVE_PATH={tmp_path / 'broken'}"]) == 0

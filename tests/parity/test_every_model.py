@@ -2,7 +2,7 @@
 
 The tests are skipped without torch and timm. Both nets get the same drawn weights. What timm computes in float64 is the
 reference; logits may differ from it by a ten-thousandth of the largest, or by three times what rounding does in timm.
-Names and shapes of larger nets than PIMM_PARITY_LARGEST says are compared, and their logits are not.
+Nets with more parameters than PIMM_PARITY_LARGEST are compared with fewer blocks, where they have an argument for it.
 ``PIMM_PARITY_RECORD=FILE`` appends a line of JSON for each comparison of logits: name, image, seconds, difference.
 
 ``python tests/parity/test_every_model.py [MODULE ...]`` writes digests and a few logits of timm to tests/data/models,
@@ -51,7 +51,15 @@ WELL_CONDITIONED = TOLERANCE / 10  # how much timm's own float32 may differ, or 
 NUDGE = 2.0**-20  # relative change of images, of a few roundings: where it changes logits much, a net is chaotic
 DATA_GAIN = 1.3
 LARGEST_EXACT = 1e8  # parameters up to which timm computes in float64, for the sake of memory
-LARGEST = float(os.environ.get("PIMM_PARITY_LARGEST", "4e8"))  # parameters up to which logits are compared
+LARGEST = float(os.environ.get("PIMM_PARITY_LARGEST", "4e8"))  # parameters up to which whole nets are compared
+# Arguments with which larger nets have fewer blocks, of the same widths
+SHALLOW = (
+    {"depth": 2},
+    {"depth": (1, 1, 1)},
+    {"depth": ((1, 1, 0),) * 3},
+    {"depths": (1, 1, 1, 1)},
+    {"layers": (1, 1, 1, 1)},
+)
 
 
 def lazily(name, **kwargs):
@@ -122,19 +130,38 @@ def test_features_only(name):
     assert (ours.channels(), ours.reduction()) == (theirs.channels(), theirs.reduction())
 
 
-def smallest(name):
+def parameters_of(name, **kwargs):
+    return sum(value.numel() for value in on_meta(name, **kwargs).parameters())
+
+
+def shallow(name):
+    """Return the arguments of a net with fewer blocks for a net that is too large, and none for other nets."""
+    parameters = parameters_of(name)
+    if parameters <= LARGEST:
+        return {}
+    for kwargs in SHALLOW:
+        try:
+            fewer = parameters_of(name, **kwargs)
+        except Exception:  # a family says in its own way that it has other arguments
+            continue
+        if fewer < parameters:
+            return kwargs
+    return {}
+
+
+def smallest(name, **shape):
     """Return the arguments and the size of images with which timm's net takes the smallest images."""
     cfg = timm.models.get_pretrained_cfg(name)
     own = cfg.input_size[-1]
     for size in [size for size in SIZES if size < own] + [own]:
-        kwargs = {"img_size": size} if cfg.fixed_input_size and size != own else {}
+        kwargs = {"img_size": size, **shape} if cfg.fixed_input_size and size != own else shape
         try:
             with torch.device("meta"):
                 timm.create_model(name, **kwargs).eval()(torch.zeros(1, 3, size, size))
         except Exception:  # a net says in many ways that images are too small for it
             continue
         return kwargs, size
-    return {}, own
+    return shape, own
 
 
 def weights_of(net, gain):
@@ -198,10 +225,11 @@ def record(**facts):
 
 @EVERY
 def test_logits(name):
-    if sum(value.numel() for value in on_meta(name).parameters()) > LARGEST:
+    shape = shallow(name)
+    if parameters_of(name, **shape) > LARGEST:
         pytest.skip("more parameters than memory")
     begun = time.time()
-    kwargs, size = smallest(name)
+    kwargs, size = smallest(name, **shape)
     images = golden.inputs((2, 3, size, size))
     net = timm.create_model(name, **kwargs).eval()
     state, logits, error, apart, gain = sensitive_weights(net, images)
@@ -215,7 +243,8 @@ def test_logits(name):
     assert found.shape == logits.shape
     difference = float(np.abs(found - logits).max() / np.abs(logits).max())
     seconds = round(time.time() - begun, 1)
-    record(name=name, size=size, seconds=seconds, difference=difference, own=error, apart=float(apart), gain=gain)
+    facts = {"name": name, "size": size, "seconds": seconds, "shape": shape, "difference": difference}
+    record(**facts, own=error, apart=float(apart), gain=gain)
     assert difference <= max(TOLERANCE, 3 * error)
 
 

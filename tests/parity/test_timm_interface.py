@@ -181,3 +181,9 @@ def test_list_models(arguments):
     expected = [name for name in timm.list_models(**arguments) if name in NAMES]
     found = [name for name in pimm.list_models(**arguments) if name in COMMON]
     assert found == expected and len(found) > 3
+
+
+def test_old_names_are_those_of_timm():
+    for module in pimm.models.list_modules():
+        if module in timm.models.list_modules():
+            assert pimm.models.get_deprecated_models(module) == timm.models.get_deprecated_models(module)

@@ -16,7 +16,6 @@ from pimm.commands.lines import train as train_line
 from pimm.engine import ClassifyStep, DistillStep, Teacher, Update
 from pimm.errors import CheckpointError, ConfigError, DataError
 from pimm.loss import LabelSmoothingCrossEntropy, LogitDistillationLoss, distillation_weights
-from pimm.models import registry
 from pimm.optim import create_optimizer_v2
 from pimm.utils import load_arrays, save_arrays
 from pimm.utils.checkpoint import latest_checkpoint, read_checkpoint
@@ -25,13 +24,7 @@ from pimm.utils.model_record import save_with_record
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "-j", "0", "-b", "6", "--device", "cpu")
 BRIEF = ("--epochs", "1", "--warmup-epochs", "0", "--lr", "0.1", "--no-aug", "--smoothing", "0")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._entrypoints, "script_net", script_net)
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from script_net import script_net
 
 from pimm.commands import inference as pimm_inference
 from pimm.commands import train as pimm_train
@@ -16,20 +15,12 @@ from pimm.commands import validate as pimm_validate
 from pimm.data import check_class_names, set_img_extensions
 from pimm.data.img_extensions import IMG_EXTENSIONS
 from pimm.errors import ConfigError, DataError
-from pimm.models import registry
 from pimm.scripts import build_model
 from pimm.utils.checkpoint import recorded_classes
 
 CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    """Register the net for these tests alone: others count all models."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._entrypoints, "script_net", script_net)
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 def write_images(folder, names=CLASSES, count=2):

@@ -12,18 +12,10 @@ from pimm.commands import avg_checkpoints
 from pimm.commands import inference as pimm_inference
 from pimm.commands import validate as pimm_validate
 from pimm.errors import CheckpointError, ConfigError
-from pimm.models import registry
 from pimm.utils.serialization import atomic_file, load_arrays, save_arrays, write_text
 
 NET = ("--model", "script_net", "--num-classes", "2", "-j", "0", "-b", "4", "--device", "cpu", "--img-size", "8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    """Register the net for these tests alone: others count all models."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._entrypoints, "script_net", script_net)
-        yield
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

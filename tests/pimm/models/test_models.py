@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 
 import golden
 import numpy as np
@@ -20,9 +21,8 @@ from pimm.utils.checkpoint import EMA, MODEL, OPTIMIZER, STATE, write_checkpoint
 from pimm.utils.serialization import save_arrays
 from pimm.utils.state import check_state
 
-LARGE = ("efficientnet_el", "efficientnet_em", "mixnet_xl", "semnasnet_140", "mnasnet_140")  # smaller kin are tested
+LARGE = 6e6  # parameters from which the models that are not required are built only with PIMM_EVERY_MODEL=1
 TINY = [["ds_r1_k3_s2_c8"], ["ir_r1_k3_s2_e2_c8_se0.25"]]
-REFERENCE = [name for name in golden.facts("timm_models")["models"] if pimm.is_model(name) and name not in LARGE]
 REQUIRED = [
     *(f"efficientnet_b{size}" for size in range(5)),
     *(f"efficientnet_lite{size}" for size in range(5)),
@@ -30,6 +30,12 @@ REQUIRED = [
     "mobilenetv3_large_100",
     "mobilenetv3_small_075",
     "mobilenetv3_small_100",
+]
+MODELS = golden.facts("timm_models")["models"]
+REFERENCE = [
+    name
+    for name, entry in MODELS.items()
+    if pimm.is_model(name) and (name in REQUIRED or entry["num_params"] < LARGE or os.environ.get("PIMM_EVERY_MODEL"))
 ]
 
 
@@ -39,7 +45,7 @@ def test_required_models_have_a_reference():
 
 def reference_run(name, dtype="float32"):
     """Return a model with the reference's weights, its features before the last pooling, and its logits [1000]."""
-    entry = golden.facts("timm_models")["models"][name]
+    entry = MODELS[name]
     model = pimm.create_model(name)
     model.to(dtype=dtype)
     model.eval()
@@ -62,7 +68,7 @@ def assert_values(features, logits, expected, entry, tolerance):
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_model(name):
-    entry = golden.facts("timm_models")["models"][name]
+    entry = MODELS[name]
     model, features, logits = reference_run(name)
     found = [[key, list(shape)] for key, shape in models.torch_names(model)]
     in_order = pimm.models.is_model_in_modules(name, ("efficientnet", "mobilenetv3"))
@@ -87,13 +93,13 @@ DOUBLE = (
 @pytest.mark.parametrize("name", DOUBLE)
 def test_model_in_double_precision(name):
     """All but what Paddle's kernels keep in float32, such as epsilons and the slope of a hard sigmoid, is exact."""
-    entry = golden.facts("timm_models")["models"][name]
+    entry = MODELS[name]
     _, features, logits = reference_run(name, "float64")
     assert_values(features, logits, entry["f64"], entry, 1e-6)
 
 
 OLD = golden.facts("timm_0_1_20")["default_cfgs"]
-TODAY = {name: entry["default_cfg"] for name, entry in golden.facts("timm_models")["models"].items()}
+TODAY = {name: entry["default_cfg"] for name, entry in MODELS.items()}
 # The fields in which today's timm, which the models follow, differs from timm 0.1.20.
 CHANGED = {
     "efficientnet_b1": {"crop_pct", "mean", "std"},

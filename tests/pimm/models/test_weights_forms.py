@@ -12,7 +12,14 @@ from torch_bytes import FORMATS
 from cream.convert import main
 from pimm import create_model
 from pimm.errors import CheckpointError
-from pimm.models import average_checkpoints, load_checkpoint, load_state_dict, resume_checkpoint, torch_names
+from pimm.models import (
+    average_checkpoints,
+    load_checkpoint,
+    load_state_dict,
+    load_state_dict_strictly,
+    resume_checkpoint,
+    torch_names,
+)
 from pimm.models.helpers import is_torch_file, weights_kind
 from pimm.models.prefixes import WRAPPERS, with_own_names, wrapper_prefix
 from pimm.models.torch_weights import find_weights
@@ -124,6 +131,44 @@ def test_bfloat16_loads_as_the_float32_of_the_same_value(tmp_path):
     for name in ("own.safetensors", "torch.bin"):
         load_checkpoint(net, tmp_path / name)
         np.testing.assert_array_equal(net[0].weight.numpy(), values.T)
+
+
+# Values
+
+
+def test_weights_that_are_not_finite_or_are_whole_numbers_are_refused_in_one_line(tmp_path):
+    cases = {
+        "1.weight": (
+            np.array([1, np.nan, -np.inf], np.float32),
+            "is not finite: 2 of its 3 values are NaN or infinite",
+        ),
+        "1.running_var": (np.array([1, 2, np.inf], np.float16), "is not finite: 1 of its 3 values"),
+        "0.bias": (np.ones(3, np.int64), "of type int64; must be one of bfloat16, float16, float32, float64"),
+    }
+    own = {name: tensor.numpy() for name, tensor in small_net().state_dict().items()}
+    for name, (value, words) in cases.items():
+        save_file({**STATE, name: value}, tmp_path / "torch.safetensors", {"format": "pt"})
+        own_name = name.replace("running_var", "_variance")
+        save_arrays(tmp_path / "own.pdparams", {**own, own_name: value})
+        for path in (tmp_path / "torch.safetensors", tmp_path / "own.pdparams"):
+            net = small_net()
+            before = net.state_dict()[own_name].numpy()
+            with pytest.raises(CheckpointError) as caught:
+                load_checkpoint(net, path)
+            said = str(caught.value)
+            assert str(path) in said and "\n" not in said and len(said) < 400
+            assert words in said or (value.dtype == np.int64 and said.endswith(f"'{name}' is of type int64"))
+            np.testing.assert_array_equal(net.state_dict()[own_name].numpy(), before)
+
+
+def test_bits_of_bfloat16_that_are_not_finite_are_refused():
+    bits = {
+        name: (tensor.numpy().view(np.uint32) >> 16).astype(np.uint16)
+        for name, tensor in small_net().state_dict().items()
+    }
+    bits["0.bias"][1] = 0x7FC0  # NaN
+    with pytest.raises(CheckpointError, match=r"the weights: 0\.bias is not finite: 1 of its 3 values"):
+        load_state_dict_strictly(small_net(), bits)
 
 
 # Averages

@@ -1,0 +1,204 @@
+// The arithmetic of images [N, H, W, C] (see channels_last_geometry.h), for every instruction set (see simd.h).
+
+template <class T>
+static inline typename Simd<T>::Vector activate(typename Simd<T>::Vector x, Act act) {
+  using V = typename Simd<T>::Vector;
+  const V zero{}, one = zero + 1, six = zero + 6;
+  if (act == Act::none) return x;
+  if (act == Act::swish) return swish_vector_for_evaluation<T>(x);
+  if (act == Act::relu) return x < zero ? zero : x;  // NaN stays NaN
+  if (act == Act::relu6) return x < zero ? zero : x > six ? six : x;
+  const V linear = x * T(1.0 / 6) + T(0.5), gate = linear < zero ? zero : linear > one ? one : linear;
+  return act == Act::hard_swish ? x * gate : gate;
+}
+
+// Up to a vector of elements; the others are zero.
+template <class T>
+static inline typename Simd<T>::Vector load_some(const T* from, int count) {
+  if (count >= Simd<T>::width) return Simd<T>::load(from);
+  T some[Simd<T>::width] = {};
+  for (int i = 0; i < count; ++i) some[i] = from[i];
+  return Simd<T>::load(some);
+}
+
+template <class T>
+static inline void store_some(T* to, typename Simd<T>::Vector v, int count) {
+  if (count >= Simd<T>::width) return Simd<T>::store(to, v);
+  T some[Simd<T>::width];
+  Simd<T>::store(some, v);
+  for (int i = 0; i < count; ++i) to[i] = some[i];
+}
+
+// Finishes the sums of `count` channels (up to a vector) from `channel` on, and stores them at `place` of the output.
+template <class T>
+static inline void finish_vector(typename Simd<T>::Vector sum, const Finish<T>& finish, int64_t channel, int64_t place,
+                                 int count, T* out) {
+  using S = Simd<T>;
+  sum = sum * load_some(finish.scale + channel, count) + load_some(finish.shift + channel, count);
+  if (finish.shortcut) sum += load_some(finish.shortcut + place, count);
+  store_some(out + place, activate<T>(sum, finish.act), count);
+}
+
+template <class T>
+struct Tile {
+  static constexpr int vectors = PANEL / Simd<T>::width;  // of one output pixel
+  static constexpr int pixels = vectors > ACCUMULATORS ? 1 : ACCUMULATORS / vectors;
+};
+
+// sum[i][j] = sum over taps and input channels k of from[tap * pixels + i][k] * weight[tap][k][j]
+template <class T>
+static inline void multiply_tile(const T* const* from, int64_t taps, int64_t depth, const T* weight,
+                                 typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors]) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  for (int64_t tap = 0; tap < taps; ++tap, from += Tile<T>::pixels) {
+    const T* pixel[Tile<T>::pixels];
+#pragma GCC unroll 16
+    for (int i = 0; i < Tile<T>::pixels; ++i) pixel[i] = from[i];
+    for (int64_t k = 0; k < depth; ++k, weight += PANEL) {
+      V row[Tile<T>::vectors];
+#pragma GCC unroll 16
+      for (int j = 0; j < Tile<T>::vectors; ++j) row[j] = S::load(weight + j * S::width);
+#pragma GCC unroll 16
+      for (int i = 0; i < Tile<T>::pixels; ++i) {
+        const V value = S::splat(pixel[i][k]);
+#pragma GCC unroll 16
+        for (int j = 0; j < Tile<T>::vectors; ++j) sum[i][j] += value * row[j];
+      }
+    }
+  }
+}
+
+// Writes for each tile and tap of the output pixels [first, first + count) the places of the input's pixels; a tile's
+// pixels beyond the last one repeat it.
+template <class T>
+static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t first, int64_t count, const T** from) {
+  const int64_t plane = w.out_height * w.out_width, taps = w.taps();
+  for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, from += taps * Tile<T>::pixels) {
+    for (int i = 0; i < Tile<T>::pixels; ++i) {
+      const int64_t pixel = first + (begin + i < count ? begin + i : count - 1);
+      const int64_t y = pixel % plane / w.out_width * w.stride_y - w.top;
+      const int64_t x0 = pixel % w.out_width * w.stride_x - w.left;
+      const T* const image = x + pixel / plane * w.height * w.width * w.channels;
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t row = y + tap / w.kernel_width * w.dilation_y, column = x0 + tap % w.kernel_width * w.dilation_x;
+        const bool inside = row >= 0 && row < w.height && column >= 0 && column < w.width;
+        from[tap * Tile<T>::pixels + i] = inside ? image + (row * w.width + column) * w.channels : zeros;
+      }
+    }
+  }
+}
+
+// Convolves the output pixels [first, first + count), whose input pixels `from` names.
+template <class T>
+static void convolve_pixels(const Window& w, const T* const* from, const T* panels, int64_t outs,
+                            const Finish<T>& finish, int64_t first, int64_t count, T* out) {
+  using S = Simd<T>;
+  const int64_t taps = w.taps(), depth = w.channels;
+  for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
+    const T* const* tile = from;
+    for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, tile += taps * Tile<T>::pixels) {
+      typename S::Vector sum[Tile<T>::pixels][Tile<T>::vectors] = {};
+      multiply_tile<T>(tile, taps, depth, panels, sum);
+      for (int i = 0; i < Tile<T>::pixels && begin + i < count; ++i) {
+        for (int j = 0; j < Tile<T>::vectors && channel + j * S::width < outs; ++j) {
+          const int64_t c = channel + j * S::width;
+          finish_vector<T>(sum[i][j], finish, c, (first + begin + i) * outs + c, int(outs - c), out);
+        }
+      }
+    }
+  }
+}
+
+// to[i][c] = from[i][c] * gate[image of i][c], for pixels from `first` on of images of `plane` pixels
+template <class T>
+static void gate_pixels(const T* from, const T* gate, int64_t first, int64_t count, int64_t plane, int64_t channels,
+                        T* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T *const pixel = from + (first + i) * channels, *const factor = gate + (first + i) / plane * channels;
+    for (int64_t c = 0; c < channels; ++c) to[i * channels + c] = pixel[c] * factor[c];
+  }
+}
+
+// The steps of a kernel that stay inside: begin <= step < end, for 0 <= first + step * dilation < size.
+struct Steps {
+  int64_t begin, end;
+  Steps(int64_t first, int64_t dilation, int64_t size, int64_t kernel) {
+    begin = first < 0 ? (dilation - 1 - first) / dilation : 0;
+    end = first < size ? (size - first + dilation - 1) / dilation : 0;
+    end = end < kernel ? end : kernel;
+  }
+};
+
+// Convolves `vectors` vectors of channels from `channel` on of one image; if not `whole`, only `count` channels.
+template <class T, int vectors, bool whole>
+static void convolve_channels(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
+                              int64_t channel, int count, T* out) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  const int64_t step_y = w.dilation_y * w.width * w.channels, step_x = w.dilation_x * w.channels;
+  x += image * w.height * w.width * w.channels + channel, weight += channel;
+  int64_t place = image * w.out_height * w.out_width * w.channels + channel;
+  for (int64_t oy = 0; oy < w.out_height; ++oy) {
+    const int64_t y = oy * w.stride_y - w.top;
+    const Steps rows(y, w.dilation_y, w.height, w.kernel_height);
+    for (int64_t ox = 0; ox < w.out_width; ++ox, place += w.channels) {
+      const int64_t column = ox * w.stride_x - w.left;
+      const Steps columns(column, w.dilation_x, w.width, w.kernel_width);
+      V sum[vectors] = {};
+      for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
+        const T* from = x + (y * w.width + column) * w.channels + ky * step_y + columns.begin * step_x;
+        const T* tap = weight + (ky * w.kernel_width + columns.begin) * w.channels;
+        for (int64_t kx = columns.begin; kx < columns.end; ++kx, from += step_x, tap += w.channels) {
+#pragma GCC unroll 16
+          for (int j = 0; j < vectors; ++j) {
+            const V a = whole ? S::load(from + j * S::width) : load_some(from, count);
+            const V b = whole ? S::load(tap + j * S::width) : load_some(tap, count);
+            sum[j] += a * b;
+          }
+        }
+      }
+#pragma GCC unroll 16
+      for (int j = 0; j < vectors; ++j) {
+        finish_vector<T>(sum[j], finish, channel + j * S::width, place + j * S::width, whole ? S::width : count, out);
+      }
+    }
+  }
+}
+
+template <class T>
+static void convolve_depthwise(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
+                               T* out) {
+  constexpr int width = Simd<T>::width;
+  int64_t c = 0;
+  for (; c + 4 * width <= w.channels; c += 4 * width) {
+    convolve_channels<T, 4, true>(w, x, weight, finish, image, c, width, out);
+  }
+  for (; c + width <= w.channels; c += width) {
+    convolve_channels<T, 1, true>(w, x, weight, finish, image, c, width, out);
+  }
+  if (c < w.channels) {
+    convolve_channels<T, 1, false>(w, x, weight, finish, image, c, int(w.channels - c), out);
+  }
+}
+
+// out = act((x - mean) * scale + shift + shortcut) of `pixels` pixels from `first` on
+template <class T>
+static void normalise_pixels(const T* x, const T* mean, const Finish<T>& finish, int64_t first, int64_t pixels,
+                             int channels, T* out) {
+  using S = Simd<T>;
+  for (int64_t place = first * channels; pixels > 0; --pixels, place += channels) {
+    for (int c = 0; c < channels; c += S::width) {
+      const int count = channels - c;
+      finish_vector<T>(load_some(x + place + c, count) - load_some(mean + c, count), finish, c, place + c, count, out);
+    }
+  }
+}
+
+// sum[c] += the values of channel c of `pixels` pixels
+template <class T>
+static void add_pixels(const T* __restrict x, int64_t pixels, int64_t channels, T* __restrict sum) {
+  for (int64_t i = 0; i < pixels; ++i, x += channels) {
+    for (int64_t c = 0; c < channels; ++c) sum[c] += x[c];
+  }
+}
