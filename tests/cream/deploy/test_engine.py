@@ -8,7 +8,7 @@ import pytest
 import tiny
 from exports import awakened
 
-from cream import cli
+from cream import cli, jobs
 from cream.build.families import child_net
 from cream.config.load import load_config
 from cream.deploy import command
@@ -69,8 +69,17 @@ def test_an_engine_that_cannot_be_had_ends_a_test_with_one_line(data, capsys):
     )
 
 
+def test_the_test_at_the_end_of_a_training_is_eager(monkeypatch):
+    tested = []
+    monkeypatch.setattr(jobs, "retrain", lambda cfg: None)
+    monkeypatch.setattr(jobs, "test", tested.append)
+    jobs.scratch(load_config(None, [*NET, "ENGINE=inference", "PRECISION=bf16"]))
+    assert [(cfg.ENGINE, cfg.PRECISION) for cfg in tested] == [("eager", "fp32")]
+
+
 def test_pimm_validate_gives_the_metrics_of_the_eager_net(data, cache, capsys, monkeypatch):
     monkeypatch.setattr(inference, "MIN_IMAGES", 15)
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])  # the command adds one
     args = ["--data-dir", str(data), "--split", "val", "--model", "mobilenetv3_small_050", "--num-classes", "3"]
     args += ["--checkpoint", str(data / "pimm.pdparams"), "--img-size", "32", "-b", "8", "--workers", "0"]
     found = []
