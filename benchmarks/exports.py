@@ -35,10 +35,10 @@ from paddle.quantization.observers import AbsmaxObserver
 
 from cream.deploy.backends import Backend, EagerNet, OnnxNet
 from cream.deploy.export import export
-from cream.deploy.fold import fold_batch_norms
 from cream.deploy.photographs import Photographs, draw_photographs
 from cream.deploy.settings import InferenceSettings
 from cream.deploy.source import open_source
+from pimm.engine.fold import fold_batch_norms
 from pimm.layers import QUANTED_LAYERS
 
 BATCH, RUNS = 10, 15

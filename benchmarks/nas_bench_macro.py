@@ -36,18 +36,31 @@ class Method(NamedTuple):
     settings: dict[str, object]
 
 
+FITTED = {"ESTIMATE": True, "FIT_WINDOW": 1500}
+SINGLE = {"METHOD": "single_path", **FITTED}
 CREAM = {"METHOD": "cream"}
+HELD_OUT = {"BOARD_SCORE": "held_out", "SELECT_ON": "held_out"}
+DEEP = {"HOW_TO_PROB": "pre_prob", "PRE_PROB": "(0.2,0.4,0.4)"}  # less of the identity, which has little to learn
 ESTIMATE = {**CREAM, "BOARD_SCORE": "estimate", "PICK_METHOD": "top1", "TEACHING": "added", "RHO": 1.0}
 SEVERAL = {"METHOD": "multi_path", "PATHS": 3}
+EACH = {**SEVERAL, "DRAW": "fair", "UPDATES": "each", "ESTIMATE": True, "FIT_WINDOW": 300}
 METHODS = {
-    "single_path": Method(1.0, None, {"METHOD": "single_path"}),
-    "cream": Method(0.74, 0.2, CREAM),
+    "single_path": Method(1.0, None, SINGLE),
+    "single_path_average": Method(1.0, None, {**SINGLE, "AVERAGE": 0.98}),
+    "single_path_zero": Method(1.0, None, {**SINGLE, "ZERO_RESIDUAL": True}),
+    "single_path_deep": Method(0.87, None, {**SINGLE, **DEEP}),
+    "single_path_zero_deep": Method(0.87, None, {**SINGLE, **DEEP, "ZERO_RESIDUAL": True}),
+    "fair_each": Method(0.41, None, EACH),
+    "fair_each_zero": Method(0.41, None, {**EACH, "ZERO_RESIDUAL": True}),
+    "cream": Method(0.74, 0.2, {**CREAM, **FITTED}),
     "cream_late": Method(0.85, 0.67, CREAM),
     "cream_added": Method(0.74, 0.2, {**CREAM, "TEACHING": "added"}),
     "cream_top1": Method(0.77, 0.2, {**CREAM, "PICK_METHOD": "top1"}),
     "cream_random": Method(0.77, 0.2, {**CREAM, "PICK_METHOD": "random"}),
     "cream_largest": Method(0.67, 0.2, {**CREAM, "PICK_METHOD": "largest"}),
     "cream_estimate": Method(0.74, 0.2, {**CREAM, "BOARD_SCORE": "estimate"}),
+    "cream_held_out": Method(0.74, 0.2, {**CREAM, **HELD_OUT}),
+    "cream_half": Method(0.85, 0.2, {**CREAM, "TEACH_SHARE": 0.5}),
     "cream_if_better": Method(0.74, 0.2, {**CREAM, "TEACH_ONLY_BETTER": True}),
     "estimate": Method(0.88, 0.67, ESTIMATE),
     "estimate_largest": Method(0.83, 0.67, {**ESTIMATE, "PICK_METHOD": "largest"}),
@@ -110,7 +123,7 @@ def main() -> int:
         for name in args.methods:
             settings = overrides(METHODS[name], args.epochs)
             train(output / f"seed{seed}" / name, seed, settings, data, output / "seconds.json")
-    report = [*map(str, folders), "--truth", args.truth, "--output", str(output / "bench")]
+    report = [*map(str, folders), "SUPERNET.SELECT_ON=val", "--truth", args.truth, "--output", str(output / "bench")]
     numbers = ["--paths", str(args.paths), "--limit", str(args.limit)]
     return subprocess.run([sys.executable, ROOT / "tools" / "rank_correlation.py", *report, *numbers]).returncode
 

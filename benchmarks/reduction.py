@@ -13,9 +13,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import paddle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pimm.cli import use_cores  # before Paddle, which changes OMP_NUM_THREADS
+
+# isort: split
+
+import paddle
 
 from cream.flops import cost_tables
 from cream.mobile.depths import fit_to_flops
@@ -46,6 +51,7 @@ def train_path(net, arch, optimizer, batch, reduced):
 
 
 def main(args):
+    use_cores()
     init_distributed()
     reuse_freed_memory()
     paddle.seed(0)

@@ -6,7 +6,7 @@ import copy
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from cream.selection.candidates import Candidate
 from cream.selection.evolve import evolve_paths
 from cream.selection.latency import Latency, measure_latency, write_latency
 from cream.selection.shared_scoring import score_many
-from cream.space import format_arch
+from cream.space import Arch, format_arch
 from cream.studies import ranking
 from cream.studies.bench import Bench, scores_of, write_bench
 from cream.studies.correlation import Correlation
@@ -30,7 +30,7 @@ from cream.studies.judgement import Bootstrap
 from cream.studies.truth import read_truth
 from cream.train.evaluation import NetEvaluator, evaluate
 from cream.train.history import History
-from pimm.engine import RunLog, Trainer, train_mode
+from pimm.engine import RunLog, Trainer, open_engine, train_mode
 from pimm.engine.steps import averaged_net
 from pimm.models import load_checkpoint
 from pimm.utils import is_main_process, latest_checkpoint, single_process
@@ -51,7 +51,8 @@ def search(cfg: Config) -> Candidate:
     with build.running(cfg) as run:
         plan = build.plan_search(cfg)
         train_supernet(plan, run)
-        found = plan.selection.select(plan.step.board, run.folder)
+        plan.step.score_by_average()
+        found = plan.selection.select(plan.step.board, run.folder, plan.step.fit)
         report_search(run, plan.searched, plan.epochs)
         command = f"{typed.command('predict')} {shlex.quote(str(run.folder))} IMAGES"
         _logger.info("the net, with the supernet's weights until it is trained, classifies images by: %s", command)
@@ -129,15 +130,18 @@ def test(cfg: Config) -> dict[str, float]:
     """Print and return the accuracy of a trained net on the validation images: ``{"loss", "prec1", "prec5"}``.
 
     The weights come from ``RESUME_PATH``: a checkpoint folder, a run's folder (its best checkpoint), or a weights
-    file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one.
+    file, PyTorch's included. With ``NET.EMA.USE`` the moving average is tested where the checkpoint has one. ``ENGINE``
+    and ``PRECISION`` choose what computes the logits.
     """
     with build.running(cfg):
-        net, loader = build.net_to_test(cfg)
+        net, loader, resolution = build.net_to_test(cfg)
         weights, use_ema = build.weights_to_test(cfg)
         build.check_trained_classes(weights, loader.dataset)
         load_checkpoint(net, weights, use_ema)
+        images = len(loader) * loader.sampler.batch_size
+        logits_of = open_engine(net, (3, resolution, resolution), cfg.ENGINE, cfg.PRECISION, images)
         with train_mode(net, training=False):
-            metrics = evaluate(net, loader)
+            metrics = evaluate(logits_of, loader)
     if is_main_process():
         print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
@@ -152,7 +156,7 @@ def scratch(cfg: Config, architecture: str | None = None) -> dict[str, float]:
         cfg = copy.deepcopy(cfg)
         cfg.NET.SELECTION, cfg.NET.INPUT_ARCH = -1, read_architecture(architecture, build.search_space(cfg)[0])
     retrain(cfg)
-    return test(replace(cfg, RESUME_PATH=str(build.run_folder(cfg))))
+    return test(replace(cfg, RESUME_PATH=str(build.run_folder(cfg)), ENGINE="eager", PRECISION="fp32"))
 
 
 # Selections in a trained supernet
@@ -173,7 +177,7 @@ def select(folder: Path, overrides: Sequence[str] = (), output: Path | None = No
         searched, step = build.trained_search(folder, recorded)
         if output is not None:
             build.write_config(cfg, output)
-        found = build.selection_of(cfg, searched).select(step.board, run.folder)
+        found = build.selection_of(cfg, searched).select(step.board, run.folder, step.fit)
         report_search(run, searched, cfg.EPOCHS)
     return found
 
@@ -311,7 +315,8 @@ def rank_by_truth(
     build.open_output(output)
     with single_process(), build.running(configs[names[0]][1]) as run:
         run.open(output)
-        searches = {name: build.trained_search(folder, configs[name][0])[0] for name, folder in zip(names, folders)}
+        trained = {name: build.trained_search(folder, configs[name][0]) for name, folder in zip(names, folders)}
+        searches = {name: searched for name, (searched, _) in trained.items()}
         ranking.check_comparable(searches)
         searched = searches[names[0]]
         known, sampler = read_truth(truth, searched.space), searched.sampler
@@ -321,7 +326,7 @@ def rank_by_truth(
         settings = {"truth": known.sha256, "overrides": sorted(overrides)}
         ranking.check_same_experiment(output / "experiment.json", archs, settings)
         scorers = {
-            name: (model_hash(folder), many_scorer(configs[name][1], searches[name]))
+            name: (model_hash(folder), many_scorer(configs[name][1], searches[name], trained[name][1].fit))
             for name, folder in zip(names, folders)
         }
         bench = Bench(
@@ -341,16 +346,19 @@ def model_hash(folder: Path) -> str:
     return read_manifest(latest_checkpoint(folder))["files"][MODEL]["sha256"]
 
 
-def many_scorer(cfg: Config, searched):
-    """Return a function that scores many paths as the search scores its candidates."""
+def many_scorer(cfg: Config, searched, fit: Callable[[Arch], float] | None = None):
+    """Return a function that scores many paths as the search scores its candidates, and by the search's ``fit``."""
     selection = build.selection_of(cfg, searched)
     options = {"train": selection.train, "val": selection.loader, "batches": selection.batches, "engine": cfg.ENGINE}
 
-    def score_paths(archs):
-        found = score_many(searched.net, archs, **options)
-        return [{name: metrics[name] for name in ("loss", "prec1")} for metrics in found]
+    def score(archs: Sequence[Arch]) -> list[dict[str, float]]:
+        rows = [
+            {name: metrics[name] for name in ("loss", "prec1")}
+            for metrics in score_many(searched.net, archs, **options)
+        ]
+        return [{**row, "estimate": fit(arch)} for row, arch in zip(rows, archs)] if fit else rows
 
-    return score_paths
+    return score
 
 
 def scorer(cfg: Config, searched):

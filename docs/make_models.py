@@ -30,10 +30,11 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from cream.counting import CONVOLUTION_RULES, count_parameters, counting
-from cream.deploy.backends import PADDLE_STEM, EagerNet, OnnxNet, PaddleNet
+from cream.deploy.backends import EagerNet, OnnxNet
 from cream.deploy.export import TOLERANCE
-from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import save_onnx
+from pimm.engine.fold import fold_batch_norms
+from pimm.engine.program import PADDLE_STEM, PaddleNet
 from pimm.layers import CondConv2d
 from pimm.models import get_arch_pretrained_cfgs, model_entrypoint
 

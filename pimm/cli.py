@@ -16,7 +16,7 @@ import yaml
 from pimm import preemption
 from pimm.errors import ConfigError, PimmError
 from pimm.messages import did_you_mean
-from pimm.threads import THREADS
+from pimm.threads import THREADS, thread_count
 from pimm.yaml_file import compose_yaml
 
 # What the user can mend when the file system refuses; any other OSError is a fault of the program.
@@ -256,12 +256,9 @@ def use_cores():
     from paddle.base import core  # late: takes a second, which --help need not wait for
 
     preemption.reclaim()
-    if asked:
-        return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
-    core.set_num_threads(threads)
-    return threads
+    if not asked:
+        core.set_num_threads(thread_count())
+    return thread_count()
 
 
 def _threads(text):

@@ -39,6 +39,11 @@ class Device:
         return self.kind == "gpu"
 
     @property
+    def is_plugin(self) -> bool:
+        """Whether a plug-in offers the device to Paddle, as for Ascend's NPUs."""
+        return self.kind not in ("cpu", "gpu", "xpu")
+
+    @property
     def has_pinned_memory(self) -> bool:
         """Whether Paddle keeps pinned memory until a copy to the device has left it, so that nothing waits."""
         return self.is_gpu
@@ -127,3 +132,15 @@ def synchronize() -> None:
     """Wait until the current device has run all launched kernels; a CPU has run them already."""
     if not current().is_cpu:
         paddle.device.synchronize()
+
+
+def has_onednn() -> bool:
+    """Return whether this build of Paddle has oneDNN, by which Paddle Inference computes on a CPU."""
+    return core.is_compiled_with_onednn()
+
+
+def event_after(device: Device) -> core.CustomDeviceEvent:
+    """Return an event of a plug-in device that comes once the device has run all that was launched so far."""
+    event = core.CustomDeviceEvent(device.kind, device.index)
+    event.record(core._get_current_custom_device_stream(device.kind, device.index))
+    return event

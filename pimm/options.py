@@ -45,6 +45,7 @@ def make_validate_parser():
         "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
     )
     add_device_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
     )
@@ -66,6 +67,7 @@ def make_inference_parser():
         "--use-train-size", action="store_true", help="use the image size of training, not that of evaluation"
     )
     add_device_options(parser)
+    add_engine_options(parser)
     parser.add_argument(
         "-b", "--batch-size", type=at_least(1), default=256, metavar="N", help="images in a batch of one process"
     )
@@ -180,6 +182,24 @@ def add_device_options(parser):
     group.add_argument("--pin-mem", action="store_true", help="has no effect: pinned memory is always used")
     group.add_argument(
         "--log-interval", "--log-freq", type=at_least(1), default=50, metavar="N", help="batches between log lines"
+    )
+
+
+def add_engine_options(parser, precision="fp32"):
+    """Add the options of the engine that evaluates a net to a parser; ``precision`` is the default precision."""
+    group = parser.add_argument_group("Engine")
+    group.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "eager", "inference"),
+        help="eager runs the net's layers one by one; inference exports the net once and runs the program by Paddle "
+        "Inference with oneDNN, on a CPU; auto takes inference where it can be had and is worth its export",
+    )
+    group.add_argument(
+        "--precision",
+        default=precision,
+        choices=("fp32", "bf16"),
+        help="of Paddle Inference; bf16 needs a CPU with AVX-512 (default: fp32)",
     )
 
 
@@ -392,6 +412,7 @@ def add_batch_options(parser):
     group = parser.add_argument_group("Batches")
     group.add_argument("-b", "--batch-size", type=at_least(1), default=128, metavar="N", help="images of one process")
     group.add_argument("-vb", "--validation-batch-size", type=at_least(1), metavar="N", help="(default: --batch-size)")
+    group.add_argument("--amp-level", default="O1", choices=("O1", "O2"), help="O2: --amp casts the weights too")
     group.add_argument("--grad-accum-steps", type=at_least(1), default=1, metavar="N", help="batches of one update")
     group.add_argument("--use-multi-epochs-loader", action="store_true", help="read ahead into the next epoch")
     group.add_argument("--worker-seeding", default="all", metavar="MODE", help="all or part, which are the same here")

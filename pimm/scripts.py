@@ -16,6 +16,7 @@ from pimm.data import add_img_extensions, check_class_names, create_dataset, cre
 from pimm.data.img_extensions import is_img_extension
 from pimm.data.readers import READERS, check_root
 from pimm.device import current
+from pimm.engine.inference import open_engine
 from pimm.errors import ConfigError
 from pimm.models import create_model, get_pretrained_cfg, is_model
 from pimm.ops import reuse_freed_memory
@@ -245,6 +246,12 @@ def create_evaluation_loader(args, dataset, data_config, batch_size):
         tta=args.tta,
         **data_config,
     )
+
+
+def open_engine_for(args, model, input_size, loader):
+    """Return what computes the logits of a loader's images, as ``--engine`` and ``--precision`` say."""
+    images = len(loader) * args.batch_size * max(1, args.tta)
+    return open_engine(model, input_size, args.engine, args.precision, images)
 
 
 def with_progress(loader, interval, what):

@@ -1,5 +1,6 @@
 """The settings of a job become a plan, opened and checked once: run, images, nets, steps, selection."""
 
+from cream.build.checks import check_search
 from cream.build.data import image_settings
 from cream.build.families import child_net, search_space
 from cream.build.recipe import retrain_config_for
@@ -16,7 +17,6 @@ from cream.build.run import (
 )
 from cream.build.search import (
     SearchPlan,
-    check_search,
     evolution_settings,
     plan_search,
     renamed,

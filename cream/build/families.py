@@ -117,7 +117,10 @@ def _mobile_options(cfg: Config) -> dict:
 
 
 def _mobile_supernet(cfg: Config, space: SearchSpace) -> SuperNet:
-    return MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **_mobile_options(cfg))
+    net = MobileSuperNet(space, slice_size=cfg.SUPERNET.SLICE, **_mobile_options(cfg))
+    if cfg.SUPERNET.ZERO_RESIDUAL:
+        net.begin_with_identities()
+    return net
 
 
 def _mobile_spec(cfg: Config) -> ChildSpec:

@@ -78,11 +78,12 @@ def plan_retraining(cfg: Config, teacher: tuple | None = None) -> RetrainPlan:
     return RetrainPlan(cfg, step, epochs, scheduler, train_loader, val_loader)
 
 
-def net_to_test(cfg: Config) -> tuple[nn.Layer, Loader]:
-    """Return the net that ``cfg.NET`` names, without its weights, and the loader of the validation images."""
+def net_to_test(cfg: Config) -> tuple[nn.Layer, Loader, int]:
+    """Return the net that ``cfg.NET`` names, without its weights, the validation images, and the side of an image."""
     check_named_net(cfg)
     spec, net = child_net(cfg)
-    return net, evaluation_loader(cfg, open_split(cfg, ("val", "validation")), spec.resolution)
+    loader = evaluation_loader(cfg, open_split(cfg, ("val", "validation")), spec.resolution)
+    return net, loader, spec.resolution
 
 
 def check_named_net(cfg: Config) -> None:

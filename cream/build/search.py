@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from cream.build.checks import check_supernet, teaches_in_place
 from cream.build.data import Images, evaluation_loader, open_images, selection_loader, training_loader
 from cream.build.families import fresh_supernet, net_of_settings, search_space
 from cream.build.recipe import (
@@ -29,11 +30,14 @@ from cream.flops import cost_tables
 from cream.selection.candidates import Constraint
 from cream.selection.choose import Selection
 from cream.selection.latency import read_latency
-from cream.space import Arch, SearchSpace
+from cream.space import Arch
+from cream.train.average import PathAverage
 from cream.train.board import PrioritizedBoard
 from cream.train.draws import DRAW_RULES
 from cream.train.estimate import AdditiveFit, EstimatedBoard
 from cream.train.evaluation import ProbeEvaluator
+from cream.train.held_out_board import IMAGES as HELD_OUT_IMAGES
+from cream.train.held_out_board import HeldOutBoard, HeldOutLoss
 from cream.train.multi_path import MultiPathStep
 from cream.train.sampler import Sampler
 from cream.train.search_net import SearchNet
@@ -44,8 +48,8 @@ from pimm.engine import RunLog, Update
 from pimm.errors import CheckpointError, ConfigError
 from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.models import load_checkpoint, load_initial_weights, load_state_dict_strictly
-from pimm.utils import file_sha256, latest_checkpoint, read_checkpoint
-from pimm.utils.checkpoint import MODEL, STATE, read_manifest
+from pimm.utils import file_sha256, latest_checkpoint, read_checkpoint, single_process
+from pimm.utils.checkpoint import EMA, MODEL, STATE, read_manifest
 
 _logger = logging.getLogger(__name__)
 
@@ -90,8 +94,8 @@ def plan_search(cfg: Config) -> SearchPlan:
     if cfg.NET.INITIAL_WEIGHTS:
         load_initial_weights(searched.net, cfg.NET.INITIAL_WEIGHTS)
     optimizer = supernet_optimizer(cfg, searched.net)
-    scheduler, epochs = supernet_scheduler(cfg, optimizer, len(train_loader))
-    step = supernet_step(cfg, searched, optimizer)
+    scheduler, epochs = supernet_scheduler(cfg, optimizer, -(-len(train_loader) // cfg.SUPERNET.ACCUMULATE))
+    step = supernet_step(cfg, searched, optimizer, held_out_loss(cfg, searched, images))
     probes = searched.sampler.spread(np.random.default_rng([cfg.SEED, 2]), cfg.SUPERNET.PROBES)
     return SearchPlan(
         cfg,
@@ -124,31 +128,50 @@ def search_net(cfg: Config) -> SearchNet:
     return SearchNet(net, resolution, mflops, mparams, sampler)
 
 
-def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.Optimizer) -> SinglePathStep:
-    """Return the step that trains the supernet on one batch, of the kind that SUPERNET.METHOD names."""
+def supernet_step(
+    cfg: Config,
+    searched: SearchNet,
+    optimizer: paddle.optimizer.Optimizer,
+    loss_of: HeldOutLoss | None = None,
+) -> SinglePathStep:
+    """Return the step that trains the supernet on one batch, of the kind that SUPERNET.METHOD names.
+
+    Args:
+        cfg: the settings.
+        searched: the supernet.
+        optimizer: of its weights.
+        loss_of: the loss of a path on held-out images, which a board scored by held_out trains with.
+    """
     settings = cfg.SUPERNET
     common = (
         searched.net,
         LabelSmoothingCrossEntropy(cfg.AUGMENTATION.SMOOTHING),
-        Update(optimizer, cfg.AMP, cfg.CLIP_GRAD),
+        Update(optimizer, cfg.AMP, cfg.CLIP_GRAD, accumulate=settings.ACCUMULATE),
         searched.sampler,
         np.random.default_rng([cfg.SEED, 1]),
     )
+    ema = PathAverage(searched.net, settings.AVERAGE) if settings.AVERAGE else None
+    fitted = settings.ESTIMATE or (settings.METHOD, settings.BOARD_SCORE) == ("cream", "estimate")
+    fit = AdditiveFit(searched.space, settings.FIT_WINDOW) if fitted else None
     if settings.METHOD == "single_path":
-        return SinglePathStep(*common)
-    taught = {
-        "start_epoch": settings.META_STA_EPOCH,
-        "rho": settings.RHO,
-        "teaching": Teaching(settings.TEACHING, settings.TEMPERATURE, settings.TEACH_ONLY_BETTER),
-    }
+        return SinglePathStep(*common, ema, fit)
+    teaching = Teaching(
+        settings.TEACHING,
+        settings.TEMPERATURE,
+        settings.TEACH_ONLY_BETTER,
+        settings.TEACH_SHARE,
+        settings.TAUGHT_SMOOTHING,
+    )
+    taught = {"start_epoch": settings.META_STA_EPOCH, "rho": settings.RHO, "teaching": teaching, "ema": ema, "fit": fit}
     if settings.METHOD == "multi_path":
         net, loss_fn, update, sampler, rng = common
         draw = DRAW_RULES[settings.DRAW](sampler, settings.PATHS)
-        return MultiPathStep(net, loss_fn, update, draw, rng, teaches=teaches_in_place(cfg), **taught)
+        each = settings.UPDATES == "each"
+        return MultiPathStep(net, loss_fn, update, draw, rng, teaches=teaches_in_place(cfg), each=each, **taught)
     return CreamStep(
         *common,
         **taught,
-        board=make_board(cfg, searched.space),
+        board=make_board(cfg, fit, loss_of),
         flops=searched.mflops,
         pick_method=settings.PICK_METHOD,
         update_interval=settings.UPDATE_ITER,
@@ -156,17 +179,25 @@ def supernet_step(cfg: Config, searched: SearchNet, optimizer: paddle.optimizer.
     )
 
 
-def make_board(cfg: Config, space: SearchSpace) -> PrioritizedBoard:
+def make_board(cfg: Config, fit: AdditiveFit | None, loss_of: HeldOutLoss | None) -> PrioritizedBoard:
     """Return the empty board whose entries SUPERNET.BOARD_SCORE ranks."""
     settings = cfg.SUPERNET
     if settings.BOARD_SCORE == "estimate":
-        return EstimatedBoard(settings.POOL_SIZE, AdditiveFit(space, settings.FIT_WINDOW))
+        return EstimatedBoard(settings.POOL_SIZE, fit)
+    if settings.BOARD_SCORE == "held_out":
+        return HeldOutBoard(settings.POOL_SIZE, loss_of)
     return PrioritizedBoard(settings.POOL_SIZE, cfg.ACC_GAP)
 
 
-def teaches_in_place(cfg: Config) -> bool:
-    """Return whether the first of several paths of a batch teaches the others."""
-    return cfg.SUPERNET.DRAW == "sandwich" and cfg.SUPERNET.RHO > 0
+def held_out_loss(cfg: Config, searched: SearchNet, images: Images) -> HeldOutLoss | None:
+    """Return the loss of paths on some of the held-out images, evenly spread, where BOARD_SCORE asks for it."""
+    if cfg.SUPERNET.METHOD != "cream" or cfg.SUPERNET.BOARD_SCORE != "held_out":
+        return None
+    with single_process():  # all processes score by the same images
+        batches = list(evaluation_loader(cfg, images.held_out, searched.resolution))
+    shown, labels = (paddle.concat([batch[i] for batch in batches]) for i in range(2))
+    kept = np.linspace(0, len(labels) - 1, min(len(labels), HELD_OUT_IMAGES)).round().astype("int64")
+    return HeldOutLoss(searched.net, shown[kept], labels[kept])
 
 
 def constraints_of(cfg: Config, searched: SearchNet) -> list[Constraint]:
@@ -281,6 +312,8 @@ def settings_of_search(folder: Path, overrides: Sequence[str] = ()) -> tuple[Con
 def trained_search(folder: Path, recorded: Config) -> tuple[SearchNet, SinglePathStep]:
     """Return a search's supernet with the weights of its latest checkpoint, and its step with the board.
 
+    The weights are the averages, where the search kept averages.
+
     Args:
         folder: the search's folder.
         recorded: the settings that the search recorded; their FLOPs range may have shaped the space.
@@ -294,6 +327,9 @@ def trained_search(folder: Path, recorded: Config) -> tuple[SearchNet, SinglePat
         _logger.warning("the supernet in %s is unfinished: %d of %d epochs are done", folder, done, recorded.EPOCHS)
     step = supernet_step(recorded, searched, supernet_optimizer(recorded, searched.net))
     step.load_state_dict(files[STATE]["step"])
+    if step.ema is not None:
+        load_state_dict_strictly(step.ema.ema, files[EMA], str(latest))
+    step.score_by_average()
     return searched, step
 
 
@@ -354,52 +390,3 @@ def _plain(value: object) -> object:
 def renamed(cfg: Config, suffix: str) -> Config:
     """Return the settings with another MODEL, so that a later selection's net is retrained in a folder of its own."""
     return replace(cfg, MODEL=f"{cfg.MODEL}_{suffix}")
-
-
-# Settings that do not go together
-
-
-def check_search(cfg: Config) -> None:
-    """Raise ConfigError, before the search starts, for settings from which it could not select a path."""
-    if cfg.SUPERNET.METHOD != "cream" and not cfg.SUPERNET.SELECT_RANDOM:
-        raise ConfigError(
-            f"SUPERNET.METHOD={cfg.SUPERNET.METHOD} has no board to select from: SUPERNET.SELECT_RANDOM must be at "
-            "least 1"
-        )
-
-
-def check_supernet(cfg: Config) -> None:
-    """Raise ConfigError, before the training starts, for settings from which no supernet can be trained."""
-    if cfg.NET.INPUT_ARCH is not None:
-        raise ConfigError("NET.INPUT_ARCH names one net: these are the settings of its training, not of a search")
-    if cfg.SUPERNET.FAMILY == "shuffle":
-        check_shuffle(cfg)
-    method = cfg.SUPERNET.METHOD
-    if method == "cream" or (method == "multi_path" and teaches_in_place(cfg)):
-        check_teaching(cfg)
-
-
-def check_shuffle(cfg: Config) -> None:
-    """Raise ConfigError for ways to train a supernet that only Cream's nets support."""
-    for name, values in (("METHOD", ("single_path", "multi_path")), ("HOW_TO_PROB", ("even",))):
-        found = getattr(cfg.SUPERNET, name)
-        if found not in values:
-            raise ConfigError(
-                f"SUPERNET.{name} is {found}; must be {' or '.join(values)} where SUPERNET.FAMILY is shuffle"
-            )
-
-
-def check_teaching(cfg: Config) -> None:
-    """Raise ConfigError for settings with which paths could not teach each other."""
-    start = cfg.SUPERNET.META_STA_EPOCH
-    if start + 2 > cfg.EPOCHS:
-        sooner = f", or SUPERNET.META_STA_EPOCH at most {cfg.EPOCHS - 2}" if cfg.EPOCHS >= 2 else ""
-        raise ConfigError(
-            f"EPOCHS={cfg.EPOCHS} ends before paths teach each other, which they do after epoch "
-            f"SUPERNET.META_STA_EPOCH={start}: EPOCHS must be at least {start + 2}{sooner}"
-        )
-    if cfg.SUPERNET.METHOD == "cream" and cfg.DATASET.BATCH_SIZE < 2 * cfg.SUPERNET.SLICE:
-        raise ConfigError(
-            f"DATASET.BATCH_SIZE={cfg.DATASET.BATCH_SIZE} must be at least twice SUPERNET.SLICE={cfg.SUPERNET.SLICE}: "
-            "the matching network learns from two slices of a batch"
-        )

@@ -104,7 +104,10 @@ SELECTABLE = {
 # Keys that have no meaning for the nets of a family.
 FOREIGN = {
     "shuffle": {
-        *(f"SUPERNET.{name}" for name in ("SPACE", "STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP", "PRE_PROB")),
+        *(
+            f"SUPERNET.{name}"
+            for name in ("SPACE", "STAGE_DEPTHS", "RESUNIT", "DIL_CONV", "SKIP", "PRE_PROB", "ZERO_RESIDUAL")
+        ),
         *("NET.GP", "BATCHNORM.BN_TF", "BATCHNORM.BN_MOMENTUM", "BATCHNORM.BN_EPS"),
     },
     "mobile": {f"SUPERNET.SHUFFLE.{item.name}" for item in dataclasses.fields(Shuffle)},

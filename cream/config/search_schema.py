@@ -8,6 +8,7 @@ from cream.config.bounds import (
     ABOVE_ZERO_EACH,
     ALL,
     AUGMENTED,
+    BELOW_ONE,
     BLOCK_COUNTS,
     CHOICES,
     COUNT,
@@ -16,6 +17,7 @@ from cream.config.bounds import (
     FITTED,
     OURS,
     PIXELS,
+    POSITIVE_SHARE,
     SPACES,
     SUPERNETS,
     WEIGHTS,
@@ -121,6 +123,46 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    ZERO_RESIDUAL: bool = key(
+        False,
+        ANYTHING,
+        "Let blocks with a shortcut begin as the identity: the scale of their last batch norm starts at 0.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    ACCUMULATE: int = key(
+        1,
+        COUNT,
+        "Batches whose mean gradient makes one update; they train the same path, whose accuracy on all of them the "
+        "board notes.",
+        unit="batches",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    AVERAGE: float = key(
+        0.0,
+        between(0, 1),
+        "Share of an average of the weights that stays at each update of a weight; paths are scored by the averages. "
+        "0 keeps none and scores by the last weights.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    UPDATES: str = key(
+        "mean",
+        one_of("mean", "each"),
+        "Whether the mean gradient of the paths of a batch makes one update, or each path one of its own, where METHOD "
+        "is multi_path.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    ESTIMATE: bool = key(
+        False,
+        ANYTHING,
+        "Fit the losses of all batches as a sum over the choices of their paths: an estimate for every path, by which "
+        "a selection chooses the best of many random paths before it scores them.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     SLICE: int = key(
         4,
         COUNT,
@@ -130,7 +172,7 @@ class Supernet:
     )
     POOL_SIZE: int = key(10, COUNT, "Places on the prioritized board.", unit="paths", jobs=(*SUPERNETS, *CHOICES))
     UPDATE_ITER: int = key(
-        1300, COUNT, "Taught batches between two updates of the matching network.", unit="batches", jobs=SUPERNETS
+        1300, COUNT, "Taught updates of paths between two of the matching network.", unit="updates", jobs=SUPERNETS
     )
     META_STA_EPOCH: int = key(
         20,
@@ -175,18 +217,33 @@ class Supernet:
         source=OURS,
         jobs=SUPERNETS,
     )
+    TEACH_SHARE: float = key(
+        1.0,
+        POSITIVE_SHARE,
+        "Share of a batch, its first images, on which a path learns from its teacher.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
+    TAUGHT_SMOOTHING: Optional[float] = key(
+        None,
+        BELOW_ONE,
+        "Label smoothing of a taught path, in place of AUGMENTATION.SMOOTHING: a teacher smooths already.",
+        source=OURS,
+        jobs=SUPERNETS,
+    )
     BOARD_SCORE: str = key(
         "batch",
-        one_of("batch", "estimate"),
-        "What ranks the board: the accuracy of a path on the batch that trained the path, as in the paper (batch); or "
-        "its loss as a sum over its choices, fitted to all batches, so that entries move and age (estimate).",
+        one_of("batch", "estimate", "held_out"),
+        "What ranks the board: the accuracy of a path on the batch that trained the path, as in the paper (batch); its "
+        "loss as a sum over its choices, fitted to all batches, so that entries move and age (estimate); or its loss "
+        "on training images that the search does not see, measured again before every epoch (held_out).",
         source=OURS,
         jobs=SUPERNETS,
     )
     FIT_WINDOW: int = key(
         500,
         COUNT,
-        "Age at which a batch has 1/e of its weight in the estimate of BOARD_SCORE.",
+        "Age at which a batch has 1/e of its weight in the fit of ESTIMATE and of BOARD_SCORE: estimate.",
         unit="batches",
         source=OURS,
         jobs=SUPERNETS,

@@ -10,6 +10,7 @@ from pathlib import Path
 from cream import typed
 from pimm.cli import Parser, at_least, run, use_cores
 from pimm.errors import ConfigError
+from pimm.options import add_engine_options
 from pimm.output_paths import check_output_paths
 from pimm.parse_kwargs import add_model_kwargs
 
@@ -87,6 +88,10 @@ def predict(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--topk", type=at_least(1), default=5, metavar="N", help="classes an image (default: 5)")
         parser.add_argument("--batch-size", "-b", type=at_least(1), default=32, metavar="N", help="(default: 32)")
         parser.add_argument("--onnx", action="store_true", help="run an exported net's model.onnx, by onnxruntime")
+        parser.add_argument(
+            "--workers", "-j", type=at_least(0), default=4, metavar="N", help="processes that read images (default: 4)"
+        )
+        add_engine_options(parser, precision=None)
         args = parser.parse_args(argv)
         use_cores()
         from cream.deploy import predict as predicting  # late: imports Paddle
@@ -97,10 +102,12 @@ def predict(argv: Sequence[str] | None = None) -> int:
             files = {f"IMAGES {path}": path for path in args.images if Path(path).is_file()}
             files.update({f"--model {args.model}": args.model, f"SOURCE {args.source}": args.source})
             check_output_paths({"--output": args.output}, files)
+        images = predicting.ImageFiles(args.images)
         named = (args.source, args.model, args.spos_preprocessing, args.model_kwargs)
-        backend, settings = open_source(*named, onnx=args.onnx)
+        engine = {"engine": args.engine, "precision": args.precision, "images": images}
+        backend, settings = open_source(*named, onnx=args.onnx, **engine)
         found = []
-        for guesses in predicting.predict(backend, settings, args.images, args.topk, args.batch_size):
+        for guesses in predicting.predict(backend, settings, images, args.topk, args.batch_size, args.workers):
             print(f"{guesses[0].image}: " + "; ".join(f"{guess.name} {guess.probability:.4f}" for guess in guesses))
             found += [guesses] if args.output else []
         if args.output is not None:

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Callable
 
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.static import InputSpec
 
-from cream.deploy.backends import (
-    ONNX_ALONE,
-    ONNX_FILE,
-    PADDLE_FILES,
-    PADDLE_STEM,
-    Backend,
-    EagerNet,
-    OnnxNet,
-    PaddleNet,
-    require_bf16,
-)
-from cream.deploy.fold import fold_batch_norms
+from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EagerNet, OnnxNet
 from cream.deploy.onnx_file import quantize, require, save_onnx, to_fp16
 from cream.deploy.settings import SETTINGS, InferenceSettings, is_export, write_settings
 from pimm.engine import train_mode
+from pimm.engine.fold import fold_batch_norms
+from pimm.engine.program import PADDLE_FILES, PaddleNet, require_bf16, save_program
 from pimm.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
@@ -194,35 +181,15 @@ def save_paddle(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
         input_size: channels, height and width of the images.
         folder: the folder of the files.
     """
-    leave_layers_of_paddle_alone()
     if not getattr(net, "default_cfg", {}).get("fixed_input_size"):
         forward = net.forward
         try:
-            return _save_program(net, (input_size[0], None, None), folder)
+            return save_program(net, (None, input_size[0], None, None), folder)
         except (TypeError, ValueError, AssertionError) as error:  # as Paddle says that Python needs a size
             _logger.debug("for images of any size: %s", error)
             net.forward = forward
         _logger.warning("the program takes images of %d x %d alone: this net computes with the size", *input_size[1:])
-    _save_program(net, input_size, folder)
-
-
-def _save_program(net: nn.Layer, input_size: Sequence[int | None], folder: Path) -> None:
-    spec = InputSpec([None, *input_size], "float32", "images")
-    program = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
-    paddle.jit.save(program, str(folder / PADDLE_STEM))
-
-
-@functools.cache
-def leave_layers_of_paddle_alone() -> None:
-    """Keep Paddle from translating the source of its own layers, which halves the time of an export.
-
-    Programs are the same. Paddle recognises a module by its file; modules with members would be searched in each call.
-    """
-    names = ("layer", "functional.activation", "functional.conv", "functional.norm", "functional.pooling")
-    for name in names:
-        module = ModuleType(f"paddle.nn.{name}")
-        module.__file__ = importlib.import_module(module.__name__).__file__
-        paddle.jit.ignore_module([module])
+    save_program(net, (None, *input_size), folder)
 
 
 def largest_difference(expected: Backend, given: Backend, settings: InferenceSettings) -> tuple[float, float]:

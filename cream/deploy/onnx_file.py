@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cream.deploy.backends import ONNX_FILE, PADDLE_FILES
+from cream.deploy.backends import ONNX_FILE
+from pimm.engine.program import PADDLE_FILES
 from pimm.errors import ConfigError
 
 _OPSET = 17  # of ONNX

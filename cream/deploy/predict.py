@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+import paddle
 
 from cream.convert.verify import likeliest
-from cream.deploy.backends import PADDLE_FILES, Backend
+from cream.deploy.backends import Backend
 from cream.deploy.settings import InferenceSettings
+from pimm.data.loader import Loader
 from pimm.data.pixels import decode
 from pimm.data.readers import create_reader
+from pimm.data.samplers import BatchPlan
+from pimm.engine.program import PADDLE_FILES
 from pimm.errors import ConfigError, DataError
 from pimm.utils import write_csv, write_text
 from pimm.utils.checkpoint import MANIFEST
@@ -40,64 +46,156 @@ class Guess(NamedTuple):
     probability: float
 
 
+class ImageFiles:
+    """Lists the images of files, folders and tar files: ``files.name(i)`` is a path, ``files.open(i)`` an open file.
+
+    The paths are looked at when their images are asked for. This raises DataError for a path that does not exist, and
+    for a folder or tar file without images.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = paths
+
+    @functools.cached_property
+    def _parts(self) -> list[_File | _Collection]:
+        return [_part(Path(path)) for path in self.paths]
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self._parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def name(self, index: int) -> str:
+        """Return the path of an image; that of an image in a tar file begins with the path of the tar file."""
+        part, number = self._place(index)
+        return part.name(number)
+
+    def open(self, index: int) -> BinaryIO:
+        """Open an image."""
+        part, number = self._place(index)
+        return part.open(number)
+
+    def _place(self, index: int) -> tuple[_File | _Collection, int]:
+        found = bisect.bisect_right(self._ends, index)
+        return self._parts[found], index - (self._ends[found - 1] if found else 0)
+
+
+class _File:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, _: int) -> str:
+        return str(self.path)
+
+    def open(self, _: int) -> BinaryIO:
+        return self.path.open("rb")
+
+
+class _Collection:
+    """Lists the images of a folder or a tar file."""
+
+    def __init__(self, path: Path):
+        self.reader = create_reader("", path, labelled=False)
+        self.prefix = "" if path.is_dir() else f"{path}/"  # two tar files may share names
+        self.open = self.reader.open
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def name(self, number: int) -> str:
+        return self.prefix + self.reader.filename(number, absolute=True)
+
+
+def _part(path: Path) -> _File | _Collection:
+    if path.is_dir() or path.suffix == ".tar":
+        return _Collection(path)
+    if path.is_file():
+        return _File(path)
+    raise DataError(f"{path}: no such image, folder of images or tar file")
+
+
+class _Inputs:
+    """Gives images as inputs of a net, for a `Loader`: ``inputs[i]`` is [C, H, W], or None for an unreadable image."""
+
+    def __init__(self, files: ImageFiles, settings: InferenceSettings):
+        self.files, self.mode, self.prepare = files, settings.mode, settings.transform()
+        self.shape = settings.input_size
+        self.broken: dict[str, str] = {}  # path -> reason; those of a worker process come back with its batch
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray | None]:
+        try:
+            with self.files.open(index) as file:
+                return index, self.prepare(decode(file, mode=self.mode))
+        except Exception as error:  # Pillow raises anything for a damaged image
+            self.skip(self.files.name(index), " ".join(str(error).split()))
+            return index, None
+
+    def skip(self, path: str, reason: str) -> None:
+        """Note an image that cannot be read; the main process logs it."""
+        self.broken[path] = reason
+        if paddle.io.get_worker_info() is None:
+            _logger.warning("%s is left out: %s", path, reason)
+
+    def collate(self, samples: Sequence[tuple[int, np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images that can be read, [N, C, H, W], and their indices."""
+        read = [(index, image) for index, image in samples if image is not None]
+        images = np.stack([image for _, image in read]) if read else np.zeros((0, *self.shape), "float32")
+        return images, np.array([index for index, _ in read], "int64")
+
+
 def predict(
-    backend: Backend, settings: InferenceSettings, images: Sequence[str | Path], topk: int = 5, batch_size: int = 32
+    backend: Backend,
+    settings: InferenceSettings,
+    images: ImageFiles | Sequence[str | Path],
+    topk: int = 5,
+    batch_size: int = 32,
+    workers: int = 0,
 ) -> Iterator[list[Guess]]:
     """Yield the ``topk`` likeliest classes of every image, the likeliest first.
 
     An image that cannot be read is left out, with a warning.
 
+    Args:
+        backend: what computes logits.
+        settings: how images become its input, and the names of the classes.
+        images: image files, folders of images and tar files.
+        topk: number of classes of each image.
+        batch_size: number of images that the backend takes at once.
+        workers: processes that read the next images while the backend computes.
+
     Raises:
         DataError: a path does not exist, or no image can be read.
         ConfigError: the settings name another number of classes than the net has.
     """
-    prepare, found = settings.transform(), False
-    for batch in batches(read_images(images, settings.mode), batch_size):
+    files = images if isinstance(images, ImageFiles) else ImageFiles(images)
+    inputs, found = _Inputs(files, settings), False
+    loader = Loader(
+        inputs,
+        BatchPlan(len(files), batch_size, is_training=False),
+        inputs.collate,
+        workers if len(files) > batch_size else 0,  # a single batch has nothing to overlap with
+        batch_bytes=4 * batch_size * math.prod(settings.input_size),
+    )
+    for _, batch, indices in loader.batches():
+        if not len(indices):
+            continue
         found = True
-        logits = backend(np.stack([prepare(image) for _, image in batch]))
+        logits = backend(batch)
         if logits.shape[1] != len(settings.class_names):
             raise ConfigError(f"the net has {logits.shape[1]} classes, its settings name {len(settings.class_names)}")
-        for (path, _), classes in zip(batch, likeliest(logits, topk)):
-            ranked = enumerate(classes, start=1)
+        for index, classes in zip(indices.tolist(), likeliest(logits, topk)):
+            path, ranked = files.name(index), enumerate(classes, start=1)
             yield [Guess(path, rank, i, settings.class_names[i], share) for rank, (i, share) in ranked]
     if not found:
-        raise DataError(f"no image could be read in {', '.join(map(str, images))}")
-
-
-def batches(images: Iterator, size: int) -> Iterator[list]:
-    """Yield lists of ``size`` images, the last of which may be shorter."""
-    while batch := list(itertools.islice(images, size)):
-        yield batch
-
-
-def read_images(paths: Sequence[str | Path], mode: str) -> Iterator[tuple[str, Image.Image]]:
-    """Yield the path and the pixels, in a mode of Pillow's, of every image that can be read."""
-    for path, file in open_images(paths):
-        try:
-            with file:
-                image = decode(file, mode=mode)
-        except Exception as error:  # Pillow raises anything for a damaged image
-            _logger.warning("%s is left out: %s", path, " ".join(str(error).split()))
-        else:
-            yield path, image
-
-
-def open_images(paths: Sequence[str | Path]) -> Iterator[tuple[str, object]]:
-    """Yield the path and the open file of every image.
-
-    Raises:
-        DataError: a path does not exist, or a folder or tar file has no images.
-    """
-    for path in map(Path, paths):
-        if path.is_dir() or path.suffix == ".tar":
-            reader = create_reader("", path, labelled=False)
-            for number in range(len(reader)):
-                name = reader.filename(number, absolute=True)
-                yield name if path.is_dir() else f"{path}/{name}", reader.open(number)  # two tar files may share names
-        elif path.is_file():
-            yield str(path), path.open("rb")
-        else:
-            raise DataError(f"{path}: no such image, folder of images or tar file")
+        raise DataError(f"no image could be read in {', '.join(map(str, files.paths))}")
 
 
 def check_results_file(path: Path) -> None:

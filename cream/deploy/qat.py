@@ -27,10 +27,10 @@ from cream.deploy.export import (
     save_paddle,
     temporary_folder,
 )
-from cream.deploy.fold import fold_batch_norms
 from cream.deploy.onnx_file import require, save_onnx
 from cream.deploy.settings import InferenceSettings
 from pimm.engine import train_mode
+from pimm.engine.fold import fold_batch_norms
 from pimm.errors import ConfigError
 from pimm.layers import QUANTED_LAYERS, Conv2d, Conv2dSame, Linear
 

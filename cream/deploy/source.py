@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from cream.config.load import load_config
 from cream.convert.convert import net_of_file
 from cream.convert.names import Net, find_net
 from cream.convert.verify import SPOS_PREPROCESSING
-from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EagerNet, OnnxNet, PaddleNet
+from cream.deploy.backends import ONNX_ALONE, ONNX_FILE, Backend, EngineNet, OnnxNet, require_files
 from cream.deploy.onnx_file import require
 from cream.deploy.settings import SETTINGS, InferenceSettings, read_settings
 from cream.space import Arch, format_arch, parse_arch
 from cream.supernet import SuperNet
 from pimm.data import resolve_data_config
 from pimm.data.imagenet import describe_classes, imagenet_classes
+from pimm.engine.inference import open_engine
+from pimm.engine.program import PADDLE_FILES, PaddleNet
 from pimm.errors import ConfigError
 from pimm.models import is_model, load_checkpoint
 from pimm.options import make_inference_parser
@@ -117,29 +120,46 @@ def open_source(
     spos_preprocessing: bool = False,
     model_kwargs: dict | None = None,
     onnx: bool = False,
+    engine: str = "auto",
+    precision: str | None = None,
+    images: Sized = (),
 ) -> tuple[Backend, InferenceSettings]:
     """Return what computes logits, and how it sees images, for an exported net or any ``source`` of `load`.
 
     Args:
         source, model, spos_preprocessing, model_kwargs: as of `load`.
         onnx: whether to run the ONNX file of an exported net.
+        engine: as of `pimm.engine.open_engine`; an exported net has no eager one.
+        precision: as of `pimm.engine.open_engine`; None for fp32, or the precision of an exported net.
+        images: the images to come; their number is asked for once the net is loaded.
 
     Raises:
-        ConfigError: as of `load`; with ``onnx``, ``source`` is no exported net, or onnxruntime is not installed.
+        ConfigError: as of `load` and `pimm.engine.open_engine`; with ``onnx``, ``source`` is no exported net, or
+            onnxruntime is not installed.
     """
     path = Path(source)
     if (path / SETTINGS).is_file():
-        settings = read_settings(path)
-        if onnx or settings.precision in ONNX_ALONE:
-            require("onnxruntime")
-            return OnnxNet(path), settings
-        return PaddleNet(path, settings.precision == "bf16"), settings
+        return _open_export(path, onnx, engine, precision)
     if onnx:
         raise ConfigError(
             f"--onnx runs {ONNX_FILE} of an exported net, and {path} is none: {typed.script('export')} makes one"
         )
     net, settings = load(path, model, spos_preprocessing, model_kwargs)
-    return EagerNet(net), settings
+    return EngineNet(open_engine(net, settings.input_size, engine, precision or "fp32", len(images))), settings
+
+
+def _open_export(folder: Path, onnx: bool, engine: str, precision: str | None) -> tuple[Backend, InferenceSettings]:
+    """Return what computes logits with an exported net, and how the net sees images."""
+    settings = read_settings(folder)
+    if engine == "eager":
+        raise ConfigError(f"{folder} is an exported net, which has no layers for --engine eager; must be a run")
+    if onnx or settings.precision in ONNX_ALONE:
+        if precision is not None:
+            raise ConfigError(f"--precision {precision} is of Paddle Inference, and {ONNX_FILE} has its own precision")
+        require("onnxruntime")
+        return OnnxNet(folder), settings
+    require_files(folder, *PADDLE_FILES)
+    return PaddleNet(folder, (precision or settings.precision) == "bf16"), settings
 
 
 def _of_settings(config: Path, weights: Path, use_ema: bool, classes) -> tuple[nn.Layer, InferenceSettings]:

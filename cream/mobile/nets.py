@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from cream.counting import CONVENTIONS
-from cream.mobile.blocks import ACTIVATIONS, BLOCKS
+from cream.mobile.blocks import ACTIVATIONS, BLOCKS, ResidualUnit
 from cream.mobile.space import WIDTHS_AND_STRIDES, MobileSpace, Operation, Position, SpaceSpec, mobile_space
 from cream.space import SKIP, Arch, format_arch
 from cream.supernet import Choices, SuperNet
@@ -155,6 +156,18 @@ class MobileSuperNet(MobileNet, SuperNet):
     def make_position(position: Position, **options) -> Choices:
         """Build the blocks of all operations of a position."""
         return Choices([make_block(operation, position, **options) for operation in position.operations])
+
+    def begin_with_identities(self) -> None:
+        """Set the last batch norm of each block with a shortcut to 0, so that the block begins as the identity.
+
+        The paths through these blocks then begin as the same function (https://arxiv.org/abs/1706.02677 for one net).
+        """
+        for position in (each for stage in self.blocks for each in stage):
+            for block in position:
+                is_residual_unit = isinstance(block, ResidualUnit) and block.downsample is None
+                if is_residual_unit or getattr(block, "has_residual", False):
+                    *_, last = (layer for layer in block.sublayers() if isinstance(layer, BatchNorm2d))
+                    last.weight.set_value(paddle.zeros_like(last.weight))
 
     def counted_layers(self) -> Iterator[nn.Layer]:
         """Yield the shared layers that the convention of the space counts: Cream's table has no classifier."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Callable
@@ -63,17 +62,20 @@ class SPOSSupernetTrainer(SupernetTrainer):
 
     def validate_path(self, arch: Arch) -> dict[str, float]:
         """Return loss, accuracies and the user's metrics of one path on the validation images."""
-        sums, images = Counter(), 0
+        sums, images = {}, 0
 
         def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
             nonlocal images
-            sums.update({name: float(value) * len(labels) for name, value in self.metrics(logits, labels).items()})
+            for name, value in self.metrics(logits, labels).items():
+                # A tensor stays on the device: to read the tensor here would wait for the device in every batch.
+                value = value.astype("float64") if isinstance(value, Tensor) else value
+                sums[name] = sums.get(name, 0.0) + value * len(labels)
             images += len(labels)
             return self.loss(logits, labels)
 
         with train_mode(self.model, training=False):
             found = evaluate(partial(self.model, arch=arch), self.valid_loader, loss_fn)
-        return {**found, **{name: total / images for name, total in sums.items()}}
+        return {**found, **{name: float(total) / images for name, total in sums.items()}}
 
 
 class CreamSupernetTrainer(SupernetTrainer, Found):

@@ -75,15 +75,17 @@ class Selection:
     child: Callable[[Arch], nn.Layer]
     retrain_yaml: Callable[[Arch], str]
 
-    def select(self, board: PrioritizedBoard | None, folder: Path) -> Candidate:
+    def select(
+        self, board: PrioritizedBoard | None, folder: Path, estimate: Callable[[Arch], float] | None = None
+    ) -> Candidate:
         """Score the board's paths and random ones, and return the best candidate that satisfies all constraints.
 
-        Writes the files of ``write_selected``.
+        Writes the files of ``write_selected``. The arguments are those of ``paths_to_score``, and the folder.
 
         Raises:
             ConfigError: no candidate satisfies all constraints.
         """
-        archs = self.paths_to_score(board)
+        archs = self.paths_to_score(board, estimate)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
         candidates = self.score(archs)
         for place, candidate in enumerate(candidates, start=1):
@@ -93,21 +95,29 @@ class Selection:
             )
         return self.write_selected(candidates, folder)
 
-    def paths_to_score(self, board: PrioritizedBoard | None) -> list[Arch]:
+    def paths_to_score(
+        self, board: PrioritizedBoard | None, estimate: Callable[[Arch], float] | None = None
+    ) -> list[Arch]:
         """Return the board's paths, and up to ``random_paths`` random ones that satisfy the constraints.
+
+        Args:
+            board: the board, if the search has one.
+            estimate: the estimated loss of a path: the random paths are then the best of many times as many.
 
         Raises:
             ConfigError: there are no such paths.
         """
         rng = np.random.default_rng([self.seed, 3])
         archs = [entry.arch for entry in board.entries] if board else []
-        wanted = len(archs) + self.random_paths
+        wanted = self.random_paths * (1 if estimate is None else DRAWS_PER_PATH)
+        drawn: dict[Arch, None] = {}
         for _ in range(DRAWS_PER_PATH * self.random_paths):
-            if len(archs) == wanted:
+            if len(drawn) == wanted:
                 break
             arch = self.sampler(rng)
             if arch not in archs and not violations(arch, self.constraints):
-                archs.append(arch)
+                drawn[arch] = None
+        archs += list(drawn) if estimate is None else sorted(drawn, key=estimate)[: self.random_paths]
         if not archs:
             raise ConfigError(
                 "there is no path to select: the board is empty, and SUPERNET.SELECT_RANDOM="

@@ -16,8 +16,8 @@ from cream.studies.judgement import Bootstrap, Judge, Values, with_interval
 from cream.studies.ranking import share_out, write_json
 from pimm.utils import atomic_file, write_csv, write_text
 
-COLUMNS = {"accuracy": "prec1", "loss": "loss"}
-SIGNS = {"accuracy": 1, "loss": -1}  # more accuracy is better, and less loss
+COLUMNS = {"accuracy": "prec1", "loss": "loss", "estimate": "estimate"}  # the estimate where a search has fitted one
+SIGNS = {"accuracy": 1, "loss": -1, "estimate": -1}  # more accuracy is better, and less loss
 CEILING = "one training"
 
 
@@ -30,7 +30,8 @@ class Bench:
         true: accuracies after training in percent, [nets, trainings].
         mflops: costs of the nets.
         depth: numbers of blocks of the nets.
-        scores: by the name of a search, ``loss`` and ``prec1`` of each net with the search's weights.
+        scores: by the name of a search, ``loss`` and ``prec1`` of each net with the search's weights, and ``estimate``,
+            the loss that the search's fit of the losses of its training gives the net, if it has one.
         limit: the largest cost, in MFLOPs, of the net that is picked.
         bootstrap: the draws of nets and seeds.
     """
@@ -50,16 +51,21 @@ class Bench:
             found.setdefault(name.rpartition("/")[2], []).append(name)
         return found
 
+    def judges(self, method: str) -> list[str]:
+        """Return what all searches of a method score by: ``accuracy``, ``loss``, and ``estimate`` if all have it."""
+        rows = [self.scores[name][0] for name in self.methods()[method]]
+        return [by for by, column in COLUMNS.items() if all(column in row for row in rows)]
+
     def score(self, name: str, judge: str) -> np.ndarray:
-        """Return the scores of a search by ``accuracy`` or by ``loss``, of which more is better."""
+        """Return the scores of a search by one of its judges, of which more is better."""
         return SIGNS[judge] * np.array([row[COLUMNS[judge]] for row in self.scores[name]])
 
     def judgements(self) -> dict[str, Values]:
-        """Return the statistics of each method by accuracy and by loss, of the baselines, and of one training."""
+        """Return the statistics of each method by each judge, of the baselines, and of one training."""
         judge = self._judge(self.true.mean(axis=1))
         found = {}
         for method, names in self.methods().items():
-            for by in COLUMNS:
+            for by in self.judges(method):
                 found[f"{method} by {by}"] = self.bootstrap.over_seeds([judge(self.score(name, by)) for name in names])
         found["MFLOPs"], found["number of blocks"] = judge(self.mflops), judge(self.depth.astype(float))
         trainings = self.true.shape[1]
@@ -71,20 +77,24 @@ class Bench:
     def differences(self, found: Mapping[str, Values]) -> dict[str, Values]:
         """Return by how much the statistics of the first method exceed those of each other method.
 
-        The methods are compared by accuracy, by loss, and each by the judge that has the larger tau.
+        The methods are compared by each judge that both have, and each by the judge that has the larger tau. The
+        estimate of a method is compared with the loss of the same method, too.
         """
         first, *others = self.methods()
         better = {method: better_judge(method, found) for method in self.methods()}
-        pairs = [(f"{first} by {by}", f"{other} by {by}") for other in others for by in COLUMNS]
+        both = [(other, by) for other in others for by in self.judges(first) if by in self.judges(other)]
+        pairs = [(f"{first} by {by}", f"{other} by {by}") for other, by in both]
         pairs += [(better[first], better[other]) for other in others]
+        estimated = [method for method in self.methods() if "estimate" in self.judges(method)]
+        pairs += [(f"{method} by estimate", f"{method} by loss") for method in estimated]
         return {f"{a} - {b}": {name: found[a][name] - found[b][name] for name in found[a]} for a, b in pairs}
 
     def agreement(self) -> dict[str, np.ndarray]:
-        """Return the mean tau of the scores of two seeds of a method, by accuracy and by loss."""
+        """Return the mean tau of the scores of two seeds of a method, by each judge."""
         found = {}
         for method, names in self.methods().items():
             pairs = list(itertools.combinations(names, 2))
-            for by in COLUMNS if pairs else ():
+            for by in self.judges(method) if pairs else ():
                 taus = [self._judge(self.score(one, by))(self.score(other, by))["tau"] for one, other in pairs]
                 found[f"{method} by {by}"] = np.mean(taus, axis=0)
         return found
@@ -107,8 +117,9 @@ class Bench:
 
 
 def better_judge(method: str, found: Mapping[str, Values]) -> str:
-    """Return the label of a method by accuracy or by loss, whichever has the larger tau."""
-    return max((f"{method} by {by}" for by in COLUMNS), key=lambda label: found[label]["tau"][0])
+    """Return the label of a method by that of its judges which has the largest tau."""
+    labels = (label for label in (f"{method} by {by}" for by in COLUMNS) if label in found)
+    return max(labels, key=lambda label: found[label]["tau"][0])
 
 
 def scores_of(

@@ -14,8 +14,10 @@ from paddle.nn import functional as F
 from cream.flops import CostTable
 from cream.space import Arch
 from cream.supernet import SuperNet
+from cream.train.average import PathAverage
 from cream.train.board import Entry, PrioritizedBoard
 from cream.train.draws import extreme_path
+from cream.train.estimate import AdditiveFit
 from cream.train.history import OperationCounts
 from cream.train.meta import PICK_METHODS, MetaBatch, Teacher, meta_gradients, random_teacher
 from cream.train.sampler import Sampler
@@ -36,10 +38,16 @@ def path_metrics(loss: Tensor, kd_loss: Tensor, logits: Tensor, labels: Tensor) 
     return paddle.stack([value.detach().astype("float32") for value in (loss, kd_loss, prec1, prec5)])
 
 
+def mean_loss(logits: Tensor, labels: Tensor) -> float:
+    """Return the cross-entropy of a path on the images of all processes."""
+    return all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item()
+
+
 class SinglePathStep:
     """Trains one sampled path a batch (SPOS, section 3.2).
 
-    The metrics are means over all processes. ``sampled`` counts the operations of all paths drawn.
+    If an update takes the mean gradient of several batches, these batches train the same path. The metrics are means
+    over all processes. ``sampled`` counts the operations of all paths drawn.
 
     Args:
         net: the supernet.
@@ -47,30 +55,46 @@ class SinglePathStep:
         update: moves the parameters of the sampled path.
         sampler: draws the path of a batch.
         rng: generator of the draws; its state is the same in all processes, so that they draw the same path.
+        ema: the moving average of the weights, by which paths are scored in the end; None: they are scored by the last
+            weights.
+        fit: takes in the loss of each batch, to estimate the losses of all paths.
     """
 
-    ema = None
     board: PrioritizedBoard | None = None
     teaching = Teaching()
 
-    def __init__(self, net: SuperNet, loss_fn: nn.Layer, update: Update, sampler: Sampler, rng: np.random.Generator):
-        self.net, self.loss_fn, self.update = net, loss_fn, update
-        self.nets = [net]
+    def __init__(
+        self,
+        net: SuperNet,
+        loss_fn: nn.Layer,
+        update: Update,
+        sampler: Sampler,
+        rng: np.random.Generator,
+        ema: PathAverage | None = None,
+        fit: AdditiveFit | None = None,
+    ):
+        self.net, self.loss_fn, self.update, self.ema, self.fit = net, loss_fn, update, ema, fit
+        self.nets = [net]  # the average has no running statistics of its own
         self.sampler, self.rng = sampler, rng
         self.sampled = OperationCounts(net.space)
+        self._arch: Arch | None = None  # of the update that is under way
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch and return METRICS without ``kd_loss``."""
-        values, _ = self.train_path(self.sample(), images, labels)
+        arch = self.sample()
+        values, logits = self.train_path(arch, images, labels)
+        if self.fit is not None:
+            self.fit.observe(arch, mean_loss(logits, labels))
         metrics = dict(zip(METRICS, values.unbind()))
         del metrics["kd_loss"]
         return metrics
 
     def sample(self) -> Arch:
-        """Draw and count the path of the next batch."""
-        arch = self.sampler(self.rng, self.board)
-        self.sampled.add(arch)
-        return arch
+        """Return the path of the next batch: drawn and counted anew once the last path has been updated."""
+        if self.update.complete:
+            self._arch = self.sampler(self.rng, self.board)
+            self.sampled.add(self._arch)
+        return self._arch
 
     def train_path(
         self, arch: Arch, images: Tensor, labels: Tensor, teacher: Teacher | None = None
@@ -80,24 +104,36 @@ class SinglePathStep:
         With a teacher the loss is that of ``teaching``: in the paper ``(rho * KD + (2 - rho) * loss_fn) / 2``, where KD
         is the cross-entropy against the teacher's probabilities.
         """
+        loss_fn = self.loss_fn if teacher is None else self.teaching.label_loss(self.loss_fn)
         with self.update.autocast():
             logits = self.net(images, arch)
-            loss = self.loss_fn(logits, labels)
+            loss = loss_fn(logits, labels)
             kd_loss = paddle.zeros([])
             if teacher is not None:
-                teacher_logits = self.teacher_logits(teacher, images)
+                teacher_logits = self.teacher_logits(teacher, images[: self.teaching.images(len(images))])
                 loss, kd_loss = self.teaching(
-                    teacher.rho, logits, loss, teacher_logits, lambda x: self.loss_fn(x, labels)
+                    teacher.rho, logits, loss, teacher_logits, lambda x: loss_fn(x, labels[: len(x)])
                 )
-        self.update(loss, self.net.active_parameters(arch))
+        self.move(loss, self.net.active_parameters(arch))
         values = all_reduce_mean([path_metrics(loss, kd_loss, logits, labels)])[0]
         return values, logits.detach()
+
+    def move(self, loss: Tensor, parameters: list[Tensor]) -> None:
+        """Move the parameters by the gradients of a loss, and their averages after them."""
+        self.update(loss, parameters)
+        if self.ema is not None and self.update.complete:
+            self.ema.update(parameters)
 
     @paddle.no_grad()
     def teacher_logits(self, teacher: Teacher, images: Tensor) -> Tensor:
         """Return the teacher's logits; the batch-norm statistics stay as they are."""
         with frozen_batch_norm_statistics():
             return self.net(images, teacher.arch)
+
+    def score_by_average(self) -> None:
+        """Give the net, once it is trained, the averages of its weights; without averages it stays as it is."""
+        if self.ema is not None:
+            self.ema.copy_to(self.net)
 
     def log_state(self) -> dict:
         """Return what the history of a search records of the step after each epoch, as plain data."""
@@ -109,6 +145,7 @@ class SinglePathStep:
             "update": self.update.state_dict(),
             "rng": self.rng.bit_generator.state,
             "sampled": self.sampled.state_dict(),
+            **({} if self.fit is None else {"fit": self.fit.state_dict()}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -117,6 +154,8 @@ class SinglePathStep:
         self.rng.bit_generator.state = state["rng"]
         if "sampled" in state:  # checkpoints of version 0.1 did not count
             self.sampled.load_state_dict(state["sampled"])
+        if self.fit is not None:
+            self.fit.load_state_dict(state["fit"])
 
 
 class CreamStep(SinglePathStep):
@@ -124,16 +163,17 @@ class CreamStep(SinglePathStep):
 
     Until ``start_epoch`` is over, no path has a teacher and the board stays empty. Afterwards each batch waits for the
     device twice: once for the index and rho of the teacher, and once for the path's accuracy, which decides whether
-    the path gets a place on the board. ``kept`` counts the operations of all paths that got a place.
+    the path gets a place on the board: with several batches an update, the mean accuracy over these batches. ``kept``
+    counts the operations of all paths that got a place.
 
     Args:
-        net, loss_fn, update, sampler, rng: as for `SinglePathStep`.
+        net, loss_fn, update, sampler, rng, ema, fit: as for `SinglePathStep`.
         board: the prioritized board.
         flops: millions of multiply-adds of a path.
         pick_method: ``meta`` lets the matching network pick the teacher, ``top1`` takes the board's best path, and
             ``random`` any of its paths; ``largest`` takes the most expensive path of all.
         start_epoch: the last epoch without teachers, counted from 0.
-        update_interval: number of taught batches between two updates of the matching network.
+        update_interval: number of taught updates between two updates of the matching network.
         slice_size: number of images by which the matching network compares a student and a teacher.
         matching_optimizer: updates the matching network; by default ``update``'s optimizer, which then holds it.
         rho: the weight of a teacher that the matching network did not pick.
@@ -157,8 +197,10 @@ class CreamStep(SinglePathStep):
         matching_optimizer: paddle.optimizer.Optimizer | None = None,
         rho: float = 0.5,
         teaching: Teaching | None = None,
+        ema: PathAverage | None = None,
+        fit: AdditiveFit | None = None,
     ):
-        super().__init__(net, loss_fn, update, sampler, rng)
+        super().__init__(net, loss_fn, update, sampler, rng, ema, fit)
         self.board, self.flops = board, flops
         self.teaching = teaching or Teaching()
         self.pick_teacher = self._picker(pick_method, rho)
@@ -167,6 +209,8 @@ class CreamStep(SinglePathStep):
         self.start_epoch, self.update_interval, self.slice_size = start_epoch, update_interval, slice_size
         self.batches_taught = self.meta_updates = 0
         self.kept = OperationCounts(net.space)
+        self._teacher: Teacher | None = None  # of the update that is under way
+        self._prec1: list[float] = []  # the accuracies of its batches
 
     def _picker(self, pick_method: str, rho: float) -> Callable[..., Teacher]:
         """Return the function that maps net, board and student to a teacher."""
@@ -178,13 +222,23 @@ class CreamStep(SinglePathStep):
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int) -> dict[str, Tensor]:
         """Train one path on one batch, with a teacher once there is one; return METRICS and the state of the board."""
+        for arch in self.board.start_epoch(epoch):
+            self.kept.add(arch)
+        first = self.update.complete
         arch = self.sample()
-        teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
+        if first:
+            self._teacher = self.find_teacher(arch, images, labels) if len(self.board) else None
+            self._prec1 = []
+        teacher = self._teacher
         values, logits = self.train_path(arch, images, labels, teacher)
         metrics = dict(zip(METRICS, values.unbind()))
-        self.board.observe(arch, lambda: all_reduce_mean([F.cross_entropy(logits.astype("float32"), labels)])[0].item())
+        self.board.observe(arch, lambda: mean_loss(logits, labels))
+        if self.fit is not None and self.fit is not getattr(self.board, "fit", None):
+            self.fit.observe(arch, mean_loss(logits, labels))
         if epoch > self.start_epoch:
-            self.offer_to_board(arch, metrics["prec1"].item(), images, logits)
+            self._prec1.append(metrics["prec1"].item())
+            if self.update.complete:
+                self.offer_to_board(arch, sum(self._prec1) / len(self._prec1), images, logits)
         return {**metrics, **self.board_metrics(teacher)}
 
     def board_metrics(self, teacher: Teacher | None) -> dict[str, Tensor]:

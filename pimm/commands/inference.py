@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from pimm.scripts import (
     create_evaluation_loader,
     find_checkpoint,
     open_dataset,
+    open_engine_for,
     start,
     with_progress,
     write_rows,
@@ -67,7 +69,8 @@ def main(argv=None):
         raise ConfigError(
             f"several images are called {Counter(names).most_common(1)[0][0]}: --fullname writes whole paths"
         )
-    found = classify(args, model, create_evaluation_loader(args, dataset, config, args.batch_size))
+    loader = create_evaluation_loader(args, dataset, config, args.batch_size)
+    found = classify(args, open_engine_for(args, model, config["input_size"], loader), loader)
     if not is_primary(args):
         return
     labels = class_names(args)
@@ -88,24 +91,31 @@ def result_files(args, config):
     return {form: Path(args.results_dir, f"{stem}{ENDINGS[form]}") for form in args.results_format}
 
 
+def predictions(args, logits_of, loader, count):
+    """Yield, for each batch, the outputs and the indices of its ``count`` likeliest classes, both [images, count].
+
+    Without ``topk`` of the arguments, yield the outputs of all classes alone.
+    """
+    for images, labels in with_progress(loader, args.log_interval, "Inference"):
+        with autocast(args):
+            logits, _ = reduce_tta(logits_of(images), labels, args.tta)
+        output = logits.astype("float32")
+        output = F.softmax(output, axis=1) if args.output_type == "prob" else output
+        yield output.topk(count, axis=1) if args.topk else (output,)
+
+
 @paddle.no_grad()
-def classify(args, model, loader):
-    """Classify images in all processes.
+def classify(args, logits_of, loader):
+    """Classify images in all processes; ``logits_of`` maps images to logits.
 
     Returns probabilities or logits [images, k] of the ``topk`` most likely classes, the indices of these classes
     [images, k], and whether each image could be read [images].
     """
-    outputs, indices, kept = [], [], args.topk or args.num_classes
-    for images, labels in with_progress(loader, args.log_interval, "Inference"):
-        with autocast(args):
-            logits, _ = reduce_tta(model(images), labels, args.tta)
-        output = logits.astype("float32")
-        output = F.softmax(output, axis=1) if args.output_type == "prob" else output
-        if args.topk:
-            output, index = output.topk(min(kept, args.num_classes), axis=1)
-            indices.append(index.numpy())
-        outputs.append(output.numpy())
-    width, dataset = min(kept, args.num_classes), loader.dataset
+    width, dataset = min(args.topk or args.num_classes, args.num_classes), loader.dataset
+    batches, found = predictions(args, logits_of, loader, width), []
+    while part := list(islice(batches, args.log_interval)):  # one read for many batches: each waits for the device
+        found.append([paddle.concat(column).numpy() for column in zip(*part)])
+    outputs, indices = ([columns[place] for columns in found] for place in (0, -1))
     places = np.concatenate(loader.sampler.batches_of(0) or [np.zeros(0, int)])
     are_read = [[dataset.filename(place, absolute=True) not in dataset.broken] for place in places.tolist()]
     everywhere = np.arange(width)[None].repeat(len(dataset), 0)

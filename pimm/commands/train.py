@@ -121,13 +121,15 @@ def create_step(args, model, mixup_fn, teacher=None):
         to_clip=list(model_parameters(model, exclude_head=args.clip_mode == "agc")),
         accumulate=args.grad_accum_steps,
         amp_dtype=args.amp_dtype,
+        amp_level=args.amp_level,
     )
     make, options = ClassifyStep, {}
     if teacher is not None:
         weights = distillation_weights(args.task_loss_weight, args.distill_loss_weight)
         kd_loss = LogitDistillationLoss(args.kd_temperature)
         make, options = DistillStep, {"teacher": teacher, "kd_loss": kd_loss, "weights": weights}
-    average = create_average(args, model)
+    average = create_average(args, model)  # of float32: before the weights are cast
+    update.cast_weights(model)
     return make(model, create_loss(args), update, average, topk=(), mix=mixup_fn, **options)
 
 

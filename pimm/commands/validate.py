@@ -23,6 +23,7 @@ from pimm.scripts import (
     check_weights_are_named,
     create_evaluation_loader,
     open_dataset,
+    open_engine_for,
     start,
     with_progress,
     write_rows,
@@ -131,8 +132,9 @@ def validate(args):
     config = resolve_data_config(vars(args), model=model, use_test_size=not args.use_train_size, verbose=True)
     dataset = open_dataset(args, args.split, num_samples=args.num_samples)
     loader = create_evaluation_loader(args, dataset, config, args.batch_size)
+    engine = open_engine_for(args, model, config["input_size"], loader)
     with autocast(args):
-        found = evaluate(model, with_progress(loader, args.log_interval, "Test"), args.tta)
+        found = evaluate(engine, with_progress(loader, args.log_interval, "Test"), args.tta)
     parameters = sum(param.size for param in model.parameters() if not param.stop_gradient)
     return {
         "model": args.model,

@@ -2,6 +2,7 @@
 
 from pimm.engine.distillation import DistillStep, Teacher
 from pimm.engine.evaluation import evaluate, train_mode
+from pimm.engine.inference import open_engine
 from pimm.engine.loop import Trainer
 from pimm.engine.metrics import MeanMetrics
 from pimm.engine.run_log import RunLog
@@ -17,5 +18,6 @@ __all__ = [
     "Trainer",
     "Update",
     "evaluate",
+    "open_engine",
     "train_mode",
 ]

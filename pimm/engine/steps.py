@@ -9,7 +9,7 @@ import paddle
 from paddle import Tensor, nn
 
 from pimm.device import current
-from pimm.errors import check_whole
+from pimm.errors import ConfigError, check_whole
 from pimm.utils import ModelEma, ModelEmaV2, ModelEmaV3, NativeScaler, accuracy, all_reduce_gradients
 from pimm.utils.clip_grad import check_clip
 
@@ -28,9 +28,11 @@ class Update:
         to_clip: parameters whose gradients are clipped, by default all that are updated.
         accumulate: number of batches whose mean gradient makes one update.
         amp_dtype: ``float16`` or ``bfloat16``.
+        amp_level: ``O1``, or ``O2``, with which ``cast_weights`` casts the weights too.
 
     Raises:
-        ConfigError: a bound or a number of batches that is not above 0, or an unknown ``clip_mode``.
+        ConfigError: a bound or a number of batches that is not above 0, an unknown ``clip_mode``, or ``O2`` with
+            several batches for an update: Paddle does not add their gradients.
     """
 
     def __init__(
@@ -43,13 +45,16 @@ class Update:
         to_clip: Sequence[Tensor] | None = None,
         accumulate: int = 1,
         amp_dtype: str = "float16",
+        amp_level: str = "O1",
     ):
         if clip_grad is not None:
             check_clip(clip_grad, clip_mode)
         check_whole("accumulate", accumulate, least=1)
+        if amp_level == "O2" and accumulate > 1:
+            raise ConfigError(f"mixed precision of level O2 takes one batch for an update, and {accumulate} are given")
         self.optimizer = optimizer
         self.amp = amp and current().has_amp
-        self.amp_dtype = amp_dtype
+        self.amp_dtype, self.amp_level = amp_dtype, amp_level
         self.scaler = NativeScaler(str(current()) if self.amp and amp_dtype == "float16" else "cpu")
         self.clip_grad, self.clip_mode, self.to_clip = clip_grad, clip_mode, to_clip
         self.accumulate = accumulate
@@ -67,7 +72,15 @@ class Update:
 
     def autocast(self):
         """Return the context of forward passes."""
-        return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype)
+        return paddle.amp.auto_cast(enable=self.amp, dtype=self.amp_dtype, level=self.amp_level)
+
+    def cast_weights(self, net: nn.Layer) -> None:
+        """Cast the weights of a net, without those of its norms, to half precision where the level is ``O2``.
+
+        The optimizer keeps the weights in float32 beside them, and gets gradients of float32.
+        """
+        if self.amp and self.amp_level == "O2":
+            paddle.amp.decorate(net, level="O2", dtype=self.amp_dtype, master_grad=True)
 
     def add(self, loss: Tensor) -> None:
         """Add the gradients of a further loss of the same batch, which the next call counts in."""

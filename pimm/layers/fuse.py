@@ -59,11 +59,12 @@ def sum_branches(branches, identity, channels, groups, kernel_size):
     return sum(kernels), sum(biases)
 
 
-def conv_with(kernel, bias, stride=1, dilation=1, groups=1):
-    """Return a convolution with these values that keeps the size at stride 1."""
+def conv_with(kernel, bias, stride=1, dilation=1, groups=1, padding=None):
+    """Return a convolution with these values; without ``padding`` it keeps the size at stride 1."""
     outs, ins, *size = kernel.shape
     stride, dilation = to_pair(stride), to_pair(dilation)
-    padding = tuple(get_padding(*axis) for axis in zip(size, stride, dilation))
+    if padding is None:
+        padding = tuple(get_padding(*axis) for axis in zip(size, stride, dilation))
     conv = Conv2d(ins * groups, outs, size, stride, padding, dilation, groups)
     conv.weight.set_value(kernel)
     conv.bias.set_value(bias)

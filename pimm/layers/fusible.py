@@ -5,21 +5,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers.conv import Conv2d
+from pimm.layers.fuse import conv_with, fuse_norm, linear_with, norm_scale
 from pimm.layers.linear import Linear
 from pimm.layers.norm import BatchNorm2d
 from pimm.layers.weight_init import constant_, trunc_normal_, zeros_
-
-
-def _scale_and_shift(bn):
-    """Return what batch norm multiplies each channel with in evaluation mode, and what it adds."""
-    scale = bn.weight * paddle.rsqrt(bn._variance + bn._epsilon)
-    return scale, bn.bias - bn._mean * scale
-
-
-def _with_values(layer, weight, bias):
-    layer.weight.set_value(weight)
-    layer.bias.set_value(bias)
-    return layer
 
 
 class ConvBn(nn.Layer):
@@ -52,11 +41,8 @@ class ConvBn(nn.Layer):
     @paddle.no_grad()
     def fuse(self):
         """Return the convolution with a bias that computes the same in evaluation mode."""
-        conv, (scale, shift) = getattr(self, self._conv_name), _scale_and_shift(self.bn)
-        fused = Conv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv._stride, conv._padding, groups=conv._groups
-        )
-        return _with_values(fused, conv.weight * scale.reshape([-1, 1, 1, 1]), shift)
+        conv = getattr(self, self._conv_name)
+        return conv_with(*fuse_norm(conv.weight, self.bn), conv._stride, groups=conv._groups, padding=conv._padding)
 
 
 class LinearBn(nn.Layer):
@@ -82,9 +68,8 @@ class LinearBn(nn.Layer):
     @paddle.no_grad()
     def fuse(self):
         """Return the linear layer with a bias that computes the same in evaluation mode."""
-        scale, shift = _scale_and_shift(self.bn)
-        fused = Linear(self.linear.in_features, self.linear.out_features)
-        return _with_values(fused, self.linear.weight * scale, shift)
+        scale, shift = norm_scale(self.bn)
+        return linear_with(self.linear.weight * scale, shift)
 
 
 class BnLinear(nn.Layer):
@@ -111,7 +96,5 @@ class BnLinear(nn.Layer):
     @paddle.no_grad()
     def fuse(self):
         """Return the linear layer that computes the same in evaluation mode."""
-        scale, shift = _scale_and_shift(self.bn)
-        fused = Linear(self.linear.in_features, self.linear.out_features)
-        weight = self.linear.weight
-        return _with_values(fused, weight * scale.unsqueeze(-1), F.linear(shift, weight, self.linear.bias))
+        (scale, shift), weight = norm_scale(self.bn), self.linear.weight
+        return linear_with(weight * scale.unsqueeze(-1), F.linear(shift, weight, self.linear.bias))

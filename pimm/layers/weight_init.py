@@ -30,8 +30,9 @@ def normal_(tensor, mean=0.0, std=1.0):
 
 
 def constant_(tensor, value):
-    """Set all values to one number."""
-    nn.initializer.Constant(value)(tensor)
+    """Set all values to one number; None, for a parameter that a layer does not have, stays None."""
+    if tensor is not None:
+        nn.initializer.Constant(value)(tensor)
 
 
 def zeros_(tensor):

@@ -303,8 +303,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return Beit(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, Beit)

@@ -10,7 +10,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import DropPath, make_divisible
 from pimm.layers.downsample import downsample_pool
-from pimm.models.initial_values import set_constant
+from pimm.layers.weight_init import zeros_
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class ResidualBlock(nn.Layer):
         """Let the gates draw their values, and the branch begin with zeros if it has a shortcut and should."""
         norm = getattr(self, self.last).bn
         if zero_init_last and self.shortcut is not None:
-            set_constant(getattr(norm, "weight", None), 0.0)
+            zeros_(getattr(norm, "weight", None))
         for attn in (self.attn, self.attn_last):
             if hasattr(attn, "reset_parameters"):
                 attn.reset_parameters()

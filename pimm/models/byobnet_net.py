@@ -26,9 +26,9 @@ from pimm.messages import did_you_mean
 from pimm.models.byobnet_blocks import BasicBlock, BottleneckBlock, DarkBlock, EdgeBlock, LayerFn, SelfAttnBlock
 from pimm.models.byobnet_rep import MobileOneBlock, RepVggBlock
 from pimm.models.byobnet_stem import Stem, create_byob_stem
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
 from pimm.models.headed import HeadedModel
-from pimm.models.initial_values import init_fan_out
+from pimm.models.initial_values import init_convolutions
 from pimm.models.stage_strides import stage_strides
 
 BLOCKS = {
@@ -285,13 +285,13 @@ class ByobNet(HeadedModel):
                 in_chs = width
                 size = _smaller(size, stride) if first else size
             layers_list.append(nn.Sequential(*blocks))
-            output = {"num_chs": in_chs, "reduction": reduction, "module": f"stages.{number}", "stage": number + 1}
+            output = feature_map(f"stages.{number}", number + 1, in_chs, reduction)
             features = [*(features if wanted[number] > 1 else features[:-1]), output]
         self.stages = nn.Sequential(*layers_list)
         return features, size
 
     def _init_weights(self, zero_init_last):
-        init_fan_out(self)
+        init_convolutions(self, "group_fan_out", zero_biases=True, linear_std=0.01)
         for layer in self.sublayers():
             if hasattr(layer, "init_weights"):
                 layer.init_weights(zero_init_last)

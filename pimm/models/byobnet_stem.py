@@ -8,6 +8,7 @@ from pimm.errors import ConfigError
 from pimm.layers import create_conv2d
 from pimm.messages import did_you_mean
 from pimm.models.byobnet_rep import MobileOneBlock, RepVggBlock
+from pimm.models.features import feature_map
 
 _POOLS = {
     "max2": lambda: nn.MaxPool2D(2),
@@ -51,8 +52,8 @@ class Stem(nn.Sequential):
         super().__init__(*parts)
         names = [name for name, _ in parts]
         self.tap = len(parts) - 2  # the last layer before the image is halved again
-        halved = {"num_chs": out_chs[-1 if pool else -2], "reduction": 2, "module": names[self.tap], "stage": 0}
-        self.feature_info = [halved, {"num_chs": in_chs, "reduction": 4, "module": names[-1], "stage": 0}]
+        halved = feature_map(names[self.tap], 0, out_chs[-1 if pool else -2], 2)
+        self.feature_info = [halved, feature_map(names[-1], 0, in_chs, 4)]
 
     def forward_intermediates(self, x):
         """Return the output, and the feature maps of half the image's size."""
@@ -122,4 +123,4 @@ def create_byob_stem(in_chs, out_chs, stem_type, pool_type, layers):
     stem = _STEMS[stem_type](in_chs, out_chs, pool_type, layers)
     if isinstance(stem, Stem):
         return stem, [{**info, "module": f"stem.{info['module']}"} for info in stem.feature_info]
-    return stem, [{"num_chs": out_chs, "reduction": 2, "module": "stem", "stage": 0}]
+    return stem, [feature_map("stem", 0, out_chs, 2)]

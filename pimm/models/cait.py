@@ -3,8 +3,9 @@
 import paddle
 from paddle import nn
 
-from pimm.layers import LayerNorm, PatchEmbed, trunc_normal_, zeros_
+from pimm.layers import LayerNorm, PatchEmbed, trunc_normal_
 from pimm.models.cait_blocks import ClassAttn, LayerScaleBlock, LayerScaleBlockClassAttn
+from pimm.models.initial_values import init_truncated
 from pimm.models.registry import register_variants
 from pimm.models.token_model import TokenModel, block_features, global_pool_nlc
 
@@ -161,11 +162,7 @@ class Cait(LateTokenModel):
 
 def init_late_token_weights(model):
     """Draw the values of linear layers and of the class token."""
-    for layer in model.sublayers():
-        if isinstance(layer, nn.Linear):
-            trunc_normal_(layer.weight, std=0.02)
-            if layer.bias is not None:
-                zeros_(layer.bias)
+    init_truncated(model)
     trunc_normal_(model.cls_token, std=0.02)
 
 
@@ -189,8 +186,4 @@ _ARGUMENTS = ("embed_dim", "depth", "num_heads", "init_values")
 _VARIANTS = {f"cait_{name}": dict(zip(_ARGUMENTS, _SIZES[name.partition("_")[0]])) for name in _NAMES}
 
 
-def _create(variant, **kwargs):
-    return Cait(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, Cait)

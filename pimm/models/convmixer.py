@@ -5,6 +5,7 @@ from __future__ import annotations
 from paddle import nn
 
 from pimm.layers import BatchNorm2d, Conv2d
+from pimm.models.features import feature_map
 from pimm.models.headed import StemModel
 from pimm.models.registry import register_variants
 
@@ -60,10 +61,7 @@ class ConvMixer(StemModel):
             return nn.Sequential(mixer, Conv2d(dim, dim, 1), act_layer(), BatchNorm2d(dim))
 
         self.blocks = nn.Sequential(*(block() for _ in range(depth)))
-        self.feature_info = [
-            {"num_chs": dim, "reduction": patch_size, "module": f"blocks.{index}", "stage": index + 1}
-            for index in range(depth)
-        ]
+        self.feature_info = [feature_map(f"blocks.{index}", index + 1, dim, patch_size) for index in range(depth)]
         self.create_head(num_classes, global_pool)
 
     def group_matcher(self, coarse=False):
@@ -78,8 +76,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return ConvMixer(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, ConvMixer)

@@ -31,10 +31,11 @@ from pimm.layers import (
     get_norm_layer,
     make_divisible,
 )
-from pimm.models.features import limit_strides
+from pimm.models.features import feature_map, limit_strides
+from pimm.models.headed import StagedModel, with_head_norm
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated, with_head_norm
 from pimm.models.torch_names import torch_names
 
 
@@ -418,8 +419,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return ConvNeXt(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, ConvNeXt)

@@ -5,9 +5,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, attend, calculate_drop_path_rates, trunc_normal_, zeros_
+from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, attend, calculate_drop_path_rates, trunc_normal_
 from pimm.layers.helpers import to_pair
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
+from pimm.models.initial_values import init_truncated
 from pimm.models.registry import register_variants
 from pimm.models.token_model import TokenModel, global_pool_nlc
 from pimm.models.vision_transformer_blocks import Block
@@ -218,7 +219,7 @@ class CrossVit(TokenModel):
             begin = end
         self.blocks = nn.LayerList(blocks)
         self.feature_info = [
-            {"num_chs": dim, "reduction": round(patch / scale), "module": f"blocks.{number}", "stage": number + 1}
+            feature_map(f"blocks.{number}", number + 1, dim, round(patch / scale))
             for dim, patch, scale in zip(embed_dim, patch_size, to_pair(img_scale))
             for number in range(len(depth))
         ]
@@ -230,12 +231,8 @@ class CrossVit(TokenModel):
         self._init_weights()
 
     def _init_weights(self):
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Linear):
-                trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    zeros_(layer.bias)
-        for name in self.no_weight_decay():
+        init_truncated(self)
+        for name in sorted(self.no_weight_decay()):  # in the same order in every process
             trunc_normal_(getattr(self, name), std=0.02)
 
     def no_weight_decay(self):
@@ -395,8 +392,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return CrossVit(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, CrossVit)

@@ -11,10 +11,11 @@ from pimm.errors import ConfigError
 from pimm.layers import ClassifierHead, ConvNormAct, calculate_drop_path_rates, create_aa, get_attn
 from pimm.models.cspnet_blocks import BLOCKS, STAGES
 from pimm.models.cspnet_variants import VARIANTS
+from pimm.models.features import row_features
 from pimm.models.headed import HeadedModel
-from pimm.models.kaiming import init_convolutions, init_linear
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import RowMixin
 from pimm.models.registry import register_variants
-from pimm.models.row import RowMixin, row_features
 from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 _CROSS_ONLY = ("expand_ratio", "cross_linear", "down_growth")  # settings that a DarkNet's stage has not
@@ -143,15 +144,14 @@ class CspNet(RowMixin, HeadedModel):
         layers = {"act_layer": cfg.act_layer, "norm_layer": cfg.norm_layer, "aa_layer": cfg.aa_layer}
         self.stem, stem_taps = create_csp_stem(in_chans, **asdict(cfg.stem), **layers)
         self.stages, taps = create_csp_stages(cfg, drop_path_rate, output_stride, stem_taps[-1])
-        self.row_names = tuple(
+        self.stages_name = tuple(
             f"{name}.{layer}" for name in ("stem", "stages") for layer, _ in getattr(self, name).named_children()
         )
-        self.feature_info = row_features(self.row_names, [*stem_taps[:-1], *taps])
+        self.feature_info = row_features(self.stages_name, [*stem_taps[:-1], *taps])
         self.num_features = taps[-1][1]
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
-        init_convolutions(self, zero_biases=True)
-        init_linear(self, std=0.01)
+        init_convolutions(self, zero_biases=True, linear_std=0.01)
         if zero_init_last:
             for block in (block for stage in self.stages for block in stage.blocks):
                 block.zero_init_last()
@@ -166,8 +166,4 @@ class CspNet(RowMixin, HeadedModel):
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else blocks}
 
 
-def _create(variant, **kwargs):
-    return CspNet(variant, **kwargs)
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, CspNet)

@@ -27,9 +27,11 @@ from pimm.layers import (
     to_pair,
 )
 from pimm.layers.windows import join_windows, split_windows
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel, with_head_norm
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated, with_head_norm
 
 
 def _pad_to_multiple(x, height, width):
@@ -430,8 +432,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return DaVit(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, DaVit)

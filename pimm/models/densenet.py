@@ -9,9 +9,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers import BatchNormAct2d, BlurPool2d, Conv2d, create_aa, get_norm_act_layer
-from pimm.models.kaiming import init_convolutions, init_linear
+from pimm.models.features import row_features
+from pimm.models.initial_values import init_convolutions, zero_linear_biases
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel, row_features
 from pimm.optim.layer_groups import MATCH_PREV_GROUP
 
 
@@ -122,12 +123,12 @@ class DenseNet(RowModel):
                 channels, stride = channels // 2, stride * 2
         layers["norm5"] = norm_layer(channels)
         self.features = nn.Sequential(*layers.items())
-        self.row_names = tuple(f"features.{name}" for name in layers)
-        self.feature_info = row_features(self.row_names, [*taps, ("features.norm5", channels, stride)])
+        self.stages_name = tuple(f"features.{name}" for name in layers)
+        self.feature_info = row_features(self.stages_name, [*taps, ("features.norm5", channels, stride)])
         self.num_features = channels
         self.create_head(num_classes, global_pool)
         init_convolutions(self, mode="fan_in")
-        init_linear(self)
+        zero_linear_biases(self)
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of blocks or of layers."""
@@ -172,10 +173,6 @@ def checkpoint_filter_fn(state_dict, model):
     return {_OLD_NAME.sub(r"\1\2", name): value for name, value in state_dict.items()}
 
 
-def _create(variant, **kwargs):
-    return DenseNet(**{**variant, **kwargs})
-
-
 register_variants(
     {
         "densenet121": {"growth_rate": 32, "block_config": (6, 12, 24, 16)},
@@ -190,5 +187,5 @@ register_variants(
         "densenet161": {"growth_rate": 48, "block_config": (6, 12, 36, 24)},
         "densenet264d": {"growth_rate": 48, "block_config": (6, 12, 64, 48), "stem_type": "deep"},
     },
-    _create,
+    DenseNet,
 )

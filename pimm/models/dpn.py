@@ -10,8 +10,9 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNormAct2d, ConvNormAct, create_classifier, create_conv2d, get_norm_act_layer
+from pimm.models.features import row_features
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel, row_features
 
 _EPS = 1e-3
 _KINDS = {"proj": (1, True), "down": (2, True), "normal": (1, False)}  # stride, and whether there is a projection
@@ -143,8 +144,8 @@ class DPN(RowModel):
             taps.append((f"features.{name}", channels, 4 * 2**stage))
         layers["conv5_bn_ac"] = BnAct(channels, bn_act)
         self.features = nn.Sequential(*layers.items())
-        self.row_names = tuple(f"features.{name}" for name in layers)
-        self.feature_info = row_features(self.row_names, taps)
+        self.stages_name = tuple(f"features.{name}" for name in layers)
+        self.feature_info = row_features(self.stages_name, taps)
         self.num_features = channels
         self.create_head(num_classes, global_pool)
 
@@ -166,10 +167,6 @@ class DPN(RowModel):
 
 
 _SMALL = {"small": True, "num_init_features": 10, "k_r": 128, "groups": 32, "inc_sec": (16, 32, 32, 64)}
-
-
-def _create(variant, **kwargs):
-    return DPN(**{**variant, **kwargs})
 
 
 register_variants(
@@ -206,5 +203,5 @@ register_variants(
             "inc_sec": (20, 64, 64, 128),
         },
     },
-    _create,
+    DPN,
 )

@@ -24,9 +24,11 @@ from pimm.layers import (
     create_conv2d,
     trunc_normal_tf_,
 )
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated
 from pimm.models.torch_names import torch_names
 
 _NORM = partial(LayerNorm, eps=1e-6)
@@ -412,8 +414,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return EdgeNeXt(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, EdgeNeXt)

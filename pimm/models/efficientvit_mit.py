@@ -13,7 +13,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, GELUTanh, HardSwish, Linear, SelectAdaptivePool2d, create_conv2d
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
 from pimm.models.headed import HeadedModel
 from pimm.models.registry import register_variants
 
@@ -268,8 +268,7 @@ class EfficientVit(HeadedModel):
             )
         )
         self.feature_info = [
-            {"num_chs": width, "reduction": 2 ** (index + 2), "module": f"stages.{index}", "stage": index + 1}
-            for index, width in enumerate(widths[1:])
+            feature_map(f"stages.{index}", index + 1, width, 2 ** (index + 2)) for index, width in enumerate(widths[1:])
         ]
         self.head = _Head(widths[-1], head_widths, num_classes, drop_rate, act_layer, global_pool, self.head_eps)
         self.head_hidden_size = self.head.num_features

@@ -8,6 +8,7 @@ from pimm.layers import BnLinear, ConvBn, DistanceBias, SEModule
 from pimm.layers.helpers import to_pair
 from pimm.layers.pos_embed_rel import resize_distance_biases
 from pimm.layers.windows import join_windows, split_windows
+from pimm.models.features import feature_map
 from pimm.models.interface import ImageModel
 from pimm.models.registry import register_variants
 
@@ -212,8 +213,7 @@ class EfficientVitMsra(ImageModel):
             downsample = _downsample(before, dim) if number else nn.Identity()
             stages.append(EfficientVitStage(downsample, [EfficientVitBlock(*attention) for _ in range(blocks)]))
             before = dim
-            info = {"num_chs": dim, "reduction": _PATCH * 2**number, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(info)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, dim, _PATCH * 2**number))
         self.stages = nn.Sequential(*stages)
         self.num_features = embed_dim[-1]
         self.create_head(num_classes, global_pool)
@@ -260,8 +260,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return EfficientVitMsra(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, EfficientVitMsra)

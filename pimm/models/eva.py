@@ -327,8 +327,4 @@ def _create_blocks(dim, num_heads, rates, num_kv_heads, use_post_norm, block):
     )
 
 
-def _create(variant, **kwargs):
-    return Eva(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, Eva)

@@ -7,8 +7,8 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, DropPath, SelectAdaptivePool2d, calculate_drop_path_rates
-from pimm.layers.weight_init import trunc_normal_
-from pimm.models.initial_values import set_constant
+from pimm.models.features import feature_map
+from pimm.models.initial_values import init_truncated
 from pimm.models.interface import ImageModel
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
@@ -131,17 +131,13 @@ class FasterNet(ImageModel):
             blocks = [MLPBlock(dim, n_div, mlp_ratio, rate, *shared) for rate in rates[number]]
             merge = _norm_conv("reduction", dim // 2, dim, merge_size, norm_layer(dim)) if number else None
             stages.append(Block(blocks, merge))
-            output = {"num_chs": dim, "reduction": 4 * 2**number, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(output)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, dim, 4 * 2**number))
         self.stages = nn.Sequential(*stages)
         self.num_features = dim
         self.conv_head = Conv2d(dim, feature_dim, 1, bias=False)
         self.act = act_layer()
         self.create_head(num_classes, global_pool, feature_dim)
-        for layer in self.sublayers():
-            if isinstance(layer, (nn.Conv2D, nn.Linear)):
-                trunc_normal_(layer.weight, std=0.02)
-                set_constant(layer.bias, 0.0)
+        init_truncated(self, (nn.Conv2D, nn.Linear))
 
     def stem(self, x):
         """Return the input of the first stage."""
@@ -150,14 +146,6 @@ class FasterNet(ImageModel):
     def pre_logits(self, x):
         """Return the output of the head convolution for pooled feature maps."""
         return self.act(self.conv_head(x))
-
-    def _run(self, stage, x):
-        return stage(x)
-
-    def set_grad_checkpointing(self, enable=True):
-        """Compute the activations of blocks again in the backward pass, or keep them; the gradients are the same."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of stages or of blocks."""
@@ -179,8 +167,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return FasterNet(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, FasterNet)

@@ -16,8 +16,9 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, ClassifierHead, LayerNorm2d, calculate_drop_path_rates
 from pimm.models.fastvit_blocks import MIXERS, MobileOneBlock, PatchEmbed, RepConditionalPosEnc
+from pimm.models.features import feature_map
 from pimm.models.headed import HeadedModel
-from pimm.models.initial_values import set_constant
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
 
@@ -128,25 +129,13 @@ class FastVit(HeadedModel):
                 )
             )
             dim, reduction = width, reduction * (2 if halves else 1)
-            output = {"num_chs": width, "reduction": reduction, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(output)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, width, reduction))
         self.stages = nn.Sequential(*stages)
         self.num_features = int(dim * cls_ratio)
         self.final_conv = MobileOneBlock(dim, self.num_features, 3, depthwise=True, use_se=True, act_layer=act_layer)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Linear):
-                nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
-                set_constant(layer.bias, 0.0)
-
-    def _run(self, stage, x):
-        return stage(x)
-
-    def set_grad_checkpointing(self, enable=True):
-        """Compute the activations of blocks again in the backward pass, or keep them; the gradients are the same."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
+        init_truncated(self)
 
     def final(self, x):
         """Return the output of the last convolution for that of the last stage."""
@@ -254,8 +243,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return FastVit(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, FastVit)

@@ -9,7 +9,7 @@ from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, ConvNormAct, DropPath, Linear, SEModule
 from pimm.layers.attention import attend
 from pimm.layers.fuse import conv_with, identity_kernel, sum_branches
-from pimm.models.initial_values import set_constant
+from pimm.layers.weight_init import trunc_normal_, zeros_
 
 
 def _conv_norm(in_chs, out_chs, kernel_size, stride, groups):
@@ -212,8 +212,8 @@ class ConvMlp(nn.Layer):
         self.fc2 = Conv2d(hidden_channels, in_chs, 1)
         self.drop = nn.Dropout(drop)
         for layer in (self.conv.conv, self.fc1, self.fc2):
-            nn.initializer.TruncatedNormal(std=0.02)(layer.weight)
-            set_constant(layer.bias, 0.0)
+            trunc_normal_(layer.weight, std=0.02)
+            zeros_(layer.bias)
 
     def forward(self, x):
         x = self.drop(self.act(self.fc1(self.conv(x))))

@@ -68,10 +68,35 @@ def stage_features(stem, stages, stem_module="bn1", stages_module="blocks"):
     modules = [stem_module, *(f"{stages_module}.{index}" for index in range(len(stages)))]
     last = len(stages)
     return [
-        {"num_chs": output.channels, "reduction": output.reduction, "module": module, "stage": number}
+        feature_map(module, number, output.channels, output.reduction)
         for number, (output, module) in enumerate(zip(outputs, modules))
         if number == last or stages[number].shrinks
     ]
+
+
+def row_features(names, taps):
+    """List the feature maps of a net of layers in a row.
+
+    Args:
+        names: names of the layers, in forward order.
+        taps: (name of the layer, channels, reduction) of each feature map, in forward order.
+
+    Returns:
+        a dict for each feature map, as `stage_features` makes it.
+    """
+    return [feature_map(name, names.index(name) + 1, channels, reduction) for name, channels, reduction in taps]
+
+
+def feature_map(module, stage, num_chs, reduction):
+    """Return the description of a feature map, for ``feature_info``.
+
+    Args:
+        module: name of the layer that returns the feature map.
+        stage: how many stages come before the feature map.
+        num_chs: channels.
+        reduction: by how much an image is larger.
+    """
+    return {"num_chs": num_chs, "reduction": reduction, "module": module, "stage": stage}
 
 
 def feature_take_indices(num_features, indices=None):

@@ -19,9 +19,11 @@ from pimm.layers import (
     NormMlpClassifierHead,
     calculate_drop_path_rates,
 )
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated
 from pimm.models.torch_names import torch_names
 
 _NORM = partial(LayerNorm2d, eps=1e-5)
@@ -322,8 +324,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return FocalNet(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, FocalNet)

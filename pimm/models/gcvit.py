@@ -26,9 +26,10 @@ from pimm.layers import (
     to_pair,
 )
 from pimm.layers.windows import join_windows, split_windows
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
 from pimm.models.recompute import checkpoint
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map
 from pimm.models.swin_windows import stage_window_sizes
 
 
@@ -279,7 +280,7 @@ class GlobalContextVit(StagedModel):
         norm_eps: number that the normalisation adds to the variance.
     """
 
-    norm_name = None
+    norm_name = ""
 
     def __init__(
         self,
@@ -363,8 +364,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return GlobalContextVit(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, GlobalContextVit)

@@ -12,7 +12,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
 from pimm.models.interface import ImageModel
 from pimm.models.registry import register_variants
 from pimm.models.resnet_blocks import BasicBlock, Bottleneck, downsample_conv
@@ -165,9 +165,9 @@ class HighResolutionNet(ImageModel):
         if self.joins:
             self.downsamp_modules.extend(_conv_norm(*sizes, 3, 2, bias) for sizes in zip(wide, wide[1:]))
             self.final_layer = _conv_norm(wide[-1], self.num_features, 1, bias=bias)
-        self.feature_info = [{"num_chs": _STEM, "reduction": 2, "module": "act1", "stage": 0}]
+        self.feature_info = [feature_map("act1", 0, _STEM, 2)]
         self.feature_info += [
-            {"num_chs": width, "reduction": 2 ** (number + 1), "module": f"stage{number}", "stage": number}
+            feature_map(f"stage{number}", number, width, 2 ** (number + 1))
             for number, width in enumerate(wide, start=1)
         ]
 
@@ -319,8 +319,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return HighResolutionNet(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, HighResolutionNet)

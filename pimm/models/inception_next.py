@@ -20,10 +20,11 @@ from pimm.layers import (
     create_conv2d,
     get_padding,
 )
-from pimm.models.features import limit_strides
+from pimm.models.features import feature_map, limit_strides
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map, init_truncated
 
 
 class InceptionDWConv2d(nn.Layer):
@@ -199,7 +200,7 @@ class MetaNeXt(StagedModel):
         ls_init_value: initial value of the layer scales; 0 for no layer scale.
     """
 
-    norm_name = None
+    norm_name = ""
     pool_when_pruned = "avg"
 
     def __init__(
@@ -271,8 +272,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return MetaNeXt(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, MetaNeXt)

@@ -6,9 +6,10 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import Conv2d
+from pimm.models.features import row_features
 from pimm.models.inception_parts import Branches, average_pool, conv_block, convolutions, order_matcher, sequence
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel, row_features
 
 
 def _branches(conv, in_chs, *branches):
@@ -118,7 +119,7 @@ class InceptionResnetV2(RowModel):
         layers = _layers(conv_block(norm_layer, norm_eps, act_layer), in_chans)
         for name, layer in layers.items():
             setattr(self, name, layer)
-        self.row_names = tuple(layers)
+        self.stages_name = tuple(layers)
         taps = (
             ("conv2d_2b", 64, 2),
             ("conv2d_4a", 192, 4),
@@ -126,7 +127,7 @@ class InceptionResnetV2(RowModel):
             ("repeat_1", 1088, 16),
             ("conv2d_7b", 1536, 32),
         )
-        self.feature_info = row_features(self.row_names, taps)
+        self.feature_info = row_features(self.stages_name, taps)
         self.create_head(num_classes, global_pool)
 
     def group_matcher(self, coarse=False):
@@ -135,8 +136,4 @@ class InceptionResnetV2(RowModel):
         return order_matcher(self, first, "classif", last=("block8", "conv2d_7"))
 
 
-def _create(variant, **kwargs):
-    return InceptionResnetV2(**{**variant, **kwargs})
-
-
-register_variants({"inception_resnet_v2": {}}, _create)
+register_variants({"inception_resnet_v2": {}}, InceptionResnetV2)

@@ -6,9 +6,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers import Linear, trunc_normal_
+from pimm.models.features import row_features
 from pimm.models.inception_parts import Branches, average_pool, conv_block, convolutions, order_matcher, steps
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel, row_features
 
 _AUXILIARY = "AuxLogits"
 
@@ -122,7 +123,7 @@ class InceptionV3(RowModel):
             setattr(self, name, layer)
             if name == "Mixed_6e" and aux_logits:
                 self.AuxLogits = InceptionAux(768, num_classes, conv)
-        self.row_names = tuple(layers)
+        self.stages_name = tuple(layers)
         taps = (
             ("Conv2d_2b_3x3", 64, 2),
             ("Conv2d_4a_3x3", 192, 4),
@@ -130,7 +131,7 @@ class InceptionV3(RowModel):
             ("Mixed_6e", 768, 16),
             ("Mixed_7c", 2048, 32),
         )
-        self.feature_info = row_features(self.row_names, taps)
+        self.feature_info = row_features(self.stages_name, taps)
         self.create_head(num_classes, global_pool)
         for layer in self.sublayers():
             if isinstance(layer, (nn.Conv2D, nn.Linear)):
@@ -143,7 +144,7 @@ class InceptionV3(RowModel):
         if not self.aux_logits:
             return super().forward_features(x)
         auxiliary = None
-        for name, layer in zip(self.row_names, self.stage_list()):
+        for name, layer in zip(self.stages_name, self.stage_list()):
             x = self._run(layer, x)
             auxiliary = self.AuxLogits(x) if name == "Mixed_6e" else auxiliary
         return x, auxiliary
@@ -208,8 +209,4 @@ def checkpoint_filter_fn(state_dict, model):
     return {name: value for name, value in state_dict.items() if not name.startswith(f"{_AUXILIARY}.")}
 
 
-def _create(variant, **kwargs):
-    return InceptionV3(**{**variant, **kwargs})
-
-
-register_variants({"inception_v3": {}}, _create)
+register_variants({"inception_v3": {}}, InceptionV3)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.models.features import row_features
 from pimm.models.inception_parts import Branches, average_pool, conv_block, convolutions, sequence, steps
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel, row_features
 
 _ROWS, _COLUMNS = (1, 7), (7, 1)
 
@@ -115,9 +116,9 @@ class InceptionV4(RowModel):
             _reduction_b(conv),
             *(_inception_c(conv) for _ in range(3)),
         )
-        self.row_names = tuple(f"features.{index}" for index in range(len(self.features)))
+        self.stages_name = tuple(f"features.{index}" for index in range(len(self.features)))
         taps = ((2, 64, 2), (3, 160, 4), (9, 384, 8), (17, 1024, 16), (21, 1536, 32))
-        self.feature_info = row_features(self.row_names, [(f"features.{index}", *rest) for index, *rest in taps])
+        self.feature_info = row_features(self.stages_name, [(f"features.{index}", *rest) for index, *rest in taps])
         self.create_head(num_classes, global_pool)
 
     def group_matcher(self, coarse=False):
@@ -125,8 +126,4 @@ class InceptionV4(RowModel):
         return {"stem": r"^features\.[012]\.", "blocks": r"^features\.(\d+)"}
 
 
-def _create(variant, **kwargs):
-    return InceptionV4(**{**variant, **kwargs})
-
-
-register_variants({"inception_v4": {}}, _create)
+register_variants({"inception_v4": {}}, InceptionV4)

@@ -24,14 +24,17 @@ class ImageModel(nn.Layer):
         head_hidden_size: numbers that the classifier takes for an image.
         drop_rate: dropout before the classifier.
         feature_info: description of the feature maps, as `pimm.models.features.stage_features` makes it.
-        stages_name: name of the list of stages.
+        stages_name: name of the list of stages, or a tuple of the stages' names, which may lead into layers, such as
+            ``features.conv0``. A stage with an attribute ``grad_checkpointing`` recomputes its own blocks.
+        axes: order of the axes of what stages return: ``NCHW`` or ``NHWC``.
         classifier_name: name of the classifier.
         norm_name: name of the normalisation between the last stage and the final layers; ``""`` in nets without one.
         final_layers: names of the layers between the last stage and the pooling.
         head_layers: names of the layers between pooling and classifier; they fix the number of pooled channels.
     """
 
-    stages_name = "blocks"
+    stages_name: str | tuple = "blocks"
+    axes = "NCHW"
     classifier_name = "classifier"
     norm_name = ""
     final_layers: tuple = ()
@@ -79,6 +82,9 @@ class ImageModel(nn.Layer):
     def set_grad_checkpointing(self, enable=True):
         """Compute the activations of blocks again in the backward pass, or keep them; the gradients are the same."""
         self.grad_checkpointing = enable
+        for stage in self.stage_list():
+            if hasattr(stage, "grad_checkpointing"):
+                stage.grad_checkpointing = enable
 
     def get_classifier(self):
         """Return the last layer."""
@@ -108,6 +114,10 @@ class ImageModel(nn.Layer):
         for layer in (self.global_pool, getattr(self, self.classifier_name)):
             layer.train() if self.training else layer.eval()
 
+    def drop_classifier(self):
+        """Take out pooling and classifier of a net that is cut short."""
+        self.reset_classifier(0, "")
+
     def create_head(self, num_classes, pool_type, width=None):
         """Set pooling and classifier.
 
@@ -129,17 +139,29 @@ class ImageModel(nn.Layer):
 
     def stage_list(self):
         """Return the stages in forward order."""
-        return list(getattr(self, self.stages_name))
+        if isinstance(self.stages_name, str):
+            return list(getattr(self, self.stages_name))
+        return [_find(self, name)[2] for name in self.stages_name]
 
     def keep_stages(self, count):
         """Take out the stages after the first ``count``."""
-        stages = getattr(self, self.stages_name)
-        kept = list(stages)[:count]
-        kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
-        setattr(self, self.stages_name, kept)
+        if isinstance(self.stages_name, str):
+            stages = getattr(self, self.stages_name)
+            kept = list(stages)[:count]
+            kept = nn.LayerList(kept) if type(stages) is nn.LayerList else nn.Sequential(*kept)
+            setattr(self, self.stages_name, kept)
+            return
+        for name in self.stages_name[count:]:
+            owner, own_name, _ = _find(self, name)
+            if owner is self:
+                setattr(self, own_name, nn.Identity())
+            else:
+                del owner._sub_layers[own_name]
+        self.stages_name = self.stages_name[:count]
 
     def _run(self, stage, x):
-        return checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+        recomputed = self.grad_checkpointing and not hasattr(stage, "grad_checkpointing")
+        return checkpoint_seq(stage, x) if recomputed else stage(x)
 
     def forward_features(self, x):
         """Return the feature maps before pooling, [N, num_features, H / 32, W / 32], of images [N, in_chans, H, W]."""
@@ -176,14 +198,15 @@ class ImageModel(nn.Layer):
             norm: whether the last normalisation is applied to the feature maps, in nets where it can be.
             stop_early: whether to stop after the last of these feature maps, whose stage's output is then the first
                 of the results.
-            output_fmt: order of the axes: ``NCHW``.
+            output_fmt: order of the axes of the feature maps: ``NCHW``, or the net's own.
             intermediates_only: whether to return the list alone.
 
         Raises:
             ConfigError: if there is no such feature map, and for another ``output_fmt``.
         """
-        if output_fmt != "NCHW":
-            raise ConfigError(f"output_fmt is {output_fmt!r:.80}; valid is NCHW, for this net")
+        valid = sorted({"NCHW", self.axes})
+        if output_fmt not in valid:
+            raise ConfigError(f"output_fmt is {output_fmt!r:.80}; valid is {' or '.join(valid)}, for this net")
         taken, last = feature_take_indices(len(self.feature_info), indices)
         taken = {self.feature_info[index]["stage"] for index in taken}
         stages = self.stage_list()
@@ -194,6 +217,8 @@ class ImageModel(nn.Layer):
             x = self._run(stage, x)
             if number in taken:
                 found.append(self.feature_map(self.final_norm(x) if norm and number == len(stages) else x, number))
+        if output_fmt != self.axes:
+            found = [x.transpose([0, 3, 1, 2]) for x in found]
         if intermediates_only:
             return found
         return (self.final(x) if len(run) == len(stages) else x), found
@@ -221,5 +246,26 @@ class ImageModel(nn.Layer):
             for name in (*self.final_layers, *self.head_layers):
                 setattr(self, name, nn.Identity())
             self.num_features = self.feature_info[last]["num_chs"]
-            self.reset_classifier(0, "")
+            self.drop_classifier()
         return taken
+
+
+class RowMixin:
+    """Layers in a row, which ``stages_name`` names, in place of stem and stages; each counts as a stage."""
+
+    def embed(self, x):
+        """Return the input of the first layer."""
+        return x
+
+
+class RowModel(RowMixin, ImageModel):
+    """A net of layers in a row, pooling, dropout and a classifier."""
+
+
+def _find(model, name):
+    """Return what holds a layer, the layer's name there, and the layer."""
+    *path, own_name = name.split(".")
+    owner = model
+    for part in path:
+        owner = owner._sub_layers[part]
+    return owner, own_name, owner._sub_layers[own_name]

@@ -12,6 +12,7 @@ from pimm.errors import ConfigError
 from pimm.layers import BnLinear, ConvBn, DistanceBias, DropPath, LinearBn, get_act_layer
 from pimm.layers.helpers import to_pair
 from pimm.layers.pos_embed_rel import resize_distance_biases
+from pimm.models.features import feature_map
 from pimm.models.interface import ImageModel
 from pimm.models.registry import register_variants
 
@@ -253,8 +254,7 @@ class Levit(ImageModel):
                 LevitStage(before, dim, blocks, resolution, key_dim, heads, attn_ratio, mlp_ratio, number > 0, common)
             )
             before, resolution = dim, stages[-1].resolution
-            info = {"num_chs": dim, "reduction": stride * 2**number, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(info)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, dim, stride * 2**number))
         self.add_sublayer("stem", _stem(in_chans, embed_dim[0], stride, act))
         self.stages = nn.Sequential(*stages)
         self.reset_classifier(num_classes, global_pool)

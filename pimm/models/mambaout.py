@@ -22,11 +22,11 @@ from pimm.layers import (
     calculate_drop_path_rates,
     get_act_layer,
 )
-from pimm.layers.weight_init import trunc_normal_
-from pimm.models.initial_values import set_constant
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map
 
 
 def _channels_first(x):
@@ -215,8 +215,8 @@ class MambaOut(StagedModel):
         ConfigError: for another ``downsample``.
     """
 
-    norm_name = None
-    output_fmt = "NHWC"
+    norm_name = ""
+    axes = output_fmt = "NHWC"
 
     def __init__(
         self,
@@ -257,10 +257,7 @@ class MambaOut(StagedModel):
         else:
             self.head = ClNormMlpClassifierHead(dim, num_classes, hidden_size=dim * 4, **pooling)
         self.head_hidden_size = self.head.num_features
-        for layer in self.sublayers():
-            if isinstance(layer, (nn.Conv2D, nn.Linear)):
-                trunc_normal_(layer.weight, std=0.02)
-                set_constant(layer.bias, 0.0)
+        init_truncated(self, (nn.Conv2D, nn.Linear))
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of stages or of blocks."""
@@ -326,8 +323,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return MambaOut(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, MambaOut)

@@ -21,11 +21,12 @@ from pimm.layers import (
     resize_rel_pos_bias_table,
     to_pair,
 )
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
 from pimm.models.maxxvit_blocks import SCHEMES, create_block, init_convolutions
 from pimm.models.maxxvit_cfg import VARIANTS, MaxxVitCfg
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map
 from pimm.models.torch_names import torch_names
 
 
@@ -212,8 +213,4 @@ def checkpoint_filter_fn(state_dict, model):
     return found
 
 
-def _create(variant, **kwargs):
-    return MaxxVit(variant, **kwargs)
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, MaxxVit)

@@ -20,13 +20,13 @@ from pimm.layers import (
     make_divisible,
     zeros_,
 )
+from pimm.models import initial_values
 from pimm.models.maxxvit_attention import (
     Downsample2d,
     ParallelPartitionAttention,
     PartitionAttentionCl,
     TransformerBlock2d,
 )
-from pimm.models.staged import init_fan_out
 
 _NAMED = {  # scheme of initial values: initializer of weights
     "normal": partial(nn.initializer.Normal, std=0.02),
@@ -39,7 +39,7 @@ SCHEMES = ("", "vit_eff", *_NAMED)
 def init_convolutions(part, scheme):
     """Set the initial values of all convolutions of a layer; ``vit_eff`` draws them by the fan out."""
     if scheme not in _NAMED:
-        init_fan_out(part)
+        initial_values.init_convolutions(part, "group_fan_out", zero_biases=True)
         return
     for layer in part.sublayers():
         if isinstance(layer, nn.Conv2D):

@@ -20,8 +20,9 @@ from pimm.layers import (
     SelectAdaptivePool2d,
     calculate_drop_path_rates,
 )
-from pimm.layers.weight_init import trunc_normal_
-from pimm.models.initial_values import set_constant
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.metaformer_blocks import (
     Attention,
     GroupNorm1NoBias,
@@ -35,7 +36,6 @@ from pimm.models.metaformer_blocks import (
 )
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import StagedModel, feature_map
 from pimm.models.torch_names import torch_names
 
 
@@ -181,7 +181,7 @@ class MetaFormer(StagedModel):
         use_mlp_head: whether the classifier is an `MlpHead`.
     """
 
-    norm_name = None
+    norm_name = ""
 
     def __init__(
         self,
@@ -227,10 +227,7 @@ class MetaFormer(StagedModel):
         self.stages = nn.Sequential(*stages)
         self.num_features = self.head_hidden_size = width
         self.head = MetaFormerHead(width, num_classes, global_pool, output_norm, use_mlp_head, drop_rate)
-        for layer in self.sublayers():
-            if isinstance(layer, (nn.Conv2D, nn.Linear)):
-                trunc_normal_(layer.weight, std=0.02)
-                set_constant(layer.bias, 0.0)
+        init_truncated(self, (nn.Conv2D, nn.Linear))
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of stages or of blocks."""
@@ -324,8 +321,4 @@ for _name in ("poolformer_s12", "poolformer_s24"):
     VARIANTS[_name]["layer_scale_init_values"] = 1e-5
 
 
-def _create(variant, **kwargs):
-    return MetaFormer(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, MetaFormer)

@@ -267,8 +267,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return MlpMixer(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, MlpMixer)

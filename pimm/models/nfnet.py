@@ -25,10 +25,10 @@ from pimm.layers import (
     make_divisible,
 )
 from pimm.layers.downsample import downsample_pool
+from pimm.layers.weight_init import normal_, zeros_
 from pimm.messages import did_you_mean
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
 from pimm.models.headed import HeadedModel
-from pimm.models.initial_values import set_constant
 from pimm.models.registry import register_variants
 from pimm.models.stage_strides import stage_strides
 
@@ -284,8 +284,7 @@ class NormFreeNet(HeadedModel):
                 variance = (1.0 if first else variance) + cfg.alpha**2  # a pooled shortcut begins anew
                 in_chs = width
             stages.append(nn.Sequential(*blocks))
-            output = {"num_chs": width, "reduction": reached, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(output)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, width, reached))
         self.stages = nn.Sequential(*stages)
         return in_chs
 
@@ -298,8 +297,8 @@ class NormFreeNet(HeadedModel):
                 std = 0.0 if zero_init_fc else 0.01
             else:
                 continue
-            (nn.initializer.Normal(0.0, std) if std else nn.initializer.Constant(0.0))(layer.weight)
-            set_constant(layer.bias, 0.0)
+            normal_(layer.weight, std=std) if std else zeros_(layer.weight)
+            zeros_(layer.bias)
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of stages or of blocks."""
@@ -441,8 +440,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return NormFreeNet(variant, **kwargs)
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, NormFreeNet)

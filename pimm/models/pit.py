@@ -8,6 +8,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import Conv2d, LayerNorm, Linear, calculate_drop_path_rates, trunc_normal_
 from pimm.layers.helpers import to_pair
+from pimm.models.features import feature_map
 from pimm.models.interface import ImageModel
 from pimm.models.registry import register_variants
 from pimm.models.vision_transformer_blocks import Block
@@ -133,7 +134,7 @@ class PoolingVisionTransformer(ImageModel):
             stages.append(Transformer(pool, blocks))
         self.transformers = nn.Sequential(*stages)
         self.feature_info = [
-            {"num_chs": dim, "reduction": stride * 2**number, "module": f"transformers.{number}", "stage": number + 1}
+            feature_map(f"transformers.{number}", number + 1, dim, stride * 2**number)
             for number, dim in enumerate(dims)
         ]
         self.norm = LayerNorm(dims[-1])
@@ -242,8 +243,4 @@ _VARIANTS = {f"pit_{name}_224": size for name, size in _SIZES.items()}
 _VARIANTS.update({f"pit_{name}_distilled_224": {**size, "distilled": True} for name, size in _SIZES.items()})
 
 
-def _create(variant, **kwargs):
-    return PoolingVisionTransformer(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, PoolingVisionTransformer)

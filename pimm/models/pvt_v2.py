@@ -8,9 +8,11 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, attend, calculate_drop_path_rates, to_pair
+from pimm.models.features import feature_map
+from pimm.models.headed import LinearHeadModel
+from pimm.models.initial_values import init_convolutions, init_truncated
 from pimm.models.recompute import checkpoint_seq
 from pimm.models.registry import register_variants
-from pimm.models.staged import LinearHeadModel, feature_map, init_fan_out, init_truncated
 
 
 class MlpWithDepthwiseConv(nn.Layer):
@@ -192,7 +194,7 @@ class PyramidVisionTransformerV2(LinearHeadModel):
         norm_layer: class of the normalisation.
     """
 
-    norm_name = None
+    norm_name = ""
 
     def __init__(
         self,
@@ -237,7 +239,7 @@ class PyramidVisionTransformerV2(LinearHeadModel):
         self.stages = nn.Sequential(*stages)
         self._create_head(num_classes, global_pool, drop_rate)
         init_truncated(self)
-        init_fan_out(self)
+        init_convolutions(self, "group_fan_out", zero_biases=True)
 
     def embed(self, x):
         """Return patches of images, [N, H, W, embed_dim]."""
@@ -289,8 +291,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return PyramidVisionTransformerV2(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, PyramidVisionTransformerV2)

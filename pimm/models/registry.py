@@ -82,7 +82,8 @@ def register_variants(variants, create, cfg_of=None):
 
     Args:
         variants: the variants by name.
-        create: a function that creates a model, ``create(variant, **kwargs)``.
+        create: a function that creates a model, ``create(variant, **kwargs)``, or the class of the models; a variant of
+            a class that is a dict holds arguments, which the caller's override.
         cfg_of: a function that returns the `PretrainedCfg` of a variant, for models that timm has not.
     """
     for name, variant in variants.items():
@@ -105,7 +106,9 @@ def _entrypoint(name, variant, create):
             return _create_by_name(name, pretrained=True, **kwargs)
         check_arguments(kwargs)
         cfg = get_pretrained_cfg(name)
-        model = create(variant, **with_image_size(kwargs, cfg))
+        kwargs = with_image_size(kwargs, cfg)
+        of_class = isinstance(create, type) and isinstance(variant, dict)
+        model = create(**{**variant, **kwargs}) if of_class else create(variant, **kwargs)
         model.pretrained_cfg = model.default_cfg = cfg.to_dict()
         return model
 

@@ -29,8 +29,10 @@ from pimm.layers import (
     make_divisible,
 )
 from pimm.layers.downsample import downsample_pool
+from pimm.layers.weight_init import zeros_
+from pimm.models.features import feature_map
 from pimm.models.headed import HeadedModel
-from pimm.models.initial_values import init_fan_out, set_constant
+from pimm.models.initial_values import init_convolutions
 from pimm.models.registry import register_variants
 from pimm.models.stage_strides import stage_strides
 
@@ -209,7 +211,7 @@ class RegNet(HeadedModel):
             self.stem = create_conv2d(in_chans, cfg.stem_width, 3, stride=2)
         else:
             self.stem = ConvNormAct(in_chans, cfg.stem_width, 3, stride=2, **norm_act)
-        self.feature_info = [{"num_chs": cfg.stem_width, "reduction": 2, "module": "stem", "stage": 0}]
+        self.feature_info = [feature_map("stem", 0, cfg.stem_width, 2)]
         width = self._create_stages(cfg, output_stride, drop_path_rate)
         if cfg.num_features:
             self.final_conv = ConvNormAct(width, cfg.num_features, kernel_size=1, **norm_act)
@@ -220,11 +222,11 @@ class RegNet(HeadedModel):
         self.num_features = cfg.num_features or width
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
-        init_fan_out(self)
+        init_convolutions(self, "group_fan_out", zero_biases=True, linear_std=0.01)
         if cfg.zero_init_last and not cfg.preact:
             for layer in self.sublayers():
                 if isinstance(layer, Bottleneck):
-                    set_constant(layer.conv3.bn.weight, 0.0)
+                    zeros_(layer.conv3.bn.weight)
 
     def _create_stages(self, cfg, output_stride, drop_path_rate):
         """Set the stages, describe their output, and return the channels of the last."""
@@ -241,7 +243,7 @@ class RegNet(HeadedModel):
                 in_chs = width
             name = STAGES[number]
             setattr(self, name, nn.Sequential(*((f"b{index}", each) for index, each in enumerate(blocks, start=1))))
-            self.feature_info.append({"num_chs": width, "reduction": reduction, "module": name, "stage": number + 1})
+            self.feature_info.append(feature_map(name, number + 1, width, reduction))
         return in_chs
 
     def keep_stages(self, count):
@@ -372,8 +374,4 @@ VARIANTS = {  # depth, w0, wa, wm, group_size
 }
 
 
-def _create(variant, **kwargs):
-    return RegNet(variant, **kwargs)
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, RegNet)

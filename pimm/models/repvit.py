@@ -13,8 +13,9 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm1d, BatchNorm2d, Conv2d, ConvBn, Linear, SEModule
 from pimm.layers.fuse import conv_with, fuse_norm, identity_kernel, linear_with, norm_scale, pad_kernel
+from pimm.layers.weight_init import trunc_normal_, zeros_
+from pimm.models.features import feature_map
 from pimm.models.headed import HeadedModel
-from pimm.models.initial_values import set_constant
 from pimm.models.registry import register_variants
 from pimm.models.reparameterize import fuse_children
 
@@ -26,8 +27,8 @@ class NormLinear(nn.Sequential):
 
     def __init__(self, in_dim, out_dim, std=0.02):
         super().__init__(("bn", BatchNorm1d(in_dim)), ("l", Linear(in_dim, out_dim)))
-        nn.initializer.TruncatedNormal(std=std)(self.l.weight)
-        set_constant(self.l.bias, 0.0)
+        trunc_normal_(self.l.weight, std=std)
+        zeros_(self.l.bias)
 
     @paddle.no_grad()
     def fuse(self):
@@ -212,8 +213,7 @@ class RepVit(HeadedModel):
         ratios = mlp_ratio if isinstance(mlp_ratio, (tuple, list)) else [mlp_ratio] * len(embed_dim)
         for index, (width, count, ratio) in enumerate(zip(embed_dim, depth, ratios)):
             stages.append(RepVitStage(in_dim, width, count, ratio, act_layer, kernel_size, index > 0, legacy))
-            output = {"num_chs": width, "reduction": 4 * 2**index, "module": f"stages.{index}", "stage": index + 1}
-            self.feature_info.append(output)
+            self.feature_info.append(feature_map(f"stages.{index}", index + 1, width, 4 * 2**index))
             in_dim = width
         self.stages = nn.Sequential(*stages)
         self.num_features = self.head_hidden_size = in_dim
@@ -281,8 +281,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return RepVit(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, RepVit)

@@ -21,13 +21,13 @@ from pimm.layers import (
     get_act_layer,
     get_norm_layer,
 )
-from pimm.models.interface import ImageModel
-from pimm.models.kaiming import init_convolutions
+from pimm.models.features import feature_map, row_features
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import ImageModel, RowMixin
 from pimm.models.pruned import prune_channels
 from pimm.models.registry import register_variants
 from pimm.models.resnet_blocks import BasicBlock, Bottleneck, downsample_avg, downsample_conv
 from pimm.models.resnet_variants import VARIANTS
-from pimm.models.row import RowMixin, row_features
 from pimm.models.stage_strides import stage_strides
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet"]
@@ -122,9 +122,9 @@ class ResNet(RowMixin, ImageModel):
             self.add_sublayer(name, stage)
             inplanes = planes * blocks[number].expansion
             taps.append((name, inplanes, reduction))
-        self.row_names = ("maxpool", *(name for name, *_ in taps))
-        stem_tap = {"num_chs": stem_chs, "reduction": 2, "module": "act1", "stage": 0}
-        self.feature_info = [stem_tap, *row_features(self.row_names, taps)]
+        self.stages_name = ("maxpool", *(name for name, *_ in taps))
+        stem_tap = feature_map("act1", 0, stem_chs, 2)
+        self.feature_info = [stem_tap, *row_features(self.stages_name, taps)]
         self.num_features = inplanes
         self.create_head(num_classes, global_pool)
         init_convolutions(self)

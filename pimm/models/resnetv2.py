@@ -26,12 +26,12 @@ from pimm.layers import (
     make_divisible,
     normal_,
 )
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_take_indices, row_features
 from pimm.models.headed import HeadedModel
-from pimm.models.kaiming import init_convolutions
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import RowMixin
 from pimm.models.registry import register_variants
 from pimm.models.resnetv2_blocks import Bottleneck, PreActBasic, PreActBottleneck, ResNetStage
-from pimm.models.row import RowMixin, row_features
 from pimm.models.stage_strides import stage_strides
 
 _STEM_TYPES = ("", "fixed", "same", "deep", "deep_fixed", "deep_same", "tiered")
@@ -155,8 +155,8 @@ class ResNetV2(RowMixin, HeadedModel):
             prev_chs = out_chs
             taps.append((f"stages.{number}", out_chs, reduction))
         self.stages, self.num_features = nn.Sequential(*stages), prev_chs
-        self.row_names = (*stem_names, *(f"stages.{number}" for number in range(len(stages))))
-        self.feature_info = row_features(self.row_names, taps)
+        self.stages_name = (*stem_names, *(f"stages.{number}" for number in range(len(stages))))
+        self.feature_info = row_features(self.stages_name, taps)
         self.norm = norm_layer(prev_chs) if preact else nn.Identity()
         self.head = ClassifierHead(prev_chs, num_classes, global_pool, drop_rate, use_conv=True)
         self.head_hidden_size = self.head.num_features
@@ -222,10 +222,6 @@ _NETS = ("18", "18d", "34", "34d", "50", "50d", "50t", "101", "101d", "152", "15
 _BIT_NETS = (("50", 1), ("50", 3), ("101", 1), ("101", 3), ("152", 2), ("152", 4))
 
 
-def _create(variant, **kwargs):
-    return ResNetV2(**{**variant, **kwargs})
-
-
 register_variants(
     {
         **{
@@ -237,5 +233,5 @@ register_variants(
         "resnetv2_50d_evos": _plain("50d", EvoNorm2dS0),
         "resnetv2_50d_frn": _plain("50d", FilterResponseNormTlu2d),
     },
-    _create,
+    ResNetV2,
 )

@@ -188,8 +188,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return RexNet(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, RexNet)

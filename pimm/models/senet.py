@@ -9,10 +9,10 @@ from __future__ import annotations
 from paddle import nn
 
 from pimm.layers import BatchNorm2d, Conv2d, SEModule
-from pimm.models.interface import ImageModel
-from pimm.models.kaiming import init_convolutions
+from pimm.models.features import row_features
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import ImageModel, RowMixin
 from pimm.models.registry import register_variants
-from pimm.models.row import RowMixin, row_features
 
 
 class _Block(nn.Layer):
@@ -112,7 +112,7 @@ class SENet(RowMixin, ImageModel):
     """
 
     classifier_name = "last_linear"
-    row_names = ("layer0", "pool0", "layer1", "layer2", "layer3", "layer4")
+    stages_name = ("layer0", "pool0", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class SENet(RowMixin, ImageModel):
             self.add_sublayer(f"layer{number + 1}", stage)
             inplanes = outplanes
             taps.append((f"layer{number + 1}", outplanes, 4 * 2**number))
-        self.feature_info = row_features(self.row_names, taps)
+        self.feature_info = row_features(self.stages_name, taps)
         self.num_features = inplanes
         self.create_head(num_classes, global_pool)
         init_convolutions(self)
@@ -186,8 +186,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return SENet(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, SENet)

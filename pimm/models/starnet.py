@@ -6,9 +6,9 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, DropPath, calculate_drop_path_rates
-from pimm.layers.weight_init import trunc_normal_
+from pimm.layers.weight_init import trunc_normal_, zeros_
+from pimm.models.features import feature_map
 from pimm.models.headed import StemModel
-from pimm.models.initial_values import set_constant
 from pimm.models.registry import register_variants
 
 
@@ -85,8 +85,7 @@ class StarNet(StemModel):
             blocks = [Block(dim, mlp_ratio, rate, act_layer) for rate in rates[number]]
             stages.append(nn.Sequential(conv_bn(width, dim, 3, 2), *blocks))
             width = dim
-            output = {"num_chs": dim, "reduction": 4 * 2**number, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(output)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, dim, 4 * 2**number))
         self.stages = nn.Sequential(*stages)
         self.num_features = width
         self.norm = BatchNorm2d(width)
@@ -95,7 +94,7 @@ class StarNet(StemModel):
             if isinstance(layer, (nn.Conv2D, nn.Linear)):
                 trunc_normal_(layer.weight, std=0.02)
         if num_classes:
-            set_constant(self.head.bias, 0.0)
+            zeros_(self.head.bias)
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth, of stages or of blocks."""
@@ -114,8 +113,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return StarNet(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, StarNet)

@@ -8,8 +8,9 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import ClassifierHead, PatchEmbed, calculate_drop_path_rates, resample_patch_embed, to_pair
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
 from pimm.models.recompute import checkpoint_seq
-from pimm.models.staged import StagedModel, feature_map
 from pimm.models.swin_windows import scaled_window_sizes, stage_window_sizes, window_sizes_by_ratio
 
 
@@ -70,9 +71,9 @@ class WindowStage(nn.Layer):
 
 
 class WindowTransformer(StagedModel):
-    """The base of both versions of Swin transformers; feature maps are [N, H, W, C].
+    """The base of all versions of Swin transformers; feature maps are [N, H, W, C].
 
-    A subclass calls `_build` in its constructor.
+    A subclass calls `_build` in its constructor, with all arguments but ``strict_img_size`` as the caller gave them.
     """
 
     stages_name = "layers"
@@ -86,25 +87,31 @@ class WindowTransformer(StagedModel):
         num_classes,
         global_pool,
         embed_dim,
+        depths,
         window_size,
         strict_img_size,
         drop_rate,
+        drop_path_rate,
         norm_layer,
-        stages,
+        merging,
         embed_layer=PatchEmbed,
         stage_class=WindowStage,
+        **by_stage,
     ):
         """Create all layers.
 
         Args:
-            img_size, patch_size, in_chans, num_classes, global_pool, embed_dim, window_size: as in the constructors.
+            img_size, patch_size, in_chans, num_classes, global_pool, embed_dim, depths, window_size, drop_rate,
+                drop_path_rate, norm_layer: as in the constructors.
             strict_img_size: whether all images must be of the size ``img_size``.
-            drop_rate: dropout before the classifier.
-            norm_layer: class of the normalisation.
-            stages: the further arguments of `WindowStage`, a dict for each stage.
+            merging: class of the patch merging, before all stages but the first.
             embed_layer: class of the patch embedding.
             stage_class: class of the stages.
+            by_stage: further arguments of the stages, one or a list with at least one for each stage.
         """
+        count = len(depths)
+        by_stage.update(depth=depths, merging=[None] + [merging] * (count - 1))
+        stages = stage_arguments(count, drop_path_rate, **by_stage)
         dims = list(embed_dim) if isinstance(embed_dim, (tuple, list)) else [embed_dim << i for i in range(len(stages))]
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, dims[-1]
         self.dynamic_img_size = not strict_img_size
@@ -184,7 +191,7 @@ class WindowTransformer(StagedModel):
             stage.set_input_size(self._stage_grid(index), sizes[index], always_partition)
 
     def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
-        """Take out the layers that feature maps do not need; see `StagedModel.prune_intermediate_layers`."""
+        """Take out the layers that feature maps do not need; see `ImageModel.prune_intermediate_layers`."""
         taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
         self._ref_window_sizes = self._ref_window_sizes[: len(getattr(self, self.stages_name))]
         return taken
@@ -222,6 +229,12 @@ def stage_arguments(num_layers, drop_path_rate, **by_stage):
     ]
 
 
+SIZES = {  # size: arguments of nets of all versions
+    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
+}
 _COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask")
 
 

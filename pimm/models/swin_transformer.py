@@ -20,7 +20,7 @@ from pimm.layers import (
     trunc_normal_,
 )
 from pimm.models.registry import register_variants
-from pimm.models.swin_base import WindowTransformer, filter_checkpoint, stage_arguments
+from pimm.models.swin_base import SIZES, WindowTransformer, filter_checkpoint
 from pimm.models.swin_windows import WindowBlock, add_bias, patch_merging_input
 from pimm.models.vision_transformer_init import init_weights_vit
 
@@ -190,11 +190,21 @@ class SwinTransformer(WindowTransformer):
         weight_init="",
     ):
         super().__init__()
-        stages = stage_arguments(
-            len(depths),
-            drop_path_rate,
-            depth=depths,
-            merging=[None] + [PatchMerging] * (len(depths) - 1),
+        self._build(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            global_pool=global_pool,
+            embed_dim=embed_dim,
+            depths=depths,
+            window_size=window_size,
+            strict_img_size=strict_img_size and not dynamic_img_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            norm_layer=norm_layer,
+            merging=PatchMerging,
+            embed_layer=embed_layer,
             block=SwinTransformerBlock,
             num_heads=num_heads,
             head_dim=head_dim,
@@ -204,10 +214,6 @@ class SwinTransformer(WindowTransformer):
             proj_drop=proj_drop_rate,
             attn_drop=attn_drop_rate,
         )
-        image = (img_size, patch_size, in_chans)
-        strict_img_size = strict_img_size and not dynamic_img_size
-        rest = (window_size, strict_img_size, drop_rate, norm_layer, stages, embed_layer)
-        self._build(*image, num_classes, global_pool, embed_dim, *rest)
         init_weights_vit(self, weight_init)
 
     def no_weight_decay(self):
@@ -236,26 +242,17 @@ def checkpoint_filter_fn(state_dict, model):
     return filter_checkpoint(state_dict, model, resized)
 
 
-_TINY = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)}
-_SMALL = {**_TINY, "depths": (2, 2, 18, 2)}
-_BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}
-_LARGE = {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)}
-
 VARIANTS = {
-    "swin_tiny_patch4_window7_224": {"window_size": 7, **_TINY},
-    "swin_small_patch4_window7_224": {"window_size": 7, **_SMALL},
-    "swin_base_patch4_window7_224": {"window_size": 7, **_BASE},
-    "swin_base_patch4_window12_384": {"window_size": 12, **_BASE},
-    "swin_large_patch4_window7_224": {"window_size": 7, **_LARGE},
-    "swin_large_patch4_window12_384": {"window_size": 12, **_LARGE},
-    "swin_s3_tiny_224": {"window_size": (7, 7, 14, 7), **_TINY},
-    "swin_s3_small_224": {"window_size": (14, 14, 14, 7), **_SMALL},
-    "swin_s3_base_224": {"window_size": (7, 7, 14, 7), **_TINY, "depths": (2, 2, 30, 2)},
+    "swin_tiny_patch4_window7_224": {"window_size": 7, **SIZES["tiny"]},
+    "swin_small_patch4_window7_224": {"window_size": 7, **SIZES["small"]},
+    "swin_base_patch4_window7_224": {"window_size": 7, **SIZES["base"]},
+    "swin_base_patch4_window12_384": {"window_size": 12, **SIZES["base"]},
+    "swin_large_patch4_window7_224": {"window_size": 7, **SIZES["large"]},
+    "swin_large_patch4_window12_384": {"window_size": 12, **SIZES["large"]},
+    "swin_s3_tiny_224": {"window_size": (7, 7, 14, 7), **SIZES["tiny"]},
+    "swin_s3_small_224": {"window_size": (14, 14, 14, 7), **SIZES["small"]},
+    "swin_s3_base_224": {"window_size": (7, 7, 14, 7), **SIZES["tiny"], "depths": (2, 2, 30, 2)},
 }
 
 
-def _create(variant, **kwargs):
-    return SwinTransformer(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, SwinTransformer)

@@ -10,9 +10,9 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers import Linear, gen_relative_position_index, get_act_layer, to_pair, zeros_
+from pimm.models.initial_values import init_truncated
 from pimm.models.registry import register_variants
-from pimm.models.staged import init_truncated
-from pimm.models.swin_base import WindowTransformer, filter_checkpoint, stage_arguments
+from pimm.models.swin_base import SIZES, WindowTransformer, filter_checkpoint
 from pimm.models.swin_windows import WindowBlock, cosine_attention, patch_merging_input
 
 
@@ -214,11 +214,20 @@ class SwinTransformerV2(WindowTransformer):
         pretrained_window_sizes=(0, 0, 0, 0),
     ):
         super().__init__()
-        stages = stage_arguments(
-            len(depths),
-            drop_path_rate,
-            depth=depths,
-            merging=[None] + [PatchMerging] * (len(depths) - 1),
+        self._build(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            global_pool=global_pool,
+            embed_dim=embed_dim,
+            depths=depths,
+            window_size=window_size,
+            strict_img_size=strict_img_size and not dynamic_img_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            norm_layer=norm_layer,
+            merging=PatchMerging,
             block=SwinTransformerV2Block,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
@@ -229,10 +238,6 @@ class SwinTransformerV2(WindowTransformer):
             act_layer=act_layer,
             pretrained_window_size=pretrained_window_sizes,
         )
-        image = (img_size, patch_size, in_chans)
-        strict_img_size = strict_img_size and not dynamic_img_size
-        rest = (window_size, strict_img_size, drop_rate, norm_layer, stages)
-        self._build(*image, num_classes, global_pool, embed_dim, *rest)
         init_truncated(self)
         for layer in self.sublayers():
             if isinstance(layer, SwinTransformerV2Block):  # which begins as the identity
@@ -259,30 +264,22 @@ def checkpoint_filter_fn(state_dict, model):
     return filter_checkpoint(state_dict, model)
 
 
-_TINY = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)}
-_SMALL = {**_TINY, "depths": (2, 2, 18, 2)}
-_BASE = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}
-_LARGE = {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)}
 _FROM_12 = {"pretrained_window_sizes": (12, 12, 12, 6)}
 
 VARIANTS = {
-    "swinv2_tiny_window16_256": {"window_size": 16, **_TINY},
-    "swinv2_tiny_window8_256": {"window_size": 8, **_TINY},
-    "swinv2_small_window16_256": {"window_size": 16, **_SMALL},
-    "swinv2_small_window8_256": {"window_size": 8, **_SMALL},
-    "swinv2_base_window16_256": {"window_size": 16, **_BASE},
-    "swinv2_base_window8_256": {"window_size": 8, **_BASE},
-    "swinv2_base_window12_192": {"window_size": 12, **_BASE},
-    "swinv2_base_window12to16_192to256": {"window_size": 16, **_BASE, **_FROM_12},
-    "swinv2_base_window12to24_192to384": {"window_size": 24, **_BASE, **_FROM_12},
-    "swinv2_large_window12_192": {"window_size": 12, **_LARGE},
-    "swinv2_large_window12to16_192to256": {"window_size": 16, **_LARGE, **_FROM_12},
-    "swinv2_large_window12to24_192to384": {"window_size": 24, **_LARGE, **_FROM_12},
+    "swinv2_tiny_window16_256": {"window_size": 16, **SIZES["tiny"]},
+    "swinv2_tiny_window8_256": {"window_size": 8, **SIZES["tiny"]},
+    "swinv2_small_window16_256": {"window_size": 16, **SIZES["small"]},
+    "swinv2_small_window8_256": {"window_size": 8, **SIZES["small"]},
+    "swinv2_base_window16_256": {"window_size": 16, **SIZES["base"]},
+    "swinv2_base_window8_256": {"window_size": 8, **SIZES["base"]},
+    "swinv2_base_window12_192": {"window_size": 12, **SIZES["base"]},
+    "swinv2_base_window12to16_192to256": {"window_size": 16, **SIZES["base"], **_FROM_12},
+    "swinv2_base_window12to24_192to384": {"window_size": 24, **SIZES["base"], **_FROM_12},
+    "swinv2_large_window12_192": {"window_size": 12, **SIZES["large"]},
+    "swinv2_large_window12to16_192to256": {"window_size": 16, **SIZES["large"], **_FROM_12},
+    "swinv2_large_window12to24_192to384": {"window_size": 24, **SIZES["large"], **_FROM_12},
 }
 
 
-def _create(variant, **kwargs):
-    return SwinTransformerV2(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, SwinTransformerV2)

@@ -13,8 +13,9 @@ from paddle import nn
 
 from pimm.layers import Linear, Mlp, gen_relative_log_coords, gen_relative_position_index, to_pair
 from pimm.models.registry import register_variants
-from pimm.models.swin_base import WindowStage, WindowTransformer, stage_arguments
-from pimm.models.swin_windows import WindowBlock, cosine_attention, patch_merging_input, window_sizes_by_ratio
+from pimm.models.swin_base import SIZES, WindowStage, WindowTransformer
+from pimm.models.swin_transformer import PatchMerging
+from pimm.models.swin_windows import WindowBlock, cosine_attention, window_sizes_by_ratio
 
 
 class WindowMultiHeadAttention(nn.Layer):
@@ -111,24 +112,6 @@ class SwinTransformerV2CrBlock(WindowBlock):
         return self.norm3(x + self.drop_path2(self.norm2(self.mlp(x))))
 
 
-class PatchMerging(nn.Layer):
-    """Four neighbouring pixels become one, by a normalisation and a linear layer.
-
-    Args:
-        dim: channels of the input.
-        out_dim: channels of the output.
-        norm_layer: class of the normalisation.
-    """
-
-    def __init__(self, dim, out_dim, norm_layer=nn.LayerNorm):
-        super().__init__()
-        self.norm = norm_layer(4 * dim)
-        self.reduction = Linear(4 * dim, out_dim, bias=False)
-
-    def forward(self, x):  # [N, H, W, dim]
-        return self.reduction(self.norm(patch_merging_input(x)))  # [N, H / 2, W / 2, out_dim]
-
-
 class SwinTransformerV2CrStage(WindowStage):
     """A `WindowStage` for feature maps [N, C, H, W], with a third normalisation in some blocks.
 
@@ -179,7 +162,7 @@ class SwinTransformerV2Cr(WindowTransformer):
     """
 
     stages_name = "stages"
-    norm_name = None
+    norm_name = ""
     axes = output_fmt = "NCHW"
 
     def __init__(
@@ -208,15 +191,24 @@ class SwinTransformerV2Cr(WindowTransformer):
         global_pool="avg",
     ):
         super().__init__()
-        count = len(depths)
         if window_size is None:
             grid = [side // patch for side, patch in zip(to_pair(img_size), to_pair(patch_size))]
-            window_size = window_sizes_by_ratio(grid, window_ratio, count)
-        stages = stage_arguments(
-            count,
-            drop_path_rate,
-            depth=depths,
-            merging=[None] + [PatchMerging] * (count - 1),
+            window_size = window_sizes_by_ratio(grid, window_ratio, len(depths))
+        self._build(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            global_pool=global_pool,
+            embed_dim=embed_dim,
+            depths=depths,
+            window_size=window_size,
+            strict_img_size=strict_img_size and not dynamic_img_size,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            norm_layer=norm_layer,
+            merging=PatchMerging,
+            stage_class=SwinTransformerV2CrStage,
             block=SwinTransformerV2CrBlock,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
@@ -225,13 +217,8 @@ class SwinTransformerV2Cr(WindowTransformer):
             proj_drop=proj_drop_rate,
             drop_attn=attn_drop_rate,
             extra_norm_period=extra_norm_period,
-            extra_norm_stage=[extra_norm_stage or index == count - 1 for index in range(count)],
+            extra_norm_stage=[extra_norm_stage] * (len(depths) - 1) + [True],
         )
-        image = (img_size, patch_size, in_chans)
-        strict_img_size = strict_img_size and not dynamic_img_size
-        rest = (window_size, strict_img_size, drop_rate, norm_layer, stages)
-        stage_class = SwinTransformerV2CrStage
-        self._build(*image, num_classes, global_pool, embed_dim, *rest, stage_class=stage_class)
 
     def embed(self, x):
         """Return patches of images, [N, embed_dim, H, W]."""
@@ -255,22 +242,16 @@ def checkpoint_filter_fn(state_dict, model):
     return renamed
 
 
-_SIZES = {
-    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
-    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
-    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
-    "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
-}
 _NS = {"extra_norm_stage": True}
 _HUGE = {"embed_dim": 352, "depths": (2, 2, 18, 2), "extra_norm_period": 6}
 _GIANT = {"embed_dim": 512, "depths": (2, 2, 42, 2), "num_heads": (16, 32, 64, 128), "extra_norm_period": 6}
 
 VARIANTS = {
-    **{f"swinv2_cr_{name}_{size}": sizes for name, sizes in _SIZES.items() for size in (384, 224)},
-    "swinv2_cr_tiny_ns_224": {**_SIZES["tiny"], **_NS},
-    "swinv2_cr_small_ns_224": {**_SIZES["small"], **_NS},
-    "swinv2_cr_small_ns_256": {**_SIZES["small"], **_NS},
-    "swinv2_cr_base_ns_224": {**_SIZES["base"], **_NS},
+    **{f"swinv2_cr_{name}_{size}": sizes for name, sizes in SIZES.items() for size in (384, 224)},
+    "swinv2_cr_tiny_ns_224": {**SIZES["tiny"], **_NS},
+    "swinv2_cr_small_ns_224": {**SIZES["small"], **_NS},
+    "swinv2_cr_small_ns_256": {**SIZES["small"], **_NS},
+    "swinv2_cr_base_ns_224": {**SIZES["base"], **_NS},
     "swinv2_cr_huge_384": {**_HUGE, "num_heads": (11, 22, 44, 88)},
     "swinv2_cr_huge_224": {**_HUGE, "num_heads": (8, 16, 32, 64)},
     "swinv2_cr_giant_384": _GIANT,
@@ -278,8 +259,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return SwinTransformerV2Cr(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, SwinTransformerV2Cr)

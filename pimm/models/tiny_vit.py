@@ -13,12 +13,12 @@ from pimm.layers import (
     Linear,
     NormMlpClassifierHead,
     calculate_drop_path_rates,
-    trunc_normal_,
-    zeros_,
 )
 from pimm.layers.pos_embed_rel import resize_distance_biases
 from pimm.layers.windows import join_windows, split_windows
-from pimm.models.headed import HeadedModel
+from pimm.models.features import feature_map
+from pimm.models.headed import StagedModel
+from pimm.models.initial_values import init_truncated
 from pimm.models.registry import register_variants
 
 
@@ -179,7 +179,7 @@ class TinyVitStage(nn.Layer):
         return self.blocks(x).transpose([0, 3, 1, 2])
 
 
-class TinyVit(HeadedModel):
+class TinyVit(StagedModel):
     """TinyViT.
 
     Args:
@@ -197,6 +197,8 @@ class TinyVit(HeadedModel):
         mbconv_expand_ratio: channels inside inverted residuals relative to those outside.
         local_conv_size: kernel of the convolution in a block of attention.
     """
+
+    norm_name = ""
 
     def __init__(
         self,
@@ -231,18 +233,14 @@ class TinyVit(HeadedModel):
                     "local_conv_size": local_conv_size,
                 }
                 stages.append(TinyVitStage(embed_dims[number - 1], dim, of_stage, **block))
-            info = {"num_chs": dim, "reduction": 4 * 2**number, "module": f"stages.{number}", "stage": number + 1}
-            self.feature_info.append(info)
+            self.feature_info.append(feature_map(f"stages.{number}", number + 1, dim, 4 * 2**number))
         self.stages = nn.Sequential(*stages)
         self.num_classes, self.num_features = num_classes, embed_dims[-1]
         self.head = NormMlpClassifierHead(
             self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, norm_layer=_norm
         )
         self.head_hidden_size = self.head.num_features
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Linear):
-                trunc_normal_(layer.weight, std=0.02)
-                zeros_(layer.bias)
+        init_truncated(self)
 
     def stem(self, x):
         """Return the input of the first stage, [N, channels, H / 4, W / 4]."""
@@ -277,8 +275,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return TinyVit(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, TinyVit)

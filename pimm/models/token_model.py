@@ -9,7 +9,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import Linear
-from pimm.models.features import feature_take_indices
+from pimm.models.features import feature_map, feature_take_indices
 from pimm.models.recompute import checkpoint
 
 _POOLS = {
@@ -286,7 +286,4 @@ def block_features(depth, channels, reduction, name="blocks"):
         reduction: by how much an image is larger than the grid of patches.
         name: name of the blocks.
     """
-    return [
-        {"module": f"{name}.{number}", "num_chs": channels, "reduction": reduction, "stage": number + 1}
-        for number in range(depth)
-    ]
+    return [feature_map(f"{name}.{number}", number + 1, channels, reduction) for number in range(depth)]

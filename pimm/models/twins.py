@@ -12,10 +12,12 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers import Conv2d, DropPath, LayerNorm, Linear, Mlp, attend, calculate_drop_path_rates, to_pair
 from pimm.layers.windows import join_windows, split_windows
+from pimm.models.features import feature_map
+from pimm.models.headed import LinearHeadModel
+from pimm.models.initial_values import init_convolutions, init_truncated
 from pimm.models.pvt_v2 import Attention
 from pimm.models.recompute import checkpoint
 from pimm.models.registry import register_variants
-from pimm.models.staged import LinearHeadModel, feature_map, init_fan_out, init_truncated
 
 _NORM = partial(LayerNorm, eps=1e-6)
 
@@ -198,7 +200,7 @@ class Twins(LinearHeadModel):
         self.norm = norm_layer(self.num_features)
         self._create_head(num_classes, global_pool, drop_rate)
         init_truncated(self)
-        init_fan_out(self)
+        init_convolutions(self, "group_fan_out", zero_biases=True)
 
     def set_grad_checkpointing(self, enable=True):
         """Compute the activations of blocks again in the backward pass, or keep them; the gradients are the same."""
@@ -208,8 +210,11 @@ class Twins(LinearHeadModel):
         """Return patches of images, [N, H, W, channels]."""
         return self.patch_embeds[0](x)
 
-    def run_stage(self, index, x):
-        """Return the output of a stage, [N, H, W, channels]."""
+    def stage_list(self):
+        """Return the numbers of the stages."""
+        return list(range(len(self.blocks)))
+
+    def _run(self, index, x):
         x = self.patch_embeds[index](x.transpose([0, 3, 1, 2])) if index else x
         x = self.pos_drops[index](x)
         for number, block in enumerate(self.blocks[index]):
@@ -227,7 +232,7 @@ class Twins(LinearHeadModel):
         return LinearHeadModel.forward_features(self, x).flatten(1, 2)  # an export cannot resolve super()
 
     def forward_intermediates(self, x, indices=None, norm=False, intermediates_only=False, **kwargs):
-        """Return the features of patches [N, L, channels] and feature maps; see `StagedModel.forward_intermediates`."""
+        """Return the features of patches [N, L, channels] and feature maps; see `ImageModel.forward_intermediates`."""
         found = super().forward_intermediates(x, indices, norm, intermediates_only=intermediates_only, **kwargs)
         return found if intermediates_only else (found[0].flatten(1, 2), found[1])
 
@@ -261,8 +266,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return Twins(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, Twins)

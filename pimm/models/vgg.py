@@ -7,10 +7,11 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, ClassifierHead, Conv2d
+from pimm.models.features import row_features
 from pimm.models.headed import HeadedModel
-from pimm.models.kaiming import init_convolutions, init_linear
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import RowMixin
 from pimm.models.registry import register_variants
-from pimm.models.row import RowMixin, row_features
 
 _POOL = "M"
 _CONVOLUTIONS = {  # channels of the convolutions, and where maxima are pooled
@@ -96,15 +97,14 @@ class VGG(RowMixin, HeadedModel):
             raise ConfigError(f"output_stride is {output_stride}; a VGG has 32 alone")
         self.num_classes, self.drop_rate = num_classes, drop_rate
         taps = self._create_features(cfg, in_chans, conv_layer, norm_layer, act_layer)
-        self.row_names = tuple(f"features.{index}" for index in range(len(self.features)))
-        self.feature_info = row_features(self.row_names, taps)
+        self.stages_name = tuple(f"features.{index}" for index in range(len(self.features)))
+        self.feature_info = row_features(self.stages_name, taps)
         self.pre_logits = ConvMlp(
             self.num_features, 4096, 7, mlp_ratio, drop_rate, act_layer=act_layer, conv_layer=conv_layer
         )
         self.head = ClassifierHead(4096, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
-        init_convolutions(self, zero_biases=True)
-        init_linear(self, std=0.01)
+        init_convolutions(self, zero_biases=True, linear_std=0.01)
 
     def _create_features(self, cfg, in_chans, conv_layer, norm_layer, act_layer):
         """Create the convolutions, and return where feature maps are: before each pooling and after the last."""
@@ -175,14 +175,10 @@ def checkpoint_filter_fn(state_dict, model):
     return found
 
 
-def _create(variant, **kwargs):
-    return VGG(**{**variant, **kwargs})
-
-
 register_variants(
     {
         **{name: {"cfg": cfg} for name, cfg in _CONVOLUTIONS.items()},
         **{f"{name}_bn": {"cfg": cfg, "norm_layer": BatchNorm2d} for name, cfg in _CONVOLUTIONS.items()},
     },
-    _create,
+    VGG,
 )

@@ -252,8 +252,4 @@ class VisionTransformer(TokenModel):
         remember_input_size(self, img_size=self.patch_embed.img_size, patch_size=patch_size)
 
 
-def _create(variant, **kwargs):
-    return VisionTransformer(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, VisionTransformer)

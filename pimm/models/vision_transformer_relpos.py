@@ -188,8 +188,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return VisionTransformerRelPos(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, VisionTransformerRelPos)

@@ -303,8 +303,4 @@ VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return VisionTransformerSAM(**{**variant, **kwargs})
-
-
-register_variants(VARIANTS, _create)
+register_variants(VARIANTS, VisionTransformerSAM)

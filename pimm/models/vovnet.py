@@ -16,10 +16,11 @@ from pimm.layers import (
     calculate_drop_path_rates,
     create_attn,
 )
+from pimm.models.features import row_features
 from pimm.models.headed import HeadedModel
-from pimm.models.kaiming import init_convolutions, init_linear
+from pimm.models.initial_values import init_convolutions, zero_linear_biases
+from pimm.models.interface import RowMixin
 from pimm.models.registry import register_variants
-from pimm.models.row import RowMixin, row_features
 
 
 class OsaBlock(nn.Layer):
@@ -152,14 +153,14 @@ class VovNet(RowMixin, HeadedModel):
         )
         stages, taps = self._create_stages(cfg, drop_path_rate, layers)
         self.stages = nn.Sequential(*stages)
-        self.row_names = (*(f"stem.{index}" for index in range(3)), *(f"stages.{index}" for index in range(4)))
+        self.stages_name = (*(f"stem.{index}" for index in range(3)), *(f"stages.{index}" for index in range(4)))
         first = (f"stem.{1 if stem_stride == 4 else 2}", stem_chs[1], 2)
-        self.feature_info = row_features(self.row_names, [first, *taps])
+        self.feature_info = row_features(self.stages_name, [first, *taps])
         self.num_features = taps[-1][1]
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
         init_convolutions(self)
-        init_linear(self)
+        zero_linear_biases(self)
 
     def _create_stages(self, cfg, drop_path_rate, layers):
         """Return the stages, and (name, channels, reduction) of their feature maps."""
@@ -204,10 +205,6 @@ def _settings(block_per_stage, layer_per_block=5, attn="ese", depthwise=False, s
 _39, _57, _19 = [1, 1, 2, 2], [1, 1, 4, 3], [1, 1, 1, 1]
 
 
-def _create(variant, **kwargs):
-    return VovNet(**{**variant, **kwargs})
-
-
 register_variants(
     {
         "vovnet39a": {"cfg": _settings(_39, attn="")},
@@ -221,5 +218,5 @@ register_variants(
         "eca_vovnet39b": {"cfg": _settings(_39, attn="eca")},
         "ese_vovnet39b_evos": {"cfg": _settings(_39), "norm_layer": EvoNorm2dS0},
     },
-    _create,
+    VovNet,
 )

@@ -6,9 +6,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.layers import BatchNorm2d, Conv2d
-from pimm.models.kaiming import init_convolutions
+from pimm.models.features import feature_map
+from pimm.models.initial_values import init_convolutions
+from pimm.models.interface import RowModel
 from pimm.models.registry import register_variants
-from pimm.models.row import RowModel
 
 
 class SeparableConv2d(nn.Layer):
@@ -76,7 +77,7 @@ class Xception(RowModel):
 
     def __init__(self, num_classes=1000, in_chans=3, drop_rate=0.0, global_pool="avg"):
         super().__init__()
-        self.drop_rate, self.num_features, self.row_names = drop_rate, 2048, (*_STEM, *_BLOCKS, *_END)
+        self.drop_rate, self.num_features, self.stages_name = drop_rate, 2048, (*_STEM, *_BLOCKS, *_END)
         self.conv1, self.bn1, self.act1 = Conv2d(in_chans, 32, 3, 2, bias=False), BatchNorm2d(32), nn.ReLU()
         self.conv2, self.bn2, self.act2 = Conv2d(32, 64, 3, bias=False), BatchNorm2d(64), nn.ReLU()
         self.block1 = Block(64, 128, 2, 2, start_with_relu=False)
@@ -95,7 +96,7 @@ class Xception(RowModel):
             ("act4", 2048, 32, "act4"),
         )
         self.feature_info = [
-            {"num_chs": channels, "reduction": reduction, "module": module, "stage": self.row_names.index(last) + 1}
+            feature_map(module, self.stages_name.index(last) + 1, channels, reduction)
             for module, channels, reduction, last in taps
         ]
         self.create_head(num_classes, global_pool)
@@ -103,23 +104,19 @@ class Xception(RowModel):
 
     def feature_map(self, x, number):
         """Return the output of a stage as a feature map, inside the net after the next block's first activation."""
-        return x if self.row_names[number - 1] in ("act2", "act4") else F.relu(x)
+        return x if self.stages_name[number - 1] in ("act2", "act4") else F.relu(x)
 
     def keep_stages(self, count):
         """Take out the layers after the first ``count``; after a block, the next one's first activation stays."""
-        following = self.row_names[count]
+        following = self.stages_name[count]
         super().keep_stages(count)
         if following in _BLOCKS[1:]:
             setattr(self, following, nn.ReLU())
-            self.row_names = (*self.row_names, following)
+            self.stages_name = (*self.stages_name, following)
 
     def group_matcher(self, coarse=False):
         """Return the patterns of the parameters' names by depth."""
         return {"stem": r"^conv[12]|bn[12]", "blocks": [(r"^block(\d+)", None), (r"^conv[34]|bn[34]", (99,))]}
 
 
-def _create(variant, **kwargs):
-    return Xception(**{**variant, **kwargs})
-
-
-register_variants({"legacy_xception": {}}, _create)
+register_variants({"legacy_xception": {}}, Xception)

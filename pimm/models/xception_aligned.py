@@ -16,7 +16,7 @@ from pimm.layers import (
     create_conv2d,
     get_norm_act_layer,
 )
-from pimm.models.features import feature_take_indices, limit_strides
+from pimm.models.features import feature_map, feature_take_indices, limit_strides
 from pimm.models.headed import HeadedModel
 from pimm.models.registry import register_variants
 
@@ -246,8 +246,7 @@ class XceptionAligned(HeadedModel):
         self.head_hidden_size = self.head.num_features
 
     def _add_feature_map(self, module, channels, reduction, stage):
-        info = {"num_chs": channels, "reduction": reduction, "module": module, "stage": stage}
-        self.feature_info.append(info)
+        self.feature_info.append(feature_map(module, stage, channels, reduction))
 
     def final(self, x):
         """Return the output of the last activation."""
@@ -301,10 +300,6 @@ _ENTRY_71 = ((64, 128, 2), (128, 256, 1), (256, 256, 2), (256, 728, 1), (728, 72
 _NORM = {"norm_layer": partial(BatchNorm2d, eps=1e-3, momentum=0.1)}
 
 
-def _create(variant, **kwargs):
-    return XceptionAligned(**{**variant, **kwargs})
-
-
 register_variants(
     {
         "xception41": {"block_cfg": _blocks(8, start_with_relu=False), **_NORM},
@@ -313,5 +308,5 @@ register_variants(
         "xception41p": {"block_cfg": _blocks(8), "preact": True, "norm_layer": BatchNorm2d},
         "xception65p": {"block_cfg": _blocks(16), "preact": True, **_NORM},
     },
-    _create,
+    XceptionAligned,
 )

@@ -330,8 +330,4 @@ _VARIANTS = {
 }
 
 
-def _create(variant, **kwargs):
-    return Xcit(**{**variant, **kwargs})
-
-
-register_variants(_VARIANTS, _create)
+register_variants(_VARIANTS, Xcit)

@@ -107,7 +107,7 @@ def _find_or_compile(compiler: list[str], folder: Path, prefix: str) -> Path:
     if library is None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_trust(folder)  # before anything is written
-        with _file_lock(folder / "lock"):
+        with file_lock(folder / "lock"):
             library = find() or _compile(compiler, folder, prefix)  # unless the owner of the lock before has built it
     return library
 
@@ -174,7 +174,7 @@ def _version(compiler: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path, patience: float = 300):
+def file_lock(path: Path, patience: float = 300):
     """Hold a lock that the system frees when its owner ends, however the owner ends.
 
     After ``patience`` seconds, and on file systems without locks, go on without the lock: a build ends in one atomic
@@ -182,7 +182,7 @@ def _file_lock(path: Path, patience: float = 300):
     """
     with open(path, "w") as file:
         deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        while fcntl is not None and time.monotonic() < deadline:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

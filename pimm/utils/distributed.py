@@ -164,7 +164,7 @@ def all_reduce_mean(tensors):
     """Return the means of tensors over all processes, in one message for each data type."""
     if world_size() == 1:
         return list(tensors)
-    return _in_one_message(tensors, lambda flat: all_reduce_sum(flat) / world_size())
+    return in_one_message(tensors, lambda flat: all_reduce_sum(flat) / world_size())
 
 
 @paddle.no_grad()
@@ -186,7 +186,7 @@ def broadcast_tensors(tensors):
     """Return the values that tensors have on rank 0; the shapes must be the same on all ranks."""
     if world_size() == 1:
         return list(tensors)
-    return _in_one_message(tensors, _broadcast)
+    return in_one_message(tensors, _broadcast)
 
 
 def broadcast_values(tensor):
@@ -253,7 +253,7 @@ def _broadcast(flat):
     return flat
 
 
-def _in_one_message(tensors, exchange):
+def in_one_message(tensors, exchange):
     """Pass tensors through ``exchange`` as one flat copy for each data type, and return them in their shapes."""
     results = [None] * len(tensors)
     by_dtype = {}

@@ -8,8 +8,10 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from pimm.device import device_of
 from pimm.errors import CheckpointError, ConfigError
 from pimm.utils.checkpoint import EMA, read_checkpoint
+from pimm.utils.distributed import in_one_message
 from pimm.utils.model import get_state_dict, unwrap_model
 from pimm.utils.serialization import load_arrays
 from pimm.utils.state import load_state_dict_strictly
@@ -168,8 +170,9 @@ def _frozen_copy(model, device):
 def _blend(average, model, weight, device, copy_statistics=False):
     """Move each tensor of ``average`` by the share ``weight`` towards the net's; whole numbers are copied."""
     current = get_state_dict(model)
+    targets = _moved(current, device) if device else current
     for name, value in average.state_dict().items():
-        target = current[name].to(device) if device else current[name]
+        target = targets[name]
         if target.dtype != value.dtype:
             target = target.astype(value.dtype)
         is_statistic = name.endswith(("._mean", "._variance"))
@@ -177,3 +180,12 @@ def _blend(average, model, weight, device, copy_statistics=False):
             paddle.assign(target, output=value)
         else:
             value.scale_(1.0 - weight).add_(target * weight)  # several times as fast as lerp_ on a CPU
+
+
+def _moved(tensors, device):
+    """Return tensors by name on a device, after one wait for each data type: a copy to the CPU must be complete."""
+    there = device_of(device)
+    if all(device_of(tensor.place) == there for tensor in tensors.values()):
+        return tensors
+    values = in_one_message(list(tensors.values()), lambda flat: flat.to(str(there), blocking=True))
+    return dict(zip(tensors, values))

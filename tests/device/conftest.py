@@ -1,5 +1,7 @@
 """Builds the test device for the tests of this folder."""
 
+import os
+
 import pytest
 from device_library import build, why_not
 
@@ -11,3 +13,10 @@ def library():
     if reason:
         pytest.skip(reason)
     return build()
+
+
+@pytest.fixture(scope="session")
+def in_full():
+    """Skip what takes long, unless `make test-device` asks for it."""
+    if os.environ.get("PIMM_TEST_DEVICE") != "1":
+        pytest.skip("`make test-device` runs it")

@@ -1,176 +1,221 @@
-"""Run by tests in a process of its own: the jobs on a device in short form; writes their numbers, as JSON.
+"""Run by tests in a process of its own: jobs on a device in short form; writes their numbers, as JSON.
 
-Usage: device_jobs.py DEVICE FOLDER [KEY=VALUE ...]
+Usage: device_jobs.py DEVICE FOLDER PART ... [KEY=VALUE ...]; the parts are the methods of `Jobs`, in an order in which
+each finds the files of those before it.
 """
 
-import ctypes
-import hashlib
+import contextlib
+import csv
+import io
 import json
-import os
+import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tiny import RECIPE, run_search, write_images
+import paddle
+import waits
+from paddle import nn
+from recording import bits, counts, recorded, saved, total
+from tiny import RECIPE, run_search, without_report, write_images
 
+import cream
 from cream.config.load import load_config
-from cream.jobs import retrain, test
+from cream.convert import main as convert
+from cream.deploy import command as deploy
+from cream.flops import cost_tables
+from cream.jobs import evolve, rank_correlation, retrain, select, test
 from cream.train.steps import CreamStep, SinglePathStep
 from pimm import device
+from pimm.commands.inference import main as inference
 from pimm.commands.train import main as train
+from pimm.commands.validate import main as validate
 from pimm.engine import ClassifyStep
-from pimm.utils import barrier, latest_checkpoint, rank, read_checkpoint
+from pimm.utils import barrier, latest_checkpoint, load_arrays, rank
 
-# In the order of the counters of tests/device/runtime.h.
-COUNTERS = (
-    *("copies_in", "copies_in_async", "copies_out", "copies_out_async", "copies_inside", "waits"),
-    *("kernels", "half_kernels", "behind", "collectives"),
-)
+API_PAGE = Path(__file__).parents[2] / "docs/api.md"
 CREAM = (
-    "EPOCHS=2",
-    "SUPERNET.METHOD=cream",
-    "SUPERNET.META_STA_EPOCH=0",
-    "SUPERNET.UPDATE_ITER=2",
-    "SUPERNET.POOL_SIZE=2",
-    "SUPERNET.SLICE=2",
+    *("EPOCHS=2", "SUPERNET.METHOD=cream", "SUPERNET.META_STA_EPOCH=0", "SUPERNET.UPDATE_ITER=2"),
+    *("SUPERNET.POOL_SIZE=2", "SUPERNET.SLICE=2"),
 )
+NET = ("--model", "mobilenetv3_small_075", "--num-classes", "3", "--img-size", "32")
+EVOLUTION = [f"EVOLUTION.{key}" for key in ("POPULATION=4", "TOP=2", "CROSSOVER=1", "MUTATION=1", "GENERATIONS=2")]
 
 
-def counts():
-    """Return the counters of the test device, all zero without one."""
-    if "TEST_DEVICE_LIBRARY" not in os.environ:
-        return dict.fromkeys(COUNTERS, 0)
-    count = ctypes.CDLL(os.environ["TEST_DEVICE_LIBRARY"]).test_device_count
-    count.restype = ctypes.c_int64
-    return {name: count(index) for index, name in enumerate(COUNTERS)}
+class Jobs:
+    """Runs jobs on a device and collects their numbers.
+
+    Args:
+        name: the device.
+        folder: where the jobs write, and find the images.
+        options: further settings of searches and retrainings.
+    """
+
+    def __init__(self, name, folder, options):
+        self.name, self.folder, self.data = name, folder, folder / "data"
+        self.options = (f"DEVICE={name}", *options)
+        self.numbers = {"steps": {}, "device": str(device.choose(name, "DEVICE"))}
+
+    def searches(self):
+        for name, more in {"single path": (), "cream": CREAM}.items():
+            path = self.folder / name.replace(" ", "_")
+            with recorded(SinglePathStep, CreamStep) as self.numbers["steps"][name]:
+                run_search(self.data, path, *self.options, *more)
+            barrier()  # the first process writes the files
+            found = json.loads((path / "search" / "architecture.json").read_text())
+            self.numbers[f"{name} architecture"] = found["arch"]
+            self.numbers[f"{name} state"] = saved(path / "search")
+
+    def selections(self):
+        search = self.folder / "cream" / "search"
+        with without_report():
+            for name, job, more in (("select", select, ["SUPERNET.SELECT_RANDOM=5"]), ("evolve", evolve, EVOLUTION)):
+                best = job(search, [*self.options, *more], self.folder / name)
+                self.numbers[f"{name} architecture"] = best.arch
+                rows = _rows(self.folder / name / "candidates.csv")
+                self.numbers[f"{name} scores"] = {row["arch"]: float(row["loss"]) for row in rows}
+
+    def ranking(self):
+        searches = [self.folder / name / "search" for name in ("single_path", "cream")]
+        recipe = load_config(None, [*RECIPE, *self.options])
+        found = rank_correlation(searches, recipe, self.folder / "ranking", n=3)
+        self.numbers["ranking rows"] = _rows(self.folder / "ranking" / "ranking.csv")
+        self.numbers["ranking"] = {name: list(coefficients) for name, coefficients in found.items()}
+
+    def retraining(self):
+        recipe = self.folder / "single_path" / "search" / "retrain.yaml"
+        places = (f"DATA_DIR={self.data}", f"SAVE_PATH={self.folder}", "NET.EMA.USE=True", "NET.EMA.DECAY=0.5")
+        options = (*RECIPE, *places, *self.options)
+        with recorded(ClassifyStep) as self.numbers["steps"]["classify"]:
+            retrain(load_config(recipe, [*options, "MODEL=retrain"]))
+        barrier()
+        self.numbers["retrain state"] = saved(self.folder / "retrain")
+        weights = f"RESUME_PATH={latest_checkpoint(self.folder / 'retrain')}"
+        self.numbers["test"] = test(load_config(recipe, [*options, weights, "MODEL=test"]))
+
+    def resuming(self):
+        """Resume the retraining from its first checkpoint, here and on the CPU, and that of the CPU here."""
+        whole, elsewhere = self.folder / "retrain", self.folder / "on the CPU" / "retrain"
+        self.numbers["retrain bits"] = bits(whole)
+        resumed = {
+            "here": (self.name, whole),
+            "on the CPU": ("cpu", whole),
+            "here from the CPU": (self.name, elsewhere),
+        }
+        for how, (place, source) in resumed.items():
+            first = min(source.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+            path = self.folder / how
+            options = (f"DATA_DIR={self.data}", f"SAVE_PATH={path}", f"RESUME_PATH={first}", f"DEVICE={place}")
+            retrain(load_config(whole / "config.yaml", options))
+            self.numbers[f"resumed {how}"] = [bits(path / "retrain"), saved(path / "retrain")]
+
+    def mixed_precision(self):
+        """Search and train in float16 where the device has it; a CPU computes in float32."""
+        run_search(self.data, self.folder / "mixed", *self.options, *CREAM, "AMP=True")
+        self.numbers["mixed cream state"] = saved(self.folder / "mixed" / "search")
+        options = ("--amp", "--opt", "momentum", "--clip-grad", "1", "--model-ema", "--epochs", "3")
+        for level in ("O1", "O2"):
+            self._train(level, *options, "--amp-level", level)
+        self.numbers["O2 bits"] = bits(self.folder / "O2")
+        self._train("O2 resumed", *options, "--amp-level", "O2", "--resume", str(self.folder / "O2" / "checkpoint-0"))
+        self.numbers["resumed O2 bits"] = bits(self.folder / "O2 resumed")
+
+    def scripts(self):
+        options = ("--opt", "rmsproptf", "--mixup", "0.2", "--clip-grad", "1", "--grad-accum-steps", "2")
+        self._train("script", *options, "--epochs", "1", "--model-ema", "--sync-bn")
+        places = self._places()
+        checkpoint = ["--checkpoint", str(self.folder / "script"), "--use-ema"]
+        validate([*places, *checkpoint, "--results-file", str(self.folder / "validate.json")])
+        barrier()
+        self.numbers["validate"] = json.loads((self.folder / "validate.json").read_text())[0]
+        results = ["--results-dir", str(self.folder), "--results-file", "classes", "--results-format", "json"]
+        inference([*places, *checkpoint, *results, "--split", "val", "--topk", "2", "--include-index", "--fullname"])
+        barrier()
+        self.numbers["inference"] = list(json.loads((self.folder / "classes.json").read_text()).values())
+
+    def _places(self):
+        return ["--data-dir", str(self.data), "--device", self.name, "-j", "0", "-b", "6"]
+
+    def _train(self, name, *options):
+        output = ["--output", str(self.folder), "--experiment", name, "--lr", "0.01", "--cooldown-epochs", "0"]
+        train([*self._places(), *NET, *output, *options])
+        self.numbers[f"{name} state"] = saved(self.folder / name)
+
+    def conversion(self):
+        """Convert weights to PyTorch's and back, and classify an image by them."""
+        weights = latest_checkpoint(self.folder / "retrain") / "model.pdparams"
+        there, back = self.folder / "weights.pth.tar", self.folder / "weights.pdparams"
+        recipe = ["--model", str(self.folder / "single_path" / "search" / "retrain.yaml")]
+        image = str(next((self.data / "val" / "light").iterdir()))
+        assert convert([str(weights), str(there), "--to-torch", *recipe]) == 0
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert convert([str(there), str(back), *recipe, "--verify", image]) == 0
+        self.numbers["converted is whole"] = _same(load_arrays(weights), load_arrays(back))
+        self.numbers["converted says"] = printed.getvalue().splitlines()[-3:]
+
+    def exporting(self):
+        """Export the retrained net, and classify images by the export and by the net."""
+        source, exported = str(self.folder / "retrain"), str(self.folder / "export")
+        assert deploy.export([source, "--output", exported]) == 0
+        for name, classifier in {"net": source, "export": exported}.items():
+            before, results = counts()["kernels"], self.folder / f"{name}.json"
+            assert deploy.predict([classifier, str(self.data / "val"), "--output", str(results)]) == 0
+            self.numbers[f"{name} classifies"] = json.loads(results.read_text())
+            self.numbers[f"kernels of the {name}"] = counts()["kernels"] - before
+
+    def waits(self):
+        """Count the waits of steps and evaluations, and train in mixed precision."""
+        self.numbers["waits"] = {"steps": waits.of_steps(), "evaluations": waits.of_evaluations()}
+        self.numbers["averages"] = waits.of_averages()
+        self.numbers["mixed precision"] = waits.of_mixed_precision()
+
+    def notebook(self):
+        """Run the searches of docs/api.md, with batches in place of loaders."""
+        page = {}
+        exec(re.findall(r"```python\n(.*?)```", API_PAGE.read_text(), re.DOTALL)[0], page)
+        rng = np.random.default_rng(0)
+        batches = [(rng.normal(size=(6, 3, 8, 8)).astype("float32"), rng.integers(0, 5, 6)) for _ in range(3)]
+        batches = [tuple(map(paddle.to_tensor, batch)) for batch in batches]
+        for name in ("Cream", "SPOS"):
+            paddle.seed(0)
+            net = page["MyNet"](5)
+            mutator = getattr(cream, f"{name}SupernetTrainingMutator")(net)
+            optimizer = paddle.optimizer.Momentum(0.1, parameters=net.parameters())
+            options = {"resolution": 8, "meta_sta_epoch": 0, "update_iter": 2, "slices": 2, "pool_size": 2}
+            options = {**options, "select_batches": 2} if name == "Cream" else {}
+            trainer = getattr(cream, f"{name}SupernetTrainer")(
+                net, nn.CrossEntropyLoss(), None, optimizer, 2, batches, batches, mutator, **options
+            )
+            self.numbers[f"{name} validated"] = trainer.train()
+            weights = {key: value.numpy() for key, value in net.state_dict().items()}
+            self.numbers[f"{name} weights"] = total(weights)
+        sizes = {"max_epochs": 2, "num_select": 2, "num_population": 4, "num_crossover": 1, "num_mutation": 2}
+        evolution = cream.SPOSEvolution(**sizes, flops_func=cost_tables(net, 8)[0])
+        found = evolution.search(net, batches, batches, select_batches=1)
+        self.numbers["SPOS evolution"] = [[each.arch, each.prec1, each.mflops] for each in found]
 
 
-def leave():
-    """End the process at once: how Paddle takes a plug-in down while streams run is no matter of these jobs."""
-    device.synchronize()
-    sys.stdout.flush()
-    os._exit(0)
+def _rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
-@contextmanager
-def recorded(*kinds):
-    """Give a list to which each training step of these classes appends what it made the device do."""
-    steps, plain = [], {kind: kind.__call__ for kind in kinds}
-
-    def call(self, images, labels, epoch):
-        before = counts()
-        metrics = plain[type(self)](self, images, labels, epoch)
-        steps.append({name: count - before[name] for name, count in counts().items()})
-        return metrics
-
-    for kind in kinds:
-        kind.__call__ = call
-    yield steps
-    for kind in kinds:
-        kind.__call__ = plain[kind]
+def _same(arrays, others):
+    return arrays.keys() == others.keys() and all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
-def saved(folder):
-    """Return the sums of absolute values of what the furthest checkpoint of a run holds, by name of the file."""
-    files = read_checkpoint(latest_checkpoint(folder)).files
-    return {name: total(content) for name, content in files.items()}
-
-
-def bits(folder):
-    """Return a digest of all that the furthest checkpoint of a run holds."""
-    return hashlib.sha256(repr(plain(read_checkpoint(latest_checkpoint(folder)).files)).encode()).hexdigest()
-
-
-def plain(content):
-    if isinstance(content, dict):
-        return {name: plain(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(value) for value in content]
-    return (content.dtype.str, content.tobytes()) if isinstance(content, np.ndarray) else content
-
-
-def total(content):
-    if isinstance(content, dict):
-        return sum(total(value) for value in content.values())
-    if isinstance(content, (list, tuple)):
-        return sum(total(value) for value in content)
-    return float(np.abs(np.asarray(content, np.float64)).sum()) if isinstance(content, np.ndarray) else 0.0
-
-
-def searches(data, folder, options, numbers):
-    for name, more in {"single path": (), "cream": CREAM}.items():
-        path = folder / name.replace(" ", "_")
-        with recorded(SinglePathStep, CreamStep) as numbers["steps"][name]:
-            run_search(data, path, *options, *more)
-        barrier()  # the first process writes the files
-        numbers[f"{name} architecture"] = json.loads((path / "search" / "architecture.json").read_text())["arch"]
-        numbers[f"{name} state"] = saved(path / "search")
-
-
-def retraining(data, folder, options, numbers):
-    recipe = folder / "single_path" / "search" / "retrain.yaml"
-    places = (f"DATA_DIR={data}", f"SAVE_PATH={folder}", "MODEL=retrain", "NET.EMA.USE=True", "NET.EMA.DECAY=0.5")
-    cfg = load_config(recipe, [*RECIPE, *places, *options])
-    with recorded(ClassifyStep) as numbers["steps"]["classify"]:
-        retrain(cfg)
-    barrier()
-    numbers["retrain state"] = saved(folder / "retrain")
-    weights = f"RESUME_PATH={latest_checkpoint(folder / 'retrain')}"
-    numbers["test"] = test(load_config(recipe, [*RECIPE, *places, *options, weights, "MODEL=test"]))
-
-
-def resuming(data, folder, name, numbers):
-    """Go on from the middle of the retraining, on the device and on the CPU."""
-    whole = folder / "retrain"
-    middle = min(whole.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    numbers["retrain bits"] = bits(whole)
-    for place in (name, "cpu"):
-        path = folder / f"resumed_{place}"
-        options = (f"DATA_DIR={data}", f"SAVE_PATH={path}", f"RESUME_PATH={middle}", f"DEVICE={place}")
-        retrain(load_config(whole / "config.yaml", options))
-        numbers[f"resumed on {'the CPU' if place == 'cpu' else 'the device'}"] = [
-            bits(path / "retrain"),
-            saved(path / "retrain"),
-        ]
-
-
-def scripts(data, folder, name, numbers):
-    places = ["--data-dir", str(data), "--output", str(folder), "--experiment", "script", "--device", name]
-    net = ["--model", "mobilenetv3_small_075", "--num-classes", "3", "--img-size", "32", "-b", "6", "-j", "0"]
-    average = [
-        "--epochs",
-        "1",
-        "--model-ema",
-        "--lr",
-        "0.01",
-        "--opt",
-        "rmsproptf",
-        "--mixup",
-        "0.2",
-        "--clip-grad",
-        "1",
-    ]
-    train([*places, *net, *average])
-    numbers["script state"] = saved(folder / "script")
-
-
-def main(name, folder, *options):
+def main(name, folder, *words):
     folder = Path(folder)
-    data = folder / "data"
-    if rank() == 0 and not data.exists():
-        write_images(data)
-    numbers = {"steps": {}, "device": str(device.choose(name, "DEVICE"))}
-    options = (f"DEVICE={name}", *options)
-    searches(data, folder, options, numbers)
-    retraining(data, folder, options, numbers)
-    if not options[1:]:
-        scripts(data, folder, name, numbers)
-        resuming(data, folder, name, numbers)
-    numbers["counts"] = counts()
-    (folder / f"numbers{rank()}.json").write_text(json.dumps(numbers))
+    if rank() == 0 and not (folder / "data").exists():
+        write_images(folder / "data")
+    jobs = Jobs(name, folder, [word for word in words if "=" in word])
+    for part in words:
+        if "=" not in part:
+            getattr(jobs, part)()
+    jobs.numbers["counts"] = counts()
+    (folder / f"numbers{rank()}.json").write_text(json.dumps(jobs.numbers))
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()

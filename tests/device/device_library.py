@@ -1,8 +1,9 @@
-"""Build the test device, a library that Paddle loads as a plug-in; a build in the cache is used again."""
+"""Build the test device, a library that Paddle loads as a plug-in, and run jobs on it; builds are kept in the cache."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,14 +15,14 @@ import paddle
 from pimm.ops.build import cache_folder, find_compiler
 
 FOLDER = Path(__file__).parent
+JOBS = FOLDER / "device_jobs.py"
+DEVICE = "gpu_like_cpu"  # no text in a name may decide anything
 NAME = "libtest_device.so"
 FLAGS = ("-std=c++17", "-O0", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_DEVICE", "-DPADDLE_NO_PYTHON")
 
 
 def why_not() -> str:
     """Return why the device is not built; an empty text if it is."""
-    if os.environ.get("PIMM_TEST_DEVICE") != "1":
-        return "`make test-device` runs the tests of the test device"
     if sys.platform != "linux":
         return "the test device is for Linux"
     if not find_compiler():
@@ -45,7 +46,7 @@ def build() -> Path:
     return library
 
 
-def environment(library: Path, name: str = "testdevice") -> dict[str, str]:
+def environment(library: Path, name: str = DEVICE) -> dict[str, str]:
     """Return the environment of a process whose Paddle has the test device under ``name``."""
     return {
         **os.environ,
@@ -54,7 +55,52 @@ def environment(library: Path, name: str = "testdevice") -> dict[str, str]:
         "TEST_DEVICE_NAME": name,
         "PIMM_CPU_OPS": "paddle",
         "OMP_NUM_THREADS": "1",
+        "MALLOC_PERTURB_": "165",  # so that what reads freed memory goes wrong
         "PYTHONPATH": os.pathsep.join(str(path) for path in (FOLDER.parent.parent, FOLDER.parent)),
+    }
+
+
+def run(library: Path, code: str, name: str = DEVICE) -> subprocess.CompletedProcess:
+    """Run code in a process whose Paddle has the device, and return the process."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(library, name),
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def run_jobs(library: Path, words: dict[str, list], folders: dict[str, Path], command=(sys.executable,)) -> dict:
+    """Run jobs on several devices beside one another.
+
+    Args:
+        library: the test device.
+        words: the words for `device_jobs.py` by device: names of jobs, and settings.
+        folders: where the jobs write, by device.
+        command: what runs a script.
+
+    Returns:
+        The numbers of each process, by device.
+    """
+    processes = {
+        name: subprocess.Popen(
+            [*command, JOBS, name, folders[name], *words[name]],
+            env=environment(library),
+            cwd=folders[name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in words
+    }
+    outputs = {name: process.communicate(timeout=500)[0] for name, process in processes.items()}
+    for name, process in processes.items():
+        logs = "".join(path.read_text()[-3000:] for path in folders[name].glob("log/workerlog.*"))
+        assert process.returncode == 0, outputs[name][-3000:] + logs
+    return {
+        name: [json.loads(path.read_text()) for path in sorted(folders[name].glob("numbers*.json"))] for name in words
     }
 
 

@@ -26,7 +26,7 @@ struct Entry<op, dtype, void (*)(const phi::CPUContext&, Args...)> {
   static void traced(const phi::CustomContext& context, Args... args) { call(context, args...); }
 };
 
-void not_traced(phi::KernelContext*) { fail("an operator that Paddle's tracer runs must be listed as TRACED"); }
+void not_traced(phi::KernelContext*) { fail("an operator that Paddle Inference or the tracer runs must be listed as TRACED"); }
 
 void add(const char* name, DataType dtype, void* call, phi::KernelFn traced, phi::Backend backend) {
   auto& all = phi::KernelFactory::Instance().kernels();
@@ -70,11 +70,13 @@ void add_all(phi::Backend backend, std::index_sequence<types...>) {
 #define FORWARD(NAME, KERNEL) constexpr Operator op_##NAME{#NAME, false};
 #define DECIDES(NAME, KERNEL) constexpr Operator op_##NAME{#NAME, true};
 #define TRACED(NAME, KERNEL) FORWARD(NAME, KERNEL)
+#define DECIDES_TRACED(NAME, KERNEL) DECIDES(NAME, KERNEL)
 #define UNTYPED(NAME, KERNEL) FORWARD(NAME, KERNEL)
 #include "kernels.def"
 #undef FORWARD
 #undef DECIDES
 #undef TRACED
+#undef DECIDES_TRACED
 #undef UNTYPED
 
 }  // namespace
@@ -86,6 +88,7 @@ void add_kernels(const char* device_type) {
 #define FORWARD(NAME, KERNEL) ADD(NAME, false, KERNEL<float, phi::CPUContext>)
 #define DECIDES(NAME, KERNEL) FORWARD(NAME, KERNEL)
 #define TRACED(NAME, KERNEL) ADD(NAME, true, KERNEL<float, phi::CPUContext>)
+#define DECIDES_TRACED(NAME, KERNEL) TRACED(NAME, KERNEL)
 #define UNTYPED(NAME, KERNEL) ADD(NAME, false, KERNEL<phi::CPUContext>)
 #include "kernels.def"
 }

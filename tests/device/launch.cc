@@ -1,5 +1,6 @@
 #include "launch.h"
 
+#include <cstdlib>
 #include <cstring>
 
 #include "paddle/phi/backends/context_pool.h"
@@ -54,10 +55,14 @@ const phi::DeviceContext& cpu_context(C_Stream stream, const phi::CustomContext&
 
 bool is_on_device(const DenseTensor& tensor) { return tensor.place().GetType() == phi::AllocationType::CUSTOM; }
 
+// Aligned alike each time: the order in which a kernel sums depends on it.
 std::shared_ptr<phi::Allocation> host_memory(size_t size) {
-  auto memory = std::make_shared<std::vector<char>>(size + 1);
+  void* memory = std::aligned_alloc(kAlignment, (size / kAlignment + 1) * kAlignment);
   return std::shared_ptr<phi::Allocation>(
-      new phi::Allocation(memory->data(), size, phi::CPUPlace()), [memory](phi::Allocation* it) { delete it; });
+      new phi::Allocation(memory, size, phi::CPUPlace()), [memory](phi::Allocation* it) {
+        std::free(memory);
+        delete it;
+      });
 }
 
 DenseTensor as_float(const DenseTensor& tensor) {

@@ -25,7 +25,6 @@ void fail(const std::string& message) {
 namespace {
 
 constexpr unsigned char kPoison = 0xff;  // NaN in every floating type, -1 in whole numbers
-constexpr size_t kAlignment = 256;
 
 // Never destroyed: Paddle frees tensors until the very end of the process.
 std::set<C_Stream>& streams = *new std::set<C_Stream>;
@@ -361,13 +360,10 @@ C_Status copy_across(const C_Device to_device, const C_Device from_device, void*
   return copy_inside(from_device, to, from, size);
 }
 
-// As CUDA does with memory that is not pinned: what is to be copied is taken at once, and written in its turn.
+// Reads the host's memory in its turn: who frees or changes the memory before then copies something else.
 C_Status copy_in_async(const C_Device, C_Stream stream, void* to, const void* from, size_t size) {
   ++counters[kCopiesInAsync];
-  auto bytes = static_cast<const char*>(from);
-  stream->launch([=, taken = std::vector<char>(bytes, bytes + size)] {
-    std::memcpy(host_view(to), taken.data(), size);
-  });
+  stream->launch([=] { std::memcpy(host_view(to), from, size); });
   return C_SUCCESS;
 }
 

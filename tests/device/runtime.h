@@ -21,6 +21,7 @@ namespace test_device {
 
 constexpr size_t kDevices = 2;
 constexpr size_t kMemory = size_t{1} << 30;  // bytes of each device, reserved and not used up
+constexpr size_t kAlignment = 256;
 
 // What happened since the start of the process; tests read the counters through `test_device_count`.
 enum Counter {

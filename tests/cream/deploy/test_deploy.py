@@ -22,7 +22,7 @@ from torch_bytes import save_zip
 import cream
 from cream import cli
 from cream.deploy import command
-from cream.deploy.backends import EagerNet, OnnxNet, PaddleNet
+from cream.deploy.backends import EagerNet, OnnxNet
 from cream.deploy.export import export
 from cream.deploy.predict import predict
 from cream.deploy.settings import read_settings, write_settings
@@ -31,6 +31,7 @@ from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
 from pimm.data.imagenet import describe_classes, imagenet_classes
+from pimm.engine.program import PaddleNet
 from pimm.errors import ConfigError
 from pimm.models.torch_names import torch_names
 

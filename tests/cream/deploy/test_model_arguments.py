@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from exports import IMAGES
+from PIL import Image
 
 from cream import convert
 from cream.deploy import command
@@ -86,5 +86,7 @@ def test_a_net_of_cream_takes_no_arguments(tmp_path, capsys):
     state = create_model("cream_14", num_classes=3).state_dict()
     args = {"NET.SELECTION": 14, "classes": ["a", "b", "c"], "DATASET.NUM_CLASSES": 3}
     save_with_record(tmp_path / "net.pdparams", state, {"arch": "cream-14", "args": args})
-    assert command.predict([str(tmp_path / "net.pdparams"), str(IMAGES), "--model-kwargs", "depth=1"]) == 2
+    Image.new("RGB", (64, 64)).save(tmp_path / "grey.png")
+    paths = [str(tmp_path / name) for name in ("net.pdparams", "grey.png")]
+    assert command.predict([*paths, "--model-kwargs", "depth=1"]) == 2
     assert "--model-kwargs are for models of pimm, and this is none" in capsys.readouterr().err

@@ -13,7 +13,6 @@ from paddle import nn
 
 from cream.deploy import command, export
 from cream.deploy.backends import EagerNet, OnnxNet
-from cream.deploy.fold import Folded, fold_batch_norms
 from cream.deploy.photographs import Accuracy, Photographs, draw_photographs, measure_accuracy
 from cream.deploy.settings import read_settings
 from cream.deploy.source import open_source
@@ -21,6 +20,7 @@ from cream.mobile.nets import ChildNet
 from cream.mobile.published import CHILD_NETS
 from cream.shuffle.nets import SPOS_ARCH, ShuffleNet
 from pimm import create_model
+from pimm.engine.fold import Folded, fold_batch_norms
 from pimm.errors import ConfigError, DataError
 from pimm.layers import BatchNorm2d, BatchNormAct2d, Conv2d
 

@@ -5,8 +5,9 @@ import paddle
 import pytest
 
 import pimm
-from cream.deploy.backends import EagerNet, PaddleNet
+from cream.deploy.backends import EagerNet
 from cream.deploy.export import save_paddle
+from pimm.engine.program import PaddleNet
 
 SMALL = {"img_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 1, "num_classes": 5}
 NETS = {

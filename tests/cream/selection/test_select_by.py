@@ -3,10 +3,11 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import tiny
 
-from cream import jobs
+from cream import build, jobs
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +27,14 @@ def test_the_setting_ranks_and_selects(by, folder, tmp_path):
     assert rows == sorted(rows, key=keys[by])
     assert rows != sorted(rows, key=keys["loss" if by == "prec1" else "prec1"])  # the metrics disagree here
     assert json.loads((tmp_path / "architecture.json").read_text())[by] == rows[0][by] == getattr(found, by)
+
+
+def test_an_estimate_chooses_the_random_paths_that_are_scored(folder):
+    _, cfg = build.settings_of_search(folder, ["SUPERNET.SELECT_RANDOM=3"])
+    selection = build.selection_of(cfg, build.search_net(cfg))
+    drawn = selection.paths_to_score(None)
+    every = {selection.sampler(np.random.default_rng(seed)) for seed in range(300)}
+    assert len(drawn) == 3 and len(every) == 18  # all there are
+    losses = {arch: (7 * number) % 18 for number, arch in enumerate(sorted(every))}
+    chosen = selection.paths_to_score(None, losses.__getitem__)
+    assert [losses[arch] for arch in chosen] == [0, 1, 2]

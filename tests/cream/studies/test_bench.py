@@ -201,6 +201,33 @@ def test_methods_are_compared_over_their_seeds_by_accuracy_and_by_loss():
     assert np.isnan(noisy["tau"][0])
 
 
+def test_estimates_judge_where_all_seeds_of_a_method_have_them():
+    true, rng = np.arange(30.0), np.random.default_rng(0)
+    rows = [{"prec1": value, "loss": rng.normal(), "estimate": -value} for value in true]
+    plain = [{"prec1": value, "loss": -value} for value in true]
+    scores = {"s0/ours": rows, "s1/ours": rows, "s0/mixed": rows, "s1/mixed": plain}
+    bench = Bench([((i,),) for i in range(30)], true[:, None], true, true % 3, scores, np.inf, Bootstrap(30))
+    assert bench.judges("ours") == ["accuracy", "loss", "estimate"] and bench.judges("mixed") == ["accuracy", "loss"]
+    found = bench.judgements()
+    np.testing.assert_allclose(found["ours by estimate"]["tau"], 1)
+    assert "mixed by estimate" not in found
+    differences = bench.differences(found)
+    assert {"ours by loss - mixed by loss", "ours by estimate - ours by loss"} <= set(differences)
+    assert bench.rows()[3]["estimate s1/ours"] == -3
+
+
+def test_the_estimate_of_a_search_is_that_of_its_losses(tmp_path):
+    tiny.write_images(tmp_path)
+    folder = tiny.run_search(tmp_path, tmp_path / "out", "SUPERNET.ESTIMATE=True", "EPOCHS=2")
+    _, cfg = build.settings_of_search(folder)
+    found, step = build.trained_search(folder, cfg)
+    paths = all_paths()[:3]
+    assert step.fit.level > 0 and len(step.fit.recent) == 8  # four batches an epoch
+    scored = jobs.many_scorer(cfg, found, step.fit)(paths)
+    assert [row["estimate"] for row in scored] == [step.fit(arch) for arch in paths]
+    assert "estimate" not in jobs.many_scorer(cfg, found)(paths)[0]
+
+
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
     """Accuracies of 14 paths, by the number of the operations that are not the first, and by depth."""

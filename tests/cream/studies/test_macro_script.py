@@ -6,10 +6,12 @@ import types
 import pytest
 from paths import ROOT
 
+from cream.build.checks import check_search, check_supernet
 from cream.build.recipe import supernet_optimizer
-from cream.build.search import check_search, check_supernet, search_net, supernet_step
+from cream.build.search import search_net, supernet_step
 from cream.config.load import load_config
 from cream.train.estimate import EstimatedBoard
+from cream.train.held_out_board import HeldOutBoard
 from cream.train.multi_path import MultiPathStep
 from cream.train.steps import CreamStep, SinglePathStep
 
@@ -36,13 +38,17 @@ def test_every_method_is_trained_as_its_settings_say(script, monkeypatch):
         searched = search_net(cfg)
         step = supernet_step(cfg, searched, supernet_optimizer(cfg, searched.net))
         assert type(step) is STEPS[method.settings["METHOD"]], name
-        assert isinstance(getattr(step, "board", None), EstimatedBoard) == ("BOARD_SCORE" in method.settings), name
+        board = {"estimate": EstimatedBoard, "held_out": HeldOutBoard}.get(method.settings.get("BOARD_SCORE"))
+        assert board is None or type(step.board) is board, name
+        assert (step.ema is not None) == ("AVERAGE" in method.settings), name
         assert round(27 * method.epochs) == cfg.EPOCHS, name
 
 
 def test_teaching_starts_where_the_method_says(script):
-    assert script.overrides(script.METHODS["single_path"], 27) == ["EPOCHS=27", "SUPERNET.METHOD=single_path"]
+    fitted = ["SUPERNET.ESTIMATE=True", "SUPERNET.FIT_WINDOW=1500"]
+    single = script.overrides(script.METHODS["single_path"], 27)
+    assert single == ["EPOCHS=27", "SUPERNET.METHOD=single_path", *fitted]
     assert script.overrides(script.METHODS["cream"], 27) == [
-        *("EPOCHS=20", "SUPERNET.METHOD=cream", "SUPERNET.META_STA_EPOCH=3"),  # the first 4 of 20 epochs
+        *("EPOCHS=20", "SUPERNET.METHOD=cream", *fitted, "SUPERNET.META_STA_EPOCH=3"),  # the first 4 of 20 epochs
     ]
     assert script.overrides(script.METHODS["estimate"], 27)[-1] == "SUPERNET.META_STA_EPOCH=15"  # the last 8 of 24

@@ -13,7 +13,7 @@ from cream.flops import CostTable
 from cream.space import SKIP, SearchSpace
 from cream.train.board import Entry
 from cream.train.draws import EvenDraw, FairDraw, SandwichDraw, extreme_path
-from cream.train.estimate import RIDGE, AdditiveFit, EstimatedBoard
+from cream.train.estimate import RIDGE, SPAN, AdditiveFit, EstimatedBoard
 from cream.train.meta import Teacher
 from cream.train.multi_path import MultiPathStep
 from cream.train.sampler import Sampler
@@ -95,26 +95,56 @@ def test_the_losses_of_a_taught_path_by_hand():
 # The estimated board
 
 
-def test_the_fit_is_ridge_regression_of_deviations_with_forgetting():
+def test_the_fit_is_ridge_regression_of_what_exceeds_the_neighbours_with_forgetting():
     rng = np.random.default_rng(0)
-    fit, window, rows, losses = AdditiveFit(SPACE, 20.0), 20.0, [], []
+    fit, window, n, rows, losses = AdditiveFit(SPACE, 20.0), 20.0, 3 * SPAN, [], []
     assert fit(((0, 0), (0,))) == 0
-    for _ in range(60):
+    for number in range(n):
         arch = sampler()(rng)
-        loss = 1 + 0.2 * arch[0][0] + rng.normal()
+        loss = 5 - 0.03 * number + 0.2 * arch[0][0] + rng.normal()
         fit.observe(arch, loss)
         rows.append(np.concatenate([np.eye(n)[c] for n, c in zip((3, 3, 2), SPACE.encode(arch))]))
         losses.append(loss)
-    weights = np.exp(-np.arange(59, -1, -1) / window)
-    x, mean = np.array(rows), np.average(losses, weights=weights)
-    normal = (x.T * weights) @ x
-    effects = np.linalg.solve(normal + RIDGE * np.eye(8), (x.T * weights) @ losses - mean * np.diag(normal))
+    x = np.array(rows)
+    excess = np.array([loss - np.mean(losses[max(i - SPAN, 0) : i + SPAN + 1]) for i, loss in enumerate(losses)])
+    ages = n - SPAN - 1 - np.arange(n)  # a batch begins to age once it has all its neighbours
+    weights = np.exp(-np.maximum(ages, 0) / window)
+    effects = np.linalg.solve((x.T * weights) @ x + RIDGE * np.eye(8), (x.T * weights) @ excess)
+    level = np.mean(losses[-2 * SPAN :])
     for arch in (((0, 1), (1,)), ((2, 2), (0,))):
         row = np.concatenate([np.eye(n)[c] for n, c in zip((3, 3, 2), SPACE.encode(arch))])
-        assert fit(arch) == pytest.approx(mean + row @ effects)
+        assert fit(arch) == pytest.approx(level + row @ effects)
     again = AdditiveFit(SPACE, 20.0)
     again.load_state_dict(fit.state_dict())
     assert again(((2, 2), (0,))) == fit(((2, 2), (0,)))
+    for each in (fit, again):
+        each.observe(((0, 1), (1,)), 1.0)
+    assert again(((2, 2), (0,))) == fit(((2, 2), (0,)))
+
+
+def test_paths_on_the_same_images_are_compared_with_each_other():
+    fit, archs, rng = (
+        AdditiveFit(SPACE, 1e9),
+        [((0, 1), (0,)), ((1, 2), (1,)), ((2, 0), (0,))],
+        np.random.default_rng(0),
+    )
+    x = np.array([fit.features(arch) for arch in archs])
+    x, y = x - x.mean(axis=0), np.array([-0.2, 0.0, 0.2])
+    for _ in range(5):
+        fit.observe_together(archs, y + rng.normal(2.0, 3.0))  # images differ by far more than paths
+    effects = np.linalg.solve(5 * x.T @ x + RIDGE * np.eye(8), 5 * x.T @ y)
+    differences = [fit(arch) - fit(archs[1]) for arch in archs]
+    expected = [(fit.features(arch) - fit.features(archs[1])) @ effects for arch in archs]
+    assert differences == pytest.approx(expected) and differences[0] < -0.1 < 0.1 < differences[2]
+
+
+def test_a_falling_loss_does_not_hide_the_operations_that_help():
+    rng = np.random.default_rng(2)
+    fit = AdditiveFit(SPACE, 500.0)
+    for number in range(600):
+        arch = sampler()(rng)
+        fit.observe(arch, 3 - number / 200 - 0.1 * arch[0][0] + 0.02 * rng.normal())
+    assert fit(((0, 0), (0,))) - fit(((2, 0), (0,))) == pytest.approx(0.2, abs=0.02)
 
 
 def test_the_fit_finds_the_operations_that_help_in_noise():
@@ -215,6 +245,19 @@ def test_several_paths_move_the_weights_by_their_mean_gradient(data, tmp_path):
     assert step.sampled.counts[0][0] == [1, 1] and step.sampled.counts[0][1] == [0, 2, 0]
 
 
+def test_paths_may_be_updated_one_by_one_and_their_losses_are_fitted_together(data, tmp_path):
+    settings = ("SUPERNET.METHOD=multi_path", "SUPERNET.PATHS=2", "SUPERNET.UPDATES=each", "SUPERNET.ESTIMATE=True")
+    step, alone = step_of(data, tmp_path, *settings), step_of(data, tmp_path)
+    archs, (images, labels), taken = [((0, 1, -1),), ((1, 1, 0),)], batch(), []
+    step.draw, step.fit.observe_together = lambda rng: archs, lambda *seen: taken.extend(seen)
+    losses = [alone.train_path(arch, images, labels)[0][0].item() for arch in archs]
+    metrics = step(images, labels, epoch=0)
+    assert metrics["loss"].item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert taken[0] == archs and taken[1] == pytest.approx(losses, rel=1e-5)
+    for name, value in weights(alone.net).items():
+        np.testing.assert_allclose(weights(step.net)[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_the_largest_path_of_a_sandwich_teaches_the_others_after_the_start(data, tmp_path):
     settings = ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "SUPERNET.PATHS=3", "EPOCHS=3")
     step = step_of(data, tmp_path, *settings, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.TEACHING=added", "SUPERNET.RHO=1")
@@ -274,6 +317,8 @@ def test_the_papers_teaching_is_the_default(data, tmp_path):
         (*CREAM, "SUPERNET.BOARD_SCORE=estimate", "SUPERNET.PICK_METHOD=top1", "SUPERNET.TEACHING=added"),
         (*CREAM, "SUPERNET.PICK_METHOD=random", "SUPERNET.TEMPERATURE=2", "SUPERNET.TEACH_ONLY_BETTER=True"),
         (*CREAM, "SUPERNET.BOARD_SCORE=estimate", "SUPERNET.UPDATE_ITER=2"),
+        ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=fair", "SUPERNET.UPDATES=each", "SUPERNET.ESTIMATE=True"),
+        ("SUPERNET.METHOD=single_path", "SUPERNET.ESTIMATE=True", "SUPERNET.AVERAGE=0.9"),
     ],
     ids=lambda settings: " ".join(one.partition(".")[2] for one in settings if "SUPERNET" in one),
 )
@@ -288,12 +333,16 @@ def test_a_resumed_step_goes_on_bit_for_bit(settings, data, tmp_path):
     first = run(step_of(data, tmp_path, *extra, *settings), range(7))
     second = step_of(data, tmp_path, *extra, *settings)
     second.net.set_state_dict(weights(first.net))
+    if first.ema is not None:
+        second.ema.ema.set_state_dict(weights(first.ema.ema))
     _copy_optimizer(first, second)
     second.load_state_dict(first.state_dict())
     run(second, range(7, 12))
     for name, value in weights(whole.net).items():
         np.testing.assert_array_equal(weights(second.net)[name], value, err_msg=name)
     assert second.log_state() == whole.log_state()
+    if whole.fit is not None:
+        assert second.fit(((0, 1, 0),)) == whole.fit(((0, 1, 0),)) != whole.fit(((1, 0, 0),))
 
 
 def _copy_optimizer(source, target):
@@ -306,6 +355,7 @@ def _copy_optimizer(source, target):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        (("SUPERNET.METHOD=multi_path", "SUPERNET.UPDATES=each", "SUPERNET.ACCUMULATE=2"), "ACCUMULATE=2 must be 1"),
         (("SUPERNET.METHOD=multi_path", "SUPERNET.SELECT_RANDOM=0"), "METHOD=multi_path has no board to select from"),
         (
             ("SUPERNET.METHOD=multi_path", "SUPERNET.DRAW=sandwich", "EPOCHS=3"),

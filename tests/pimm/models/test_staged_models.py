@@ -91,6 +91,7 @@ def test_logits_are_timms(name, kwargs, resized, size, expected):
 
 PVT = {"depths": (1, 1), "embed_dims": (8, 16), "num_heads": (1, 2), "mlp_ratios": (2, 2), "sr_ratios": (2, 1)}
 FOCAL = {"depths": (1, 2), "embed_dim": 8, "focal_levels": (2, 2), "focal_windows": (3, 3), "layerscale_value": 1e-4}
+TINY_VIT = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (1, 2), "window_sizes": (4, 4)}
 SMALL = {  # name: arguments of a small net
     "convnext_atto": CONVNEXT,
     "swin_tiny_patch4_window7_224": SWIN,
@@ -103,6 +104,8 @@ SMALL = {  # name: arguments of a small net
     "twins_svt_small": {**PVT, "wss": (3, 3), "img_size": 32, "num_classes": 3},
     "gcvit_xxtiny": {**GCVIT, "depths": (2, 2), "num_heads": (1, 2), "img_size": 32, "window_ratio": (8, 16)},
     "inception_next_atto": CONVNEXT,
+    "tiny_vit_5m_224": {**TINY_VIT, "num_classes": 3},
+    "test_mambaout": {"depths": (1, 1), "dims": (8, 16), "num_classes": 3},
 }
 MOBILEVIT = {"blocks": mobilevit.VARIANTS["mobilevit_xxs"].blocks[2:3], "num_classes": 3, "num_features": 16}
 EVERY_SMALL = pytest.mark.parametrize("name", SMALL)
@@ -170,10 +173,11 @@ def test_an_exported_net_gives_the_same_logits_for_any_number_of_images(name, tm
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_swin_features_have_the_channels_last_as_in_timm():
-    net = pimm.create_model("swin_tiny_patch4_window7_224", features_only=True, **SWIN)
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "test_mambaout"])
+def test_features_of_some_nets_have_the_channels_last_as_in_timm(name):
+    net = pimm.create_model(name, features_only=True, **SMALL[name])
     assert [list(found.shape) for found in net(images_of((32, 32)))] == [[1, 8, 8, 8], [1, 4, 4, 16]]
-    getter = pimm.create_model("swin_tiny_patch4_window7_224", features_only=True, feature_cls="getter", **SWIN)
+    getter = pimm.create_model(name, features_only=True, feature_cls="getter", **SMALL[name])
     assert [list(found.shape) for found in getter(images_of((32, 32)))] == [[1, 8, 8, 8], [1, 16, 4, 4]]
 
 

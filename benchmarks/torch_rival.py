@@ -1,0 +1,196 @@
+"""Measure one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
+
+    PYTHON benchmarks/torch_rival.py WEIGHTS.npz
+
+WEIGHTS holds the weights of the net by their names in PyTorch's files, and the stride of each block. Each line on the
+standard input is a question in JSON, answered by one line: the logits of given images, or the images per second of
+training or evaluation for some seconds.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+MODES = {  # channels last, compiled, bfloat16
+    "eager": (False, False, False),
+    "channels_last": (True, False, False),
+    "compile": (False, True, False),
+    "compile channels_last": (True, True, False),
+    "bf16 channels_last": (True, False, True),
+    "bf16 compile": (True, True, True),
+}
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, and batch norm."""
+
+    def __init__(self, shape, stride=1):
+        super().__init__()
+        out_chs, in_chs, kernel, _ = shape
+        groups = out_chs if in_chs == 1 else 1
+        self.conv = nn.Conv2d(in_chs * groups, out_chs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_chs)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+class Gate(nn.Module):
+    """Squeeze-and-excitation with a hard sigmoid."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.conv_reduce, self.conv_expand = nn.Conv2d(shape[1], shape[0], 1), nn.Conv2d(shape[0], shape[1], 1)
+
+    def forward(self, x):
+        gate = self.conv_expand(F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True))))
+        return x * F.hardsigmoid(gate)
+
+
+class Block(nn.Module):
+    """An inverted residual, or without the first convolution a depthwise separable one."""
+
+    def __init__(self, shapes, stride):
+        super().__init__()
+        is_inverted = "conv_pwl.weight" in shapes
+        last = "conv_pwl.weight" if is_inverted else "conv_pw.weight"
+        self.expand = ConvNorm(shapes["conv_pw.weight"]) if is_inverted else None
+        self.depthwise = ConvNorm(shapes["conv_dw.weight"], stride)
+        self.se = Gate(shapes["se.conv_reduce.weight"])
+        self.project = ConvNorm(shapes[last])
+        first = self.expand or self.depthwise
+        self.residual = stride == 1 and self.project.conv.out_channels == first.conv.in_channels
+
+    def forward(self, x):
+        y = x if self.expand is None else F.silu(self.expand(x))
+        y = self.project(self.se(F.silu(self.depthwise(y))))
+        return x + y if self.residual else y
+
+
+class Activated(nn.Module):
+    """A convolution, batch norm and swish."""
+
+    def __init__(self, shapes, stride):
+        super().__init__()
+        self.conv = ConvNorm(shapes["conv.weight"], stride)
+
+    def forward(self, x):
+        return F.silu(self.conv(x))
+
+
+class Net(nn.Module):
+    """A net of Cream's space, as its weights describe it."""
+
+    def __init__(self, weights, strides):
+        super().__init__()
+        shapes = {name: value.shape for name, value in weights.items()}
+        self.stem = ConvNorm(shapes["conv_stem.weight"], 2)
+        self.blocks = nn.Sequential()
+        for name, stride in strides.items():
+            start = f"blocks.{name}."
+            own = {key[len(start) :]: shape for key, shape in shapes.items() if key.startswith(start)}
+            self.blocks.append((Activated if "conv.weight" in own else Block)(own, stride))
+        self.conv_head = nn.Conv2d(*shapes["conv_head.weight"][1::-1], 1)
+        self.classifier = nn.Linear(*shapes["classifier.weight"][::-1])
+
+    def forward(self, x):
+        x = self.blocks(F.silu(self.stem(x)))
+        x = F.silu(self.conv_head(x.mean((2, 3), keepdim=True)))
+        return self.classifier(x.flatten(1))
+
+
+def load(path):
+    """Return the net; weights come in the order in which the net has them."""
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    strides = json.loads(str(content.pop("strides")))
+    net = Net(content, strides)
+    state = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
+    given = [name for name in content if not name.endswith("num_batches_tracked")]
+    net.load_state_dict({own: torch.from_numpy(content[name]) for own, name in zip(state, given)}, strict=False)
+    return net
+
+
+def run_of(net, mode):
+    """Return what computes logits in a mode, and the layout of its images."""
+    channels_last, compiled, _ = MODES[mode]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    net.to(memory_format=layout)
+    return torch.compile(net) if compiled else net, layout
+
+
+def make_step(net, work, batch, side, mode):
+    """Return a callable that trains or evaluates one batch."""
+    bf16 = MODES[mode][2]
+    images, classes = torch.randn(batch, 3, side, side), torch.randint(0, net.classifier.out_features, (batch,))
+    run, layout = run_of(net, mode)
+    images = images.contiguous(memory_format=layout)
+    net.train(work == "train")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+    def train():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(run(images), classes, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def evaluate():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            run(images)
+
+    return train if work == "train" else evaluate
+
+
+@torch.inference_mode()
+def evaluate_folder(run, layout, folder, batch, side, workers, **_):
+    """Return the images per second of an evaluation of a folder of photographs, with timm's loader."""
+    from timm.data import ImageDataset, create_loader
+    from timm.utils import accuracy
+
+    dataset = ImageDataset(folder)
+    loader = create_loader(dataset, (3, side, side), batch, num_workers=workers, device=torch.device("cpu"))
+    started, right = time.perf_counter(), 0
+    for images, labels in loader:
+        right += accuracy(run(images.contiguous(memory_format=layout)), labels, topk=(1, 5))[0].item() * len(labels)
+    return len(dataset) / (time.perf_counter() - started)
+
+
+def answer(path, steps, question):
+    """Return logits of ``images``, or images per second of a ``folder``, or of ``work`` for ``seconds``."""
+    if "images" in question:
+        with torch.inference_mode():
+            return load(path).eval()(torch.tensor(question["images"])).tolist()
+    if "folder" in question:
+        if "run" not in steps:  # compiled once
+            steps["run"] = run_of(load(path).eval(), question["mode"])
+        return evaluate_folder(*steps["run"], **question)
+    case = tuple(question[name] for name in ("work", "batch", "side", "mode"))
+    if case not in steps:
+        steps[case] = make_step(load(path), *case)
+        steps[case]()
+    started, count = time.perf_counter(), 0
+    while not count or time.perf_counter() - started < question["seconds"]:
+        steps[case]()
+        count += 1
+    return count * question["batch"] / (time.perf_counter() - started)
+
+
+def main():
+    steps = {}
+    for line in sys.stdin:
+        try:
+            found = {"value": answer(sys.argv[1], steps, json.loads(line))}
+        except Exception as error:  # such as a compiler that torch.compile does not find
+            found = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
