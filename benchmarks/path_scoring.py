@@ -1,6 +1,6 @@
 """What scoring paths of a supernet costs: one path after the other by its own layers, and all together.
 
-    python benchmarks/path_scoring.py [CFG] [--data FOLDER] [--paths 100] [--eager 100] [--threads 1] [--train 100]
+    python benchmarks/path_scoring.py [--cfg CFG] [--data FOLDER] [--paths 100] [--eager 100] [--train 100] [KEY=VALUE]
 
 Both ways recalibrate batch norm for each path and score the same paths on the same images. The paths are drawn as the
 search draws them, from a supernet that was trained for a few steps. Beside the seconds of the clock stand those of the
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cfg", nargs="?", default=ROOT / "configs/cifar10/search.yaml", help="settings of a search")
+    parser.add_argument("--cfg", default=ROOT / "configs/cifar10/search.yaml", help="settings of a search")
     parser.add_argument("--data", default=str(ROOT / "data/cifar10"), help="folder with train/ and val/")
     parser.add_argument("--paths", type=int, default=100, help="paths that are scored together")
     parser.add_argument("--eager", type=int, default=100, help="the first paths, which are scored one by one as well")

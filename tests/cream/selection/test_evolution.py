@@ -5,6 +5,7 @@ import itertools
 import json
 
 import numpy as np
+import paddle
 import pytest
 
 from cream.selection import evolve as evolution_search
@@ -139,37 +140,39 @@ def test_mistakes(numbers, message):
         Run(**numbers)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 10])
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
-def test_paths_are_shared_out_and_come_back_in_order(monkeypatch, processes):
+def test_paths_are_shared_out_and_come_back_in_order(monkeypatch, processes, at_once):
     """Each process in turn, with what the others would add to the sum."""
     metrics_of = {name: i for i, name in enumerate(evolution_search.METRICS)}
-    archs, scored = PATHS[:7], []
+    archs, scored, sizes = PATHS[:7], [], []
 
     def score_path(arch):
         return {name: 100.0 * PATHS.index(arch) + i for name, i in metrics_of.items()}
 
-    def counted(arch):
-        scored.append(arch)
-        return score_path(arch)
+    def counted(part):
+        scored.extend(part)
+        sizes.append(len(part))
+        return [list(score_path(arch).values()) for arch in part]
 
-    def rows_of(part, number):
-        rows = np.zeros((processes, len(metrics_of)))
-        if number < len(part):
-            rows[number] = list(score_path(part[number]).values())
+    def rows_of_others(part, number):
+        share = -(-len(part) // processes)
+        rows = np.array([list(score_path(arch).values()) for arch in part])
+        rows[number * share : (number + 1) * share] = 0
         return rows
 
-    results = []
+    results, step = [], processes * at_once
     for number in range(processes):
-        parts = iter([archs[start : start + processes] for start in range(0, len(archs), processes)])
+        parts = iter([archs[start : start + step] for start in range(0, len(archs), step)])
 
         def all_reduce(tensor, number=number, parts=parts):
-            part = next(parts)
-            return tensor + sum(rows_of(part, other) for other in range(processes) if other != number)
+            return tensor + paddle.to_tensor(rows_of_others(next(parts), number))
 
         monkeypatch.setattr(evolution_search, "world_size", lambda: processes)
         monkeypatch.setattr(evolution_search, "rank", lambda number=number: number)
         monkeypatch.setattr(evolution_search, "all_reduce_sum", all_reduce)
-        results.append(list(shared_out(archs, counted)))
+        results.append(list(shared_out(archs, counted, at_once)))
+    assert max(sizes) <= at_once
     assert all(result == [score_path(arch) for arch in archs] for result in results)
     assert sorted(map(PATHS.index, scored)) == list(range(7))  # each by one process alone
 
