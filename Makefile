@@ -16,7 +16,7 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# The jobs on a plug-in device, docs/devices.md: a minute and a half on two cores.
+# All jobs on a plug-in device, docs/devices.md: three minutes of processor time. `make test` runs a short form.
 test-device: $(INSTALLED)
 	PIMM_TEST_DEVICE=1 $(VENV)/bin/python -m pytest -q tests/device
 

@@ -117,6 +117,7 @@ class Jobs:
         for level in ("O1", "O2"):
             self._train(level, *options, "--amp-level", level)
         self.numbers["O2 bits"] = bits(self.folder / "O2")
+        self._validate("O2/checkpoint-2", "--amp")
         self._train("O2 resumed", *options, "--amp-level", "O2", "--resume", str(self.folder / "O2" / "checkpoint-0"))
         self.numbers["resumed O2 bits"] = bits(self.folder / "O2 resumed")
 
@@ -125,9 +126,7 @@ class Jobs:
         self._train("script", *options, "--epochs", "1", "--model-ema", "--sync-bn")
         places = self._places()
         checkpoint = ["--checkpoint", str(self.folder / "script"), "--use-ema"]
-        validate([*places, *checkpoint, "--results-file", str(self.folder / "validate.json")])
-        barrier()
-        self.numbers["validate"] = json.loads((self.folder / "validate.json").read_text())[0]
+        self._validate("script", "--use-ema")
         results = ["--results-dir", str(self.folder), "--results-file", "classes", "--results-format", "json"]
         inference([*places, *checkpoint, *results, "--split", "val", "--topk", "2", "--include-index", "--fullname"])
         barrier()
@@ -140,6 +139,13 @@ class Jobs:
         output = ["--output", str(self.folder), "--experiment", name, "--lr", "0.01", "--cooldown-epochs", "0"]
         train([*self._places(), *NET, *output, *options])
         self.numbers[f"{name} state"] = saved(self.folder / name)
+
+    def _validate(self, name, *options):
+        results = self.folder / f"{name}.json"
+        checkpoint = ["--checkpoint", str(self.folder / name), "--results-file", str(results)]
+        validate([*self._places(), *checkpoint, *options])
+        barrier()
+        self.numbers[f"{name} validated"] = json.loads(results.read_text())[-1]
 
     def conversion(self):
         """Convert weights to PyTorch's and back, and classify an image by them."""

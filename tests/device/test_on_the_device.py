@@ -136,7 +136,7 @@ def test_checkpoints_hold_the_same_numbers(numbers, job):
 def test_tests_give_the_same_accuracy(numbers):
     on_cpu, there = on_both(numbers, "test")
     assert there == {**on_cpu, "loss": pytest.approx(on_cpu["loss"], rel=1e-5)}
-    on_cpu, there = on_both(numbers, "validate")
+    on_cpu, there = on_both(numbers, "script validated")
     loss, checkpoint = pytest.approx(on_cpu["loss"], rel=1e-5), there["checkpoint"]
     assert there == {**on_cpu, "loss": loss, "checkpoint": checkpoint}
 
@@ -263,6 +263,13 @@ def test_trainings_in_float16_end_near_those_in_float32(in_full, numbers, job):
     assert there["model.pdparams"] != pytest.approx(on_cpu["model.pdparams"], rel=1e-5)
     holds_weights = there["optimizer.pdopt"] > there["model.pdparams"] / 2  # those in float32
     assert holds_weights == (job == "O2")
+
+
+def test_a_net_of_level_o2_is_validated_in_float16(in_full, numbers):
+    on_cpu, there = on_both(numbers, "O2/checkpoint-2 validated")
+    assert there["top1"] == on_cpu["top1"]
+    assert there["loss"] == pytest.approx(on_cpu["loss"], rel=0.03)  # of weights that were trained apart
+    assert there["loss"] != pytest.approx(on_cpu["loss"], rel=1e-6)
 
 
 def test_a_resumed_training_of_level_o2_is_the_same_to_the_bit(in_full, numbers):
