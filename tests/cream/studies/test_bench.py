@@ -153,7 +153,7 @@ def test_shared_beginnings_are_run_once(searched, monkeypatch):
     plain = position.forward
     monkeypatch.setattr(position, "forward", lambda self, x, choice: runs.append(choice) or plain(self, x, choice))
     paths = all_paths()
-    score_many(found.net, paths, selection.train, selection.loader, selection.batches)
+    score_many(found.net, paths, selection.train, selection.loader, selection.batches, "eager")
     branches = {path[0][:end] for path in paths for end in (1, 2, 3)}
     batches = selection.batches + len(selection.loader)
     assert len(runs) == batches * len(branches) < batches * 3 * len(paths)
