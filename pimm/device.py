@@ -134,6 +134,11 @@ def synchronize() -> None:
         paddle.device.synchronize()
 
 
+def has_onednn() -> bool:
+    """Return whether this build of Paddle has oneDNN, by which Paddle Inference computes on a CPU."""
+    return core.is_compiled_with_onednn()
+
+
 def event_after(device: Device) -> core.CustomDeviceEvent:
     """Return an event of a plug-in device that comes once the device has run all that was launched so far."""
     event = core.CustomDeviceEvent(device.kind, device.index)

@@ -89,12 +89,12 @@ class Unit:
 
     def __init__(self, conv: nn.Layer, norm: nn.Layer | None = None, act: nn.Layer | None = None):
         self.depthwise = type(conv) is Conv2d and conv.groups == conv.in_channels == conv.out_channels > 1
-        known = type(conv) is Conv2d and (self.depthwise or conv.groups == 1) and not isinstance(conv.padding, str)
+        known = type(conv) is Conv2d and (self.depthwise or conv.groups == 1) and conv.weight.dtype == paddle.float32
         if not known or (norm is not None and type(norm) is not BatchNorm2d):
             raise Unsupported(f"{type(conv).__name__} with {type(norm).__name__}")
         self.norm, self.bias, self.act = norm, conv.bias, _act_of(act)
         self.geometry = conv.kernel_size, conv.stride, four_sides(conv.padding), conv.dilation
-        self.mixes_pixels = self.geometry != ((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+        self.takes_gate = self.geometry[:3] == ((1, 1), (1, 1), (0, 0, 0, 0)) and not self.depthwise
         self.weight = (ops.pack_depthwise if self.depthwise else ops.pack)(conv.weight)
         ones, zeros = paddle.ones([conv.out_channels]), paddle.zeros([conv.out_channels])
         self.plain = ones, zeros if conv.bias is None else conv.bias
@@ -103,7 +103,7 @@ class Unit:
         self, x: Tensor, statistics: Statistics, gate: Tensor | None = None, shortcut: Tensor | None = None
     ) -> Tensor:
         """Compute ``act(norm(conv(x * gate)) + shortcut)`` of images [N, H, W, C] and a gate [N, C]."""
-        if gate is not None and self.mixes_pixels:
+        if gate is not None and not self.takes_gate:
             x, gate = x * gate.unsqueeze([1, 2]), None
         if self.norm is None:
             return self._convolve(x, self.plain, self.act, gate, shortcut)

@@ -79,8 +79,8 @@ def _evaluate(branches: _Branches, val: Batches) -> list[dict[str, float]]:
     for images, labels in val:
         if not len(images):
             continue  # a mean over no images is not a number
-        rows = dict(branches.logits(images))
-        totals += _totals(paddle.stack([rows[index] for index in range(len(rows))]), labels)
+        rows = {index: _totals(logits, labels) for index, logits in branches.logits(images)}
+        totals += paddle.stack([rows[index] for index in range(len(rows))])
         images_seen += len(images)
         _logger.info("scored %d paths on %d images", len(rows), images_seen)
     if not images_seen:
@@ -92,14 +92,12 @@ def _evaluate(branches: _Branches, val: Batches) -> list[dict[str, float]]:
 
 
 def _totals(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return for logits [paths, N, classes] the sums of losses and of correct first and first five, [paths, 3]."""
-    paths, n, classes = logits.shape
+    """Return the sum of the losses, and how many images have the right class first and among the first five, [3]."""
     logits = logits.astype("float32")
-    labels = class_indices(labels, logits[0])
-    losses = F.cross_entropy(logits.reshape([-1, classes]), labels.tile([paths]), reduction="none")
-    ranked = logits.topk(min(5, classes), axis=2)[1] == labels.unsqueeze(1)  # [paths, N, 5]
-    sums = [losses.reshape([paths, n]), ranked[:, :, 0], ranked.any(axis=2)]
-    return paddle.stack([each.astype("float64").sum(axis=1) for each in sums], axis=1)
+    labels = class_indices(labels, logits)
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    ranked = logits.topk(min(5, logits.shape[1]), axis=1)[1] == labels.unsqueeze(1)
+    return paddle.stack([each.astype("float64") for each in (loss, ranked[:, 0].sum(), ranked.sum())])
 
 
 class _Branches:

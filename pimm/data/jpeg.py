@@ -72,9 +72,9 @@ def decode_for_resize(file, draft_size=None, mode="RGB"):
         return decode(file, draft_size, mode)
     image = open_image(file, draft_size, mode)  # Pillow refuses what it always refused
     if image.format == "JPEG" and image.mode == "RGB":
-        file.seek(0)
+        image.fp.seek(0)  # Pillow's own, because the file may be one that does not seek
         try:
-            return DecodedJpeg(_pixels(decoder, file.read(), image.size), image.info)
+            return DecodedJpeg(_pixels(decoder, image.fp.read(), image.size), image.info)
         except ValueError:  # also for what is odd or damaged, of which Pillow decodes a part, or says what is wrong
             _logger.debug("simplejpeg leaves an image to Pillow", exc_info=True)
     image.load()
@@ -86,7 +86,7 @@ def fast_decoder():
     """Return the module simplejpeg; None without it, without the operators, or where pixels are not those of Pillow."""
     try:
         import simplejpeg
-    except ImportError:
+    except (ImportError, ValueError):  # the latter where it was built for another numpy
         return None
     if cpu_backend() == "paddle":
         return None

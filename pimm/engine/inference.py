@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from pimm.device import current
+from pimm.device import current, has_onednn
 from pimm.engine.evaluation import train_mode
 from pimm.engine.fold import fold_batch_norms
 from pimm.engine.net_checksum import net_checksum
@@ -81,7 +81,7 @@ def _note(level: int, text: str) -> None:
 def _check_device() -> None:
     if not current().is_cpu:
         raise _Expected(f"Paddle Inference with oneDNN is for CPUs, and the device is {current()}")
-    if not paddle.base.core.is_compiled_with_onednn():
+    if not has_onednn():
         raise _Expected("this build of Paddle has no oneDNN")
 
 

@@ -167,6 +167,7 @@ class Jobs:
     def waits(self):
         """Count the waits of steps and evaluations, and train in mixed precision."""
         self.numbers["waits"] = {"steps": waits.of_steps(), "evaluations": waits.of_evaluations()}
+        self.numbers["averages"] = waits.of_averages()
         self.numbers["mixed precision"] = waits.of_mixed_precision()
 
     def notebook(self):

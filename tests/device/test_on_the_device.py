@@ -234,6 +234,11 @@ def test_only_a_loss_scale_and_an_average_on_the_cpu_wait_in_a_step(numbers):
     assert len(found) == 15
 
 
+def test_an_average_on_the_cpu_is_that_on_the_device(numbers):
+    found = numbers[DEVICE]["averages"]
+    assert found["averaged on the CPU"] == pytest.approx(found["averaged"], rel=1e-6)
+
+
 def test_an_evaluation_reads_once(numbers):
     found = numbers[DEVICE]["waits"]["evaluations"]
     assert found["3"] == found["6"]
@@ -273,10 +278,12 @@ found = waits.of_mixed_precision(("float32", "bfloat16"))
 plain, mixed = found["float32"]["losses"], found["bfloat16"]["losses"]
 assert not np.allclose(mixed, plain, rtol=1e-4), mixed
 assert np.allclose(mixed, plain, rtol=1e-2), mixed
+kind = {"bfloat16": {"amp": True, "amp_dtype": "bfloat16"}}
+assert waits.of_steps(kind) == {"bfloat16": [[0, 0, 0]] * 4}
 """
 
 
-def test_bfloat16_needs_no_loss_scale(library, in_full):
+def test_bfloat16_needs_no_loss_scale_and_waits_for_nothing(library, in_full):
     """Of plug-ins, Paddle trusts those of a few names with bfloat16."""
     outcome = run(library, BFLOAT16, name="npu")
     assert outcome.returncode == 0, outcome.stderr[-3000:]

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 from paddle import nn
-from recording import counts
+from recording import counts, total
 from script_net import ScriptNet
 
 from pimm.data.loader import PrefetchLoader
@@ -26,8 +26,8 @@ KINDS = {
     "clipped by value": {"clip_grad": 1.0, "clip_mode": "value"},
     "clipped adaptively": {"clip_grad": 0.1, "clip_mode": "agc"},
     "accumulating": {"accumulate": 2},
-    "averaged": {"average": {}},
-    "averaged on the CPU": {"average": {"device": "cpu"}},
+    "averaged": {"average": {"decay": 0.5}},
+    "averaged on the CPU": {"average": {"decay": 0.5, "device": "cpu"}},
     "mixed up": {"mixup": True},
     "distilled": {"distilled": True},
     "float16": {"amp": True},
@@ -73,10 +73,10 @@ class Images:
         return (((0, number), images, labels) for number, (images, labels) in enumerate(self.arrays))
 
 
-def of_steps():
+def of_steps(kinds=KINDS):
     """Return what each of four steady steps waits for, with its batch from the prefetcher and its metrics' sums."""
     found = {}
-    for name, arguments in KINDS.items():
+    for name, arguments in kinds.items():
         step, metrics = make_step(**arguments), MeanMetrics()
         batches = iter(PrefetchLoader(Images(8), *STATISTICS))
 
@@ -87,6 +87,17 @@ def of_steps():
         for _ in range(4):
             train()
         found[name] = [moved(train) for _ in range(4)]
+    return found
+
+
+def of_averages():
+    """Return the sums of absolute values of two averages after four steps: on the device, and on the CPU."""
+    found = {}
+    for name in ("averaged", "averaged on the CPU"):
+        step = make_step(**KINDS[name])
+        for images, labels in PrefetchLoader(Images(4), *STATISTICS):
+            step(images, labels, 0)
+        found[name] = total({key: value.numpy() for key, value in step.ema.module.state_dict().items()})
     return found
 
 

@@ -50,6 +50,11 @@ def test_what_devices_can_do(name, is_cpu, is_gpu, pinned, amp):
     assert (known.is_cpu, known.is_gpu, known.has_pinned_memory, known.has_amp) == (is_cpu, is_gpu, pinned, amp)
 
 
+@pytest.mark.parametrize(("name", "by_plugin"), [("cpu", False), ("cuda:1", False), ("xpu", False), ("npu:1", True)])
+def test_which_devices_are_those_of_plugins(name, by_plugin):
+    assert device_of(name).is_plugin == by_plugin
+
+
 def place(kind, **numbers):
     kinds = ("cpu", "cuda_pinned", "gpu", "xpu", "custom")
     questions = {f"is_{each}_place": lambda each=each: each == kind for each in kinds}

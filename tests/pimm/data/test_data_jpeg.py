@@ -168,6 +168,23 @@ def test_loaders_give_the_same_batches_without_simplejpeg(tmp_path, monkeypatch,
     assert logged[0] == logged[1] and len(logged[0]) == 3
 
 
+def test_streams_that_do_not_seek_are_read():
+    class Stream(io.RawIOBase):
+        def __init__(self, content):
+            self.content = io.BytesIO(content)
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return self.content.readinto(buffer)
+
+    for name, content in {**FAST, **PILLOWS}.items():
+        found = outcome(lambda file: decode_for_resize(Stream(file.getvalue())), content)
+        assert found == outcome(decode, content), name
+    assert isinstance(decode_for_resize(Stream(FAST["4:2:0"])), DecodedJpeg)
+
+
 def test_notes_of_an_image_stay_with_it():
     image = decode_for_resize(io.BytesIO(FAST["EXIF"])).resize((20, 10), Image.BICUBIC)
     assert image.getexif()[0x112] == 6 and image.info["dpi"] == (72, 72)
