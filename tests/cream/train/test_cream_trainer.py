@@ -203,7 +203,7 @@ def test_the_same_probes_are_evaluated_after_every_epoch(data, tmp_path, monkeyp
 
     monkeypatch.setattr(MobileSuperNet, "forward", recorded)
     options = [*TINY, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.PROBES=3", "SUPERNET.POOL_SIZE=1", "EPOCHS=2", "LR=0.01"]
-    options += ["SUPERNET.SELECT_BATCHES=1", "DATASET.NUM_CLASSES=2", "NET.INPUT_ARCH=None"]
+    options += ["SUPERNET.SELECT_BATCHES=1", "DATASET.NUM_CLASSES=2", "NET.INPUT_ARCH=None", "ENGINE=eager"]
     cfg = settings(data, tmp_path, *options)
     found = jobs.search(cfg)
     assert len(set(asked[:3])) == 3
