@@ -37,7 +37,7 @@ COSTS = CostTable([[[1.0]], [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]], 0.5)
 
 def step_of(kind, seed=0, **kwargs):
     sampler = Sampler(SPACE, COSTS, 0, 100)
-    update = SimpleNamespace(optimizer=None, state_dict=dict, load_state_dict=lambda state: None)
+    update = SimpleNamespace(optimizer=None, complete=True, state_dict=dict, load_state_dict=lambda state: None)
     return kind(SimpleNamespace(space=SPACE), None, update, sampler, np.random.default_rng(seed), **kwargs)
 
 
