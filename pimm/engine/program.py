@@ -71,8 +71,8 @@ class PaddleNet:
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of images as `__call__` does, from tensor to tensor without a copy."""
-        return self._run(images, [images])[0]
+        """Return the logits of images as `__call__` does, from tensor to tensor; images in one piece are not copied."""
+        return self._run(images, [images.contiguous()])[0]  # Paddle Inference takes no notice of strides
 
     def _run(self, images: np.ndarray | Tensor, *inputs: list[Tensor]) -> list[Tensor] | None:
         with contextlib.nullcontext() if self.has_run else quiet():
