@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,8 +41,8 @@ def open_engine(
     """Return what computes the logits of images: the net itself, or its program run by Paddle Inference.
 
     The program is that of the net with batch norms folded and branches fused. It is kept in the user's cache, and made
-    anew when the weights, the structure, the code or the version of Paddle change. Before its first use, its logits are
-    compared with those of the net.
+    anew when the weights, the structure, the code or the version of Paddle change. Whenever it is opened, its logits
+    are compared with those of the net. Later changes of the net do not reach it.
 
     Args:
         net: the net, which must be in evaluation mode while it evaluates.
@@ -104,12 +105,13 @@ def _program_of(net: nn.Layer, input_size: Sequence[int], images: int | None) ->
     """
     try:
         checksum = net_checksum(net, *input_size)
-        found = find_program(checksum)
+        find = functools.partial(find_program, checksum, lambda folder: _is_right(net, folder, input_size))
+        found = find()
         if found is not None:
             return found
         if images is not None and images < MIN_IMAGES:
             raise _Expected(f"{images} images take less time than an export of the net")
-        return make_program(checksum, lambda folder: _export(net, input_size, folder))
+        return make_program(checksum, lambda folder: _export(net, input_size, folder), find)
     except OSError as error:
         raise ConfigError(f"the cache of programs cannot be written: {error}") from None
     except RecursionError:
@@ -136,10 +138,22 @@ def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
     raise ConfigError(f"{type(net).__name__} cannot be exported: {text!s:.250}")
 
 
-def _check(net: nn.Layer, program: PaddleNet, input_size: Sequence[int]) -> None:
-    """Raise ConfigError unless the program computes the net's logits, on one and on three random images."""
+def _is_right(net: nn.Layer, folder: Path, input_size: Sequence[int]) -> bool:
+    """Return whether a program of the cache still computes the net's logits.
+
+    The checksum does not see what a script has changed outside of the net: a method of its class, a global variable.
+    """
+    try:
+        _check(net, PaddleNet(folder), input_size, counts=(1,))
+    except Exception:  # what the net itself raises is raised again when it evaluates
+        return False
+    return True
+
+
+def _check(net: nn.Layer, program: PaddleNet, input_size: Sequence[int], counts: Sequence[int] = (1, 3)) -> None:
+    """Raise ConfigError unless the program computes the net's logits, on such numbers of random images."""
     draw = np.random.default_rng(0)
-    for count in (1, 3):
+    for count in counts:
         images = paddle.to_tensor(draw.standard_normal((count, *input_size)).astype("float32"))
         difference, largest = _difference(net(images), program.logits(images))
         if not difference <= TOLERANCE * largest:  # NaN too

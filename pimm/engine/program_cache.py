@@ -29,22 +29,28 @@ _PARTIAL = ".partial-"
 _PATIENCE = 3600  # seconds after which an unfinished program is one of a process that was killed
 
 
-def find_program(checksum: str) -> Path | None:
-    """Return the folder of a whole program, or None; a program that is found is the latest used."""
+def find_program(checksum: str, is_right: Callable[[Path], bool] | None = None) -> Path | None:
+    """Return the folder of a whole program, or None; a program that is found is the latest used.
+
+    Args:
+        checksum: of what decides the content of the program.
+        is_right: called with the folder of a whole program, which counts as not found if that returns False.
+    """
     folder = _programs() / checksum
-    if not _is_whole(folder) or reason_for_distrust(folder.parent):
+    if not _is_whole(folder) or reason_for_distrust(folder.parent) or (is_right and not is_right(folder)):
         return None
     with contextlib.suppress(OSError):  # a cache that can only be read
         os.utime(folder)
     return folder
 
 
-def make_program(checksum: str, write: Callable[[Path], None]) -> Path:
-    """Return the folder of a program, which is written if it is not there or damaged.
+def make_program(checksum: str, write: Callable[[Path], None], find: Callable[[], Path | None] | None = None) -> Path:
+    """Return the folder of a program, which is written if it is not there, damaged or not right.
 
     Args:
         checksum: of what decides the content of the program.
         write: called with an empty folder, into which it writes `PADDLE_FILES`.
+        find: finds the program; None for `find_program` of the checksum.
 
     Raises:
         ConfigError: the cache can be written by other users.
@@ -56,7 +62,7 @@ def make_program(checksum: str, write: Callable[[Path], None]) -> Path:
     if reason:
         raise ConfigError(f"{reason}: set PIMM_CACHE_DIR to a folder that nobody else can write")
     with file_lock(programs / "lock"):
-        found = find_program(checksum)  # the owner of the lock before may have written it
+        found = find() if find else find_program(checksum)  # the owner of the lock before may have written it
         if found is None:
             found = _write(programs, checksum, write)
             _remove_oldest(programs, found)
@@ -73,7 +79,7 @@ def _write(programs: Path, checksum: str, write: Callable[[Path], None]) -> Path
         write(partial)
         files = {name: file_sha256(partial / name) for name in PADDLE_FILES}
         write_text(partial / _MANIFEST, json.dumps(files))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged or wrong one
         os.rename(partial, folder)
     except OSError:
         if not _is_whole(folder):  # on a disk without locks, another process may have been faster

@@ -141,6 +141,25 @@ def test_a_damaged_program_is_made_anew(name, cache):
     assert program_cache.find_program(path.parent.name) == path.parent and folders(cache) == [path.parent.name]
 
 
+def test_a_program_of_another_class_body_is_made_anew(monkeypatch, cache):
+    """The checksum does not see a method that a script has replaced."""
+    net = net_of()
+    before = logits(open_engine(net, SIZE), 3)
+    forward = Net.forward
+    monkeypatch.setattr(Net, "forward", lambda self, x: 2 * forward(self, x))
+    np.testing.assert_allclose(logits(open_engine(net, SIZE), 3), 2 * before, rtol=1e-4, atol=1e-5)
+    assert len(folders(cache)) == 1
+
+
+def test_a_program_takes_images_that_are_not_in_one_piece():
+    net = net_of()
+    images = paddle.to_tensor(draw_images(4, 8)).transpose([0, 1, 3, 2])[::2]
+    assert not images.is_contiguous()
+    with paddle.no_grad():
+        expected, found = net(images).numpy(), open_engine(net, SIZE)(images).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def write_files(size, calls=None):
     """Return what writes two files of half this size, slowly, and counts its calls."""
 
