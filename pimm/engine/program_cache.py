@@ -9,6 +9,7 @@ made anew. The programs that were not used for the longest time go when all toge
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -56,15 +57,16 @@ def make_program(checksum: str, write: Callable[[Path], None], find: Callable[[]
         ConfigError: the cache can be written by other users.
         OSError: the cache cannot be written.
     """
+    find = find or functools.partial(find_program, checksum)
     programs = _programs()
     programs.mkdir(mode=0o700, parents=True, exist_ok=True)
     reason = reason_for_distrust(programs)
     if reason:
         raise ConfigError(f"{reason}: set PIMM_CACHE_DIR to a folder that nobody else can write")
     with file_lock(programs / "lock"):
-        found = find() if find else find_program(checksum)  # the owner of the lock before may have written it
+        found = find()  # the owner of the lock before may have written it
         if found is None:
-            found = _write(programs, checksum, write)
+            found = _write(programs, checksum, write, find)
             _remove_oldest(programs, found)
     return found
 
@@ -73,7 +75,7 @@ def _programs() -> Path:
     return cache_folder() / "programs"
 
 
-def _write(programs: Path, checksum: str, write: Callable[[Path], None]) -> Path:
+def _write(programs: Path, checksum: str, write: Callable[[Path], None], find: Callable[[], Path | None]) -> Path:
     folder, partial = programs / checksum, Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=programs))
     try:
         write(partial)
@@ -82,7 +84,7 @@ def _write(programs: Path, checksum: str, write: Callable[[Path], None]) -> Path
         shutil.rmtree(folder, ignore_errors=True)  # a damaged or wrong one
         os.rename(partial, folder)
     except OSError:
-        if not _is_whole(folder):  # on a disk without locks, another process may have been faster
+        if find() is None:  # on a disk without locks, another process may have been faster
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
