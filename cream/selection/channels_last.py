@@ -27,6 +27,7 @@ from pimm.ops import cpu_backend
 from pimm.ops.geometry import four_sides
 
 ACTS = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6", Swish: "swish", HardSwish: "hard_swish"}
+_PACKAGES = {"cream", "pimm", "paddle"}  # whose forward functions are known
 GATES = {hard_sigmoid: "hard_sigmoid"}
 
 
@@ -253,11 +254,11 @@ class FastNet:
     """A supernet's stem, blocks and head as parts for images [N, H, W, C]; ``net`` is the supernet.
 
     Raises:
-        Unsupported: the net is of another type, or pools otherwise than by the mean.
+        Unsupported: the net is of another type, was changed by hooks or functions, or pools otherwise than by the mean.
     """
 
     def __init__(self, net: SuperNet):
-        if type(net) not in ENDS or net.global_pool.kind != "avg" or _has_hooks(net):
+        if type(net) not in ENDS or net.global_pool.kind != "avg" or _is_changed(net):
             raise Unsupported(type(net).__name__)
         self.net = net
         self._stem, self._final, self._pre_logits = ENDS[type(net)](net)
@@ -286,8 +287,17 @@ class FastNet:
         return self.net.classifier(self._pre_logits(x, statistics).flatten(1))
 
 
-def _has_hooks(net: nn.Layer) -> bool:
-    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in net.sublayers(include_self=True))
+def _is_changed(net: SuperNet) -> bool:
+    """Return whether a layer has hooks, or other code puts a function in place of one that this module computes."""
+    layers = net.sublayers(include_self=True)
+    functions = [net.stem, net.head, *(layer.forward for layer in layers)]
+    hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
+    return hooked or not all(map(_is_method_of_ours, functions))
+
+
+def _is_method_of_ours(function: Callable) -> bool:
+    scope = getattr(getattr(function, "__func__", None), "__globals__", {})
+    return scope.get("__name__", "").partition(".")[0] in _PACKAGES
 
 
 def fast_net(net: SuperNet, choices: Iterable[tuple[Choices, int]]) -> FastNet | None:

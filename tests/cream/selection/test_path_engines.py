@@ -143,6 +143,17 @@ def test_another_net_is_run_by_its_own_layers(tmp_path):
     assert fast_net(plain, []) is not None
 
 
+@pytest.mark.parametrize("place", ["head", "a block", "the class of a block"])
+def test_functions_that_were_replaced_are_run(place, tmp_path, monkeypatch):
+    net = mobile(tmp_path, *ENDS[0])
+    assert fast_net(net, []) is not None
+    block = net.blocks[0][0][0]
+    owner, name = {"head": (net, "head"), "a block": (block, "forward")}.get(place, (type(block), "forward"))
+    replaced = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *inputs: 2 * replaced(*inputs))
+    assert fast_net(net, []) is None
+
+
 def test_without_our_operators_the_nets_layers_run(tmp_path, monkeypatch):
     net, images = mobile(tmp_path, *ENDS[0]), (batches(0, 2), batches(1, 1))
     archs = paths_of(net, 3)
