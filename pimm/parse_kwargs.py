@@ -30,5 +30,5 @@ def add_model_kwargs(parser):
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the latter for deep nesting
         return text

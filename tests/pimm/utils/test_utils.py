@@ -261,8 +261,9 @@ def test_add_bool_arg():
 def test_key_value_options(capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument("--model-kwargs", nargs="*", default={}, action=ParseKwargs)
-    words = ["drop=0.2", "act=relu", "sizes=(1, 2)", "text=a=b", "none=None", ""]
+    words = ["drop=0.2", "act=relu", "sizes=(1, 2)", "text=a=b", "none=None", "", "set={[]}", "deep=" + 9999 * "("]
     expected = {"drop": 0.2, "act": "relu", "sizes": (1, 2), "text": "a=b", "none": None}
+    expected.update({"set": "{[]}", "deep": 9999 * "("})
     assert parser.parse_args(["--model-kwargs", *words]).model_kwargs == expected
     with pytest.raises(SystemExit):
         parser.parse_args(["--model-kwargs", "drop"])
