@@ -64,14 +64,14 @@ def open_engine(
         bf16 = precision == "bf16" and _has_bf16(required=engine == "inference")
         with train_mode(net, training=False), paddle.no_grad():
             folder = _program_of(net, input_size, images if engine == "auto" else None)
-        program = PaddleNet(folder, bf16)
+        logits_of = _Sized(PaddleNet(folder, bf16), input_size)
     except PimmError as error:
         if engine == "inference":
             raise ConfigError(f"the engine inference cannot be had: {error}") from None
         _note(logging.INFO if isinstance(error, _Expected) else logging.WARNING, f"{_EAGERLY}: {error}")
         return net
     _note(logging.INFO, f"the net is evaluated by Paddle Inference with oneDNN in {'bf16' if bf16 else 'fp32'}")
-    return _Compared(net, program.logits) if bf16 else program.logits
+    return _Compared(net, logits_of) if bf16 else logits_of
 
 
 def _note(level: int, text: str) -> None:
@@ -166,6 +166,27 @@ def _difference(expected: Tensor, found: Tensor) -> tuple[float, float]:
     return (expected - found).abs().max().item(), expected.abs().max().item()
 
 
+class _Sized:
+    """Computes logits with a program, which may have the size of the images built in; takes no images, too.
+
+    Args:
+        program: the program.
+        input_size: channels, height and width of the images.
+    """
+
+    def __init__(self, program: PaddleNet, input_size: Sequence[int]):
+        self.program, self.input_size = program, list(input_size)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits; raise ConfigError for images of another size."""
+        size = list(images.shape[1:])
+        if size != self.input_size:
+            raise ConfigError(f"images of {size}: must be of {self.input_size}, which the program was made for")
+        if not len(images):  # oneDNN takes no empty tensors
+            return self.program.logits(paddle.zeros([1, *size]))[:0]
+        return self.program.logits(images)
+
+
 class _Compared:
     """Computes logits with a program, and logs how much those of the first batches differ from the net's.
 
@@ -180,7 +201,7 @@ class _Compared:
 
     def __call__(self, images: Tensor) -> Tensor:
         logits = self.logits_of(images)
-        if self.left and is_main_process():
+        if self.left and len(images) and is_main_process():
             self.left -= 1
             self._compare(images[:_IMAGES], logits[:_IMAGES].astype("float32"))
         return logits

@@ -160,6 +160,14 @@ def test_a_program_takes_images_that_are_not_in_one_piece():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Net, TokenNet])
+def test_a_program_takes_no_images_and_refuses_those_of_another_size(kind):
+    engine = open_engine(net_of(kind), SIZE)
+    assert logits(engine, 0).shape == (0, 5)
+    with pytest.raises(ConfigError, match=r"images of \[3, 8, 16\]: must be of \[3, 8, 8\]"):
+        engine(paddle.zeros([2, 3, 8, 16]))
+
+
 def write_files(size, calls=None):
     """Return what writes two files of half this size, slowly, and counts its calls."""
 
@@ -284,8 +292,8 @@ def test_quiet_drops_what_goes_to_the_process_and_nothing_after(capfd):
 def test_the_difference_of_bf16_is_logged_for_the_first_two_batches(caplog):
     net = net_of()
     compared = inference._Compared(net, lambda images: net(images) + paddle.to_tensor([0, 0, 0, 0, 0.5]))
-    for _ in range(3):
-        logits(compared, 40)
+    for count in (0, 40, 40, 40):
+        logits(compared, count)
     expected = logits(net, 40)[:32]
     same = (expected.argmax(1) == (expected + [0, 0, 0, 0, 0.5]).argmax(1)).sum()
     assert len(caplog.messages) == 2 and 0 < same < 32
