@@ -110,7 +110,7 @@ def _program_of(net: nn.Layer, input_size: Sequence[int], images: int | None) ->
         if found is not None:
             return found
         if images is not None and images < MIN_IMAGES:
-            raise _Expected(f"{images} images take less time than an export of the net")
+            raise _Expected(f"an export of the net pays from {MIN_IMAGES} images, and there are {images}")
         return make_program(checksum, lambda folder: _export(net, input_size, folder), find)
     except OSError as error:
         raise ConfigError(f"the cache of programs cannot be written: {error}") from None
