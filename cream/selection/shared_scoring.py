@@ -63,7 +63,7 @@ def score_many(
                     for layer, *_ in kept:
                         layer._momentum = i / (i + 1)  # in Paddle the weight of the old value
                     for _ in branches.logits(images):
-                        pass
+                        pass  # each pass through the net moves its statistics; the logits are not asked for
             with train_mode(net, training=False):
                 return _evaluate(branches, val)
     finally:
