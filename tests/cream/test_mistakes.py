@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from damage import flip_a_bit
 from paths import ROOT
 from PIL import Image
 
@@ -308,12 +309,6 @@ def copy_tree(source, target):
             copied.parent.mkdir(parents=True, exist_ok=True)
             copied.write_bytes(path.read_bytes())
     return target
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_a_run_is_not_begun_over_another(run_folder, told):
