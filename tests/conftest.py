@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import logging
 import os
 import random
 import resource
@@ -34,6 +35,16 @@ def sigterm():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def console():
+    """Remove the console from the log after a test: the stream that a command has logged to is closed by then."""
+    before = list(logging.root.handlers)
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture
