@@ -83,11 +83,6 @@ def batch(seed=0):
     return paddle.to_tensor(images), paddle.to_tensor(rng.integers(3, size=6))
 
 
-def weights(net):
-    """Copy the parameters and statistics of a net as ``{name: array}``."""
-    return {name: value.numpy().copy() for name, value in net.state_dict().items()}
-
-
 def run_killed_search(data, save_path, kind, *more):
     """Kill a search at its eighth batch, resume it, and return its folder; ``kind`` is the class of its step."""
     plain, left = kind.__call__, [7]

@@ -4,8 +4,9 @@ import numpy as np
 import paddle
 import pytest
 import tiny
+from model_weights import weights
 from paddle.nn import functional as F
-from tiny import CREAM, batch, step_of, weights
+from tiny import CREAM, batch, step_of
 
 from cream import build
 from cream.flops import CostTable
