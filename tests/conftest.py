@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Of this process and of those that tests start, whose results are compared: another number rounds in another order.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# isort: split
 from pimm.ops import reuse_freed_memory
 
 # isort: split
 import paddle
-
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; Paddle warns of any other value
 
 reuse_freed_memory()
 

@@ -68,7 +68,7 @@ def test_model(name):
     in_order = pimm.models.is_model_in_modules(name, ("efficientnet", "mobilenetv3"))
     assert found == entry["names_shapes"] if in_order else sorted(found) == sorted(entry["names_shapes"])
     assert sum(p.size for p in model.parameters() if not p.stop_gradient) == entry["num_params"]
-    tolerance = max(1e-5, 3 * entry["f32_f64_rel"])
+    tolerance = max(1e-5, 4 * entry["f32_f64_rel"])  # timm's own error is that of one order of rounding
     for expected in (entry, entry["f64"]):
         assert_values(features, logits, expected, entry, tolerance)
 
