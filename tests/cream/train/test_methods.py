@@ -377,5 +377,6 @@ def test_several_paths_of_shuffle_nets_are_trained_together(data, tmp_path):
 
 
 def test_sampling_by_the_board_runs_a_search(data, tmp_path):
-    folder = tiny.run_search(data, tmp_path, *tiny.CREAM, "SUPERNET.HOW_TO_PROB=teacher")
+    by_board = ("SUPERNET.HOW_TO_PROB=teacher", "SUPERNET.SELECT_RANDOM=0")
+    folder = tiny.run_search(data, tmp_path, *CREAM, *by_board)
     assert len((folder / "candidates.csv").read_text().splitlines()) == 4  # the heading, and the board of three
