@@ -78,8 +78,8 @@ def checkpoint(tmp_path_factory):
     net = ["NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]"]
     args = ["--cfg", "configs/demo/retrain.yaml", *data, *net]
     os.chdir(ROOT)
-    assert cli.retrain([*args, "EPOCHS=3", "WARMUP_EPOCHS=0"]) == 0
-    return [*args, f"RESUME_PATH={folder / 'net' / 'checkpoint-2'}"]
+    assert cli.retrain([*args, "EPOCHS=1", "WARMUP_EPOCHS=0"]) == 0
+    return [*args, f"RESUME_PATH={folder / 'net' / 'checkpoint-0'}"]
 
 
 def test_the_result_of_a_test_does_not_depend_on_the_number_of_processes(checkpoint, tmp_path):
