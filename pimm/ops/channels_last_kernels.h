@@ -73,18 +73,64 @@ static inline void multiply_tile(const T* const* from, int64_t taps, int64_t dep
 // pixels beyond the last one repeat it.
 template <class T>
 static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t first, int64_t count, const T** from) {
-  const int64_t plane = w.out_height * w.out_width, taps = w.taps();
-  for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, from += taps * Tile<T>::pixels) {
-    for (int i = 0; i < Tile<T>::pixels; ++i) {
-      const int64_t pixel = first + (begin + i < count ? begin + i : count - 1);
-      const int64_t y = pixel % plane / w.out_width * w.stride_y - w.top;
-      const int64_t x0 = pixel % w.out_width * w.stride_x - w.left;
-      const T* const image = x + pixel / plane * w.height * w.width * w.channels;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t row = y + tap / w.kernel_width * w.dilation_y, column = x0 + tap % w.kernel_width * w.dilation_x;
-        const bool inside = row >= 0 && row < w.height && column >= 0 && column < w.width;
-        from[tap * Tile<T>::pixels + i] = inside ? image + (row * w.width + column) * w.channels : zeros;
+  constexpr int pixels = Tile<T>::pixels;
+  const int64_t plane = w.out_height * w.out_width, taps = w.taps(), image_size = w.height * w.width * w.channels;
+  const int64_t end = (count + pixels - 1) / pixels * pixels;
+  if (w.is_pointwise()) {
+    for (int64_t i = 0; i < end; ++i) from[i] = x + (first + (i < count ? i : count - 1)) * w.channels;
+    return;
+  }
+  x += first / plane * image_size;
+  int64_t row = first % plane / w.out_width, column = first % w.out_width;
+  for (int64_t i = 0; i < end; ++i) {
+    const int64_t top = row * w.stride_y - w.top, left = column * w.stride_x - w.left;
+    const T** tap = from + i / pixels * pixels * taps + i % pixels;
+    for (int64_t ky = 0, y = top; ky < w.kernel_height; ++ky, y += w.dilation_y) {
+      const bool inside = y >= 0 && y < w.height;
+      for (int64_t kx = 0, at = left; kx < w.kernel_width; ++kx, at += w.dilation_x, tap += pixels) {
+        *tap = inside && at >= 0 && at < w.width ? x + (y * w.width + at) * w.channels : zeros;
       }
+    }
+    if (i + 1 >= count || ++column < w.out_width) continue;
+    column = 0;
+    if (++row == w.out_height) row = 0, x += image_size;
+  }
+}
+
+// Finishes the sums of up to `count` pixels of a tile, and stores them from `place` of the output on.
+template <class T, Act act>
+static inline void finish_tile(const typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors],
+                               const Finish<T>& finish, int64_t channel, int64_t place, int64_t outs, int64_t count,
+                               T* out) {
+  using S = Simd<T>;
+#pragma GCC unroll 16
+  for (int j = 0; j < Tile<T>::vectors; ++j) {
+    const int64_t c = channel + j * S::width;
+    if (c >= outs) break;
+    const int rest = outs - c < S::width ? int(outs - c) : S::width;
+    const typename S::Vector scale = load_some(finish.scale + c, rest), shift = load_some(finish.shift + c, rest);
+#pragma GCC unroll 16
+    for (int i = 0; i < Tile<T>::pixels; ++i) {
+      if (i >= count) break;
+      const int64_t at = place + i * outs + c;
+      typename S::Vector value = sum[i][j] * scale + shift;
+      if (finish.shortcut) value += load_some(finish.shortcut + at, rest);
+      store_some(out + at, activate<T>(value, act), rest);
+    }
+  }
+}
+
+// As convolve_pixels, for one activation.
+template <class T, Act act>
+static void convolve_panels(const Window& w, const T* const* from, const T* panels, int64_t outs,
+                            const Finish<T>& finish, int64_t first, int64_t count, T* out) {
+  const int64_t taps = w.taps(), depth = w.channels;
+  for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
+    const T* const* tile = from;
+    for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, tile += taps * Tile<T>::pixels) {
+      typename Simd<T>::Vector sum[Tile<T>::pixels][Tile<T>::vectors] = {};
+      multiply_tile<T>(tile, taps, depth, panels, sum);
+      finish_tile<T, act>(sum, finish, channel, (first + begin) * outs, outs, count - begin, out);
     }
   }
 }
@@ -93,20 +139,14 @@ static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t fir
 template <class T>
 static void convolve_pixels(const Window& w, const T* const* from, const T* panels, int64_t outs,
                             const Finish<T>& finish, int64_t first, int64_t count, T* out) {
-  using S = Simd<T>;
-  const int64_t taps = w.taps(), depth = w.channels;
-  for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
-    const T* const* tile = from;
-    for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, tile += taps * Tile<T>::pixels) {
-      typename S::Vector sum[Tile<T>::pixels][Tile<T>::vectors] = {};
-      multiply_tile<T>(tile, taps, depth, panels, sum);
-      for (int i = 0; i < Tile<T>::pixels && begin + i < count; ++i) {
-        for (int j = 0; j < Tile<T>::vectors && channel + j * S::width < outs; ++j) {
-          const int64_t c = channel + j * S::width;
-          finish_vector<T>(sum[i][j], finish, c, (first + begin + i) * outs + c, int(outs - c), out);
-        }
-      }
-    }
+  switch (finish.act) {
+    case Act::none: return convolve_panels<T, Act::none>(w, from, panels, outs, finish, first, count, out);
+    case Act::relu: return convolve_panels<T, Act::relu>(w, from, panels, outs, finish, first, count, out);
+    case Act::relu6: return convolve_panels<T, Act::relu6>(w, from, panels, outs, finish, first, count, out);
+    case Act::swish: return convolve_panels<T, Act::swish>(w, from, panels, outs, finish, first, count, out);
+    case Act::hard_swish: return convolve_panels<T, Act::hard_swish>(w, from, panels, outs, finish, first, count, out);
+    case Act::hard_sigmoid:
+      return convolve_panels<T, Act::hard_sigmoid>(w, from, panels, outs, finish, first, count, out);
   }
 }
 
@@ -124,8 +164,8 @@ static void gate_pixels(const T* from, const T* gate, int64_t first, int64_t cou
 struct Steps {
   int64_t begin, end;
   Steps(int64_t first, int64_t dilation, int64_t size, int64_t kernel) {
-    begin = first < 0 ? (dilation - 1 - first) / dilation : 0;
-    end = first < size ? (size - first + dilation - 1) / dilation : 0;
+    begin = first >= 0 ? 0 : dilation == 1 ? -first : (dilation - 1 - first) / dilation;
+    end = first >= size ? 0 : dilation == 1 ? size - first : (size - first + dilation - 1) / dilation;
     end = end < kernel ? end : kernel;
   }
 };
@@ -173,6 +213,9 @@ static void convolve_depthwise(const Window& w, const T* x, const T* weight, con
   int64_t c = 0;
   for (; c + 4 * width <= w.channels; c += 4 * width) {
     convolve_channels<T, 4, true>(w, x, weight, finish, image, c, width, out);
+  }
+  for (; c + 2 * width <= w.channels; c += 2 * width) {
+    convolve_channels<T, 2, true>(w, x, weight, finish, image, c, width, out);
   }
   for (; c + width <= w.channels; c += width) {
     convolve_channels<T, 1, true>(w, x, weight, finish, image, c, width, out);
