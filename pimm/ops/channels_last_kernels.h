@@ -97,41 +97,48 @@ static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t fir
   }
 }
 
-// Finishes the sums of up to `count` pixels of a tile, and stores them from `place` of the output on.
-template <class T, Act act>
-static inline void finish_tile(const typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors],
-                               const Finish<T>& finish, int64_t channel, int64_t place, int64_t outs, int64_t count,
-                               T* out) {
+// Stores sum * scale + shift + shortcut of a tile from `place` of the output on; if not `whole`, only for `count` pixels
+// and for the channels below `outs`.
+template <class T, bool whole>
+static inline void store_tile(const typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors],
+                              const Finish<T>& finish, int64_t channel, int64_t place, int64_t outs, int64_t count,
+                              T* out) {
   using S = Simd<T>;
 #pragma GCC unroll 16
   for (int j = 0; j < Tile<T>::vectors; ++j) {
     const int64_t c = channel + j * S::width;
-    if (c >= outs) break;
-    const int rest = outs - c < S::width ? int(outs - c) : S::width;
+    if (!whole && c >= outs) break;
+    const int rest = whole || outs - c >= S::width ? S::width : int(outs - c);
     const typename S::Vector scale = load_some(finish.scale + c, rest), shift = load_some(finish.shift + c, rest);
 #pragma GCC unroll 16
     for (int i = 0; i < Tile<T>::pixels; ++i) {
-      if (i >= count) break;
+      if (!whole && i >= count) break;
       const int64_t at = place + i * outs + c;
       typename S::Vector value = sum[i][j] * scale + shift;
       if (finish.shortcut) value += load_some(finish.shortcut + at, rest);
-      store_some(out + at, activate<T>(value, act), rest);
+      store_some(out + at, value, rest);
     }
   }
 }
 
-// As convolve_pixels, for one activation.
 template <class T, Act act>
-static void convolve_panels(const Window& w, const T* const* from, const T* panels, int64_t outs,
-                            const Finish<T>& finish, int64_t first, int64_t count, T* out) {
-  const int64_t taps = w.taps(), depth = w.channels;
-  for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
-    const T* const* tile = from;
-    for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, tile += taps * Tile<T>::pixels) {
-      typename Simd<T>::Vector sum[Tile<T>::pixels][Tile<T>::vectors] = {};
-      multiply_tile<T>(tile, taps, depth, panels, sum);
-      finish_tile<T, act>(sum, finish, channel, (first + begin) * outs, outs, count - begin, out);
-    }
+static void activate_numbers(int64_t count, T* x) {
+  constexpr int width = Simd<T>::width;
+  for (; count >= width; count -= width, x += width) Simd<T>::store(x, activate<T>(Simd<T>::load(x), act));
+  if (count) store_some(x, activate<T>(load_some(x, int(count)), act), int(count));
+}
+
+// Applies an activation to numbers in their place. It is no part of the loop over tiles: with all its values in
+// registers, compilers keep the sums in memory, and half the speed is lost.
+template <class T>
+static void activate_all(Act act, int64_t count, T* x) {
+  switch (act) {
+    case Act::none: return;
+    case Act::relu: return activate_numbers<T, Act::relu>(count, x);
+    case Act::relu6: return activate_numbers<T, Act::relu6>(count, x);
+    case Act::swish: return activate_numbers<T, Act::swish>(count, x);
+    case Act::hard_swish: return activate_numbers<T, Act::hard_swish>(count, x);
+    case Act::hard_sigmoid: return activate_numbers<T, Act::hard_sigmoid>(count, x);
   }
 }
 
@@ -139,15 +146,23 @@ static void convolve_panels(const Window& w, const T* const* from, const T* pane
 template <class T>
 static void convolve_pixels(const Window& w, const T* const* from, const T* panels, int64_t outs,
                             const Finish<T>& finish, int64_t first, int64_t count, T* out) {
-  switch (finish.act) {
-    case Act::none: return convolve_panels<T, Act::none>(w, from, panels, outs, finish, first, count, out);
-    case Act::relu: return convolve_panels<T, Act::relu>(w, from, panels, outs, finish, first, count, out);
-    case Act::relu6: return convolve_panels<T, Act::relu6>(w, from, panels, outs, finish, first, count, out);
-    case Act::swish: return convolve_panels<T, Act::swish>(w, from, panels, outs, finish, first, count, out);
-    case Act::hard_swish: return convolve_panels<T, Act::hard_swish>(w, from, panels, outs, finish, first, count, out);
-    case Act::hard_sigmoid:
-      return convolve_panels<T, Act::hard_sigmoid>(w, from, panels, outs, finish, first, count, out);
+  constexpr int pixels = Tile<T>::pixels;
+  const int64_t taps = w.taps(), depth = w.channels;
+  for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
+    const int64_t channels = outs - channel < PANEL ? outs - channel : PANEL;
+    const T* const* tile = from;
+    for (int64_t begin = 0; begin < count; begin += pixels, tile += taps * pixels) {
+      typename Simd<T>::Vector sum[pixels][Tile<T>::vectors] = {};
+      multiply_tile<T>(tile, taps, depth, panels, sum);
+      const int64_t place = (first + begin) * outs, left = count - begin < pixels ? count - begin : pixels;
+      if (left == pixels && channels == PANEL) {
+        store_tile<T, true>(sum, finish, channel, place, outs, left, out);
+      } else {
+        store_tile<T, false>(sum, finish, channel, place, outs, left, out);
+      }
+    }
   }
+  activate_all(finish.act, count * outs, out + first * outs);
 }
 
 // to[i][c] = from[i][c] * gate[image of i][c], for pixels from `first` on of images of `plane` pixels
@@ -210,19 +225,22 @@ template <class T>
 static void convolve_depthwise(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
                                T* out) {
   constexpr int width = Simd<T>::width;
+  const int64_t size = w.out_height * w.out_width * w.channels;
+  const Finish<T> linear{finish.scale, finish.shift, finish.shortcut, Act::none};
   int64_t c = 0;
   for (; c + 4 * width <= w.channels; c += 4 * width) {
-    convolve_channels<T, 4, true>(w, x, weight, finish, image, c, width, out);
+    convolve_channels<T, 4, true>(w, x, weight, linear, image, c, width, out);
   }
   for (; c + 2 * width <= w.channels; c += 2 * width) {
-    convolve_channels<T, 2, true>(w, x, weight, finish, image, c, width, out);
+    convolve_channels<T, 2, true>(w, x, weight, linear, image, c, width, out);
   }
   for (; c + width <= w.channels; c += width) {
-    convolve_channels<T, 1, true>(w, x, weight, finish, image, c, width, out);
+    convolve_channels<T, 1, true>(w, x, weight, linear, image, c, width, out);
   }
   if (c < w.channels) {
-    convolve_channels<T, 1, false>(w, x, weight, finish, image, c, int(w.channels - c), out);
+    convolve_channels<T, 1, false>(w, x, weight, linear, image, c, int(w.channels - c), out);
   }
+  activate_all(finish.act, size, out + image * size);
 }
 
 // out = act((x - mean) * scale + shift + shortcut) of `pixels` pixels from `first` on

@@ -15,8 +15,9 @@ struct Step {
 };
 
 constexpr int STEP_NUMBERS = 18;  // by which an attribute describes a step, see read_step
-constexpr int64_t PIECE_BYTES = 1 << 20;  // of the largest value of a piece
-constexpr int64_t MOST_IMAGES = 16;       // of a piece
+constexpr int64_t MOST_IMAGES = 16;      // of a piece: weights are read once for each piece
+constexpr int64_t LARGE = 16 * 1024;      // numbers: a larger value of an image makes a step large
+constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
 
 class Net {
  public:
@@ -25,6 +26,7 @@ class Net {
     shapes_.push_back({x[2], x[3], x[1]});
     if (numbers.empty() || numbers.size() % STEP_NUMBERS) fail(op_, "the steps are not described in whole");
     for (size_t i = 0; i < numbers.size(); i += STEP_NUMBERS) read_step(numbers.data() + i, weights, images);
+    last_.assign(shapes_.size(), 0);
     place_values();
   }
 
@@ -35,22 +37,26 @@ class Net {
   int64_t work() const { return work_; }      // multiply-adds for an image
   int64_t widest() const { return widest_; }  // channels, rounded up to panels
 
-  // Returns how many images a thread takes at a time.
-  int64_t piece(int64_t images, int threads) const {
-    int64_t largest = 1;
-    for (const Step& step : steps_) largest = std::max(largest, step.size() * int64_t(sizeof(float)));
-    const int64_t fitting = std::max<int64_t>(1, std::min(MOST_IMAGES, PIECE_BYTES / largest));
-    return std::min(fitting, div_up(images, threads));
-  }
+  // Returns how many images a thread takes at a time, and how many of these go through the large steps together.
+  int64_t piece(int64_t images, int threads) const { return std::min(MOST_IMAGES, div_up(images, threads)); }
+  int64_t part(int64_t piece) const { return std::min(piece, std::max<int64_t>(1, MOST_NUMBERS / largest_)); }
+
+  // Returns the number of the first step after all large ones.
+  size_t end_of_large() const { return end_of_large_; }
+
+  // Returns whether a value is used in the large steps alone, so that each part of a piece can have the same place.
+  bool is_passing(int64_t value) const { return last_[value] <= int64_t(end_of_large_); }
+
+  int64_t size(int64_t value) const { return shapes_[value][0] * shapes_[value][1] * shapes_[value][2]; }
 
  private:
   const char* const op_ = "pimm_net";
   std::vector<Step> steps_;
   std::vector<std::vector<int64_t>> shapes_;  // of each value: height, width, channels
   std::vector<int64_t> places_;               // of each value in the memory of one image
-  int64_t total_ = 0, work_ = 0, widest_ = PANEL;
-
-  int64_t size(int64_t value) const { return shapes_[value][0] * shapes_[value][1] * shapes_[value][2]; }
+  std::vector<int64_t> last_;                 // of each value: the number, from 1, of the last step that uses it
+  size_t end_of_large_ = 0;
+  int64_t largest_ = 1, total_ = 0, work_ = 0, widest_ = PANEL;
 
   void check_value(int number, const std::vector<int64_t>& shape) const {
     if (number < 0 || number >= int(shapes_.size())) fail(op_, "there is no value ", number, " before a step");
@@ -90,32 +96,43 @@ class Net {
     }
     work_ += step.size() * w.taps() * (kind == Kind::convolution ? x[2] : 1);
     widest_ = std::max({widest_, div_up(n[7], PANEL) * PANEL, x[2]});
+    largest_ = std::max({largest_, size(n[1]), step.size()});
     steps_.push_back(step);
+    if (std::max(size(n[1]), step.size()) > LARGE) end_of_large_ = steps_.size();
     shapes_.push_back({step.window.out_height, step.window.out_width, step.outs});
   }
 
   // Gives each value a place that no other one takes as long as it is needed.
   void place_values() {
-    std::vector<int64_t> last(shapes_.size(), 0);
+    last_.back() = int64_t(steps_.size()) + 1;
     for (size_t i = 0; i < steps_.size(); ++i) {
       for (const int64_t value : {steps_[i].from, steps_[i].gate, steps_[i].shortcut}) {
-        if (value >= 0) last[value] = int64_t(i) + 1;
+        if (value >= 0) last_[value] = int64_t(i) + 1;
       }
     }
     struct Taken {
       int64_t begin, end, last;
     };
     std::vector<Taken> taken;  // in the order of the places
-    for (size_t value = 0; value < shapes_.size(); ++value) {
-      const auto is_free = [&](const Taken& each) { return each.last < int64_t(value); };
-      taken.erase(std::remove_if(taken.begin(), taken.end(), is_free), taken.end());
+    places_.assign(shapes_.size(), 0);
+    const auto place = [&](int64_t value) {
       int64_t begin = 0;
       auto next = taken.begin();
       for (; next != taken.end() && next->begin - begin < size(value); ++next) begin = next->end;
       const int64_t end = begin + div_up(size(value), PANEL) * PANEL;
-      taken.insert(next, {begin, end, last[value]});
-      places_.push_back(begin);
+      taken.insert(next, {begin, end, last_[value]});
+      places_[value] = begin;
       total_ = std::max(total_, end);
+    };
+    // What the large steps leave for later ones must outlive the values of the next part.
+    const auto outlives = [&](int64_t value) { return value <= int64_t(end_of_large_) && !is_passing(value); };
+    for (int64_t value = 0; value < int64_t(shapes_.size()); ++value) {
+      if (outlives(value)) place(value);
+    }
+    for (int64_t value = 0; value < int64_t(shapes_.size()); ++value) {
+      const auto is_free = [&](const Taken& each) { return each.last < value; };
+      taken.erase(std::remove_if(taken.begin(), taken.end(), is_free), taken.end());
+      if (!outlives(value)) place(value);
     }
   }
 };
@@ -131,15 +148,14 @@ class Runner {
   // Computes the logits of `count` images [C, H, W].
   void run(const float* images, int64_t count, float* logits) {
     logits_ = logits;
-    const Window& first = net_.steps()[0].window;
-    const int64_t plane = first.height * first.width, channels = first.channels;
-    float* to = memory_of(0);
-    for (int64_t i = 0; i < count; ++i, images += plane * channels) {
-      for (int64_t pixel = 0; pixel < plane; ++pixel) {
-        for (int64_t c = 0; c < channels; ++c) *to++ = images[c * plane + pixel];
-      }
+    const size_t large = net_.end_of_large(), steps = net_.steps().size();
+    const int64_t part = net_.part(piece_);
+    for (int64_t first = 0; first < count; first += part) {
+      const int64_t rest = std::min(part, count - first);
+      load(images + first * net_.size(0), first, rest);
+      for (size_t i = 0; i < large; ++i) run_step(net_.steps()[i], int64_t(i) + 1, first, rest);
     }
-    for (size_t i = 0; i < net_.steps().size(); ++i) run_step(net_.steps()[i], int64_t(i) + 1, count);
+    for (size_t i = large; i < steps; ++i) run_step(net_.steps()[i], int64_t(i) + 1, 0, count);
   }
 
  private:
@@ -152,16 +168,30 @@ class Runner {
   Scratch<float> scratch_;
   float* logits_ = nullptr;
 
-  float* memory_of(int64_t value) const {
-    if (value == int64_t(net_.steps().size())) return logits_;
-    return value < 0 ? nullptr : memory_ + net_.place(value) * piece_;
+  // Returns the place of a value of a piece's images from `first` on.
+  float* memory_of(int64_t value, int64_t first) const {
+    if (value < 0) return nullptr;
+    const int64_t offset = net_.is_passing(value) ? 0 : first * net_.size(value);
+    return offset + (value == int64_t(net_.steps().size()) ? logits_ : memory_ + net_.place(value) * piece_);
   }
 
-  void run_step(const Step& step, int64_t value, int64_t count) {
+  // Stores images [C, H, W] as value 0.
+  void load(const float* images, int64_t first, int64_t count) {
+    const Window& w = net_.steps()[0].window;
+    const int64_t plane = w.height * w.width, channels = w.channels;
+    float* to = memory_of(0, first);
+    for (int64_t i = 0; i < count; ++i, images += plane * channels) {
+      for (int64_t pixel = 0; pixel < plane; ++pixel) {
+        for (int64_t c = 0; c < channels; ++c) *to++ = images[c * plane + pixel];
+      }
+    }
+  }
+
+  void run_step(const Step& step, int64_t value, int64_t first, int64_t count) {
     Window w = step.window;
     w.images = count;
-    const float *const x = memory_of(step.from), *const gate = memory_of(step.gate);
-    float* const out = memory_of(value);
+    const float *const x = memory_of(step.from, first), *const gate = memory_of(step.gate, first);
+    float* const out = memory_of(value, first);
     const int64_t plane = w.height * w.width;
     if (step.kind == Kind::gate) {
       kernels_.gate_pixels(x, gate, 0, count * plane, plane, w.channels, out);
@@ -172,7 +202,7 @@ class Runner {
       }
       for (int64_t i = 0; i < count * w.channels; ++i) out[i] /= float(plane);
     } else {
-      const Finish<float> finish{ones_.data(), weights_[step.shift], memory_of(step.shortcut), step.act};
+      const Finish<float> finish{ones_.data(), weights_[step.shift], memory_of(step.shortcut, first), step.act};
       if (step.kind == Kind::depthwise) {
         for (int64_t i = 0; i < count; ++i) kernels_.convolve_depthwise(w, x, weights_[step.weight], finish, i, out);
       } else {
