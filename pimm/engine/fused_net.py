@@ -20,7 +20,7 @@ from pimm.engine.program import PADDLE_STEM, quiet
 from pimm.ops.backend import cpu_backend, run_operator
 from pimm.ops.channels_last import ACTS, PANEL, pack, pack_depthwise
 
-MOST_WORK = 100_000_000  # multiply-adds for an image, beyond which oneDNN is faster
+MOST_WORK = 100_000_000  # multiply-adds for an image; with more, oneDNN is as fast, and shares an image among threads
 
 _KINDS = ("convolution", "depthwise", "mean", "gate")  # as net.h numbers them
 
@@ -147,9 +147,12 @@ def _reshape(net, op, attrs, x, shape):
     return _flatten(net, op, attrs, x)
 
 
-def _flatten(net, op, attrs, x):
-    if list(x.shape[2:]) not in ([1, 1], []) or len(op.results()[0].shape) not in (2, 4):
+def _flatten(net, op, attrs, x, *size):
+    (result,) = op.results()
+    channels = x.shape[1]
+    if list(x.shape[2:]) not in ([], [1, 1]) or list(result.shape[1:]) not in ([channels], [channels, 1, 1]):
         raise Unsupported("another shape of feature maps")
+    net.uses[result.id] += net.uses[x.id] - 1  # both are the same value
     return net.number(x)
 
 

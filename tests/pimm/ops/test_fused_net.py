@@ -55,6 +55,14 @@ class Plain(nn.Layer):
         return self.classifier(self.end(self.conv(x)).mean([2, 3]))
 
 
+class Twice(Plain):
+    """Uses the output of a convolution as it is, and again in another shape."""
+
+    def forward(self, x):
+        x = self.conv(x.mean([2, 3], keepdim=True))
+        return self.classifier(F.relu(x.flatten(1)) + x.flatten(1))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty cache of programs."""
@@ -110,6 +118,7 @@ def test_an_odd_net(tmp_path):
         (lambda x: F.relu(x + x.mean([2, 3], keepdim=True)), "a sum"),
         (lambda x: x.transpose([0, 1, 3, 2]), "transpose"),
         (lambda x: F.relu(x).flatten(2).reshape([-1, 24, 2, 8]), "shape"),
+        (lambda x: F.relu(x).mean([2, 3]).reshape([-1, 6, 2, 2]).reshape([-1, 24, 1, 1]), "shape"),
         (lambda x: F.relu(x).mean(3, keepdim=True), "a pooling"),
     ],
 )
@@ -122,6 +131,12 @@ def test_what_the_operator_lacks_is_run_by_paddle(end, reason, tmp_path):
     assert isinstance(engine.program, PaddleNet)
     images = images_of(3, 8, 8)
     assert_same(engine(images), net(images))
+
+
+def test_a_value_of_two_shapes_is_not_changed_in_its_place():
+    net = awakened(Twice(None))
+    engine = open_engine(net, (3, 8, 8), "inference")
+    assert_same(engine(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
 
 
 def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
