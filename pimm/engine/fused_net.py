@@ -1,6 +1,6 @@
 """A small net's program run by one operator of this project, which takes a few images at a time through all layers.
 
-No thread waits for another one between layers, and no layer has a cost of its own, which in Paddle Inference is 50
+No thread waits for another one between layers, and no layer has a cost of its own, which in Paddle Inference is 40
 microseconds on one thread. This serves nets of plain and depthwise convolutions, activations, gates, shortcuts and
 means; see `_HANDLERS`.
 """

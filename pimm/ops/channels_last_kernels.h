@@ -97,8 +97,8 @@ static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t fir
   }
 }
 
-// Stores sum * scale + shift + shortcut of a tile from `place` of the output on; if not `whole`, only for `count` pixels
-// and for the channels below `outs`.
+// Stores sum * scale + shift + shortcut of a tile from `place` of the output on; if not `whole`, only for `count` of its
+// pixels and for the channels below `outs`.
 template <class T, bool whole>
 static inline void store_tile(const typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors],
                               const Finish<T>& finish, int64_t channel, int64_t place, int64_t outs, int64_t count,
