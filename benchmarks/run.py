@@ -1,15 +1,17 @@
 """Run all benchmarks of speed, each beside its rivals where these import, and write a table, all numbers and a picture.
 
     python benchmarks/run.py [--only JOB ...] [--minutes 60] [--rival-python PYTHON] [--photographs FOLDER]
+        [--cifar10 FOLDER] [--output OUTPUT] [--small]
 
 Each job runs in a process of its own, which shares the time that is left with the jobs after it. Rivals take turns;
 figures are medians over turns. Files are written after every job, so that an interruption loses the current job alone:
 OUTPUT.json holds all numbers and the machine, OUTPUT.md the table, OUTPUT.svg the curves. ``--small`` tries out every
 job on the smallest sizes, whose figures mean nothing.
 
-PYTHON is an interpreter with torch and timm; this one if it has them. FOLDER holds class folders of photographs;
-without it, images are drawn. To add a benchmark, write a function from `measuring.Options` to figures, and a line of
-JOBS.
+PYTHON is an interpreter with torch and timm; this one if it has them. The FOLDER of photographs holds class folders;
+without it, images are drawn. The other holds CIFAR-10 as ``train/`` and ``val/``, for the job ``paths``.
+
+To add a benchmark, write a function from `measuring.Options` to figures, and a line of JOBS.
 """
 
 import argparse

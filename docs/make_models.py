@@ -65,8 +65,8 @@ columns say how far the logits of the exports differ, relative to the largest lo
 than {TOLERANCE:g}. Weights are random, with the batch-norm statistics of random images. Images of these and of the
 comparison have {SMALL} pixels where the net takes any size. *Damped* nets have a fifth of the weight in the last batch
 norm of each block with a shortcut: with random weights, their own logits move further than the limit when an image
-moves by a millionth of itself. A dash says that it was not measured: the largest nets were neither run here nor
-exported.
+moves by a millionth of itself. A dash says that it was not measured: large nets were not run here, and few of the
+others were exported.
 """
 COLUMNS = "| model | parameters | multiply-adds | image | images/s | exported | difference | of ONNX | tags |"
 RULER = "|---|--:|--:|--:|--:|--:|--:|--:|---|"

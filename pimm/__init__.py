@@ -7,6 +7,7 @@ import warnings
 
 import lazy_loader
 
+import pimm.mkl  # before Paddle multiplies matrices
 import pimm.threads  # noqa: F401  (before Paddle, which changes OMP_NUM_THREADS)
 
 __version__ = "0.1.0"  # of the distribution too

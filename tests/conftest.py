@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import logging
 import os
 import random
 import resource
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Of this process and of those that tests start, whose results are compared: another number rounds in another order.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# isort: split
 from pimm.ops import reuse_freed_memory
 
 # isort: split
 import paddle
-
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; Paddle warns of any other value
 
 reuse_freed_memory()
 
@@ -34,6 +37,16 @@ def sigterm():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def console():
+    """Remove the console from the log after a test: the stream that a command has logged to is closed by then."""
+    before = list(logging.root.handlers)
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture

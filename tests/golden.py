@@ -83,3 +83,8 @@ def generator_randn1(seed, n):
         radius = math.sqrt(-2.0 * math.log1p(-second))
         values += [radius * math.cos(2.0 * math.pi * first), radius * math.sin(2.0 * math.pi * first)]
     return [float(np.float32(value)) for value in values[:n]]
+
+
+def relative_error(actual, expected):
+    """Return the largest difference of two arrays, relative to the largest value that is expected."""
+    return np.abs(actual - expected).max() / np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""Draw the weights of any net from names and shapes, so that a test need not store them."""
+"""Draw the weights of any net from names and shapes, so that a test need not store them; copy and compare weights."""
 
 import hashlib
 from pathlib import Path
@@ -39,3 +39,15 @@ def drawn_state(net, names_shapes, gain=1.0):
     """
     computed = {name: value.numpy() for name, value in net.named_buffers() if not name.endswith(("_mean", "_variance"))}
     return {name: computed[name] if name in computed else draw(name, shape, gain) for name, shape in names_shapes}
+
+
+def weights(net):
+    """Copy the parameters and statistics of a net as ``{name: array}``."""
+    return {name: value.numpy().copy() for name, value in net.state_dict().items()}
+
+
+def assert_same_weights(found, expected):
+    """Check that arrays by name are the same, bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)

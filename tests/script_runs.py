@@ -1,6 +1,5 @@
 """Run the scripts of pimm on the net of `script_net` and images of eight pixels."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,27 +13,28 @@ NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--d
 BRIEF = ("--epochs", "2", "--warmup-epochs", "0", "--lr", "0.1", "--log-interval", "1")
 
 
-def write_images(folder):
-    """Write ``train`` with eight and ``val`` with five images a class, told apart by brightness."""
+def write_images(folder, train=8, val=5):
+    """Write ``train`` and ``val`` with so many images a class."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 5)):
-        for level, name in enumerate(CLASSES):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.normal(60 + 60 * level, 30, (8, 8, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{name}{number}.png")
+    for split, count in (("train", train), ("val", val)):
+        write_classes(folder / split, CLASSES, count, rng)
+
+
+def write_classes(folder, names=CLASSES, count=2, rng=None):
+    """Write a folder a class, whose images are told apart by brightness, and return the folder of them all."""
+    rng = rng or np.random.default_rng(0)
+    for level, name in enumerate(names):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = rng.normal(60 + 60 * level, 30, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{name}{number}.png")
+    return folder
 
 
 def train(images, output, name, *options):
     """Return the folder of a finished training."""
     pimm_train.main([images, *NET, *BRIEF, "--output", str(output), "--experiment", name, *options])
     return Path(output, name)
-
-
-def rows(path):
-    """Return the rows of a table, a dict for each."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def result(capsys):

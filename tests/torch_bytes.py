@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+PROTO, STOP = b"\x80\x02", b"."  # what a pickle of protocol 2 begins and ends with
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {
     "float64": "DoubleStorage",
@@ -204,7 +205,7 @@ def pickled(content, legacy=False):
     """Return the pickle of ``content``, and the arrays that it refers to with the number of elements of each."""
     writer = Pickled(legacy)
     writer.save(content)
-    return b"\x80\x02" + bytes(writer.out) + b".", writer.storages
+    return PROTO + bytes(writer.out) + STOP, writer.storages
 
 
 def save_zip(path, content, byteorder="little", folder="archive"):

@@ -140,7 +140,7 @@ def supernet_step(
         cfg: the settings.
         searched: the supernet.
         optimizer: of its weights.
-        loss_of: the loss of a path on held-out images, which a board scored by held_out trains with.
+        loss_of: the loss of a path on held-out images, which ranks the board where BOARD_SCORE is held_out; else None.
     """
     settings = cfg.SUPERNET
     common = (

@@ -24,7 +24,6 @@ _logger = logging.getLogger(__name__)
 
 Prefix = tuple[int, ...]  # the choices of the first positions; the empty one is the stem
 
-
 PATHS_AT_ONCE = 10  # where an interruption loses the paths that are being scored
 
 

@@ -21,18 +21,6 @@ from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint, save_arr
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_images(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def searched(data, tmp_path_factory):
-    return tiny.run_search(data, tmp_path_factory.mktemp("search"))
-
-
-@pytest.fixture(scope="module")
 def other(searched, tmp_path_factory):
     """Weights of the found net for five classes."""
     _, net = child_net(load_config(searched / "retrain.yaml", ["DATASET.NUM_CLASSES=5"]))

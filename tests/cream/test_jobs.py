@@ -1,6 +1,5 @@
 """Search, retraining and test through the commands that a user types, on the embedded images."""
 
-import csv
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from paths import ROOT
+from tables import rows_of
 
 from cream import cli
 from cream.space import parse_arch
@@ -31,11 +31,6 @@ def search_args(folder, *more):
 def files_of(folder):
     """Everything that the next batch depends on, of a run's furthest checkpoint, as {name: array or value}."""
     return flatten(read_checkpoint(latest_checkpoint(folder)).files)
-
-
-def rows_of(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
 
 
 def flatten(value, prefix=""):

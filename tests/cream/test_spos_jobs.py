@@ -1,12 +1,12 @@
 """Single Path One-Shot's commands on tiny images: supernet, evolution of it and of Cream's, scratch, mistakes."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import tiny
 import yaml
+from tables import rows_of
 
 from cream import cli
 from cream.build.data import evaluation_loader, make_loader, open_split, training_images
@@ -92,8 +92,7 @@ def test_the_supernet_is_trained_as_asked(supernet):
 def test_an_evolution_ends_in_the_files_of_a_search(evolved):
     state = json.loads((evolved / "evolution.json").read_text())["state"]
     result = json.loads((evolved / "architecture.json").read_text())
-    with open(evolved / "candidates.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(evolved / "candidates.csv")
     assert len(rows) == len(state["scores"]) == 8
     assert all(0.195 <= float(row["mflops"]) <= 0.22 and not row["outside"] for row in rows)
     assert float(rows[0]["prec1"]) == result["prec1"] == max(one["prec1"] for one in state["scores"].values())
@@ -140,8 +139,7 @@ def test_scratch_trains_and_tests_the_result(data, evolved, tmp_path, capsys):
     settings = [f"SAVE_PATH={tmp_path}", "MODEL=net", "EPOCHS=2"]
     architecture = ["--architecture", str(evolved / "architecture_final.json")]
     assert cli.spos_scratch(["--cfg", str(data / "scratch.yaml"), *architecture, *settings]) == 0
-    with open(tmp_path / "net" / "summary.csv") as file:
-        best = max(float(row["eval_prec1"]) for row in csv.DictReader(file))
+    best = max(float(row["eval_prec1"]) for row in rows_of(tmp_path / "net" / "summary.csv"))
     assert f"prec1 {best:.4f}" in capsys.readouterr().out.splitlines()[-1]
     arch = load_config(tmp_path / "net" / "config.yaml").NET.INPUT_ARCH
     assert arch == SPACE.from_nni_json((evolved / "architecture_final.json").read_text())

@@ -26,10 +26,6 @@ DEAD = "blocks.3.4."
 TEN_CLASSES = {"classifier.weight": [10, 1280], "classifier.bias": [10], "meta_layer.weight": [1, 40]}
 
 
-def relative_error(actual, expected):
-    return np.abs(actual - expected).max() / np.abs(expected).max()
-
-
 def names_hash(names):
     return hashlib.sha256(json.dumps(names, separators=(",", ":")).encode()).hexdigest()
 
@@ -185,7 +181,7 @@ def test_logits_in_evaluation(supernet, resolution, index):
         net.eval()
         with paddle.no_grad():
             logits = net(images, ARCHS[index]).numpy()
-        assert relative_error(logits, arrays[f"{prefix}/{resolution}/{index}"]) < 1e-4
+        assert golden.relative_error(logits, arrays[f"{prefix}/{resolution}/{index}"]) < 1e-4
 
 
 @pytest.fixture
@@ -222,11 +218,11 @@ def test_logits_and_statistics_in_training(supernet, index):
     before = {name: value.numpy() for name, value in net.state_dict().items() if name.endswith(("_mean", "_variance"))}
     with paddle.no_grad():
         logits = net(paddle.to_tensor(golden.inputs((4, 3, 64, 64))), ARCHS[index]).numpy()
-    assert relative_error(logits, arrays[f"train/64/{index}"]) < 1e-4
+    assert golden.relative_error(logits, arrays[f"train/64/{index}"]) < 1e-4
     for layer, name in ((net.bn1, "bn1"), (net.blocks[6][0][0].bn1, "blocks.6.0.0.bn1")):
         for ours, theirs in (("_mean", "running_mean"), ("_variance", "running_var")):
             expected = arrays[f"train/64/{index}/{name}.{theirs}"]
-            assert relative_error(getattr(layer, ours).numpy(), expected) < 1e-4
+            assert golden.relative_error(getattr(layer, ours).numpy(), expected) < 1e-4
     moved = {name.rpartition(".")[0] for name, value in before.items() if (net.state_dict()[name] != value).any()}
     assert moved == set(FACTS["bn_updated"][str(index)])
 

@@ -5,7 +5,6 @@ each finds the files of those before it.
 """
 
 import contextlib
-import csv
 import io
 import json
 import re
@@ -17,6 +16,7 @@ import paddle
 import waits
 from paddle import nn
 from recording import bits, counts, recorded, saved, total
+from tables import rows_of
 from tiny import RECIPE, run_search, without_report, write_images
 
 import cream
@@ -72,14 +72,14 @@ class Jobs:
             for name, job, more in (("select", select, ["SUPERNET.SELECT_RANDOM=5"]), ("evolve", evolve, EVOLUTION)):
                 best = job(search, [*self.options, *more], self.folder / name)
                 self.numbers[f"{name} architecture"] = best.arch
-                rows = _rows(self.folder / name / "candidates.csv")
+                rows = rows_of(self.folder / name / "candidates.csv")
                 self.numbers[f"{name} scores"] = {row["arch"]: float(row["loss"]) for row in rows}
 
     def ranking(self):
         searches = [self.folder / name / "search" for name in ("single_path", "cream")]
         recipe = load_config(None, [*RECIPE, *self.options])
         found = rank_correlation(searches, recipe, self.folder / "ranking", n=3)
-        self.numbers["ranking rows"] = _rows(self.folder / "ranking" / "ranking.csv")
+        self.numbers["ranking rows"] = rows_of(self.folder / "ranking" / "ranking.csv")
         self.numbers["ranking"] = {name: list(coefficients) for name, coefficients in found.items()}
 
     def retraining(self):
@@ -200,11 +200,6 @@ class Jobs:
         evolution = cream.SPOSEvolution(**sizes, flops_func=cost_tables(net, 8)[0])
         found = evolution.search(net, batches, batches, select_batches=1)
         self.numbers["SPOS evolution"] = [[each.arch, each.prec1, each.mflops] for each in found]
-
-
-def _rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def _same(arrays, others):

@@ -66,10 +66,6 @@ def error_of(capsys, *args):
     return capsys.readouterr().err
 
 
-def relative_error(actual, expected):
-    return np.abs(actual - expected).max() / np.abs(expected).max()
-
-
 def net_state(model, seed=0):
     return golden.state(torch_names(model), seed)
 
@@ -94,7 +90,7 @@ def test_published_net_gives_the_official_logits(name, tmp_path, capsys):
     images = golden.inputs((2, 3, spec.resolution, spec.resolution))
     with paddle.no_grad():
         logits = net(paddle.to_tensor(images)).numpy()
-    assert relative_error(logits, golden.arrays("childnets")[f"{name}/eval_logits_gain"]) < 1e-4
+    assert golden.relative_error(logits, golden.arrays("childnets")[f"{name}/eval_logits_gain"]) < 1e-4
     first, second = (load_arrays(tmp_path / f"{form}.pdparams") for form in FORMATS)
     assert list(first) == list(second)
     assert all(np.array_equal(first[key], second[key]) for key in first)

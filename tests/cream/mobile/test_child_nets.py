@@ -1,7 +1,6 @@
 """The six published nets against the official PyTorch code."""
 
 import golden
-import numpy as np
 import paddle
 import pytest
 
@@ -19,10 +18,6 @@ def build(name, gain=1.0):
     net = ChildNet(spec.arch)
     load_torch_arrays(net, golden.state(facts["names_shapes"], gain=gain))
     return net, golden.inputs((2, 3, spec.resolution, spec.resolution))
-
-
-def relative_error(actual, expected):
-    return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -43,7 +38,7 @@ def test_logits_in_evaluation(name):
         net.eval()
         with paddle.no_grad():
             logits = net(paddle.to_tensor(images)).numpy()
-        assert relative_error(logits, arrays[f"{name}/{key}"]) < 1e-4
+        assert golden.relative_error(logits, arrays[f"{name}/{key}"]) < 1e-4
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -52,12 +47,12 @@ def test_logits_and_statistics_in_training(name):
     net, images = build(name)
     with paddle.no_grad():
         logits = net(paddle.to_tensor(images)).numpy()
-    assert relative_error(logits, arrays[f"{name}/train_logits"]) < 1e-4
+    assert golden.relative_error(logits, arrays[f"{name}/train_logits"]) < 1e-4
     last = net.blocks[6][0].bn1
     for layer, key in ((net.bn1, "bn1"), (last, "last_bn")):
         for statistic, paddle_name in (("mean", "_mean"), ("var", "_variance")):
             expected = arrays[f"{name}/train_{key}_running_{statistic}"]
-            assert relative_error(getattr(layer, paddle_name).numpy(), expected) < 1e-4
+            assert golden.relative_error(getattr(layer, paddle_name).numpy(), expected) < 1e-4
 
 
 def test_a_searched_net_builds_the_operation_that_was_chosen():

@@ -3,28 +3,11 @@
 import os
 
 import pytest
-from paths import ROOT
+from space_files import ALL, SMALL
 
 from cream.config.load import load_config
 from pimm.errors import ConfigError
 
-SMALL = ROOT / "configs" / "spaces" / "small.yaml"
-ALL = """
-stem: 8
-stem_stride: 1
-head: 24
-activation: hard_swish
-operations:
-  - {kernel: 3, expansion: 2}
-  - {block: ds, kernel: 5, se: 0.5, dilation: 2}
-  - {block: er, kernel: 3, expansion: 1.5}
-  - {block: cn, kernel: 1}
-  - {block: ru, kernel: 3, reduction: 2}
-stages:
-  - {channels: 8, depth: [0, 2]}
-  - {channels: 12, stride: 2, depth: [1, 3]}
-  - {channels: 16, operations: [{block: cn, kernel: 3}]}
-"""
 MISTAKES = {
     "no mapping": (
         "[1]",

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from paths import ROOT
 from PIL import Image
+from space_files import ALL, SMALL
 
 from cream import cli
 from cream.build.families import child_net, search_space
@@ -35,26 +36,7 @@ from pimm.layers import Swish
 from pimm.models.torch_names import load_torch_arrays, torch_names
 from pimm.utils import load_arrays, save_arrays
 
-SMALL = ROOT / "configs" / "spaces" / "small.yaml"
 GUIDE = ROOT / "docs" / "search_spaces.md"
-# One stage with all block types, one with a depth of its own, and a stem that keeps the image's size.
-ALL = """
-stem: 8
-stem_stride: 1
-head: 24
-activation: hard_swish
-operations:
-  - {kernel: 3, expansion: 2}
-  - {block: ds, kernel: 5, se: 0.5, dilation: 2}
-  - {block: er, kernel: 3, expansion: 1.5}
-  - {block: cn, kernel: 1}
-  - {block: ru, kernel: 3, reduction: 2}
-  - {block: id}
-stages:
-  - {channels: 8, depth: [0, 2]}
-  - {channels: 12, stride: 2, depth: [1, 3]}
-  - {channels: 16, operations: [{block: cn, kernel: 3}]}
-"""
 
 
 def spec_of(text):

@@ -27,13 +27,6 @@ def test_a_measurement_is_the_median_of_turns_after_the_warm_up(monkeypatch):
     assert order == ["first", "second"] * 10  # in turns
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_images(folder)
-    return folder
-
-
 def test_each_choice_is_measured_and_a_path_is_a_sum(data, tmp_path, monkeypatch):
     net = search_net(tiny.settings(data, tmp_path)).net
     measured = []

@@ -228,20 +228,13 @@ def test_no_images_are_told(tmp_path):
 # The jobs
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    data = tmp_path_factory.mktemp("data")
-    tiny.write_images(data)
-    return tiny.run_search(data, tmp_path_factory.mktemp("runs"))
-
-
-def test_the_setting_chooses_how_a_selection_scores(folder):
+def test_the_setting_chooses_how_a_selection_scores(searched):
     found = {}
     for engine in ("eager", "auto"):
-        recorded, cfg = build.settings_of_search(folder, [f"ENGINE={engine}"])
-        searched, _ = build.trained_search(folder, recorded)
-        selection = build.selection_of(cfg, searched)
-        assert shares_work(searched.net, selection.engine) == (engine == "auto")
+        recorded, cfg = build.settings_of_search(searched, [f"ENGINE={engine}"])
+        trained, _ = build.trained_search(searched, recorded)
+        selection = build.selection_of(cfg, trained)
+        assert shares_work(trained.net, selection.engine) == (engine == "auto")
         archs = selection.paths_to_score(None)
         found[engine] = [selection.score(archs), selection.score(archs[1:])]
     for eager, auto in zip(*found.values()):
@@ -249,13 +242,13 @@ def test_the_setting_chooses_how_a_selection_scores(folder):
         assert [one.loss for one in auto] == pytest.approx([one.loss for one in eager], rel=1e-5)
 
 
-def test_an_evolution_is_the_same_with_either_engine_and_resumes_with_the_other(folder, tmp_path):
+def test_an_evolution_is_the_same_with_either_engine_and_resumes_with_the_other(searched, tmp_path):
     numbers = [f"EVOLUTION.{name}" for name in ("POPULATION=4", "TOP=2", "CROSSOVER=1", "MUTATION=2")]
     states = {}
     with tiny.without_report():
         for output, generations, engine in (("auto", 2, "auto"), ("mixed", 1, "eager"), ("mixed", 2, "auto")):
             jobs.evolve(
-                folder, [*numbers, f"EVOLUTION.GENERATIONS={generations}", f"ENGINE={engine}"], tmp_path / output
+                searched, [*numbers, f"EVOLUTION.GENERATIONS={generations}", f"ENGINE={engine}"], tmp_path / output
             )
             states[output, generations] = json.loads((tmp_path / output / "evolution.json").read_text())["state"]
     whole, begun, resumed = states.values()

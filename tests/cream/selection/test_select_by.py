@@ -1,36 +1,29 @@
 """The metric that ranks the candidates of a selection."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import tiny
+from tables import rows_of
 
 from cream import build, jobs
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    data = tmp_path_factory.mktemp("data")
-    tiny.write_images(data)
-    return tiny.run_search(data, tmp_path_factory.mktemp("runs"))
-
-
 @pytest.mark.parametrize("by", ["prec1", "loss"])
-def test_the_setting_ranks_and_selects(by, folder, tmp_path):
+def test_the_setting_ranks_and_selects(by, searched, tmp_path):
     with tiny.without_report():
-        found = jobs.select(folder, ["SUPERNET.SELECT_RANDOM=40", f"SUPERNET.SELECT_BY={by}"], tmp_path)
-    with open(tmp_path / "candidates.csv") as file:
-        rows = [{name: float(row[name]) for name in ("prec1", "loss", "mflops")} for row in csv.DictReader(file)]
+        found = jobs.select(searched, ["SUPERNET.SELECT_RANDOM=40", f"SUPERNET.SELECT_BY={by}"], tmp_path)
+    columns = ("prec1", "loss", "mflops")
+    rows = [{name: float(row[name]) for name in columns} for row in rows_of(tmp_path / "candidates.csv")]
     keys = {"prec1": lambda row: (-row["prec1"], row["mflops"]), "loss": lambda row: (row["loss"], row["mflops"])}
     assert rows == sorted(rows, key=keys[by])
     assert rows != sorted(rows, key=keys["loss" if by == "prec1" else "prec1"])  # the metrics disagree here
     assert json.loads((tmp_path / "architecture.json").read_text())[by] == rows[0][by] == getattr(found, by)
 
 
-def test_an_estimate_chooses_the_random_paths_that_are_scored(folder):
-    _, cfg = build.settings_of_search(folder, ["SUPERNET.SELECT_RANDOM=3"])
+def test_an_estimate_chooses_the_random_paths_that_are_scored(searched):
+    _, cfg = build.settings_of_search(searched, ["SUPERNET.SELECT_RANDOM=3"])
     selection = build.selection_of(cfg, build.search_net(cfg))
     drawn = selection.paths_to_score(None)
     every = {selection.sampler(np.random.default_rng(seed)) for seed in range(300)}

@@ -1,6 +1,5 @@
 """The final choice: what limits it, which images decide it, and what it leaves behind."""
 
-import csv
 import json
 import logging
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from paths import ROOT
+from tables import rows_of
 
 from cream import cli
 from cream.build.held_out import hold_out
@@ -26,6 +26,7 @@ from pimm.engine import Trainer
 from pimm.errors import ConfigError
 from pimm.utils import latest_checkpoint, load_arrays, read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_report")
 FLOPS = CostTable([[[1.0, 3.0], [2.0, 6.0]]], 10.0)  # paths cost 13, 15, 17 and 19
 PARAMS = CostTable([[[4.0, 1.0], [4.0, 1.0]]], 0.0)  # and 8, 5, 5 and 2
 ARCHS = [((0, 0),), ((1, 0),), ((0, 1),), ((1, 1),)]
@@ -42,11 +43,6 @@ def params_limit(most):
 def candidates():
     """The path of index i has accuracy 90 - i: the best come first."""
     return [Candidate(arch, 90 - i, 99, 1.0, FLOPS(arch), PARAMS(arch)) for i, arch in enumerate(ARCHS)]
-
-
-def rows(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -119,24 +115,6 @@ def test_no_class_is_held_out_as_a_whole_and_some_image_must_be(amount):
 # A whole search
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_images(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def searched(data, tmp_path_factory):
-    return tiny.run_search(data, tmp_path_factory.mktemp("search"))
-
-
-@pytest.fixture(autouse=True)
-def without_report():
-    with tiny.without_report():
-        yield
-
-
 @pytest.fixture
 def finished(searched, tmp_path):
     """A copy of the finished search, to choose again in."""
@@ -146,7 +124,7 @@ def finished(searched, tmp_path):
 def test_the_weights_of_the_choice_test_as_it_was_scored(searched):
     chosen = json.loads((searched / "architecture.json").read_text())
     assert chosen["scored_on"] == "validation images"
-    best, *others = rows(searched / "candidates.csv")
+    best, *others = rows_of(searched / "candidates.csv")
     assert chosen["prec1"] == float(best["prec1"]) >= max(float(row["prec1"]) for row in others)
     weights = f"RESUME_PATH={searched / 'architecture.pdparams'}"
     cfg = load_config(searched / "retrain.yaml", ["WORKERS=0", "DATASET.CROP_PCT=1.0", "NET.EMA.USE=False", weights])
@@ -170,7 +148,7 @@ def test_a_retraining_may_start_from_the_supernets_weights(searched, tmp_path):
 def test_choosing_again_takes_more_paths_and_new_limits_and_trains_nothing(finished):
     before = (finished / "checkpoint-0" / "model.pdparams").read_bytes()
     found = select(finished, ["SUPERNET.SELECT_RANDOM=40"])
-    everything = rows(finished / "candidates.csv")
+    everything = rows_of(finished / "candidates.csv")
     assert len(everything) == 18  # the whole space
     assert (finished / "checkpoint-0" / "model.pdparams").read_bytes() == before
     costs = sorted(float(row["mparams"]) for row in everything)
@@ -193,10 +171,10 @@ def logged(caplog):
 def test_another_choice_may_go_into_a_folder_of_its_own(finished, tmp_path, logged):
     before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     other = tmp_path / "more" / "small"
-    limit = f"SUPERNET.PARAMS_MAXIMUM={min(float(row['mparams']) for row in rows(finished / 'candidates.csv'))}"
+    limit = f"SUPERNET.PARAMS_MAXIMUM={min(float(row['mparams']) for row in rows_of(finished / 'candidates.csv'))}"
     assert cli.select([str(finished), "--output", str(other), "SUPERNET.SELECT_RANDOM=40", limit]) == 0
     assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
-    assert len(rows(other / "candidates.csv")) == 1
+    assert len(rows_of(other / "candidates.csv")) == 1
     recipe = load_config(other / "retrain.yaml", ["NET.EMA.USE=False", *tiny.RECIPE, "EPOCHS=1"])
     assert recipe.MODEL == "search_small_retrain"
     assert f"the net is trained by: python tools/retrain.py --cfg {other / 'retrain.yaml'}" in logged.messages
@@ -226,7 +204,7 @@ def test_paths_outside_a_latency_limit_are_listed_with_the_reason(data, tmp_path
     cream = ("SUPERNET.METHOD=cream", "SUPERNET.SLICE=2", "EPOCHS=2", "SUPERNET.META_STA_EPOCH=0")
     limit = (f"SUPERNET.LATENCY_TABLE={tmp_path / 'latency.json'}", "SUPERNET.LATENCY_MAXIMUM=4")
     folder = tiny.run_search(data, tmp_path, *cream, *limit, "SUPERNET.SELECT_RANDOM=6")
-    listed = rows(folder / "candidates.csv")
+    listed = rows_of(folder / "candidates.csv")
     for row in listed:
         slow = parse_arch(row["arch"])[0][0] == 1
         assert float(row["latency_ms"]) == (7 if slow else 3)
@@ -249,7 +227,7 @@ def test_a_search_trains_without_what_it_holds_out_and_chooses_on_it(data, tmp_p
     assert len(seen[0]) == 18
     assert json.loads((folder / "architecture.json").read_text())["scored_on"] == "6 held-out training images"
     # Of six images each accuracy is a multiple of a sixth.
-    for row in rows(folder / "candidates.csv"):
+    for row in rows_of(folder / "candidates.csv"):
         assert (float(row["prec1"]) * 6 / 100) % 1 == pytest.approx(0, abs=1e-6)
 
 

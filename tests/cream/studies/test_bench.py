@@ -10,6 +10,7 @@ import paddle
 import pytest
 import tiny
 from paths import ROOT
+from tables import rows_of
 
 from cream import build, cli, jobs
 from cream.flops import cost_tables
@@ -246,9 +247,8 @@ def test_the_whole_bench(searches, truth, tmp_path, capsys, monkeypatch):
     assert cli.rank_correlation(command) == 0
     printed = capsys.readouterr().out
     assert printed == (output / "judgement.md").read_text()
-    with open(output / "ranking.csv") as file:
-        rows = list(csv.DictReader(file))
-    given = {row["arch"]: row for row in csv.DictReader(truth.open())}
+    rows = rows_of(output / "ranking.csv")
+    given = {row["arch"]: row for row in rows_of(truth)}
     assert len(rows) == 12
     for row in rows:
         expected = given[row["arch"]]

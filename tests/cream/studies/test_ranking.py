@@ -1,6 +1,5 @@
 """Rank correlation: coefficients, the choice of paths, and an experiment that survives kills and shares its work."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import paddle
 import pytest
 import tiny
 from scipy.stats import kendalltau, pearsonr, spearmanr
+from tables import rows_of
 
 from cream import cli, jobs
 from cream.build.search import search_net
@@ -33,6 +33,8 @@ from pimm.engine import ClassifyStep
 from pimm.errors import ConfigError, DataError
 from pimm.utils import all_reduce_sum, barrier, is_main_process, rank, single_process, world_size
 from pimm.utils.checkpoint import read_manifest
+
+pytestmark = pytest.mark.usefixtures("without_report")
 
 # Statistics
 
@@ -190,12 +192,6 @@ def searches(tmp_path_factory):
     ]
 
 
-@pytest.fixture(autouse=True)
-def without_report():
-    with tiny.without_report():
-        yield
-
-
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "recipe.yaml"
@@ -205,11 +201,6 @@ def recipe(tmp_path):
 
 def settings(*more):
     return load_config(None, [*tiny.RECIPE, "NET.EMA.USE=False", "RECOVERY_INTERVAL=2", *more])
-
-
-def rows_of(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
 
 
 def results(folder):

@@ -4,11 +4,11 @@ import numpy as np
 import paddle
 import pytest
 import tiny
+from model_weights import weights
 from paddle.nn import functional as F
+from tiny import CREAM, batch, step_of
 
 from cream import build
-from cream.build.recipe import supernet_optimizer
-from cream.build.search import supernet_step
 from cream.flops import CostTable
 from cream.space import SKIP, SearchSpace
 from cream.train.board import Entry
@@ -20,7 +20,6 @@ from cream.train.sampler import Sampler
 from cream.train.steps import CreamStep
 from cream.train.teaching import Teaching
 from pimm.errors import ConfigError
-from pimm.utils import latest_checkpoint, read_checkpoint
 
 SPACE = SearchSpace(choices=((3, 3), (2,)), keeps_shape=((False, False), (False,)))
 COSTS = CostTable([[[1.0, 5.0, 2.0], [3.0, 1.0, 9.0]], [[4.0, 2.0]]], 10.0)
@@ -198,31 +197,6 @@ def test_entries_move_with_their_estimates_and_refresh():
 # Steps
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_images(folder)
-    return folder
-
-
-def step_of(data, tmp_path, *settings):
-    cfg = tiny.settings(data, tmp_path, "AUGMENTATION.SMOOTHING=0", *settings)
-    paddle.seed(0)
-    searched = build.search_net(cfg)
-    searched.net.train()
-    return supernet_step(cfg, searched, supernet_optimizer(cfg, searched.net))
-
-
-def batch(seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(6, 3, 16, 16)).astype(np.float32)
-    return paddle.to_tensor(images), paddle.to_tensor(rng.integers(3, size=6))
-
-
-def weights(net):
-    return {name: value.numpy().copy() for name, value in net.state_dict().items()}
-
-
 def test_several_paths_move_the_weights_by_their_mean_gradient(data, tmp_path):
     step = step_of(data, tmp_path, "SUPERNET.METHOD=multi_path", "SUPERNET.PATHS=2", "MOMENTUM=0", "WEIGHT_DECAY=0")
     assert isinstance(step, MultiPathStep)
@@ -278,9 +252,6 @@ def test_the_largest_path_of_a_sandwich_teaches_the_others_after_the_start(data,
     assert found["loss"].item() == pytest.approx((sum(label_losses) + 0.5 * sum(distances)) / 3, rel=1e-4)
     silent = step_of(data, tmp_path, *settings, "SUPERNET.META_STA_EPOCH=0", "SUPERNET.RHO=0")
     assert silent(images, labels, epoch=1)["kd_loss"].item() == 0
-
-
-CREAM = ("SUPERNET.METHOD=cream", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=3", "SUPERNET.POOL_SIZE=3", "SUPERNET.SLICE=2")
 
 
 def filled(step):
@@ -384,28 +355,12 @@ def test_a_search_by_several_paths_runs_and_selects(data, tmp_path):
     ],
     ids=["estimate", "sandwich"],
 )
-def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path, monkeypatch):
+def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path):
     settings = ("RECOVERY_INTERVAL=2", *settings)
     whole = tiny.run_search(data, tmp_path / "whole", *settings)
     kind = MultiPathStep if "SUPERNET.METHOD=multi_path" in settings else CreamStep
-    plain, left = kind.__call__, [7]
-
-    def step(self, *args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return plain(self, *args)
-
-    monkeypatch.setattr(kind, "__call__", step)
-    with pytest.raises(KeyboardInterrupt):
-        tiny.run_search(data, tmp_path / "broken", *settings)
-    monkeypatch.setattr(kind, "__call__", plain)
-    broken = tiny.run_search(data, tmp_path / "broken", *settings)
-    found, expected = (read_checkpoint(latest_checkpoint(folder)).files for folder in (broken, whole))
-    for name, value in expected["model.pdparams"].items():
-        np.testing.assert_array_equal(found["model.pdparams"][name], value, err_msg=name)
-    assert (broken / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()
-    assert (broken / "candidates.csv").read_text() == (whole / "candidates.csv").read_text()
+    broken = tiny.run_killed_search(data, tmp_path / "broken", kind, *settings)
+    tiny.assert_ended_alike(broken, whole)
 
 
 def test_several_paths_of_shuffle_nets_are_trained_together(data, tmp_path):

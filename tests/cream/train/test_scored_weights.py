@@ -4,13 +4,13 @@ import numpy as np
 import paddle
 import pytest
 import tiny
+from model_weights import weights
 from paddle.nn import functional as F
+from tiny import CREAM, batch, step_of
 
 from cream import build
 from cream.build.checks import check_supernet
-from cream.build.data import open_images
-from cream.build.recipe import supernet_optimizer
-from cream.build.search import held_out_loss, supernet_step, trained_search
+from cream.build.search import trained_search
 from cream.mobile.nets import MobileSuperNet
 from cream.mobile.space import MobileSpace, read_spec
 from cream.train.board import Entry
@@ -22,34 +22,7 @@ from pimm.errors import ConfigError
 from pimm.optim import group_lrs
 from pimm.utils import latest_checkpoint, read_checkpoint
 
-CREAM = ("SUPERNET.METHOD=cream", "SUPERNET.META_STA_EPOCH=0", "EPOCHS=3", "SUPERNET.POOL_SIZE=3", "SUPERNET.SLICE=2")
 HELD_OUT = ("SUPERNET.BOARD_SCORE=held_out", "SUPERNET.SELECT_ON=held_out", "SUPERNET.HELD_OUT=6")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_images(folder)
-    return folder
-
-
-def step_of(data, tmp_path, *settings):
-    cfg = tiny.settings(data, tmp_path, "AUGMENTATION.SMOOTHING=0", *settings)
-    paddle.seed(0)
-    searched = build.search_net(cfg)
-    searched.net.train()
-    loss_of = held_out_loss(cfg, searched, open_images(cfg))
-    return supernet_step(cfg, searched, supernet_optimizer(cfg, searched.net), loss_of)
-
-
-def batch(seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(6, 3, 16, 16)).astype(np.float32)
-    return paddle.to_tensor(images), paddle.to_tensor(rng.integers(3, size=6))
-
-
-def weights(net):
-    return {name: value.numpy().copy() for name, value in net.state_dict().items()}
 
 
 # Averaged weights
@@ -315,27 +288,9 @@ def test_the_held_out_images_are_spread_over_the_classes(data, tmp_path):
     ],
     ids=["average", "held_out", "accumulate"],
 )
-def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path, monkeypatch):
+def test_a_killed_search_ends_as_one_without_a_break(settings, data, tmp_path):
     settings = ("RECOVERY_INTERVAL=1", *settings)
     whole = tiny.run_search(data, tmp_path / "whole", *settings)
     kind = CreamStep if "SUPERNET.METHOD=cream" in settings else CreamStep.__bases__[0]
-    plain, left = kind.__call__, [7]
-
-    def step(self, *args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return plain(self, *args)
-
-    monkeypatch.setattr(kind, "__call__", step)
-    with pytest.raises(KeyboardInterrupt):
-        tiny.run_search(data, tmp_path / "broken", *settings)
-    monkeypatch.setattr(kind, "__call__", plain)
-    broken = tiny.run_search(data, tmp_path / "broken", *settings)
-    found, expected = (read_checkpoint(latest_checkpoint(folder)).files for folder in (broken, whole))
-    for file in ("model.pdparams", "ema.pdema"):
-        assert (file in expected) == (file in found)
-        for name, value in expected.get(file, {}).items():
-            np.testing.assert_array_equal(found[file][name], value, err_msg=name)
-    assert (broken / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()
-    assert (broken / "candidates.csv").read_text() == (whole / "candidates.csv").read_text()
+    broken = tiny.run_killed_search(data, tmp_path / "broken", kind, *settings)
+    tiny.assert_ended_alike(broken, whole)

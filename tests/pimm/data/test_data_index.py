@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from damage import empty, flip_a_bit
 from image_files import png, save, write_tar
 
 from pimm.data import ImageDataset, add_img_extensions, folder_index, index_cache, set_img_extensions, tar_index
@@ -194,16 +195,6 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def emptied(path):
-    path.write_bytes(b"")
-
-
 def pickled(path):
     np.save(path.with_suffix(".npy"), np.array([{}], object), allow_pickle=True)
     path.with_suffix(".npy").rename(path)
@@ -227,8 +218,8 @@ def outside(path, folder):
 
 DAMAGES = {
     "cut": cut,
-    "flipped": flipped,
-    "emptied": emptied,
+    "flipped": flip_a_bit,
+    "emptied": empty,
     "pickled": pickled,
     "lost an array": lambda path: with_arrays(path, names=None),
     "other names": lambda path: with_arrays(path, names=np.zeros(3, np.uint8)),

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from PIL import Image
+import script_runs
 from script_net import script_net
 
 from pimm.commands import train as pimm_train
@@ -21,7 +21,6 @@ from pimm.utils import load_arrays, save_arrays
 from pimm.utils.checkpoint import latest_checkpoint, read_checkpoint
 from pimm.utils.model_record import save_with_record
 
-CLASSES = ("dark", "grey", "light")
 NET = ("--model", "script_net", "-j", "0", "-b", "6", "--device", "cpu")
 BRIEF = ("--epochs", "1", "--warmup-epochs", "0", "--lr", "0.1", "--no-aug", "--smoothing", "0")
 pytestmark = pytest.mark.usefixtures("registered")
@@ -29,14 +28,9 @@ pytestmark = pytest.mark.usefixtures("registered")
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """``train`` with four and ``val`` with two images a class, told apart by brightness."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        for level, name in enumerate(CLASSES):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.normal(60 + 60 * level, 30, (8, 8, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    """Return a folder with four images a class to train on and two to validate on."""
+    folder = tmp_path_factory.mktemp("images")
+    script_runs.write_images(folder, train=4, val=2)
     return str(folder)
 
 

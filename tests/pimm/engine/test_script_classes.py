@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from PIL import Image
+from script_runs import CLASSES, NET, write_classes
 
 from pimm.commands import inference as pimm_inference
 from pimm.commands import train as pimm_train
@@ -18,19 +18,7 @@ from pimm.errors import ConfigError, DataError
 from pimm.scripts import build_model
 from pimm.utils.checkpoint import recorded_classes
 
-CLASSES = ("dark", "grey", "light")
-NET = ("--model", "script_net", "--num-classes", "3", "-j", "0", "-b", "6", "--device", "cpu")
 pytestmark = pytest.mark.usefixtures("registered")
-
-
-def write_images(folder, names=CLASSES, count=2):
-    rng = np.random.default_rng(0)
-    for level, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            pixels = rng.normal(60 + 60 * level, 30, (8, 8, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{name}{number}.png")
-    return folder
 
 
 def train(images, output, name, *options):
@@ -44,7 +32,7 @@ def trained(tmp_path_factory):
     """The folder of a training, its images in ``images`` and its weights alone in ``weights.pdparams``."""
     folder = tmp_path_factory.mktemp("classes")
     for split in ("train", "val"):
-        write_images(folder / "images" / split)
+        write_classes(folder / "images" / split)
     output = train(folder / "images", folder, "net")
     os.link(output / "checkpoint-0" / "model.pdparams", folder / "weights.pdparams")
     return folder
@@ -79,7 +67,7 @@ CHANGED = {  # names of class folders: what the error lists, for a checkpoint wi
 def test_changed_class_folders(trained, tmp_path, change):
     names, listed, told_of_weights = CHANGED[change]
     kind = ConfigError if change == "one more" else DataError
-    write_images(tmp_path / "val", names)
+    write_classes(tmp_path / "val", names)
     with pytest.raises(kind) as error:
         validate(tmp_path, trained / "net")
     assert all(text in str(error.value) for text in listed), error.value
@@ -100,17 +88,17 @@ def test_the_same_classes_are_taken(trained, checkpoint, capsys):
 
 @pytest.mark.parametrize("checkpoint", ["net", "weights.pdparams"])
 def test_a_folder_without_class_folders(trained, tmp_path, checkpoint):
-    write_images(tmp_path, ("flat",))
+    write_classes(tmp_path, ("flat",))
     (tmp_path / "flat").rename(tmp_path / "val")
     with pytest.raises(DataError, match=r"images without class folders, expected .*val/CLASS/NAME"):
         validate(tmp_path, trained / checkpoint)
     with pytest.raises(DataError, match=r"1 classes \(pile\), and the training had 3|light are missing; pile is new"):
-        validate(write_images(tmp_path / "other", ("pile",)), trained / checkpoint)
+        validate(write_classes(tmp_path / "other", ("pile",)), trained / checkpoint)
 
 
 @pytest.mark.parametrize("checkpoint", ["net", "weights.pdparams"])
 def test_a_class_map_numbers_what_is_there(trained, tmp_path, checkpoint, capsys):
-    write_images(tmp_path / "val", ("grey", "light"))
+    write_classes(tmp_path / "val", ("grey", "light"))
     (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     validate(tmp_path, trained / checkpoint, "--class-map", str(tmp_path / "names.txt"))
     assert json.loads(capsys.readouterr().out.rpartition("--result\n")[2])["top5"] == 100.0
@@ -122,7 +110,7 @@ def test_a_class_map_numbers_what_is_there(trained, tmp_path, checkpoint, capsys
 
 def test_a_resumed_training_has_the_same_classes(trained, tmp_path):
     for split in ("train", "val"):
-        write_images(tmp_path / split, ("dark", "grey", "white"))
+        write_classes(tmp_path / split, ("dark", "grey", "white"))
     resume = ("--resume", str(trained / "net"), "--epochs", "2")
     with pytest.raises(DataError, match="light is missing; white is new"):
         train(tmp_path, tmp_path, "resumed", *resume)
@@ -196,7 +184,7 @@ def test_recorded_classes(trained, tmp_path):
 
 @pytest.mark.parametrize("is_asked", [False, True])
 def test_images_of_further_endings(trained, tmp_path, is_asked):
-    write_images(tmp_path / "val")
+    write_classes(tmp_path / "val")
     for name in CLASSES:
         image = tmp_path / "val" / name / f"{name}0.png"
         Image.open(image).save(image.with_suffix(".TIF"))

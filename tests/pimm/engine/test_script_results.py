@@ -10,7 +10,8 @@ import numpy as np
 import paddle
 import pytest
 from image_files import pack
-from script_runs import CLASSES, NET, result, rows, train
+from script_runs import CLASSES, NET, result, train
+from tables import rows_of
 
 from pimm.cli import run
 from pimm.commands import avg_checkpoints
@@ -27,7 +28,7 @@ from pimm.utils.safetensors_file import is_safetensors
 
 
 def test_validation_gives_what_the_training_said(images, trained, tmp_path, capsys):
-    last = rows(trained / "summary.csv")[-1]
+    last = rows_of(trained / "summary.csv")[-1]
     pimm_validate.main([images, "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), "--use-ema", "-b", "6"])
     found = result(capsys)
     assert (found["model"], found["img_size"], found["param_count"]) == ("script_net", 8, 0.0)
@@ -39,7 +40,7 @@ def test_validation_gives_what_the_training_said(images, trained, tmp_path, caps
     both = json.loads((tmp_path / "all.json").read_text())
     assert {Path(entry["checkpoint"]).name for entry in both} == {"checkpoint-0", "checkpoint-1"}
     assert both[0]["top1"] >= both[1]["top1"]
-    assert [float(row["loss"]) for row in rows(tmp_path / "all.csv")] == [entry["loss"] for entry in both]
+    assert [float(row["loss"]) for row in rows_of(tmp_path / "all.csv")] == [entry["loss"] for entry in both]
 
 
 def test_a_training_in_its_first_epoch_is_validated_by_its_recoveries(images, tmp_path, capsys):
@@ -119,10 +120,10 @@ def test_inference_by_value(images, trained, tmp_path, capsys):
         [record["prob"] for record in records], np.take_along_axis(expected, order, 1), rtol=1e-5
     )
     assert [record["label"] for record in records] == [[CLASSES[index] for index in pair] for pair in order]
-    assert [json.loads(row["index"]) for row in rows(tmp_path / "top.csv")] == order.tolist()
+    assert [json.loads(row["index"]) for row in rows_of(tmp_path / "top.csv")] == order.tolist()
     options = ["--topk", "0", "--results-separate-col", "--fullname", "--output-col", "p", "--results-file", "all"]
     pimm_inference.main([*common, *options, "--no-console-output"])
-    table = rows(tmp_path / "all.csv")
+    table = rows_of(tmp_path / "all.csv")
     assert table[0]["filename"] == "dark/dark0.png"
     np.testing.assert_allclose([[float(row[f"p_{n}"]) for n in range(3)] for row in table], expected, rtol=1e-5)
 
@@ -135,7 +136,7 @@ def test_inference_of_images_without_classes(images, trained, tmp_path):
     (tmp_path / "names.txt").write_text("night\ndusk\nday\n")
     options = ["--results-dir", str(tmp_path), "--results-file", "r", "--class-map", str(tmp_path / "names.txt")]
     pimm_inference.main([str(folder), "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), *options])
-    dark, light = rows(tmp_path / "r.csv")
+    dark, light = rows_of(tmp_path / "r.csv")
     expected = probabilities(images, trained / "checkpoint-1")
     assert float(light["prob"]) == pytest.approx(expected[10].max(), rel=1e-5)
     assert [dark["label"], light["label"]] == [("night", "dusk", "day")[expected[row].argmax()] for row in (0, 10)]
@@ -159,7 +160,7 @@ def test_inference_leaves_out_what_it_cannot_read(images, trained, tmp_path):
     (folder / "a" / "broken.png").write_bytes(b"no image")
     options = ["--results-dir", str(tmp_path), "--results-file", "r", "--no-console-output", "--topk", "0"]
     pimm_inference.main([str(folder), "-j", "0", "--checkpoint", str(trained / "checkpoint-1"), *options])
-    found = {row["filename"]: json.loads(row["prob"]) for row in rows(tmp_path / "r.csv")}
+    found = {row["filename"]: json.loads(row["prob"]) for row in rows_of(tmp_path / "r.csv")}
     expected = probabilities(images, trained / "checkpoint-1")
     assert found.keys() == {"dark.png", "grey.png"}
     np.testing.assert_allclose([found["dark.png"], found["grey.png"]], expected[[0, 5]], rtol=1e-5)

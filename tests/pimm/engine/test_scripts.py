@@ -13,7 +13,8 @@ import pytest
 from image_files import pack
 from paths import ROOT
 from script_net import load_script
-from script_runs import BRIEF, CLASSES, NET, result, rows, train
+from script_runs import BRIEF, CLASSES, NET, result, train
+from tables import rows_of
 
 from pimm import preemption
 from pimm.commands import train as pimm_train
@@ -25,7 +26,7 @@ from pimm.utils import CheckpointSaver, load_arrays, read_checkpoint
 
 
 def test_training_learns_and_writes_its_summary(images, trained, tmp_path, capsys):
-    first, second = rows(trained / "summary.csv")
+    first, second = rows_of(trained / "summary.csv")
     assert list(first) == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
     assert (first["epoch"], second["epoch"], first["lr"]) == ("0", "1", "0.1")
     assert float(second["lr"]) == pytest.approx(0.05)  # half of a cosine
@@ -53,7 +54,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(images, tmp_path, recipe):
     inside = sorted(path.name for path in whole.glob("recovery-*"))[0]
     for start in ("checkpoint-0", inside):
         resumed = train(images, tmp_path, f"from-{start}", *options, "--resume", str(whole / start))
-        assert rows(resumed / "summary.csv") == rows(whole / "summary.csv")[-len(rows(resumed / "summary.csv")) :]
+        last = rows_of(resumed / "summary.csv")
+        assert last == rows_of(whole / "summary.csv")[-len(last) :]
         ours, theirs = (read_checkpoint(folder / "checkpoint-2").files for folder in (resumed, whole))
         assert ours.keys() == theirs.keys()
         for name in ours:
@@ -98,10 +100,10 @@ def test_nothing_is_lost_by_sigterm_whenever_it_comes(images, tmp_path, monkeypa
 def test_going_on_with_weights_alone_or_from_another_epoch(images, trained, tmp_path):
     options = ("--model-ema", "--resume", str(trained), "--epochs", "3")
     assert [
-        row["epoch"] for row in rows(train(images, tmp_path, "a", *options, "--no-resume-opt") / "summary.csv")
+        row["epoch"] for row in rows_of(train(images, tmp_path, "a", *options, "--no-resume-opt") / "summary.csv")
     ] == ["2"]
     assert [
-        row["epoch"] for row in rows(train(images, tmp_path, "b", *options, "--start-epoch", "1") / "summary.csv")
+        row["epoch"] for row in rows_of(train(images, tmp_path, "b", *options, "--start-epoch", "1") / "summary.csv")
     ] == [
         "1",
         "2",
@@ -124,7 +126,7 @@ def test_images_have_the_models_channels(images, tmp_path, channels, mode, capsy
     folder = train(images, tmp_path, "net", "--in-chans", str(channels), "--epochs", "1", *mode)
     assert load_arrays(folder / "checkpoint-0" / "model.pdparams")["conv.weight"].shape == (4, channels, 3, 3)
     pimm_validate.main([images, "-j", "0", "--checkpoint", str(folder), *mode])
-    assert result(capsys)["loss"] == pytest.approx(float(rows(folder / "summary.csv")[0]["eval_loss"]), rel=1e-6)
+    assert result(capsys)["loss"] == pytest.approx(float(rows_of(folder / "summary.csv")[0]["eval_loss"]), rel=1e-6)
 
 
 def test_a_training_is_not_begun_over_another(images, trained):
@@ -222,8 +224,9 @@ def test_two_processes_train_as_one(images, tmp_path):
     ours, theirs = (load_arrays(tmp_path / name / "checkpoint-0" / "model.pdparams") for name in ("two", "alone"))
     for name in theirs:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
-    for column, value in rows(tmp_path / "alone" / "summary.csv")[0].items():
-        assert float(rows(tmp_path / "two" / "summary.csv")[0][column]) == pytest.approx(float(value), rel=1e-4), column
+    alone, two = (rows_of(tmp_path / name / "summary.csv")[0] for name in ("alone", "two"))
+    for column, value in alone.items():
+        assert float(two[column]) == pytest.approx(float(value), rel=1e-4), column
 
 
 IDIOMS = {"timm": "pimm", 'torch.device("cpu")': "paddle.CPUPlace()", "torch": "paddle"}
@@ -244,14 +247,14 @@ def test_the_ported_script_runs(images, tmp_path):
         pack(Path(images, split), tmp_path / f"{split}.tar")
     options = ["--data", str(tmp_path), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "6"]
     metrics = porting.main([*options, "--model", "script_net", "--warmup-epochs", "0", "--lr", "0.01"])
-    row = rows(tmp_path / "run" / "summary.csv")[0]
+    row = rows_of(tmp_path / "run" / "summary.csv")[0]
     assert float(row["eval_top1"]) == metrics["top1"]
     assert float(row["eval_loss"]) == metrics["loss"]
     assert read_checkpoint(tmp_path / "run" / "checkpoint-0").manifest["metric"] == metrics["top1"]
 
 
 def rates(folder):
-    return [float(row["lr"]) for row in rows(folder / "summary.csv")]
+    return [float(row["lr"]) for row in rows_of(folder / "summary.csv")]
 
 
 @pytest.mark.parametrize("schedule", [(), ("--warmup-epochs", "2"), ("--sched-on-updates",), ("--sched", "none")])

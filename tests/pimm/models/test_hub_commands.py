@@ -1,12 +1,12 @@
 """The commands with pretrained weights, from a hub on loopback."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 from hub_models import CLASSES, NAME, REPO, TAG, as_safetensors, config, drawn, saved
 from image_files import save
+from tables import rows_of
 
 import pimm
 from cream.convert import main as convert
@@ -86,8 +86,7 @@ def test_inference_with_a_model_of_the_hub(hub, images, tmp_path):
     hub.add("me/net", saved())
     options = ["--model", "hf-hub:me/net", "--pretrained", "--results-dir", str(tmp_path), *COMMON]
     inference.main([str(images), *options, "--no-console-results"])
-    with open(tmp_path / "me_net-32.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "me_net-32.csv")
     assert len(rows) == 9 and all(0 <= int(row["index"]) < CLASSES for row in rows)
 
 

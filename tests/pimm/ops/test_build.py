@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from damage import empty, flip_a_bit
 from paths import ROOT
 
 from pimm.errors import PimmError
@@ -154,16 +155,6 @@ def runs(folder):
 
 def cut(library):
     os.truncate(library, 60000)
-
-
-def flip_a_bit(library):
-    content = bytearray(library.read_bytes())
-    content[len(content) // 2] ^= 1
-    library.write_bytes(content)
-
-
-def empty(library):
-    library.write_bytes(b"")
 
 
 DAMAGES = [cut, flip_a_bit, empty]

@@ -9,17 +9,21 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from torch_bytes import FORMATS, STORAGES, Call, Name, Reference, Tensor, ordered_dict, save_legacy, save_zip
+from torch_bytes import (
+    PROTO,
+    STOP,
+    STORAGES,
+    Call,
+    Name,
+    Reference,
+    Tensor,
+    ordered_dict,
+    save_legacy,
+    save_zip,
+)
 
 from pimm.errors import CheckpointError
 from pimm.torch_file import BFLOAT16, Inert, is_bfloat16, load_torch, save_torch
-
-PROTO, STOP = b"\x80\x02", b"."
-
-
-@pytest.fixture(params=FORMATS)
-def save(request):
-    return FORMATS[request.param]
 
 
 def assert_same(found, expected):

@@ -9,19 +9,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_bytes import FORMATS, Call, Name, Raw, Reference, ordered_dict, save_legacy, save_zip
+from torch_bytes import FORMATS, PROTO, STOP, Call, Name, Raw, Reference, ordered_dict, save_legacy, save_zip
 
 from pimm.errors import CheckpointError
 from pimm.torch_file import Inert, load_torch, read_torch
 
-PROTO, STOP = b"\x80\x02", b"."
 BASE = np.arange(24, dtype=np.float32)
 NUMBERS = np.array([[0, 1, 2], [3, 100, 127]])
-
-
-@pytest.fixture(params=FORMATS)
-def save(request):
-    return FORMATS[request.param]
 
 
 # Other files

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import paddle
 import pytest
+from model_weights import weights
 
 from pimm.errors import ConfigError
 from pimm.models import create_model
@@ -33,10 +34,6 @@ def moved(net, before):
     return {name for name, value in net.state_dict().items() if not np.array_equal(value.numpy(), before[name])}
 
 
-def state(net):
-    return {name: value.numpy().copy() for name, value in net.state_dict().items()}
-
-
 @pytest.mark.parametrize(
     ("patterns", "frozen"),
     [
@@ -50,7 +47,7 @@ def state(net):
     ],
 )
 def test_what_fits_stays_and_the_rest_learns(net, patterns, frozen):
-    before, could = state(net), learning(net)
+    before, could = weights(net), learning(net)
     freeze_matching(net, patterns)
     now = learning(net)
     if frozen is None:
@@ -65,7 +62,7 @@ def test_what_fits_stays_and_the_rest_learns(net, patterns, frozen):
 
 
 def test_a_parameter_of_a_batch_norm_leaves_its_statistics(net):
-    before = state(net)
+    before = weights(net)
     freeze_matching(net, ["bn1.weight"])
     changed = moved(net, before)
     assert "bn1.weight" not in changed and {"bn1.bias", "bn1._mean", "bn1._variance"} <= changed
@@ -78,7 +75,7 @@ def test_a_frozen_net_computes_the_same_and_copies(net):
     np.testing.assert_allclose(net(images).numpy(), wanted, atol=1e-5)
     twin = copy.deepcopy(net)
     np.testing.assert_allclose(twin(images).numpy(), wanted, atol=1e-5)
-    np.testing.assert_equal(state(twin), state(net))
+    np.testing.assert_equal(weights(twin), weights(net))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Meters, averages of weights, logs and summaries."""
 
 import argparse
-import csv
 import logging
 import random
 
@@ -10,6 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from tables import rows_of
 
 from pimm.engine.steps import averaged_net
 from pimm.errors import CheckpointError, ConfigError
@@ -205,8 +205,7 @@ def test_summary(tmp_path):
     path = tmp_path / "summary.csv"
     update_summary(0, {"loss": 1.5}, {"loss": 1.25, "prec1": 10.0}, path, write_header=True)
     update_summary(1, {"loss": 1.0}, {"loss": 0.75, "prec1": 20.0}, path)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     assert rows[1] == {"epoch": "1", "train_loss": "1.0", "eval_loss": "0.75", "eval_prec1": "20.0"}
     assert rows[0]["train_loss"] == "1.5"
 

@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 import pytest
 from array_trees import TREE, assert_same
+from damage import flip_a_bit, truncate
 from paddle import nn
 from paths import ROOT
 
@@ -93,16 +94,6 @@ def test_a_write_that_fails_half_way(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert load_arrays(tmp_path / "a") == {"x": 1}
     assert os.listdir(tmp_path) == ["a"]
-
-
-def truncate(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
