@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
-from scipy.stats import kendalltau, rankdata
 
 RESAMPLES = 2000
 PAIRWISE = 128  # lists up to this length are compared pair by pair, in one array
@@ -73,6 +72,8 @@ def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     other, in n log n.
     """
     if x.shape[-1] > PAIRWISE:
+        from scipy.stats import kendalltau  # takes 0.7 s, which every command would wait
+
         return np.array([kendalltau(*pair, method="asymptotic").statistic for pair in zip(x, y)])
     x, y = (np.sign(side[..., :, None] - side[..., None, :]) for side in (x, y))
     return (x * y).sum((-2, -1)) / np.sqrt(np.abs(x).sum((-2, -1)) * np.abs(y).sum((-2, -1)))
@@ -80,6 +81,8 @@ def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return Spearman's rho of pairs of lists [..., n]: Pearson's r of their ranks."""
+    from scipy.stats import rankdata
+
     return pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 

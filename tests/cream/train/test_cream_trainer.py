@@ -14,10 +14,9 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from paths import ROOT
 from PIL import Image
 
-from cream import build, cli, jobs
+from cream import build, jobs
 from cream.build.data import open_images, training_images
 from cream.build.families import child_net, fresh_supernet, search_space
 from cream.build.recipe import retrain_config_for, supernet_optimizer, supernet_scheduler, timm_args
@@ -400,14 +399,6 @@ def test_the_image_size_of_a_search_is_that_of_its_flops(capsys):
     with RunLog(loggers=("cream",)):
         assert search_space(cfg)[1] == 128  # even the cheapest path takes more than 40 MFLOPs at 160 pixels
     assert "DATASET.IMAGE_SIZE=96 is ignored: the search takes 128 pixels" in capsys.readouterr().err
-
-
-def test_sampling_by_the_board_runs_a_search(tmp_path, monkeypatch):
-    args = ["EPOCHS=2", "WORKERS=0", "SUPERNET.META_STA_EPOCH=0", "SUPERNET.POOL_SIZE=2", "SUPERNET.PROBES=1"]
-    args += ["SUPERNET.SELECT_BATCHES=1", "SUPERNET.HOW_TO_PROB=teacher", f"SAVE_PATH={tmp_path}"]
-    monkeypatch.chdir(ROOT)
-    assert cli.search(["--cfg", "configs/demo/search.yaml", *args]) == 0
-    assert len((tmp_path / "search" / "candidates.csv").read_text().splitlines()) == 3
 
 
 def test_the_summary_survives_what_a_kill_left_of_it(tmp_path):

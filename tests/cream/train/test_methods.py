@@ -374,3 +374,9 @@ def test_several_paths_of_shuffle_nets_are_trained_together(data, tmp_path):
     assert step.sampled.counts == [[[1, 1, 1, 1]], [[1, 1, 1, 1]]]  # each choice once
     moved = {name for name, value in weights(step.net).items() if not np.array_equal(value, before[name])}
     assert {name for name, p in step.net.named_parameters() if not p.stop_gradient} <= moved
+
+
+def test_sampling_by_the_board_runs_a_search(data, tmp_path):
+    by_board = ("SUPERNET.HOW_TO_PROB=teacher", "SUPERNET.SELECT_RANDOM=0")
+    folder = tiny.run_search(data, tmp_path, *CREAM, *by_board)
+    assert len((folder / "candidates.csv").read_text().splitlines()) == 4  # the heading, and the board of three
