@@ -282,10 +282,10 @@ class Config:
     ENGINE: str = key(
         "auto",
         one_of("auto", "eager", "inference"),
-        "What evaluates a net: eager runs its layers one by one; inference exports it once and runs the program by "
-        "Paddle Inference with oneDNN on the CPU; auto takes inference where it can be had, and eager elsewhere. "
-        "Paths of a supernet are scored one by one with eager, and otherwise together on a CPU, where they share what "
-        "they have in common.",
+        "What evaluates a net: eager runs its layers one by one; inference exports it once and runs the program on "
+        "the CPU, by Paddle Inference with oneDNN or an operator for small nets; auto takes inference where it can be "
+        "had, and eager elsewhere. Paths of a supernet are scored one by one with eager, and otherwise together on a "
+        "CPU, where they share what they have in common.",
         source=OURS,
         jobs=EVALUATED,
     )

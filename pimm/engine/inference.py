@@ -1,11 +1,16 @@
-"""The engine of evaluations: a net as it is, or its program run by Paddle Inference with oneDNN on the CPU."""
+"""The engine of evaluations: a net as it is, or its program on the CPU.
+
+Paddle Inference with oneDNN runs a program, or an operator of this project if the net is small.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import paddle
@@ -14,6 +19,7 @@ from paddle import Tensor, nn
 from pimm.device import current, has_onednn
 from pimm.engine.evaluation import train_mode
 from pimm.engine.fold import fold_batch_norms
+from pimm.engine.fused_net import FusedNet, Unsupported
 from pimm.engine.net_checksum import net_checksum
 from pimm.engine.program import PaddleNet, has_bf16, reason_of, save_program
 from pimm.engine.program_cache import find_program, make_program
@@ -24,6 +30,7 @@ from pimm.utils import is_main_process
 _logger = logging.getLogger(__name__)
 
 LogitsOf = Callable[[Tensor], Tensor]
+Program = Union[FusedNet, PaddleNet]
 
 MIN_IMAGES = 200  # fewer are evaluated eagerly in less time than an export takes
 TOLERANCE = 1e-4  # of the largest logit
@@ -38,7 +45,7 @@ class _Expected(PimmError):
 def open_engine(
     net: nn.Layer, input_size: Sequence[int], engine: str = "auto", precision: str = "fp32", images: int | None = None
 ) -> LogitsOf:
-    """Return what computes the logits of images: the net itself, or its program run by Paddle Inference.
+    """Return what computes the logits of images: the net itself, or its program.
 
     The program is that of the net with batch norms folded and branches fused. It is kept in the user's cache, and made
     anew when the weights, the structure, the code or the version of Paddle change. Whenever it is opened, its logits
@@ -64,13 +71,14 @@ def open_engine(
         bf16 = precision == "bf16" and _has_bf16(required=engine == "inference")
         with train_mode(net, training=False), paddle.no_grad():
             folder = _program_of(net, input_size, images if engine == "auto" else None)
-        logits_of = _Sized(PaddleNet(folder, bf16), input_size)
+        program = _open(folder, bf16)
+        logits_of = _Sized(program, input_size)
     except PimmError as error:
         if engine == "inference":
             raise ConfigError(f"the engine inference cannot be had: {error}") from None
         _note(logging.INFO if isinstance(error, _Expected) else logging.WARNING, f"{_EAGERLY}: {error}")
         return net
-    _note(logging.INFO, f"the net is evaluated by Paddle Inference with oneDNN in {'bf16' if bf16 else 'fp32'}")
+    _note(logging.INFO, f"the net is evaluated by {program.runner} in {'bf16' if bf16 else 'fp32'}")
     return _Compared(net, logits_of) if bf16 else logits_of
 
 
@@ -118,6 +126,14 @@ def _program_of(net: nn.Layer, input_size: Sequence[int], images: int | None) ->
         raise ConfigError("the layers of the net are nested too deeply") from None
 
 
+def _open(folder: Path, bf16: bool = False) -> Program:
+    """Return what computes logits with a program: our operator for small nets in fp32, else Paddle Inference."""
+    if not bf16:
+        with contextlib.suppress(Unsupported):
+            return FusedNet(folder)
+    return PaddleNet(folder, bf16)
+
+
 def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
     """Write the net's program: as the net runs on placeholders, or if that is wrong, as its source is translated.
 
@@ -130,7 +146,7 @@ def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
             fused = reparameterize_model(net)
             fused = fold_batch_norms(fused, paddle.zeros([1, *input_size]))
             save_program(fused, [None, *input_size], folder, convert)
-            _check(net, PaddleNet(folder), input_size)
+            _check(net, _open(folder), input_size)
             return
         except Exception as error:  # a net that cannot be exported raises anything
             reason = error
@@ -144,13 +160,13 @@ def _is_right(net: nn.Layer, folder: Path, input_size: Sequence[int]) -> bool:
     The checksum does not see what a script has changed outside of the net: a method of its class, a global variable.
     """
     try:
-        _check(net, PaddleNet(folder), input_size, counts=(1,))
+        _check(net, _open(folder), input_size, counts=(1,))
     except Exception:  # what the net itself raises is raised again when it evaluates
         return False
     return True
 
 
-def _check(net: nn.Layer, program: PaddleNet, input_size: Sequence[int], counts: Sequence[int] = (1, 3)) -> None:
+def _check(net: nn.Layer, program: Program, input_size: Sequence[int], counts: Sequence[int] = (1, 3)) -> None:
     """Raise ConfigError unless the program computes the net's logits, on such numbers of random images."""
     draw = np.random.default_rng(0)
     for count in counts:
@@ -174,7 +190,7 @@ class _Sized:
         input_size: channels, height and width of the images.
     """
 
-    def __init__(self, program: PaddleNet, input_size: Sequence[int]):
+    def __init__(self, program: Program, input_size: Sequence[int]):
         self.program, self.input_size = program, list(input_size)
 
     def __call__(self, images: Tensor) -> Tensor:

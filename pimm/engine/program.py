@@ -38,6 +38,8 @@ class PaddleNet:
         CheckpointError: a file is missing or damaged.
     """
 
+    runner = "Paddle Inference with oneDNN"
+
     def __init__(self, folder: Path, bf16: bool = False):
         paths = [folder / name for name in PADDLE_FILES]
         self.has_run = False

@@ -47,19 +47,22 @@ def backend_for(*tensors: Tensor) -> str:
     return "paddle"
 
 
-def run_operator(name: str, tensors: tuple[Tensor | None, ...], *attributes: float | str | list[int]) -> list[Tensor]:
+def run_operator(
+    name: str, tensors: tuple[Tensor | list[Tensor] | None, ...], *attributes: float | str | list[int]
+) -> list[Tensor]:
     """Call one of our operators, and record its gradient where Paddle would record that of its own operators.
 
     Args:
         name: of the operator, as in cpu_ops.cc.
-        tensors: the operator's inputs; None for an optional one that is left out.
+        tensors: the operator's inputs; None for an optional one that is left out, and a list for
+            one of several tensors that take no part in gradients.
         attributes: the operator's attributes, in their order.
 
     Raises:
         ValueError: if the operator refuses the tensors or attributes, in one line.
     """
     if not paddle.is_grad_enabled():  # Paddle records the gradients of foreign operators all the same
-        tensors = tuple(None if tensor is None else tensor.detach() for tensor in tensors)
+        tensors = tuple(tensor.detach() if isinstance(tensor, Tensor) else tensor for tensor in tensors)
     try:
         return _C_ops._run_custom_op(name, *tensors, *attributes)
     except OSError as error:  # the type that Paddle gives to an operator's exception; its second line names a C++ file

@@ -46,25 +46,45 @@ void for_each_block(int64_t pixels, int64_t block, int64_t work, Run run) {
   });
 }
 
+// Returns how many pixels of a plain convolution are computed at a time.
+template <class T>
+int64_t pixels_of_block(const Window& w) {
+  const int64_t fitting = BLOCK_BYTES / int64_t(sizeof(T)) / (w.channels * w.taps()) / ACCUMULATORS * ACCUMULATORS;
+  return std::max<int64_t>(ACCUMULATORS, std::min<int64_t>(fitting, 384));
+}
+
+// Memory of a thread for blocks of pixels of up to `channels` channels.
+template <class T>
+struct Scratch {
+  std::vector<T> nothing, gated;
+  std::vector<const T*> from;
+
+  explicit Scratch(int64_t channels) : nothing(channels) {}
+};
+
+template <class T>
+void convolve_block(const Kernels<T>& kernel, const Window& w, const T* x, const T* panels, int64_t outs,
+                    const Finish<T>& finish, const T* gate, int64_t first, int64_t count, Scratch<T>& scratch, T* out) {
+  const int64_t depth = w.channels, plane = w.out_height * w.out_width;
+  const size_t pointers = size_t((count + ACCUMULATORS) * w.taps());
+  if (scratch.from.size() < pointers) scratch.from.resize(pointers);
+  if (gate) {
+    if (scratch.gated.size() < size_t(count * depth)) scratch.gated.resize(count * depth);
+    kernel.gate_pixels(x, gate, first, count, plane, depth, scratch.gated.data());
+    x = scratch.gated.data() - first * depth;
+  }
+  kernel.find_pixels(w, x, scratch.nothing.data(), first, count, scratch.from.data());
+  kernel.convolve_pixels(w, scratch.from.data(), panels, outs, finish, first, count, out);
+}
+
 template <class T>
 void convolve(const Window& w, const std::string& isa, const T* x, const T* panels, int64_t outs,
               const Finish<T>& finish, const T* gate, T* out) {
   const Kernels<T> kernel = kernels<T>(isa);
-  const int64_t depth = w.channels, taps = w.taps(), plane = w.out_height * w.out_width;
-  const int64_t fitting = BLOCK_BYTES / int64_t(sizeof(T)) / (depth * taps) / ACCUMULATORS * ACCUMULATORS;
-  const int64_t block = std::max<int64_t>(ACCUMULATORS, std::min<int64_t>(fitting, 384));
-  const std::vector<T> nothing(depth);
-  for_each_block(w.out_pixels(), block, w.out_pixels() * outs * depth * taps, [&](int64_t first, int64_t count) {
-    std::vector<const T*> from((count + ACCUMULATORS) * taps);
-    if (gate) {
-      std::vector<T> gated(count * depth);
-      kernel.gate_pixels(x, gate, first, count, plane, depth, gated.data());
-      kernel.find_pixels(w, gated.data() - first * depth, nothing.data(), first, count, from.data());
-      kernel.convolve_pixels(w, from.data(), panels, outs, finish, first, count, out);
-    } else {
-      kernel.find_pixels(w, x, nothing.data(), first, count, from.data());
-      kernel.convolve_pixels(w, from.data(), panels, outs, finish, first, count, out);
-    }
+  const int64_t work = w.out_pixels() * outs * w.channels * w.taps();
+  for_each_block(w.out_pixels(), pixels_of_block<T>(w), work, [&](int64_t first, int64_t count) {
+    Scratch<T> scratch(w.channels);
+    convolve_block(kernel, w, x, panels, outs, finish, gate, first, count, scratch, out);
   });
 }
 

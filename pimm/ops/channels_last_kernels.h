@@ -73,19 +73,72 @@ static inline void multiply_tile(const T* const* from, int64_t taps, int64_t dep
 // pixels beyond the last one repeat it.
 template <class T>
 static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t first, int64_t count, const T** from) {
-  const int64_t plane = w.out_height * w.out_width, taps = w.taps();
-  for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, from += taps * Tile<T>::pixels) {
-    for (int i = 0; i < Tile<T>::pixels; ++i) {
-      const int64_t pixel = first + (begin + i < count ? begin + i : count - 1);
-      const int64_t y = pixel % plane / w.out_width * w.stride_y - w.top;
-      const int64_t x0 = pixel % w.out_width * w.stride_x - w.left;
-      const T* const image = x + pixel / plane * w.height * w.width * w.channels;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t row = y + tap / w.kernel_width * w.dilation_y, column = x0 + tap % w.kernel_width * w.dilation_x;
-        const bool inside = row >= 0 && row < w.height && column >= 0 && column < w.width;
-        from[tap * Tile<T>::pixels + i] = inside ? image + (row * w.width + column) * w.channels : zeros;
+  constexpr int pixels = Tile<T>::pixels;
+  const int64_t plane = w.out_height * w.out_width, taps = w.taps(), image_size = w.height * w.width * w.channels;
+  const int64_t end = (count + pixels - 1) / pixels * pixels;
+  if (w.is_pointwise()) {
+    for (int64_t i = 0; i < end; ++i) from[i] = x + (first + (i < count ? i : count - 1)) * w.channels;
+    return;
+  }
+  x += first / plane * image_size;
+  int64_t row = first % plane / w.out_width, column = first % w.out_width;
+  for (int64_t i = 0; i < end; ++i) {
+    const int64_t top = row * w.stride_y - w.top, left = column * w.stride_x - w.left;
+    const T** tap = from + i / pixels * pixels * taps + i % pixels;
+    for (int64_t ky = 0, y = top; ky < w.kernel_height; ++ky, y += w.dilation_y) {
+      const bool inside = y >= 0 && y < w.height;
+      for (int64_t kx = 0, at = left; kx < w.kernel_width; ++kx, at += w.dilation_x, tap += pixels) {
+        *tap = inside && at >= 0 && at < w.width ? x + (y * w.width + at) * w.channels : zeros;
       }
     }
+    if (i + 1 >= count || ++column < w.out_width) continue;
+    column = 0;
+    if (++row == w.out_height) row = 0, x += image_size;
+  }
+}
+
+// Stores sum * scale + shift + shortcut of a tile from `place` of the output on; if not `whole`, only for `count` of its
+// pixels and for the channels below `outs`.
+template <class T, bool whole>
+static inline void store_tile(const typename Simd<T>::Vector (&sum)[Tile<T>::pixels][Tile<T>::vectors],
+                              const Finish<T>& finish, int64_t channel, int64_t place, int64_t outs, int64_t count,
+                              T* out) {
+  using S = Simd<T>;
+#pragma GCC unroll 16
+  for (int j = 0; j < Tile<T>::vectors; ++j) {
+    const int64_t c = channel + j * S::width;
+    if (!whole && c >= outs) break;
+    const int rest = whole || outs - c >= S::width ? S::width : int(outs - c);
+    const typename S::Vector scale = load_some(finish.scale + c, rest), shift = load_some(finish.shift + c, rest);
+#pragma GCC unroll 16
+    for (int i = 0; i < Tile<T>::pixels; ++i) {
+      if (!whole && i >= count) break;
+      const int64_t at = place + i * outs + c;
+      typename S::Vector value = sum[i][j] * scale + shift;
+      if (finish.shortcut) value += load_some(finish.shortcut + at, rest);
+      store_some(out + at, value, rest);
+    }
+  }
+}
+
+template <class T, Act act>
+static void activate_numbers(int64_t count, T* x) {
+  constexpr int width = Simd<T>::width;
+  for (; count >= width; count -= width, x += width) Simd<T>::store(x, activate<T>(Simd<T>::load(x), act));
+  if (count) store_some(x, activate<T>(load_some(x, int(count)), act), int(count));
+}
+
+// Applies an activation to numbers in their place. It is no part of the loop over tiles: with all its values in
+// registers, compilers keep the sums in memory, and half the speed is lost.
+template <class T>
+static void activate_all(Act act, int64_t count, T* x) {
+  switch (act) {
+    case Act::none: return;
+    case Act::relu: return activate_numbers<T, Act::relu>(count, x);
+    case Act::relu6: return activate_numbers<T, Act::relu6>(count, x);
+    case Act::swish: return activate_numbers<T, Act::swish>(count, x);
+    case Act::hard_swish: return activate_numbers<T, Act::hard_swish>(count, x);
+    case Act::hard_sigmoid: return activate_numbers<T, Act::hard_sigmoid>(count, x);
   }
 }
 
@@ -93,21 +146,23 @@ static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t fir
 template <class T>
 static void convolve_pixels(const Window& w, const T* const* from, const T* panels, int64_t outs,
                             const Finish<T>& finish, int64_t first, int64_t count, T* out) {
-  using S = Simd<T>;
+  constexpr int pixels = Tile<T>::pixels;
   const int64_t taps = w.taps(), depth = w.channels;
   for (int64_t channel = 0; channel < outs; channel += PANEL, panels += taps * depth * PANEL) {
+    const int64_t channels = outs - channel < PANEL ? outs - channel : PANEL;
     const T* const* tile = from;
-    for (int64_t begin = 0; begin < count; begin += Tile<T>::pixels, tile += taps * Tile<T>::pixels) {
-      typename S::Vector sum[Tile<T>::pixels][Tile<T>::vectors] = {};
+    for (int64_t begin = 0; begin < count; begin += pixels, tile += taps * pixels) {
+      typename Simd<T>::Vector sum[pixels][Tile<T>::vectors] = {};
       multiply_tile<T>(tile, taps, depth, panels, sum);
-      for (int i = 0; i < Tile<T>::pixels && begin + i < count; ++i) {
-        for (int j = 0; j < Tile<T>::vectors && channel + j * S::width < outs; ++j) {
-          const int64_t c = channel + j * S::width;
-          finish_vector<T>(sum[i][j], finish, c, (first + begin + i) * outs + c, int(outs - c), out);
-        }
+      const int64_t place = (first + begin) * outs, left = count - begin < pixels ? count - begin : pixels;
+      if (left == pixels && channels == PANEL) {
+        store_tile<T, true>(sum, finish, channel, place, outs, left, out);
+      } else {
+        store_tile<T, false>(sum, finish, channel, place, outs, left, out);
       }
     }
   }
+  activate_all(finish.act, count * outs, out + first * outs);
 }
 
 // to[i][c] = from[i][c] * gate[image of i][c], for pixels from `first` on of images of `plane` pixels
@@ -124,8 +179,8 @@ static void gate_pixels(const T* from, const T* gate, int64_t first, int64_t cou
 struct Steps {
   int64_t begin, end;
   Steps(int64_t first, int64_t dilation, int64_t size, int64_t kernel) {
-    begin = first < 0 ? (dilation - 1 - first) / dilation : 0;
-    end = first < size ? (size - first + dilation - 1) / dilation : 0;
+    begin = first >= 0 ? 0 : dilation == 1 ? -first : (dilation - 1 - first) / dilation;
+    end = first >= size ? 0 : dilation == 1 ? size - first : (size - first + dilation - 1) / dilation;
     end = end < kernel ? end : kernel;
   }
 };
@@ -170,16 +225,22 @@ template <class T>
 static void convolve_depthwise(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
                                T* out) {
   constexpr int width = Simd<T>::width;
+  const int64_t size = w.out_height * w.out_width * w.channels;
+  const Finish<T> linear{finish.scale, finish.shift, finish.shortcut, Act::none};
   int64_t c = 0;
   for (; c + 4 * width <= w.channels; c += 4 * width) {
-    convolve_channels<T, 4, true>(w, x, weight, finish, image, c, width, out);
+    convolve_channels<T, 4, true>(w, x, weight, linear, image, c, width, out);
+  }
+  for (; c + 2 * width <= w.channels; c += 2 * width) {
+    convolve_channels<T, 2, true>(w, x, weight, linear, image, c, width, out);
   }
   for (; c + width <= w.channels; c += width) {
-    convolve_channels<T, 1, true>(w, x, weight, finish, image, c, width, out);
+    convolve_channels<T, 1, true>(w, x, weight, linear, image, c, width, out);
   }
   if (c < w.channels) {
-    convolve_channels<T, 1, false>(w, x, weight, finish, image, c, int(w.channels - c), out);
+    convolve_channels<T, 1, false>(w, x, weight, linear, image, c, int(w.channels - c), out);
   }
+  activate_all(finish.act, size, out + image * size);
 }
 
 // out = act((x - mean) * scale + shift + shortcut) of `pixels` pixels from `first` on

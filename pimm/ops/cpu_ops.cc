@@ -175,6 +175,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "resize.h"
 #include "swish.h"
 #include "channels_last.h"
+#include "net.h"
 
 // Names the second gradient of a tensor, which the double-backward operators take or return.
 std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
@@ -288,3 +289,9 @@ PD_BUILD_OP(pimm_channels_last_mean)
     .Outputs({"Out"})
     .Attrs({"isa: std::string"})
     .SetKernelFn(PD_KERNEL(channels_last_mean_op));
+
+PD_BUILD_OP(pimm_net)
+    .Inputs({"X", paddle::Vec("Weights")})
+    .Outputs({"Out"})
+    .Attrs({"steps: std::vector<int>", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(net_op));

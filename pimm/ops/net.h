@@ -1,0 +1,256 @@
+// A whole net for evaluation as one operator. Each thread takes a few images at a time through all steps, in memory
+// that stays in its caches, and waits for no other thread before the end. A step computes one value [N, H, W, C] from
+// earlier ones; value 0 are the images, and the last value are the logits.
+
+enum class Kind { convolution, depthwise, mean, gate };
+
+struct Step {
+  Kind kind;
+  int64_t from, gate, shortcut, weight, shift;  // numbers of values, and of weights; -1 for none
+  Act act;
+  Window window;  // of one image
+  int64_t outs;
+
+  int64_t size() const { return window.out_height * window.out_width * outs; }
+};
+
+constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
+constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
+constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
+constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
+
+class Net {
+ public:
+  Net(const paddle::Tensor& images, const Tensors& weights, const std::vector<int>& numbers) {
+    const std::vector<int64_t> x = images.shape();
+    shapes_.push_back({x[2], x[3], x[1]});
+    if (numbers.empty() || numbers.size() % STEP_NUMBERS) fail(op_, "the steps are not described in whole");
+    for (size_t i = 0; i < numbers.size(); i += STEP_NUMBERS) read_step(numbers.data() + i, weights, images);
+    last_.assign(shapes_.size(), 0);
+    place_values();
+  }
+
+  const std::vector<Step>& steps() const { return steps_; }
+  int64_t outs() const { return steps_.back().outs; }
+  int64_t total() const { return total_; }  // numbers that hold all values of one image
+  int64_t place(int64_t value) const { return places_[value]; }
+  int64_t work() const { return work_; }      // multiply-adds for an image
+  int64_t widest() const { return widest_; }  // channels, rounded up to panels
+
+  // Returns how many images a thread takes at a time, and how many of these go through the large steps together.
+  int64_t piece(int64_t images, int threads) const { return std::min(MOST_IMAGES, div_up(images, threads)); }
+  int64_t part(int64_t piece) const { return std::min(piece, std::max<int64_t>(1, MOST_NUMBERS / largest_)); }
+
+  // Returns the number of the first step after all large ones.
+  size_t end_of_large() const { return end_of_large_; }
+
+  // Returns whether a value is used in the large steps alone, so that each part of a piece can have the same place.
+  bool is_passing(int64_t value) const { return last_[value] <= int64_t(end_of_large_); }
+
+  int64_t size(int64_t value) const { return shapes_[value][0] * shapes_[value][1] * shapes_[value][2]; }
+
+ private:
+  const char* const op_ = "pimm_net";
+  std::vector<Step> steps_;
+  std::vector<std::vector<int64_t>> shapes_;  // of each value: height, width, channels
+  std::vector<int64_t> places_;               // of each value in the memory of one image
+  std::vector<int64_t> last_;                 // of each value: the number, from 1, of the last step that uses it
+  size_t end_of_large_ = 0;
+  int64_t largest_ = 1, total_ = 0, work_ = 0, widest_ = PANEL;
+
+  void check_value(int number, const std::vector<int64_t>& shape) const {
+    if (number < 0 || number >= int(shapes_.size())) fail(op_, "there is no value ", number, " before a step");
+    if (shapes_[number] != shape) {
+      fail(op_, "value ", number, " has shape ", text_of(shapes_[number]), ", not ", text_of(shape));
+    }
+  }
+
+  // Numbers: kind, from, gate, shortcut, weight, shift, act, outs, kernel, stride, padding (4), dilation.
+  void read_step(const int* n, const Tensors& weights, const paddle::Tensor& images) {
+    if (n[0] < 0 || n[0] > int(Kind::gate)) fail(op_, "there is no kind of step ", n[0]);
+    if (n[1] < 0 || n[1] >= int(shapes_.size())) fail(op_, "there is no value ", n[1], " before a step");
+    if (n[6] < 0 || n[6] >= int(std::size(ACTS))) fail(op_, "there is no activation ", n[6]);
+    const Kind kind = Kind(n[0]);
+    const std::vector<int64_t> x = shapes_[n[1]];
+    const bool convolves = kind == Kind::convolution || kind == Kind::depthwise;
+    if (n[7] < 1 || n[7] > MOST_OF_A_SIZE) fail(op_, "there are ", n[7], " output channels");
+    if (kind != Kind::convolution && n[7] != x[2]) fail(op_, "a step must keep the channels");
+    const Window w = make_window(op_, {1, x[0], x[1], x[2]}, {n[8], n[9]}, {n[10], n[11]}, {n[12], n[13], n[14], n[15]},
+                                 {n[16], n[17]});
+    Step step{kind, n[1], n[2], n[3], n[4], n[5], Act(n[6]), w, n[7]};
+    if (kind == Kind::mean) step.window.out_height = step.window.out_width = 1;
+    if (kind == Kind::gate && n[2] < 0) fail(op_, "a gate is missing");
+    if (step.gate >= 0) check_value(n[2], {1, 1, x[2]});
+    if (step.gate >= 0 && (!w.is_pointwise() || kind == Kind::depthwise || kind == Kind::mean)) {
+      fail(op_, "a gate needs a kernel of one pixel");
+    }
+    if (step.shortcut >= 0) check_value(n[3], {w.out_height, w.out_width, n[7]});
+    if (convolves) {
+      const auto check = [&](int number, const std::vector<int64_t>& shape) {
+        if (number < 0 || number >= int(weights.size())) fail(op_, "there is no weight ", number);
+        check_like(op_, "a weight", weights[number], shape, images);
+      };
+      const int64_t panels = div_up(n[7], PANEL);
+      kind == Kind::depthwise ? check(n[4], {w.taps(), x[2]}) : check(n[4], {panels, w.taps(), x[2], PANEL});
+      check(n[5], {panels * PANEL});
+    }
+    work_ += step.size() * w.taps() * (kind == Kind::convolution ? x[2] : 1);
+    widest_ = std::max({widest_, div_up(n[7], PANEL) * PANEL, x[2]});
+    largest_ = std::max({largest_, size(n[1]), step.size()});
+    steps_.push_back(step);
+    if (std::max(size(n[1]), step.size()) > LARGE) end_of_large_ = steps_.size();
+    shapes_.push_back({step.window.out_height, step.window.out_width, step.outs});
+  }
+
+  // Gives each value a place that no other one takes as long as it is needed.
+  void place_values() {
+    last_.back() = int64_t(steps_.size()) + 1;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      for (const int64_t value : {steps_[i].from, steps_[i].gate, steps_[i].shortcut}) {
+        if (value >= 0) last_[value] = int64_t(i) + 1;
+      }
+    }
+    struct Taken {
+      int64_t begin, end, last;
+    };
+    std::vector<Taken> taken;  // in the order of the places
+    places_.assign(shapes_.size(), 0);
+    const auto place = [&](int64_t value) {
+      int64_t begin = 0;
+      auto next = taken.begin();
+      for (; next != taken.end() && next->begin - begin < size(value); ++next) begin = next->end;
+      const int64_t end = begin + div_up(size(value), PANEL) * PANEL;
+      taken.insert(next, {begin, end, last_[value]});
+      places_[value] = begin;
+      total_ = std::max(total_, end);
+    };
+    // What the large steps leave for later ones must outlive the values of the next part.
+    const auto outlives = [&](int64_t value) { return value <= int64_t(end_of_large_) && !is_passing(value); };
+    for (int64_t value = 0; value < int64_t(shapes_.size()); ++value) {
+      if (outlives(value)) place(value);
+    }
+    for (int64_t value = 0; value < int64_t(shapes_.size()); ++value) {
+      const auto is_free = [&](const Taken& each) { return each.last < value; };
+      taken.erase(std::remove_if(taken.begin(), taken.end(), is_free), taken.end());
+      if (!outlives(value)) place(value);
+    }
+  }
+};
+
+// What one thread needs to take a piece of images through a net.
+class Runner {
+ public:
+  Runner(const Net& net, const Kernels<float>& kernels, const std::vector<const float*>& weights, int64_t piece,
+         float* memory)
+      : net_(net), kernels_(kernels), weights_(weights), piece_(piece), memory_(memory), ones_(net.widest(), 1.0f),
+        scratch_(net.widest()) {}
+
+  // Computes the logits of `count` images [C, H, W].
+  void run(const float* images, int64_t count, float* logits) {
+    logits_ = logits;
+    const size_t large = net_.end_of_large(), steps = net_.steps().size();
+    const int64_t part = net_.part(piece_);
+    for (int64_t first = 0; first < count; first += part) {
+      const int64_t rest = std::min(part, count - first);
+      load(images + first * net_.size(0), first, rest);
+      for (size_t i = 0; i < large; ++i) run_step(net_.steps()[i], int64_t(i) + 1, first, rest);
+    }
+    for (size_t i = large; i < steps; ++i) run_step(net_.steps()[i], int64_t(i) + 1, 0, count);
+  }
+
+ private:
+  const Net& net_;
+  const Kernels<float>& kernels_;
+  const std::vector<const float*>& weights_;
+  const int64_t piece_;
+  float* const memory_;
+  const std::vector<float> ones_;
+  Scratch<float> scratch_;
+  float* logits_ = nullptr;
+
+  // Returns the place of a value of a piece's images from `first` on.
+  float* memory_of(int64_t value, int64_t first) const {
+    if (value < 0) return nullptr;
+    const int64_t offset = net_.is_passing(value) ? 0 : first * net_.size(value);
+    return offset + (value == int64_t(net_.steps().size()) ? logits_ : memory_ + net_.place(value) * piece_);
+  }
+
+  // Stores images [C, H, W] as value 0.
+  void load(const float* images, int64_t first, int64_t count) {
+    const Window& w = net_.steps()[0].window;
+    const int64_t plane = w.height * w.width, channels = w.channels;
+    float* to = memory_of(0, first);
+    for (int64_t i = 0; i < count; ++i, images += plane * channels) {
+      for (int64_t pixel = 0; pixel < plane; ++pixel) {
+        for (int64_t c = 0; c < channels; ++c) *to++ = images[c * plane + pixel];
+      }
+    }
+  }
+
+  void run_step(const Step& step, int64_t value, int64_t first, int64_t count) {
+    Window w = step.window;
+    w.images = count;
+    const float *const x = memory_of(step.from, first), *const gate = memory_of(step.gate, first);
+    float* const out = memory_of(value, first);
+    const int64_t plane = w.height * w.width;
+    if (step.kind == Kind::gate) {
+      kernels_.gate_pixels(x, gate, 0, count * plane, plane, w.channels, out);
+    } else if (step.kind == Kind::mean) {
+      std::fill_n(out, count * w.channels, 0.0f);
+      for (int64_t i = 0; i < count; ++i) {
+        kernels_.add_pixels(x + i * plane * w.channels, plane, w.channels, out + i * w.channels);
+      }
+      for (int64_t i = 0; i < count * w.channels; ++i) out[i] /= float(plane);
+    } else {
+      const Finish<float> finish{ones_.data(), weights_[step.shift], memory_of(step.shortcut, first), step.act};
+      if (step.kind == Kind::depthwise) {
+        for (int64_t i = 0; i < count; ++i) kernels_.convolve_depthwise(w, x, weights_[step.weight], finish, i, out);
+      } else {
+        convolve(w, x, weights_[step.weight], step.outs, finish, gate, out);
+      }
+    }
+  }
+
+  void convolve(const Window& w, const float* x, const float* panels, int64_t outs, const Finish<float>& finish,
+                const float* gate, float* out) {
+    const int64_t block = pixels_of_block<float>(w), pixels = w.out_pixels();
+    for (int64_t first = 0; first < pixels; first += block) {
+      const int64_t count = std::min(block, pixels - first);
+      convolve_block(kernels_, w, x, panels, outs, finish, gate, first, count, scratch_, out);
+    }
+  }
+};
+
+Tensors net_op(const paddle::Tensor& input, const Tensors& weights, const std::vector<int>& steps,
+               const std::string& isa) {
+  const char* const op = "pimm_net";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  if (input.dtype() != paddle::DataType::FLOAT32) fail(op, "X must be of float32");
+  const paddle::Tensor x = contiguous(input);
+  const Net net(x, weights, steps);
+  const Window& last = net.steps().back().window;
+  if (last.out_height * last.out_width != 1) fail(op, "the logits must be of one pixel");
+  const int64_t images = x.shape()[0], image_size = x.numel() / images;
+  const int64_t piece = net.piece(images, max_threads()), tasks = div_up(images, piece);
+  const int threads = worthwhile_threads(tasks, images * net.work(), WORTH);
+  std::vector<paddle::Tensor> kept;  // Weights in one piece
+  std::vector<const float*> pointers;
+  for (const paddle::Tensor& weight : weights) {
+    kept.push_back(contiguous(weight));
+    pointers.push_back(kept.back().data<float>());
+  }
+  static thread_local std::vector<float> memory;  // kept for the next images: new memory costs more than a small net
+  const size_t floats = size_t(piece * net.total()) * size_t(threads);
+  if (memory.size() < floats) memory = zeros<float>(op, floats);
+  paddle::Tensor out = paddle::empty({images, net.outs()}, x.dtype(), x.place());
+  const Kernels<float> kernel = kernels<float>(isa);
+  const float* const from = x.data<float>();
+  float *const to = out.data<float>(), *const begin = memory.data();
+  for_each_task(tasks, threads, [&](int64_t task, int thread) {
+    Runner runner(net, kernel, pointers, piece, begin + thread * piece * net.total());
+    const int64_t first = task * piece;
+    runner.run(from + first * image_size, std::min(piece, images - first), to + first * net.outs());
+  });
+  return {out};
+}
