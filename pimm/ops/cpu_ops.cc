@@ -169,11 +169,11 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 
 #include "threads.h"
 
+#include "swish.h"
 #include "batch_norm.h"
 #include "depthwise.h"
 #include "pointwise.h"
 #include "resize.h"
-#include "swish.h"
 #include "channels_last.h"
 #include "net.h"
 
@@ -235,16 +235,16 @@ PD_BUILD_OP(pimm_batch_norm)
     .SetKernelFn(PD_KERNEL(batch_norm_op));
 
 PD_BUILD_GRAD_OP(pimm_batch_norm)
-    .Inputs({"X", "Weight", "Mean", "Variance", paddle::Grad("Out")})
+    .Inputs({"X", "Weight", "Bias", "Mean", "Variance", paddle::Grad("Out")})
     .Outputs({paddle::Grad("X"), paddle::Grad("Weight"), paddle::Grad("Bias")})
-    .Attrs({"eps: double", "isa: std::string"})
+    .Attrs({"eps: double", "then_swish: bool", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(batch_norm_grad_op));
 
 PD_BUILD_DOUBLE_GRAD_OP(pimm_batch_norm)
-    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
-    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Mean")),
-              paddle::New(paddle::Grad("Variance")), second("Out")})
-    .Attrs({"eps: double"})
+    .Inputs({"X", "Weight", "Bias", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Bias")),
+              paddle::New(paddle::Grad("Mean")), paddle::New(paddle::Grad("Variance")), second("Out")})
+    .Attrs({"eps: double", "then_swish: bool"})
     .SetKernelFn(PD_KERNEL(batch_norm_second_op));
 
 PD_BUILD_OP(pimm_swish)

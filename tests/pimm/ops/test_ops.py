@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import os
+from functools import partial
 
 import numpy as np
 import paddle
@@ -148,9 +149,11 @@ def test_tensors_that_are_not_contiguous():
         ),
         (normalise_and_differentiate, [(16, 50, 14, 14), (50,), (50,)]),
         (normalise_and_differentiate, [(9, 2, 200, 200), (2,), (2,)]),  # large enough to split its images
+        (normalise_and_differentiate, [(9, 16, 200, 200), (16,), (16,)]),  # and with channels for all threads
+        (partial(normalise_and_differentiate, then_swish=True), [(9, 2, 200, 200), (2,), (2,)]),
         (swish_and_differentiate, [(3, 50, 37, 37)]),
     ],
-    ids=["depthwise", "batch norm", "batch norm of large maps", "swish"],
+    ids=["depthwise", "batch norm", "of large maps", "of large maps and many channels", "and swish", "swish"],
 )
 def test_the_number_of_threads_changes_no_bit(results, shapes):
     tensors, runs = [draw(*shape) for shape in shapes], []
@@ -180,10 +183,12 @@ SPLIT_SHAPES = [(9, 2, 200, 200), (1, 1, 700, 700)]  # too large for one task
 
 
 @pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
 @pytest.mark.parametrize("shape", NORM_SHAPES + SPLIT_SHAPES, ids=str)
-def test_batch_norm_equals_its_formula(shape):
+def test_batch_norm_equals_its_formula(shape, then_swish):
     tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
-    results, expected = normalise_and_differentiate(*tensors), list(exact_batch_norm(*tensors))
+    results = normalise_and_differentiate(*tensors, then_swish)
+    expected = list(exact_batch_norm(*tensors, then_swish))
     if shape[0] * shape[2] * shape[3] == 2:  # whatever the two values are, the gradient is almost nothing
         assert np.abs(results.pop(3) - expected.pop(3)).max() < 1e-4
     assert_near(results, expected, [1e-6] * 6)
@@ -240,9 +245,22 @@ def test_batch_norm_and_swish_in_one_pass_equal_the_two_bit_for_bit(shape):
     assert fused[0].stop_gradient
 
 
-def test_batch_norm_gradients_equal_finite_differences():
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
+def test_batch_norm_gradients_equal_finite_differences(then_swish):
     tensors = draw(3, 4, 5, 2, dtype="float64"), draw(4, dtype="float64"), draw(4, seed=1, dtype="float64")
-    assert_gradients_equal_finite_differences(lambda *inputs: (batch_norm(*inputs)[0] ** 3).sum(), list(tensors))
+    assert_gradients_equal_finite_differences(
+        lambda *inputs: (batch_norm(*inputs, then_swish=then_swish)[0] ** 3).sum(), list(tensors)
+    )
+
+
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
+def test_batch_norm_takes_a_gradient_in_any_order_of_memory(then_swish):
+    tensors, gradient = (draw(4, 6, 5, 7), draw(6, seed=1), draw(6, seed=2)), draw(4, 7, 5, 6).transpose([0, 3, 2, 1])
+    assert not gradient.is_contiguous()
+    out = batch_norm(*tensors, then_swish=then_swish)[0]
+    found = paddle.grad(out, list(tensors), gradient, retain_graph=True)
+    for a, b in zip(found, paddle.grad(out, list(tensors), paddle.to_tensor(gradient.numpy()))):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

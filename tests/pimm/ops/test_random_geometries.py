@@ -72,7 +72,9 @@ def test_batch_norm(seed):
             if shape[0] * shape[2] * shape[3] > 8:  # of fewer values, the gradient is next to nothing
                 break
         tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
-        assert_near(normalise_and_differentiate(*tensors), exact_batch_norm(*tensors), [1e-6, 1e-6, 1e-6] + [1e-5] * 3)
+        for then_swish in (False, True):
+            found, expected = (f(*tensors, then_swish) for f in (normalise_and_differentiate, exact_batch_norm))
+            assert_near(found, expected, [1e-6, 1e-6, 1e-6] + [1e-5] * 3)
         plain = batch_norm(*tensors)[0]
         with paddle.no_grad():
             np.testing.assert_array_equal(batch_norm(*tensors, then_swish=True)[0].numpy(), swish(plain).numpy())

@@ -24,6 +24,7 @@ CASES = {  # name: (function, shapes of its inputs)
     "pointwise of one pixel": (lambda x, weight: pointwise_conv2d(x[:, :, :1, :1], weight), (X, (2, 3, 1, 1))),
     "batch norm": (lambda *t: batch_norm(*t)[0], (X, CHANNELS, CHANNELS)),
     "batch norm without weights": (lambda x: batch_norm(x, eps=0.1)[0], (X,)),
+    "batch norm and swish": (lambda *t: batch_norm(*t, then_swish=True)[0], (X, CHANNELS, CHANNELS)),
     "swish": (lambda x: swish(3 * x), (X,)),
     "net": (net, (X, WEIGHT, CHANNELS, CHANNELS)),
 }
@@ -68,7 +69,7 @@ def test_second_derivatives_of_every_choice_of_gradients_equal_finite_difference
     assert_second_derivatives(*CASES[name], wanted)
 
 
-@pytest.mark.parametrize("name", ["depthwise", "pointwise", "batch norm", "net"])
+@pytest.mark.parametrize("name", ["depthwise", "pointwise", "batch norm", "batch norm and swish", "net"])
 def test_second_derivatives_beside_frozen_inputs(name):
     function, shapes = CASES[name]
     for frozen in range(len(shapes)):
