@@ -22,7 +22,7 @@ from ops_cases import (
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
-from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, swish
+from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, log_softmax, swish
 
 SIZES = [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (14, 13), (33, 18)]
 LAYERS = [  # images, channels, kernel, stride, of nets for small and for large images
@@ -347,3 +347,34 @@ def test_an_exported_net_needs_no_operator_of_ours(tmp_path):
     (program,) = tmp_path.glob("*.json")
     assert "depthwise_conv2d" in program.read_text() and "pimm_" not in program.read_text()
     np.testing.assert_allclose(paddle.jit.load(str(tmp_path / "net"))(x).numpy(), net(x).numpy(), atol=1e-5)
+
+
+# Logarithms of probabilities.
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (32, 1000), (2, 3, 7)], ids=str)
+@pytest.mark.parametrize("offset", [0, 1e4], ids=["small", "large"])
+def test_log_softmax_equals_its_formula(shape, offset):
+    x = (30 * draw(*shape).detach() + offset).detach()
+    x.stop_gradient = False
+    gradient = draw(*shape, seed=1)
+    out = log_softmax(x)
+    exact, weights = x.numpy().astype("float64"), gradient.numpy().astype("float64")
+    exact = exact - exact.max(-1, keepdims=True)
+    exact = exact - np.log(np.exp(exact).sum(-1, keepdims=True))
+    np.testing.assert_allclose(out.numpy(), exact, rtol=1e-6, atol=1e-6)
+    (found,) = paddle.grad(out, [x], gradient)
+    expected = weights - np.exp(exact) * weights.sum(-1, keepdims=True)
+    assert_near([found.numpy()], [expected], [1e-6])
+
+
+def test_log_softmax_of_impossible_classes():
+    out = log_softmax(paddle.to_tensor([[0.0, -np.inf, 0.0], [-200.0, 0.0, -np.inf]]))
+    np.testing.assert_allclose(out.numpy(), [[-np.log(2), -np.inf, -np.log(2)], [-200, 0, -np.inf]], rtol=1e-6)
+
+
+def test_second_derivatives_of_log_softmax_equal_finite_differences():
+    def slopes(x):
+        return paddle.grad((log_softmax(x) ** 3).sum(), [x], create_graph=True)[0].square().sum()
+
+    assert_gradients_equal_finite_differences(slopes, [draw(3, 5, dtype="float64")])
