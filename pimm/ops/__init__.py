@@ -6,6 +6,7 @@ from .depthwise import depthwise_conv2d
 from .log_softmax import log_softmax
 from .memory import reuse_freed_memory
 from .pointwise import pointwise_conv2d
+from .scale_channels import scale_channels
 from .swish import swish
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "log_softmax",
     "pointwise_conv2d",
     "reuse_freed_memory",
+    "scale_channels",
     "swish",
 ]

@@ -22,7 +22,7 @@ from ops_cases import (
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
-from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, log_softmax, swish
+from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, log_softmax, scale_channels, swish
 
 SIZES = [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (14, 13), (33, 18)]
 LAYERS = [  # images, channels, kernel, stride, of nets for small and for large images
@@ -152,8 +152,17 @@ def test_tensors_that_are_not_contiguous():
         (normalise_and_differentiate, [(9, 16, 200, 200), (16,), (16,)]),  # and with channels for all threads
         (partial(normalise_and_differentiate, then_swish=True), [(9, 2, 200, 200), (2,), (2,)]),
         (swish_and_differentiate, [(3, 50, 37, 37)]),
+        (lambda x, factors: scale_and_differentiate(x, factors), [(3, 50, 37, 37), (3, 50, 1, 1)]),
     ],
-    ids=["depthwise", "batch norm", "of large maps", "of large maps and many channels", "and swish", "swish"],
+    ids=[
+        "depthwise",
+        "batch norm",
+        "of large maps",
+        "of large maps and many channels",
+        "and swish",
+        "swish",
+        "factors",
+    ],
 )
 def test_the_number_of_threads_changes_no_bit(results, shapes):
     tensors, runs = [draw(*shape) for shape in shapes], []
@@ -311,7 +320,11 @@ def test_swish_gradients_equal_finite_differences():
     assert_gradients_equal_finite_differences(lambda x: swish(4 * x).square().sum(), [draw(5, 13, dtype="float64")])
 
 
-@pytest.mark.parametrize("function", [swish, lambda x: batch_norm(x)[0]], ids=["swish", "batch norm"])
+@pytest.mark.parametrize(
+    "function",
+    [swish, lambda x: batch_norm(x)[0], lambda x: scale_channels(x, x.mean([2, 3], keepdim=True))],
+    ids=["swish", "batch norm", "factors"],
+)
 def test_strides_empty_batches_and_no_grad(function):
     x, gradient = draw(2, 6, 7, 5).transpose([0, 3, 1, 2]), draw(2, 6, 7, 5, seed=1).transpose([0, 3, 1, 2])
     dense = paddle.to_tensor(x.numpy(), stop_gradient=False)
@@ -347,6 +360,37 @@ def test_an_exported_net_needs_no_operator_of_ours(tmp_path):
     (program,) = tmp_path.glob("*.json")
     assert "depthwise_conv2d" in program.read_text() and "pimm_" not in program.read_text()
     np.testing.assert_allclose(paddle.jit.load(str(tmp_path / "net"))(x).numpy(), net(x).numpy(), atol=1e-5)
+
+
+# Factors for channels.
+
+
+def scale_and_differentiate(x, factors):
+    out = scale_channels(x, factors)
+    gradients = paddle.grad(out, [x, factors], draw(*out.shape, seed=1))
+    return [tensor.numpy() for tensor in (out, *gradients)]
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (33, 7, 2, 2), (4, 17, 7, 7), (3, 5, 17, 19), (2, 3, 150, 90)], ids=str
+)
+def test_scaled_channels_equal_their_formula(shape):
+    x, factors = draw(*shape), draw(*shape[:2], 1, 1, seed=3)
+    images, gradient = x.numpy().astype("float64"), draw(*shape, seed=1).numpy().astype("float64")
+    expected = images * factors.numpy(), gradient * factors.numpy(), (gradient * images).sum((2, 3), keepdims=True)
+    assert_near(scale_and_differentiate(x, factors), expected, [1e-6] * 3)
+
+
+def test_gradients_of_scaled_channels_equal_finite_differences():
+    tensors = [draw(3, 4, 5, 3, dtype="float64"), draw(3, 4, 1, 1, seed=1, dtype="float64")]
+    assert_gradients_equal_finite_differences(lambda *inputs: (scale_channels(*inputs) ** 3).sum(), tensors)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1, 1), (1, 5, 1, 1), (4, 5, 6, 7)], ids=str)
+def test_factors_of_other_shapes_are_multiplied_as_paddle_does(shape):
+    x, factors = draw(4, 5, 6, 7), draw(*shape, seed=1)
+    np.testing.assert_array_equal(scale_channels(x, factors).numpy(), (x * factors).numpy())
 
 
 # Logarithms of probabilities.

@@ -6,7 +6,7 @@ import pytest
 from ops_cases import assert_near, draw, exact_batch_norm, normalise_and_differentiate
 from paddle.nn import functional as F
 
-from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, swish
+from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 SEEDS = range(5)
@@ -92,3 +92,12 @@ def test_swish(seed):
             [shape],
             shape,
         )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scaled_channels(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(CASES):
+        shape = tuple(int(value) for value in rng.integers(1, [40, 70, 40, 40]))
+        shapes = [shape, (*shape[:2], 1, 1)]
+        assert_equal_to_float64(scale_channels, lambda x, factors: x * factors, shapes, shapes)
