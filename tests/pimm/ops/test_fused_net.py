@@ -63,6 +63,17 @@ class Twice(Plain):
         return self.classifier(F.relu(x.flatten(1)) + x.flatten(1))
 
 
+class Shifted(Plain):
+    """Has a term of its own, 24 numbers, for its end."""
+
+    def __init__(self, end):
+        super().__init__(end)
+        self.term = self.create_parameter([24], default_initializer=nn.initializer.Normal())
+
+    def forward(self, x):
+        return self.classifier(self.end(self.conv(x), self.term).mean([2, 3]))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty cache of programs."""
@@ -113,13 +124,14 @@ def test_an_odd_net(tmp_path):
         (lambda x: F.max_pool2d(x, 2), "pool"),
         (F.sigmoid, "sigmoid"),
         (lambda x: F.hardsigmoid(x, slope=0.2), "hard sigmoid"),
-        (lambda x: F.relu(x) * 2, "pd_op.full$"),
+        (lambda x: F.relu(x) * 2, "pd_op.scale$"),
         (lambda x: F.relu(F.relu(x)), "activation"),
         (lambda x: F.relu(x + x.mean([2, 3], keepdim=True)), "a sum"),
         (lambda x: x.transpose([0, 1, 3, 2]), "transpose"),
         (lambda x: F.relu(x).flatten(2).reshape([-1, 24, 2, 8]), "shape"),
         (lambda x: F.relu(x).mean([2, 3]).reshape([-1, 6, 2, 2]).reshape([-1, 24, 1, 1]), "shape"),
         (lambda x: F.relu(x).mean(3, keepdim=True), "a pooling"),
+        (lambda x: F.dropout(x, 0.5, training=False, mode="downscale_in_infer"), "a dropout"),
     ],
 )
 def test_what_the_operator_lacks_is_run_by_paddle(end, reason, tmp_path):
@@ -131,6 +143,86 @@ def test_what_the_operator_lacks_is_run_by_paddle(end, reason, tmp_path):
     assert isinstance(engine.program, PaddleNet)
     images = images_of(3, 8, 8)
     assert_same(engine(images), net(images))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x, term: F.relu(x + term.reshape([1, 24, 1, 1])),
+        lambda x, term: F.relu(term.reshape([1, 24, 1, 1]) + x),
+        lambda x, term: F.relu(x + term.reshape([0, 1, 1])),
+        lambda x, _: F.relu(x).mean([-1, -2], keepdim=True),
+        lambda x, _: F.dropout(F.relu(x), 0.5, training=False),
+        lambda x, _: F.adaptive_avg_pool2d(F.relu(F.dropout2d(x, 0.5, training=False)), 1),
+    ],
+)
+def test_what_the_operator_has_in_another_form(end, tmp_path):
+    paddle.seed(0)
+    net = awakened(Shifted(end))
+    program = FusedNet(saved(net, (8, 8), tmp_path))
+    assert_same(program.logits(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
+
+
+@pytest.mark.parametrize("shape", [[24], [1, 24], [24, 1], [1, 24, 1]])
+def test_a_constant_for_places_is_none_for_channels(shape, tmp_path):
+    """A convolution of 24 channels of 24 x 24 pixels."""
+    paddle.seed(0)
+    net = awakened(Shifted(lambda x, term: F.relu(x + term.reshape(shape))))
+    with pytest.raises(Unsupported, match="a sum with a constant"):
+        FusedNet(saved(net, (48, 48), tmp_path))
+    assert_same(open_engine(net, (3, 48, 48), "inference")(images_of(3, 48, 48)), net(images_of(3, 48, 48)))
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda x: x, "the last layer"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1, data_format="NHWC"), "a pooling"),
+        (lambda x: F.conv2d(x, x.mean([2, 3], keepdim=True)).mean([2, 3], keepdim=True), "in place of a constant"),
+    ],
+)
+def test_programs_of_which_paddle_has_none_are_refused(end, reason, tmp_path):
+    net = Plain(end)
+    net.forward = lambda x: end(x).flatten(1)
+    with pytest.raises(Unsupported, match=reason):
+        FusedNet(saved(net, (1, 1), tmp_path))
+
+
+def test_dropout_leaves_a_small_net_to_the_operator():
+    paddle.seed(0)
+    net = awakened(pimm.create_model("cream_14", num_classes=11, drop_rate=0.2, drop_path_rate=0.1))
+    engine = open_engine(net, (3, 40, 48), "inference")
+    assert isinstance(engine.program, FusedNet)
+    assert_same(engine(images_of(3, 40, 48)), net(images_of(3, 40, 48)))
+
+
+def other_logits(self, images):
+    return paddle.full([len(images), 5], 0.5)
+
+
+def failing(*args):
+    raise ValueError("pimm_net: fails")
+
+
+@pytest.mark.parametrize(("name", "change"), [("logits", other_logits), ("logits", failing), ("__init__", failing)])
+def test_where_the_operator_fails_paddle_runs_the_program(name, change, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(FusedNet, name, change)
+    paddle.seed(0)
+    net = awakened(Plain(F.relu))
+    for _ in "made", "kept":
+        engine = open_engine(net, (3, 8, 8))
+        assert isinstance(engine.program, PaddleNet) and "Paddle Inference" in caplog.messages[-1]
+        assert_same(engine(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
+    monkeypatch.setattr(PaddleNet, "logits", other_logits)
+    assert open_engine(net, (3, 8, 8)) is net and "a logit differs" in caplog.messages[-1]
+
+
+def test_a_net_that_is_open_keeps_its_instruction_set(monkeypatch):
+    net = awakened(Plain(F.relu))
+    engine = open_engine(net, (3, 8, 8), "inference")
+    monkeypatch.setenv("PIMM_CPU_OPS", "paddle")
+    assert_same(engine(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
 
 
 def test_a_value_of_two_shapes_is_not_changed_in_its_place():
