@@ -288,6 +288,7 @@ def changed(step, **places):
         (changed(STEP, stride=0) + MEAN, "stride"),
         (changed(STEP, shortcut=0) + MEAN, "shape"),
         (changed(STEP, gate=0) + MEAN, "shape"),
+        (STEP[:12] + [1 << 20] * 4 + [1, 1] + MEAN, "too large"),
         (STEP, "logits"),
         (STEP + changed(MEAN, outs=4), "channels"),
         (STEP + MEAN + changed(MEAN, kind=3, source=2), "gate"),
