@@ -178,6 +178,19 @@ def _drop(net, op, attrs, x, rate):
     return net.alias(op.results()[0], x)
 
 
+def _explicit(attrs, size, kernel):
+    padding = attrs["paddings"]
+    return padding if len(padding) == 4 else np.repeat(padding, 2).tolist(), attrs["dilations"]
+
+
+def _same(attrs, size, kernel):
+    totals = [max((-(-n // stride) - 1) * stride + k - n, 0) for n, stride, k in zip(size, attrs["strides"], kernel)]
+    return [half for total in totals for half in (total // 2, total - total // 2)], (1, 1)  # Paddle takes no dilation
+
+
+_PADDINGS = {"EXPLICIT": _explicit, "SAME": _same}  # and dilations, by Paddle's names
+
+
 def _convolve(net, op, attrs, x, weight):
     filters = net.constant(weight)
     outs, depth, *kernel = filters.shape
@@ -187,11 +200,10 @@ def _convolve(net, op, attrs, x, weight):
         kind, packed = "depthwise", pack_depthwise(paddle.to_tensor(filters))
     else:
         raise Unsupported(f"a convolution of {attrs['groups']} groups")
-    padding = tuple(attrs["paddings"])
-    if attrs["data_format"] != "NCHW" or attrs["padding_algorithm"] != "EXPLICIT":
+    if attrs["data_format"] != "NCHW" or attrs["padding_algorithm"] not in _PADDINGS:
         raise Unsupported("a convolution with options")
-    padding = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
-    geometry = tuple(kernel), tuple(attrs["strides"]), padding, tuple(attrs["dilations"])
+    padding, dilation = _PADDINGS[attrs["padding_algorithm"]](attrs, x.shape[2:], kernel)
+    geometry = tuple(kernel), tuple(attrs["strides"]), tuple(padding), tuple(dilation)
     net.work += filters.size * math.prod(op.results()[0].shape[2:])
     return _add_convolution(net, kind, x, packed, outs, geometry)
 

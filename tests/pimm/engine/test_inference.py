@@ -9,7 +9,7 @@ import time
 import numpy as np
 import paddle
 import pytest
-from exports import awakened, draw_images
+from exports import OwnFilters, awakened, draw_images
 from paddle import nn
 from paddle.nn import functional as F
 
@@ -47,14 +47,6 @@ class TokenNet(Net):
     def forward(self, x):
         x = F.swish(self.bn(self.conv(x))).flatten(2).transpose([0, 2, 1])
         return self.head(paddle.concat([self.token.expand([x.shape[0], -1, -1]), x], axis=1))[:, 0] + x.mean([1, 2])[0]
-
-
-class OwnFilters(Net):
-    """Makes filters from each batch."""
-
-    def forward(self, x):
-        filters = self.conv(x)[:1].mean([2, 3], keepdim=True)[:, :6].reshape([2, 3, 1, 1])
-        return F.conv2d(x, filters).mean([2, 3])
 
 
 class Unexportable(Net):
@@ -262,7 +254,6 @@ def another_program(monkeypatch):
         (Net, gpu, "Paddle Inference with oneDNN is for CPUs, and the device is gpu:0"),
         (Unexportable, lambda monkeypatch: None, "Unexportable cannot be exported: "),
         (Net, another_program, "Net cannot be exported: a logit differs by nan, where the largest is "),
-        # Paddle Inference keeps the filters of the first batch for all batches of the same number of images.
         (OwnFilters, lambda monkeypatch: None, "OwnFilters cannot be exported: a logit differs by "),
     ],
 )

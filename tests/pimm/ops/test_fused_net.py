@@ -17,6 +17,7 @@ from pimm.engine.program import PaddleNet, save_program
 from pimm.layers import BatchNorm2d, Conv2d, hard_sigmoid
 from pimm.ops import cpu_backend
 from pimm.ops.backend import run_operator
+from pimm.ops.channels_last import ACTS, PANEL, pack, pack_depthwise
 
 NETS = ("cream_14", "mobilenetv3_small_050", "mobilenetv2_100", "efficientnet_lite0", "mnasnet_050")
 
@@ -256,6 +257,36 @@ def test_a_net_without_the_fold_of_its_batch_norms_is_run_by_paddle(monkeypatch)
     engine = open_engine(net, (3, 8, 8), "inference")
     assert isinstance(engine.program, PaddleNet)
     assert_same(engine(images_of(2, 8, 8)), net(images_of(2, 8, 8)))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 2, 1), (2, 1, 2), (3, (1, 2), 1), (5, 3, 1)])
+def test_same_padding_is_that_of_paddle(kernel, stride, dilation, tmp_path):
+    paddle.seed(0)
+    net = awakened(Plain(lambda x: F.relu(x)))
+    net.conv = nn.Sequential(
+        nn.Conv2D(3, 24, kernel, stride, "SAME", dilation), nn.Conv2D(24, 24, kernel, stride, "SAME", groups=24)
+    )
+    program = FusedNet(saved(net, (23, 30), tmp_path))
+    assert_same(program.logits(images_of(3, 23, 30)), net(images_of(3, 23, 30)))
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("channels", [2, 3, 7, 9, 15, 17, 28, 33, 65])
+def test_depthwise_channels_that_fill_no_vector(channels):
+    """The operator's sums are those of Paddle, for a shortcut and an activation too."""
+    draw = np.random.default_rng(channels)
+    x = paddle.to_tensor(draw.standard_normal((2, channels, 6, 7)).astype("float32"))
+    weight = paddle.to_tensor(draw.standard_normal((channels, 1, 3, 5)).astype("float32"))
+    shift = paddle.to_tensor(np.pad(draw.standard_normal(channels), (0, -channels % PANEL)).astype("float32"))
+    identity = pack(paddle.eye(channels).reshape([channels, channels, 1, 1]))
+    weights = [identity, paddle.zeros_like(shift), pack_depthwise(weight), shift]
+    point = [channels, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
+    steps = [0, 0, -1, -1, 0, 1, 0, *point]  # another value than the images, for the shortcut
+    steps += [1, 1, -1, 0, 2, 3, ACTS.index("relu"), channels, 3, 5, 1, 1, 1, 1, 2, 2, 1, 1]
+    steps += [2, 2, -1, -1, -1, -1, 0, *point]
+    found = run_operator("pimm_net", (x, weights), steps, cpu_backend())[0]
+    sums = F.conv2d(x, weight, shift[:channels], 1, [1, 2], groups=channels)
+    assert_same(found, F.relu(sums + x).mean([2, 3]))
 
 
 STEP = [0, 0, -1, -1, 0, 1, 0, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1]  # a convolution to 5 channels that keeps the size
