@@ -237,14 +237,11 @@ static void convolve_depthwise(const Window& w, const T* x, const T* weight, con
   for (; c + 2 * width <= w.channels; c += 2 * width) {
     convolve_channels<T, 2, true>(w, x, weight, linear, image, c, width, out);
   }
-  for (; c + width <= w.channels; c += width) {
-    convolve_channels<T, 1, true>(w, x, weight, linear, image, c, width, out);
+  const int64_t last = w.channels - width;  // the last vector may compute some channels of the one before once more
+  for (; last >= 0 && c < w.channels; c += width) {
+    convolve_channels<T, 1, true>(w, x, weight, linear, image, c < last ? c : last, width, out);
   }
-  if (w.channels < width) {
-    convolve_channels<T, 1, false>(w, x, weight, linear, image, 0, int(w.channels), out);
-  } else if (c < w.channels) {  // the last vector once more, from some channels before
-    convolve_channels<T, 1, true>(w, x, weight, linear, image, w.channels - width, width, out);
-  }
+  if (last < 0) convolve_channels<T, 1, false>(w, x, weight, linear, image, 0, int(w.channels), out);
   activate_all(finish.act, size, out + image * size);
 }
 
