@@ -29,6 +29,9 @@ from pimm.loss import LabelSmoothingCrossEntropy
 from pimm.ops import reuse_freed_memory
 from pimm.optim import create_optimizer_v2
 
+KINDS = ("plain", "distillation")
+SIDE, CLASSES = 64, 10
+
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -40,8 +43,8 @@ def arguments():
 
 def make_step(flops_range):
     paddle.seed(0)
-    net = MobileSuperNet(mobile_space(fit_to_flops(*flops_range)[0]), num_classes=10)
-    flops, _ = cost_tables(net, 64)
+    net = MobileSuperNet(mobile_space(fit_to_flops(*flops_range)[0]), num_classes=CLASSES)
+    flops, _ = cost_tables(net, SIDE)
     return CreamStep(
         net,
         LabelSmoothingCrossEntropy(0.1),
@@ -55,19 +58,30 @@ def make_step(flops_range):
     )
 
 
-def measure(step, batch, steps):
-    """Mean seconds of a plain and of a distillation step, over the same paths."""
-    images = paddle.randn([batch, 3, 64, 64])
-    labels = paddle.randint(0, 10, [batch])
+def full_board(step, batch):
+    """Fill the board, and return a batch of images and labels."""
+    images = paddle.randn([batch, 3, SIDE, SIDE])
+    labels = paddle.randint(0, CLASSES, [batch])
     while len(step.board) < step.board.size:
         step(images, labels, epoch=1)
-    seconds = {"plain": 0.0, "distillation": 0.0}
+    return images, labels
+
+
+def train(step, arch, images, labels, kind):
+    """Train a path for a step, taught by a path of the board if ``kind`` is ``distillation``."""
+    teacher = step.find_teacher(arch, images, labels) if kind == "distillation" else None
+    step.train_path(arch, images, labels, teacher)
+
+
+def measure(step, batch, steps):
+    """Mean seconds of a plain and of a distillation step, over the same paths."""
+    images, labels = full_board(step, batch)
+    seconds = dict.fromkeys(KINDS, 0.0)
     for i in range(-3, steps):  # the first ones warm up
         arch = step.sampler(step.rng)
         for kind in seconds:
             start = time.perf_counter()
-            teacher = step.find_teacher(arch, images, labels) if kind == "distillation" else None
-            step.train_path(arch, images, labels, teacher)
+            train(step, arch, images, labels, kind)
             if i >= 0:
                 seconds[kind] += (time.perf_counter() - start) / steps
     return seconds

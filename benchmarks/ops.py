@@ -1,6 +1,6 @@
 """Time the CPU operators beside Paddle's own on the layers of Cream-287, for images of 224 and of 64 pixels.
 
-OMP_NUM_THREADS=2 python benchmarks/ops.py [--only depthwise pointwise batch_norm swish] [--repeats 7]
+OMP_NUM_THREADS=2 python benchmarks/ops.py [--only depthwise batch_norm_swish] [--repeats 7]
 """
 
 import argparse
@@ -82,6 +82,24 @@ def batch_norm_cases(batch, pixels):
         )
 
 
+def batch_norm_swish_cases(batch, pixels):
+    """Yield what `depthwise_cases` does, for batch norm in training and swish after it."""
+    for label, theirs, _, inputs in batch_norm_cases(batch, pixels):
+        yield (
+            label,
+            lambda *inputs, theirs=theirs: F.silu(theirs(*inputs)),
+            lambda *inputs: ops.batch_norm(*inputs, then_swish=True)[0],
+            inputs,
+        )
+
+
+def factors_cases(batch, pixels):
+    """Yield what `depthwise_cases` does, for factors of channels."""
+    for shape in maps(batch, pixels):
+        inputs = random_tensor(*shape), random_tensor(*shape[:2], 1, 1)
+        yield str(list(shape)), lambda x, factors: x * factors, ops.scale_channels, inputs
+
+
 def swish_cases(batch, pixels):
     """Yield what `depthwise_cases` does, for swish."""
     for shape in maps(batch, pixels):
@@ -100,7 +118,9 @@ CASES = {
     "depthwise": depthwise_cases,
     "pointwise": pointwise_cases,
     "batch_norm": batch_norm_cases,
+    "batch_norm_swish": batch_norm_swish_cases,
     "swish": swish_cases,
+    "factors": factors_cases,
 }
 
 

@@ -13,7 +13,7 @@ import paddle
 from measuring import ENVIRONMENT, HERE, Figure, Rival, images_per_second, imports, in_turns
 
 import pimm
-from cream.mobile.nets import MobileNet
+from cream.mobile.nets import ChildNet, MobileNet
 from pimm.models.torch_names import to_torch_arrays
 
 NETS = {"cream_14": (64, 32), "cream_287": (224, 16)}  # side of the images, images of a step
@@ -92,9 +92,7 @@ def torch_net(python, net, side, folder):
     """
     if not imports(python, "torch"):
         return None
-    state = to_torch_arrays(net, {name: value.numpy() for name, value in net.state_dict().items()})
-    np.savez(folder / "net.npz", strides=json.dumps(strides(net)), **state)
-    rival = Rival(python, HERE / "torch_rival.py", folder / "net.npz")
+    rival = Rival(python, HERE / "torch_rival.py", write_for_torch(net, folder / "net.npz"))
     images = np.random.default_rng(0).standard_normal((1, 3, side, side)).astype("float32")
     net.eval()
     with paddle.no_grad():
@@ -104,6 +102,13 @@ def torch_net(python, net, side, folder):
         rival.close()
         raise RuntimeError("the net in PyTorch has other logits")
     return rival
+
+
+def write_for_torch(net, path):
+    """Write what torch_rival.py needs of a net, and return the path."""
+    state = to_torch_arrays(net, {name: value.numpy() for name, value in net.state_dict().items()})
+    np.savez(path, strides=json.dumps(strides(net)), **state)
+    return path
 
 
 def strides(net: MobileNet):
@@ -116,16 +121,46 @@ def strides(net: MobileNet):
 
 
 def supernet(options):
-    """Yield the images per second of a supernet's step, plain and with a full board of ten."""
+    """Yield the images per second of a supernet's step, plain and with a full board of ten, here and by PyTorch.
+
+    All train the same paths. PyTorch has a net for each, whose steps lack what a supernet costs beside its paths.
+    """
     import distillation
 
     step = distillation.make_step((0, 60) if options.small else (0, 600))
-    batch = 8 if options.small else 32
+    batch, count = (8, 1) if options.small else (32, 6)
     if options.small:
         step.board.size = 2
-    steps = steps_that_fit(step, batch, options.seconds)
-    for kind, seconds in distillation.measure(step, batch, steps).items():
-        yield Figure(f"supernet step at 64, batch {batch}", f"here, {kind}", batch / seconds, "images/s")
+    images, labels = distillation.full_board(step, batch)
+    paths = [step.sampler(step.rng) for _ in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        rival = torch_paths(options.rival_python, step.net, paths, Path(folder))
+        for kind in distillation.KINDS:
+
+            def train_paths(kind=kind):
+                for arch in paths:
+                    distillation.train(step, arch, images, labels, kind)
+
+            runners = {"here": images_per_second(train_paths, batch * count)}
+            if rival:
+                case = {"work": kind, "batch": batch, "side": distillation.SIDE}
+                runners.update(torch_runners(rival, ("eager", "channels_last"), **case))
+            for by, rate in in_turns(runners, options.seconds / len(distillation.KINDS)).items():
+                yield Figure(f"supernet step at 64, batch {batch}, {kind}", by, rate, "images/s")
+        if rival:
+            rival.close()
+
+
+def torch_paths(python, net, paths, folder):
+    """Return a `Rival` that holds a net for each path of a supernet, with its weights; None without torch."""
+    if not imports(python, "torch"):
+        return None
+    files = []
+    for number, arch in enumerate(paths):
+        child = ChildNet(arch, net.num_classes, net.space)
+        child.inherit(net)
+        files.append(write_for_torch(child, folder / f"{number}.npz"))
+    return Rival(python, HERE / "torch_rival.py", *files)
 
 
 def steps_that_fit(step, batch, seconds):

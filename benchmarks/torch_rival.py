@@ -1,10 +1,10 @@
 """Measure one of Cream's nets in PyTorch for benchmarks/run.py, which starts this script with an interpreter of torch.
 
-    PYTHON benchmarks/torch_rival.py WEIGHTS.npz
+    PYTHON benchmarks/torch_rival.py WEIGHTS.npz ...
 
 WEIGHTS holds the weights of the net by their names in PyTorch's files, and the stride of each block. Each line on the
 standard input is a question in JSON, answered by one line: the logits of given images, or the images per second of
-training or evaluation for some seconds.
+training or evaluation for some seconds. Several files are paths of a supernet, which are trained in turn.
 """
 
 import json
@@ -148,6 +148,41 @@ def make_step(net, work, batch, side, mode):
     return train if work == "train" else evaluate
 
 
+def make_supernet_step(nets, work, batch, side, mode):
+    """Return a callable that trains each path of a supernet once, alone or taught as in the official code.
+
+    To be taught, a path computes logits for the four images of each of ten entries of the board, which a linear layer
+    compares with the entry's; another path computes the logits that teach; the loss is ``(rho KD + (2 - rho) CE) / 2``.
+    """
+    images, classes = torch.randn(batch, 3, side, side), torch.randint(0, nets[0].classifier.out_features, (batch,))
+    layout = run_of(nets[0], mode)[1]
+    images = images.contiguous(memory_format=layout)
+    for net in nets:
+        net.train().to(memory_format=layout)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.01) for net in nets]
+    matching = nn.Linear(nets[0].classifier.out_features, 1)
+    with torch.no_grad():
+        entries = [F.softmax(nets[i % len(nets)](images[:4]), 1) for i in range(10)]
+
+    @torch.no_grad()
+    def teach(net, teacher):
+        weights = [matching(F.softmax(net(images[:4]), 1) - entry).mean().sigmoid().item() for entry in entries]
+        return max(weights), F.softmax(teacher(images), 1)
+
+    def train():
+        for net, teacher, optimizer in zip(nets, nets[1:] + nets[:1], optimizers):
+            logits = net(images)
+            loss = F.cross_entropy(logits, classes, label_smoothing=0.1)
+            if work == "distillation":
+                rho, soft = teach(net, teacher)
+                loss = (rho * F.cross_entropy(logits, soft) + (2 - rho) * loss) / 2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return train
+
+
 @torch.inference_mode()
 def evaluate_folder(run, layout, folder, batch, side, workers, **_):
     """Return the images per second of an evaluation of a folder of photographs, with timm's loader."""
@@ -162,8 +197,9 @@ def evaluate_folder(run, layout, folder, batch, side, workers, **_):
     return len(dataset) / (time.perf_counter() - started)
 
 
-def answer(path, steps, question):
+def answer(paths, steps, question):
     """Return logits of ``images``, or images per second of a ``folder``, or of ``work`` for ``seconds``."""
+    path = paths[0]
     if "images" in question:
         with torch.inference_mode():
             return load(path).eval()(torch.tensor(question["images"])).tolist()
@@ -172,21 +208,24 @@ def answer(path, steps, question):
             steps["run"] = run_of(load(path).eval(), question["mode"])
         return evaluate_folder(*steps["run"], **question)
     case = tuple(question[name] for name in ("work", "batch", "side", "mode"))
+    is_supernets = case[0] in ("plain", "distillation")
     if case not in steps:
-        steps[case] = make_step(load(path), *case)
+        steps[case] = (
+            make_supernet_step(list(map(load, paths)), *case) if is_supernets else make_step(load(path), *case)
+        )
         steps[case]()
     started, count = time.perf_counter(), 0
     while not count or time.perf_counter() - started < question["seconds"]:
         steps[case]()
         count += 1
-    return count * question["batch"] / (time.perf_counter() - started)
+    return count * question["batch"] * (len(paths) if is_supernets else 1) / (time.perf_counter() - started)
 
 
 def main():
     steps = {}
     for line in sys.stdin:
         try:
-            found = {"value": answer(sys.argv[1], steps, json.loads(line))}
+            found = {"value": answer(sys.argv[1:], steps, json.loads(line))}
         except Exception as error:  # such as a compiler that torch.compile does not find
             found = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(found), flush=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 
-import paddle
 from paddle import nn
 
 from pimm.errors import ConfigError
@@ -60,7 +59,7 @@ class BatchNormAct2d(BatchNorm2d):
     def _fuses_swish(self):
         """Return whether batch norm and swish may take one pass over the data, as in `pimm.layers.norm_act`."""
         act = self.act
-        plain = type(act) is Swish and type(self.drop) is nn.Identity and not paddle.is_grad_enabled()
+        plain = type(act) is Swish and type(self.drop) is nn.Identity
         return plain and not (act._forward_pre_hooks or act._forward_post_hooks)
 
 

@@ -5,6 +5,7 @@ from paddle import nn
 from pimm.layers.activations import sigmoid
 from pimm.layers.conv import Conv2d
 from pimm.layers.helpers import global_avg_pool2d, make_divisible
+from pimm.ops import scale_channels
 
 
 class SqueezeExcite(nn.Layer):
@@ -41,4 +42,4 @@ class SqueezeExcite(nn.Layer):
         gate = global_avg_pool2d(x)  # [N, C, 1, 1]
         gate = self.act1(self.conv_reduce(gate))  # [N, reduced, 1, 1]
         gate = self.gate_fn(self.conv_expand(gate))  # [N, C, 1, 1]
-        return x * gate
+        return scale_channels(x, gate)

@@ -7,6 +7,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.loss.reduction import reduction_named, require_share
+from pimm.ops import log_softmax
 from pimm.utils.labels import class_indices, dense_targets
 
 
@@ -85,7 +86,7 @@ class AsymmetricLossSingleLabel(nn.Layer):
     def forward(self, inputs, target):
         classes = inputs.shape[-1]
         labels = F.one_hot(class_indices(target, inputs), classes).astype(inputs.dtype)
-        log_probabilities = F.log_softmax(inputs, axis=-1)
+        log_probabilities = log_softmax(inputs)
         probabilities = log_probabilities.exp()
         missed = paddle.where(labels > 0, 1.0 - probabilities, probabilities)
         focus = missed ** (self.gamma_pos * labels + self.gamma_neg * (1.0 - labels))

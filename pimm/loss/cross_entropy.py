@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.loss.reduction import require_share
+from pimm.ops import log_softmax
 from pimm.utils.labels import class_indices, dense_targets
 
 
@@ -27,7 +28,7 @@ class LabelSmoothingCrossEntropy(nn.Layer):
         self.smoothing = smoothing
 
     def forward(self, x, target):
-        log_probabilities = F.log_softmax(x, axis=-1)
+        log_probabilities = log_softmax(x)
         labelled = F.nll_loss(log_probabilities, class_indices(target, x))
         return (1.0 - self.smoothing) * labelled - self.smoothing * log_probabilities.mean()
 
@@ -36,4 +37,4 @@ class SoftTargetCrossEntropy(nn.Layer):
     """Compute the cross entropy of logits and class probabilities, both [N, C], the mean over the batch."""
 
     def forward(self, x, target):
-        return -(dense_targets(target, x) * F.log_softmax(x, axis=-1)).sum(axis=-1).mean()
+        return -(dense_targets(target, x) * log_softmax(x)).sum(axis=-1).mean()

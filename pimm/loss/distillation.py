@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
+from pimm.ops import log_softmax
 
 
 class LogitDistillationLoss(nn.Layer):
@@ -29,7 +29,7 @@ class LogitDistillationLoss(nn.Layer):
         self.temperature = temperature
 
     def forward(self, logits, teacher_logits):
-        ours, theirs = (F.log_softmax(each / self.temperature, axis=1) for each in (logits, teacher_logits))
+        ours, theirs = (log_softmax(each / self.temperature) for each in (logits, teacher_logits))
         return (theirs.exp() * (theirs - ours)).sum(axis=1).mean() * self.temperature**2
 
 

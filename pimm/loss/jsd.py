@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.loss.cross_entropy import LabelSmoothingCrossEntropy
+from pimm.ops import log_softmax
 
 
 class JsdCrossEntropy(nn.Layer):
@@ -33,7 +33,7 @@ class JsdCrossEntropy(nn.Layer):
             raise ConfigError(f"a batch of {output.shape[0]} images cannot be split into {self.num_splits} equal parts")
         splits = output.chunk(self.num_splits)
         loss = self.cross_entropy(splits[0], target[: len(splits[0])])
-        log_probabilities = [F.log_softmax(logits, axis=1) for logits in splits]
+        log_probabilities = [log_softmax(logits) for logits in splits]
         mixture = paddle.stack([log.exp() for log in log_probabilities]).mean(axis=0)
         log_mixture = mixture.clip(1e-7, 1.0).log()  # keeps the divergence from exploding
         divergences = [(log.exp() * (log - log_mixture)).sum(axis=1).mean() for log in log_probabilities]

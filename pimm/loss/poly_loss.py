@@ -7,6 +7,7 @@ from paddle import nn
 
 from pimm.errors import ConfigError
 from pimm.loss.reduction import reduction_named, require_share
+from pimm.ops import log_softmax
 from pimm.utils.labels import class_indices, dense_targets
 
 
@@ -32,7 +33,7 @@ class PolyCrossEntropy(nn.Layer):
         self.reduction = reduction_named(reduction, ("mean", "sum", "none"))
 
     def forward(self, x, target):
-        log_probabilities = F.log_softmax(x.astype("float32"), axis=-1)
+        log_probabilities = log_softmax(x.astype("float32"))
         if target.shape != x.shape:
             target = (
                 F.one_hot(class_indices(target, x), x.shape[-1]) * (1.0 - self.smoothing) + self.smoothing / x.shape[-1]

@@ -3,8 +3,19 @@
 from .backend import cpu_backend
 from .batch_norm import batch_norm
 from .depthwise import depthwise_conv2d
+from .log_softmax import log_softmax
 from .memory import reuse_freed_memory
 from .pointwise import pointwise_conv2d
+from .scale_channels import scale_channels
 from .swish import swish
 
-__all__ = ["batch_norm", "cpu_backend", "depthwise_conv2d", "pointwise_conv2d", "reuse_freed_memory", "swish"]
+__all__ = [
+    "batch_norm",
+    "cpu_backend",
+    "depthwise_conv2d",
+    "log_softmax",
+    "pointwise_conv2d",
+    "reuse_freed_memory",
+    "scale_channels",
+    "swish",
+]

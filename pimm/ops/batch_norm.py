@@ -23,8 +23,8 @@ def batch_norm(
         weight: factor of each channel, [C]; None for one.
         bias: term of each channel, [C]; None for zero.
         eps: added to the variance.
-        then_swish: whether to return the swish of the result. While no gradients are recorded, our operator computes
-            swish in the same pass over the data.
+        then_swish: whether to return the swish of the result, which our operator computes in the same pass over the
+            data, forward and backward.
 
     Returns:
         The result [N, C, H, W], the means [C] and the biased variances [C]. Gradients flow through the result alone.
@@ -37,13 +37,11 @@ def batch_norm(
     backend = backend_for(x, weight, bias)
     fits = x.ndim == 4 and 0 not in x.shape and weight.shape == bias.shape == [x.shape[1]]
     ours = backend != "paddle" and fits
-    fused = then_swish and ours and not paddle.is_grad_enabled()
     if ours:
-        out, mean, variance = run_operator("pimm_batch_norm", (x, weight, bias), eps, fused, backend)
+        out, mean, variance = run_operator("pimm_batch_norm", (x, weight, bias), eps, then_swish, backend)
     else:
         out, mean, variance = _paddle_batch_norm(x, weight, bias, eps)
-    if then_swish and not fused:
-        out = swish(out)
+        out = swish(out) if then_swish else out
     return out, mean.detach(), variance.detach()
 
 

@@ -156,8 +156,9 @@ void normalise_batch(const std::string& isa, double eps, int64_t pixels, int cha
   std::vector<double> sums = zeros<double>("pimm_channels_last_norm", size_t(groups * 2 * channels));
   for_each_block(pixels, NORM_PIXELS, work, [&](int64_t first, int64_t count) {
     double* const sum = sums.data() + first / NORM_PIXELS * 2 * channels;
-    for (int64_t i = first; i < first + count; ++i) {
-      kernel.add_moments(x + i * channels, origin.data(), channels, sum, sum + channels);
+    for (int64_t i = first; i < first + count; i += ROWS) {
+      const int rows = int(std::min<int64_t>(ROWS, first + count - i));
+      kernel.add_moments(x + i * channels, origin.data(), rows, channels, channels, sum, sum + channels);
     }
   });
   for (int c = 0; c < channels; ++c) {

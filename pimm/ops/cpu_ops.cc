@@ -54,6 +54,7 @@ namespace portable {
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
+#include "scale_channels_kernels.h"
 }
 #undef VECTOR_BYTES
 
@@ -72,6 +73,7 @@ namespace avx2 {
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
+#include "scale_channels_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -94,6 +96,7 @@ namespace avx512 {
 #include "swish_kernels.h"
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
+#include "scale_channels_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -113,6 +116,8 @@ struct Kernels {
   decltype(&portable::normalise_backward<T>) normalise_backward;
   decltype(&portable::swish_forward<T>) swish;
   decltype(&portable::swish_backward<T>) swish_backward;
+  decltype(&portable::scale_map<T>) scale_map;
+  decltype(&portable::scale_map_backward<T>) scale_map_backward;
   decltype(&portable::find_pixels<T>) find_pixels;
   decltype(&portable::gate_pixels<T>) gate_pixels;
   decltype(&portable::convolve_pixels<T>) convolve_pixels;
@@ -125,8 +130,8 @@ struct Kernels {
   {                                                                                                                \
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
-        isa::find_pixels<T>, isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>,             \
-        isa::normalise_pixels<T>, isa::add_pixels<T>                                                               \
+        isa::scale_map<T>, isa::scale_map_backward<T>, isa::find_pixels<T>, isa::gate_pixels<T>,                   \
+        isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>, isa::add_pixels<T>          \
   }
 
 template <class T>
@@ -169,11 +174,12 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 
 #include "threads.h"
 
+#include "swish.h"
 #include "batch_norm.h"
 #include "depthwise.h"
 #include "pointwise.h"
 #include "resize.h"
-#include "swish.h"
+#include "scale_channels.h"
 #include "channels_last.h"
 #include "net.h"
 
@@ -235,16 +241,16 @@ PD_BUILD_OP(pimm_batch_norm)
     .SetKernelFn(PD_KERNEL(batch_norm_op));
 
 PD_BUILD_GRAD_OP(pimm_batch_norm)
-    .Inputs({"X", "Weight", "Mean", "Variance", paddle::Grad("Out")})
+    .Inputs({"X", "Weight", "Bias", "Mean", "Variance", paddle::Grad("Out")})
     .Outputs({paddle::Grad("X"), paddle::Grad("Weight"), paddle::Grad("Bias")})
-    .Attrs({"eps: double", "isa: std::string"})
+    .Attrs({"eps: double", "then_swish: bool", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(batch_norm_grad_op));
 
 PD_BUILD_DOUBLE_GRAD_OP(pimm_batch_norm)
-    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
-    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Mean")),
-              paddle::New(paddle::Grad("Variance")), second("Out")})
-    .Attrs({"eps: double"})
+    .Inputs({"X", "Weight", "Bias", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), paddle::New(paddle::Grad("Bias")),
+              paddle::New(paddle::Grad("Mean")), paddle::New(paddle::Grad("Variance")), second("Out")})
+    .Attrs({"eps: double", "then_swish: bool"})
     .SetKernelFn(PD_KERNEL(batch_norm_second_op));
 
 PD_BUILD_OP(pimm_swish)
@@ -263,6 +269,23 @@ PD_BUILD_DOUBLE_GRAD_OP(pimm_swish)
     .Inputs({"X", paddle::Grad("Out"), second("X")})
     .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
     .SetKernelFn(PD_KERNEL(swish_second_op));
+
+PD_BUILD_OP(pimm_scale_channels)
+    .Inputs({"X", "Factors"})
+    .Outputs({"Out"})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(scale_channels_op));
+
+PD_BUILD_GRAD_OP(pimm_scale_channels)
+    .Inputs({"X", "Factors", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Factors")})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(scale_channels_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_scale_channels)
+    .Inputs({"X", "Factors", paddle::Grad("Out"), second("X"), second("Factors")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Factors")), second("Out")})
+    .SetKernelFn(PD_KERNEL(scale_channels_second_op));
 
 PD_BUILD_OP(pimm_channels_last_conv)
     .Inputs({"X", "Weight", "Scale", "Shift", paddle::Optional("Gate"), paddle::Optional("Shortcut")})

@@ -33,10 +33,11 @@ struct Geometry {
   int taps() const { return int(tap.size()); }
 
   // Returns the index in scratch of pixel x of a row; pixels x + stride, x + 2 * stride and so on follow.
-  int place(const Map& map, int image, int y, int x) const {
-    y += map.top, x += map.left;
-    const int phase = y % map.stride * map.stride + x % map.stride;
-    return phase * plane + (image * rows + y / map.stride) * pitch + x / map.stride;
+  template <unsigned stride>
+  int place(const Map& map, int image, int row, int column) const {
+    const unsigned y = row + map.top, x = column + map.left;
+    const int phase = int(y % stride * stride + x % stride);
+    return phase * plane + (image * rows + int(y / stride)) * pitch + int(x / stride);
   }
 
   int64_t multiply_adds() const {

@@ -107,40 +107,59 @@ static void dot_products(const T* in, const T* grad, int count, const int* offse
   }
 }
 
-// Copies one channel of `images` images from a tensor into scratch planes, whose margins are zero and stay zero.
-template <class T>
-static void read_planes(const Geometry& g, const Map& map, const T* tensor, int channel, int image, int images,
-                        T* planes) {
-  const T* limit = tensor + int64_t(g.images) * g.channels * map.height * map.width;
+// Copies one channel of `images` images from a tensor into scratch planes, whose margins are zero and stay zero. The
+// stride is known at compile time, since a division would take longer than a row of a small map.
+template <int stride, class T>
+static inline void read_planes_of(const Geometry& g, const Map& map, const T* tensor, int channel, int image,
+                                  int images, T* planes) {
+  const int size = map.height * map.width;
+  const T* limit = tensor + int64_t(g.images) * g.channels * size;
   for (int b = 0; b < images; ++b) {
-    const T* from = tensor + (int64_t(image + b) * g.channels + channel) * map.height * map.width;
+    const T* from = tensor + (int64_t(image + b) * g.channels + channel) * size;
     for (int y = 0; y < map.height; ++y, from += map.width) {
-      if (map.stride == 1) {
-        read_row(from, planes + g.place(map, b, y, 0), map.width, limit);
+      __builtin_prefetch(from + size);  // of the next channel
+      T* const to = planes + g.place<stride>(map, b, y, 0);
+      if (stride == 1) {
+        read_row(from, to, map.width, limit);
       } else {
-        read_row_by_pairs(from, planes + g.place(map, b, y, 0), planes + g.place(map, b, y, 1), map.width, limit);
+        read_row_by_pairs(from, to, planes + g.place<stride>(map, b, y, 1), map.width, limit);
       }
     }
   }
 }
 
-// Copies scratch planes into a tensor, for a caller that goes on to write all channels up to `last_channel`.
 template <class T>
-static void write_planes(const Geometry& g, const Map& map, const T* planes, int channel, int last_channel, int image,
-                         int images, T* tensor) {
+static void read_planes(const Geometry& g, const Map& map, const T* tensor, int channel, int image, int images,
+                        T* planes) {
+  const auto read = map.stride == 1 ? read_planes_of<1, T> : read_planes_of<2, T>;
+  read(g, map, tensor, channel, image, images, planes);
+}
+
+// Copies scratch planes into a tensor, for a caller that goes on to write all channels up to `last_channel`.
+template <int stride, class T>
+static inline void write_planes_of(const Geometry& g, const Map& map, const T* planes, int channel, int last_channel,
+                                   int image, int images, T* tensor) {
   const int64_t size = int64_t(map.height) * map.width;
   for (int b = 0; b < images; ++b) {
     T* const first = tensor + int64_t(image + b) * g.channels * size;
     T* const limit = first + last_channel * size;
     T* to = first + channel * size;
     for (int y = 0; y < map.height; ++y, to += map.width) {
-      if (map.stride == 1) {
-        write_row(planes + g.place(map, b, y, 0), to, map.width, limit);
+      const T* const from = planes + g.place<stride>(map, b, y, 0);
+      if (stride == 1) {
+        write_row(from, to, map.width, limit);
       } else {
-        write_row_by_pairs(planes + g.place(map, b, y, 0), planes + g.place(map, b, y, 1), to, map.width, limit);
+        write_row_by_pairs(from, planes + g.place<stride>(map, b, y, 1), to, map.width, limit);
       }
     }
   }
+}
+
+template <class T>
+static void write_planes(const Geometry& g, const Map& map, const T* planes, int channel, int last_channel, int image,
+                         int images, T* tensor) {
+  const auto write = map.stride == 1 ? write_planes_of<1, T> : write_planes_of<2, T>;
+  write(g, map, planes, channel, last_channel, image, images, tensor);
 }
 
 template <class T>

@@ -49,7 +49,10 @@ struct Pointwise {
       return paddle::experimental::view_shape(product(rows(grad), rows(x), false, true), kernel);
     }
     const paddle::Tensor each = product(matrices(grad), matrices(x), false, true);  // [N, O, C]
-    return paddle::experimental::view_shape(paddle::experimental::sum(each, {0}), kernel);
+    const paddle::Tensor list = paddle::experimental::view_shape(each, {shape[0], kernel[0] * kernel[1]});
+    // A product with ones takes a fraction of the time of Paddle's sum
+    const paddle::Tensor ones = paddle::experimental::full({1, shape[0]}, 1, x.dtype(), x.place());
+    return paddle::experimental::view_shape(product(ones, list, false, false), kernel);
   }
 };
 

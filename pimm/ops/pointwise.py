@@ -40,8 +40,9 @@ def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     pixels = height * width
     if pixels > FEW_PIXELS or list(weight.shape[1:]) != [channels, 1, 1]:
         return F.conv2d(x, weight, bias)
-    if pixels == 1:
-        return F.linear(x.reshape([n, channels]), weight.reshape([-1, channels]).t(), bias).reshape([n, -1, 1, 1])
+    if pixels == 1:  # F.linear would need a transposed copy of the weights
+        out = paddle.matmul(x.reshape([n, channels]), weight.reshape([-1, channels]), transpose_y=True)
+        return (out if bias is None else out + bias).reshape([n, -1, 1, 1])
     if pixels < FEWER_PIXELS:
         columns = x.transpose([1, 0, 2, 3]).reshape([channels, -1])
         out = paddle.matmul(weight.reshape([-1, channels]), columns)

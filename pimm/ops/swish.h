@@ -46,16 +46,24 @@ Tensors swish_grad_op(const paddle::Tensor& input, const paddle::Tensor& grad, c
   return {x_grad};
 }
 
-// The backward operator's own gradients. Second derivatives are rare: Paddle's operators compute them.
+struct SwishDerivatives {
+  paddle::Tensor slope, curve;  // the first and the second derivative
+};
+
+// Second derivatives are rare: Paddle's operators compute them.
+SwishDerivatives swish_derivatives(const paddle::Tensor& x) {
+  const paddle::Tensor one = paddle::experimental::full_like(x, 1), sigmoid = paddle::experimental::sigmoid(x);
+  const paddle::Tensor rest = one - sigmoid;  // sigmoid of -x
+  return {sigmoid * (one + x * rest), sigmoid * rest * (one + one + x * (rest - sigmoid))};
+}
+
+// The backward operator's own gradients.
 Tensors swish_second_op(const paddle::Tensor& input, const paddle::Tensor& grad, const paddle::Tensor& x_second) {
   const char* const op = "pimm_swish_grad_grad";
   check_tensor(op, "X", input);
   check_like(op, "OutGradient", grad, input.shape(), input);
   check_like(op, "XSecond", x_second, input.shape(), input);
-  const paddle::Tensor x = contiguous(input), second = contiguous(x_second);
-  const paddle::Tensor one = paddle::experimental::full_like(x, 1), sigmoid = paddle::experimental::sigmoid(x);
-  const paddle::Tensor rest = one - sigmoid;  // sigmoid of -x
-  const paddle::Tensor slope = sigmoid * (one + x * rest);
-  const paddle::Tensor curve = sigmoid * rest * (one + one + x * (rest - sigmoid));
-  return {second * contiguous(grad) * curve, second * slope};
+  const SwishDerivatives swish = swish_derivatives(contiguous(input));
+  const paddle::Tensor second = contiguous(x_second);
+  return {second * contiguous(grad) * swish.curve, second * swish.slope};
 }

@@ -30,24 +30,27 @@ struct Exp {
     return x - whole * T(0.693359375) + whole * T(2.1219444005469058e-4);
   }
 
-  // exp(x) for -largest <= x <= largest; NaN stays NaN. Faster than of_negative, and different in the last bit.
-  static inline V of_moderate(V x) {
-    typename S::Mask n;
-    const V r = reduce(x, n);
+  // exp(r) for small r
+  static inline V series(V r) {
     V sum = V{} + inverse_factorial(terms);
 #pragma GCC unroll 16
     for (int k = terms - 1; k >= 0; --k) sum = sum * r + inverse_factorial(k);
-    return sum * power_of_two(n);
+    return sum;
+  }
+
+  // exp(x) for -largest <= x <= largest; NaN stays NaN.
+  static inline V of_moderate(V x) {
+    typename S::Mask n;
+    const V r = reduce(x, n);
+    return series(r) * power_of_two(n);
   }
 
   // exp(x) for x <= 0; NaN stays NaN.
   static inline V of_negative(V x) {
     typename S::Mask n;
-    const V zero{}, r = reduce(x < lowest ? zero + lowest : x, n);
-    V sum = zero + 1;
-    for (int k = terms; k > 0; --k) sum = sum * r * T(1.0 / k) + 1;
+    const V r = reduce(x < lowest ? V{} + lowest : x, n);
     const typename S::Mask half = n >> 1;  // two factors, since 2^n may be too small for one number
-    return sum * power_of_two(half) * power_of_two(n - half);
+    return series(r) * power_of_two(half) * power_of_two(n - half);
   }
 };
 
@@ -70,11 +73,10 @@ static inline typename Simd<T>::Vector swish_vector_for_evaluation(typename Simd
 template <class T>
 static inline typename Simd<T>::Vector swish_slope(typename Simd<T>::Vector x) {
   using V = typename Simd<T>::Vector;
-  const V limit = V{} - Exp<T>::lowest;
-  x = x > limit ? limit : x < -limit ? -limit : x;  // beyond them the slope is one or zero
-  const V e = Exp<T>::of_negative(x > 0 ? -x : x);
-  const V larger = 1 / (1 + e), smaller = e * larger;  // sigmoids of x and of -x
-  return (x > 0 ? larger : smaller) * (1 + x * (x > 0 ? smaller : larger));
+  const V largest = V{} + Exp<T>::largest, bounded = x > largest ? largest : x < -largest ? -largest : x;
+  const V e = Exp<T>::of_moderate(-bounded), sigmoid = 1 / (1 + e);
+  const V slope = sigmoid * (1 + bounded * (e * sigmoid));
+  return x < -largest ? V{} : slope;
 }
 
 template <class T>

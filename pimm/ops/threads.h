@@ -4,6 +4,8 @@
 std::atomic<bool> used_threads{false}, work_alone{false};
 const int fork_handler = pthread_atfork(nullptr, nullptr, [] { work_alone = used_threads.load(); });
 
+int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 int max_threads() {
 #ifdef _OPENMP
   return work_alone ? 1 : omp_get_max_threads();

@@ -41,8 +41,8 @@ def assert_gradients_equal_finite_differences(loss, tensors):
         assert difference == pytest.approx((gradient * step).sum().item(), rel=1e-7)
 
 
-def normalise_and_differentiate(x, weight, bias):
-    out, mean, variance = batch_norm(x, weight, bias)
+def normalise_and_differentiate(x, weight, bias, then_swish=False):
+    out, mean, variance = batch_norm(x, weight, bias, then_swish=then_swish)
     gradients = paddle.grad(out, [x, weight, bias], draw(*out.shape, seed=1))
     return [tensor.numpy() for tensor in (out, mean, variance, *gradients)]
 
@@ -51,7 +51,7 @@ def swish_and_differentiate(x):
     return [tensor.numpy() for tensor in (swish(x), *paddle.grad(swish(x), [x], draw(*x.shape, seed=1)))]
 
 
-def exact_batch_norm(x, weight, bias, eps=1e-5):
+def exact_batch_norm(x, weight, bias, then_swish=False, eps=1e-5):
     """Output, mean, variance, and the gradients for that of `draw(seed=1)`, in float64."""
     gradient = draw(*x.shape, seed=1).numpy().astype("float64")
     x, weight, bias = (tensor.numpy().astype("float64") for tensor in (x, weight, bias))
@@ -59,10 +59,13 @@ def exact_batch_norm(x, weight, bias, eps=1e-5):
     mean, variance = x.mean(axes), x.var(axes)
     deviation = np.sqrt(variance + eps).reshape(wide)
     normal = (x - mean.reshape(wide)) / deviation
+    out = normal * weight.reshape(wide) + bias.reshape(wide)
+    if then_swish:
+        sigmoid = 1 / (1 + np.exp(-out))
+        gradient, out = gradient * sigmoid * (1 + out * (1 - sigmoid)), out * sigmoid
     weight_gradient, bias_gradient = (gradient * normal).sum(axes), gradient.sum(axes)
     shared = (bias_gradient.reshape(wide) + normal * weight_gradient.reshape(wide)) * x.shape[1] / x.size
     x_gradient = weight.reshape(wide) / deviation * (gradient - shared)
-    out = normal * weight.reshape(wide) + bias.reshape(wide)
     return out, mean, variance, x_gradient, weight_gradient, bias_gradient
 
 

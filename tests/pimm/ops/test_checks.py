@@ -10,7 +10,7 @@ from ops_cases import draw
 from pimm import layers
 from pimm.errors import ConfigError
 from pimm.layers.conv import conv2d
-from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, pointwise_conv2d, swish
+from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
 from pimm.ops.backend import run_operator
 
 LARGE = 2**31 - 1
@@ -31,6 +31,12 @@ def norm(x=(2, 3, 5, 5), weight=(3,), bias=(3,), dtype="float32", isa=None):
 
 def pointwise(x=(2, 3, 5, 5), weight=(4, 3, 1, 1), dtype="float32"):
     return run_operator("pimm_pointwise_conv2d", (draw(*x), draw(*weight, dtype=dtype)), True, True)
+
+
+def factors(x=(2, 3, 5, 5), by=(2, 3, 1, 1), dtype="float32", isa=None):
+    return run_operator(
+        "pimm_scale_channels", (draw(*x), draw(*by, dtype=dtype)), cpu_backend() if isa is None else isa
+    )
 
 
 REFUSED = [  # operator, what is wrong with its arguments, what the error says
@@ -68,6 +74,11 @@ REFUSED = [  # operator, what is wrong with its arguments, what the error says
     (pointwise, {"weight": (4, 3)}, "Weight has shape [4, 3] and must have [O, C, 1, 1]"),
     (pointwise, {"dtype": "float64"}, "Weight must have the type of X"),
     (norm, {"isa": ""}, "no instruction set ''"),
+    (factors, {"x": (2, 3, 5)}, "X has shape [2, 3, 5]"),
+    (factors, {"by": (2, 3)}, "Factors has shape [2, 3] and must have [2, 3, 1, 1]"),
+    (factors, {"by": (3, 2, 1, 1)}, "Factors has shape [3, 2, 1, 1]"),
+    (factors, {"dtype": "float64"}, "Factors must have the type of X"),
+    (factors, {"isa": "mmx"}, "no instruction set 'mmx'"),
 ]
 
 
@@ -92,7 +103,9 @@ FUNCTIONS = {
     "depthwise": lambda x: depthwise_conv2d(x, draw(3, 1, 3, 3), padding=1),
     "pointwise": lambda x: pointwise_conv2d(x, draw(4, 3, 1, 1)),
     "batch_norm": lambda x: batch_norm(x, draw(3), draw(3))[0],
+    "batch_norm and swish": lambda x: batch_norm(x, draw(3), draw(3), then_swish=True)[0],
     "swish": swish,
+    "factors": lambda x: scale_channels(x, draw(2, 3, 1, 1)),
 }
 
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import os
+from functools import partial
 
 import numpy as np
 import paddle
@@ -21,7 +22,7 @@ from ops_cases import (
 from paddle.nn import functional as F
 
 from pimm.errors import ConfigError
-from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, swish
+from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, log_softmax, scale_channels, swish
 
 SIZES = [(1, 1), (2, 2), (3, 4), (7, 7), (8, 8), (14, 13), (33, 18)]
 LAYERS = [  # images, channels, kernel, stride, of nets for small and for large images
@@ -148,9 +149,20 @@ def test_tensors_that_are_not_contiguous():
         ),
         (normalise_and_differentiate, [(16, 50, 14, 14), (50,), (50,)]),
         (normalise_and_differentiate, [(9, 2, 200, 200), (2,), (2,)]),  # large enough to split its images
+        (normalise_and_differentiate, [(9, 16, 200, 200), (16,), (16,)]),  # and with channels for all threads
+        (partial(normalise_and_differentiate, then_swish=True), [(9, 2, 200, 200), (2,), (2,)]),
         (swish_and_differentiate, [(3, 50, 37, 37)]),
+        (lambda x, factors: scale_and_differentiate(x, factors), [(3, 50, 37, 37), (3, 50, 1, 1)]),
     ],
-    ids=["depthwise", "batch norm", "batch norm of large maps", "swish"],
+    ids=[
+        "depthwise",
+        "batch norm",
+        "of large maps",
+        "of large maps and many channels",
+        "and swish",
+        "swish",
+        "factors",
+    ],
 )
 def test_the_number_of_threads_changes_no_bit(results, shapes):
     tensors, runs = [draw(*shape) for shape in shapes], []
@@ -180,10 +192,12 @@ SPLIT_SHAPES = [(9, 2, 200, 200), (1, 1, 700, 700)]  # too large for one task
 
 
 @pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
 @pytest.mark.parametrize("shape", NORM_SHAPES + SPLIT_SHAPES, ids=str)
-def test_batch_norm_equals_its_formula(shape):
+def test_batch_norm_equals_its_formula(shape, then_swish):
     tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
-    results, expected = normalise_and_differentiate(*tensors), list(exact_batch_norm(*tensors))
+    results = normalise_and_differentiate(*tensors, then_swish)
+    expected = list(exact_batch_norm(*tensors, then_swish))
     if shape[0] * shape[2] * shape[3] == 2:  # whatever the two values are, the gradient is almost nothing
         assert np.abs(results.pop(3) - expected.pop(3)).max() < 1e-4
     assert_near(results, expected, [1e-6] * 6)
@@ -240,9 +254,22 @@ def test_batch_norm_and_swish_in_one_pass_equal_the_two_bit_for_bit(shape):
     assert fused[0].stop_gradient
 
 
-def test_batch_norm_gradients_equal_finite_differences():
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
+def test_batch_norm_gradients_equal_finite_differences(then_swish):
     tensors = draw(3, 4, 5, 2, dtype="float64"), draw(4, dtype="float64"), draw(4, seed=1, dtype="float64")
-    assert_gradients_equal_finite_differences(lambda *inputs: (batch_norm(*inputs)[0] ** 3).sum(), list(tensors))
+    assert_gradients_equal_finite_differences(
+        lambda *inputs: (batch_norm(*inputs, then_swish=then_swish)[0] ** 3).sum(), list(tensors)
+    )
+
+
+@pytest.mark.parametrize("then_swish", [False, True], ids=["alone", "then swish"])
+def test_batch_norm_takes_a_gradient_in_any_order_of_memory(then_swish):
+    tensors, gradient = (draw(4, 6, 5, 7), draw(6, seed=1), draw(6, seed=2)), draw(4, 7, 5, 6).transpose([0, 3, 2, 1])
+    assert not gradient.is_contiguous()
+    out = batch_norm(*tensors, then_swish=then_swish)[0]
+    found = paddle.grad(out, list(tensors), gradient, retain_graph=True)
+    for a, b in zip(found, paddle.grad(out, list(tensors), paddle.to_tensor(gradient.numpy()))):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -293,7 +320,11 @@ def test_swish_gradients_equal_finite_differences():
     assert_gradients_equal_finite_differences(lambda x: swish(4 * x).square().sum(), [draw(5, 13, dtype="float64")])
 
 
-@pytest.mark.parametrize("function", [swish, lambda x: batch_norm(x)[0]], ids=["swish", "batch norm"])
+@pytest.mark.parametrize(
+    "function",
+    [swish, lambda x: batch_norm(x)[0], lambda x: scale_channels(x, x.mean([2, 3], keepdim=True))],
+    ids=["swish", "batch norm", "factors"],
+)
 def test_strides_empty_batches_and_no_grad(function):
     x, gradient = draw(2, 6, 7, 5).transpose([0, 3, 1, 2]), draw(2, 6, 7, 5, seed=1).transpose([0, 3, 1, 2])
     dense = paddle.to_tensor(x.numpy(), stop_gradient=False)
@@ -329,3 +360,65 @@ def test_an_exported_net_needs_no_operator_of_ours(tmp_path):
     (program,) = tmp_path.glob("*.json")
     assert "depthwise_conv2d" in program.read_text() and "pimm_" not in program.read_text()
     np.testing.assert_allclose(paddle.jit.load(str(tmp_path / "net"))(x).numpy(), net(x).numpy(), atol=1e-5)
+
+
+# Factors for channels.
+
+
+def scale_and_differentiate(x, factors):
+    out = scale_channels(x, factors)
+    gradients = paddle.grad(out, [x, factors], draw(*out.shape, seed=1))
+    return [tensor.numpy() for tensor in (out, *gradients)]
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (33, 7, 2, 2), (4, 17, 7, 7), (3, 5, 17, 19), (2, 3, 150, 90)], ids=str
+)
+def test_scaled_channels_equal_their_formula(shape):
+    x, factors = draw(*shape), draw(*shape[:2], 1, 1, seed=3)
+    images, gradient = x.numpy().astype("float64"), draw(*shape, seed=1).numpy().astype("float64")
+    expected = images * factors.numpy(), gradient * factors.numpy(), (gradient * images).sum((2, 3), keepdims=True)
+    assert_near(scale_and_differentiate(x, factors), expected, [1e-6] * 3)
+
+
+def test_gradients_of_scaled_channels_equal_finite_differences():
+    tensors = [draw(3, 4, 5, 3, dtype="float64"), draw(3, 4, 1, 1, seed=1, dtype="float64")]
+    assert_gradients_equal_finite_differences(lambda *inputs: (scale_channels(*inputs) ** 3).sum(), tensors)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1, 1), (1, 5, 1, 1), (4, 5, 6, 7)], ids=str)
+def test_factors_of_other_shapes_are_multiplied_as_paddle_does(shape):
+    x, factors = draw(4, 5, 6, 7), draw(*shape, seed=1)
+    np.testing.assert_array_equal(scale_channels(x, factors).numpy(), (x * factors).numpy())
+
+
+# Logarithms of probabilities.
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (32, 1000), (2, 3, 7)], ids=str)
+@pytest.mark.parametrize("offset", [0, 1e4], ids=["small", "large"])
+def test_log_softmax_equals_its_formula(shape, offset):
+    x = (30 * draw(*shape).detach() + offset).detach()
+    x.stop_gradient = False
+    gradient = draw(*shape, seed=1)
+    out = log_softmax(x)
+    exact, weights = x.numpy().astype("float64"), gradient.numpy().astype("float64")
+    exact = exact - exact.max(-1, keepdims=True)
+    exact = exact - np.log(np.exp(exact).sum(-1, keepdims=True))
+    np.testing.assert_allclose(out.numpy(), exact, rtol=1e-6, atol=1e-6)
+    (found,) = paddle.grad(out, [x], gradient)
+    expected = weights - np.exp(exact) * weights.sum(-1, keepdims=True)
+    assert_near([found.numpy()], [expected], [1e-6])
+
+
+def test_log_softmax_of_impossible_classes():
+    out = log_softmax(paddle.to_tensor([[0.0, -np.inf, 0.0], [-200.0, 0.0, -np.inf]]))
+    np.testing.assert_allclose(out.numpy(), [[-np.log(2), -np.inf, -np.log(2)], [-200, 0, -np.inf]], rtol=1e-6)
+
+
+def test_second_derivatives_of_log_softmax_equal_finite_differences():
+    def slopes(x):
+        return paddle.grad((log_softmax(x) ** 3).sum(), [x], create_graph=True)[0].square().sum()
+
+    assert_gradients_equal_finite_differences(slopes, [draw(3, 5, dtype="float64")])

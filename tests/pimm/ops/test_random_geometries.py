@@ -6,7 +6,7 @@ import pytest
 from ops_cases import assert_near, draw, exact_batch_norm, normalise_and_differentiate
 from paddle.nn import functional as F
 
-from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, swish
+from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 SEEDS = range(5)
@@ -72,7 +72,9 @@ def test_batch_norm(seed):
             if shape[0] * shape[2] * shape[3] > 8:  # of fewer values, the gradient is next to nothing
                 break
         tensors = draw(*shape), draw(shape[1], seed=1), draw(shape[1], seed=2)
-        assert_near(normalise_and_differentiate(*tensors), exact_batch_norm(*tensors), [1e-6, 1e-6, 1e-6] + [1e-5] * 3)
+        for then_swish in (False, True):
+            found, expected = (f(*tensors, then_swish) for f in (normalise_and_differentiate, exact_batch_norm))
+            assert_near(found, expected, [1e-6, 1e-6, 1e-6] + [1e-5] * 3)
         plain = batch_norm(*tensors)[0]
         with paddle.no_grad():
             np.testing.assert_array_equal(batch_norm(*tensors, then_swish=True)[0].numpy(), swish(plain).numpy())
@@ -90,3 +92,12 @@ def test_swish(seed):
             [shape],
             shape,
         )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scaled_channels(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(CASES):
+        shape = tuple(int(value) for value in rng.integers(1, [40, 70, 40, 40]))
+        shapes = [shape, (*shape[:2], 1, 1)]
+        assert_equal_to_float64(scale_channels, lambda x, factors: x * factors, shapes, shapes)

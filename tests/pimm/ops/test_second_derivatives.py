@@ -5,7 +5,7 @@ import pytest
 from ops_cases import draw
 
 from pimm import layers
-from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, swish
+from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
 
 X, WEIGHT, CHANNELS = (2, 3, 4, 5), (3, 1, 3, 3), (3,)
 
@@ -24,7 +24,9 @@ CASES = {  # name: (function, shapes of its inputs)
     "pointwise of one pixel": (lambda x, weight: pointwise_conv2d(x[:, :, :1, :1], weight), (X, (2, 3, 1, 1))),
     "batch norm": (lambda *t: batch_norm(*t)[0], (X, CHANNELS, CHANNELS)),
     "batch norm without weights": (lambda x: batch_norm(x, eps=0.1)[0], (X,)),
+    "batch norm and swish": (lambda *t: batch_norm(*t, then_swish=True)[0], (X, CHANNELS, CHANNELS)),
     "swish": (lambda x: swish(3 * x), (X,)),
+    "factors": (lambda *t: scale_channels(*t), (X, (2, 3, 1, 1))),
     "net": (net, (X, WEIGHT, CHANNELS, CHANNELS)),
 }
 
@@ -68,7 +70,7 @@ def test_second_derivatives_of_every_choice_of_gradients_equal_finite_difference
     assert_second_derivatives(*CASES[name], wanted)
 
 
-@pytest.mark.parametrize("name", ["depthwise", "pointwise", "batch norm", "net"])
+@pytest.mark.parametrize("name", ["depthwise", "pointwise", "batch norm", "batch norm and swish", "factors", "net"])
 def test_second_derivatives_beside_frozen_inputs(name):
     function, shapes = CASES[name]
     for frozen in range(len(shapes)):

@@ -1,0 +1,22 @@
+"""Factors for whole channels, whose gradients Paddle computes in several passes over the images."""
+
+from __future__ import annotations
+
+from paddle import Tensor
+
+from .backend import backend_for, run_operator
+
+
+def scale_channels(x: Tensor, factors: Tensor) -> Tensor:
+    """Multiply every channel of every image by its factor: ``x * factors``.
+
+    An operator of ours computes float32 and float64 on the CPU, and Paddle's operator everything else.
+
+    Args:
+        x: images, [N, C, H, W].
+        factors: [N, C, 1, 1]; factors of another shape are multiplied as Paddle does it.
+    """
+    backend = backend_for(x, factors)
+    if backend == "paddle" or x.ndim != 4 or 0 in x.shape or factors.shape != [*x.shape[:2], 1, 1]:
+        return x * factors
+    return run_operator("pimm_scale_channels", (x, factors), backend)[0]
