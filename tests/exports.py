@@ -1,6 +1,8 @@
 """What tests of exported nets share: settings, nets whose logits mean something, and images."""
 
 import numpy as np
+from paddle import nn
+from paddle.nn import functional as F
 
 from cream.deploy.settings import InferenceSettings
 from pimm.data.imagenet import imagenet_classes
@@ -18,6 +20,18 @@ IMAGES = InferenceSettings(
     source="net.pdparams",
     sha256="0" * 64,
 )
+
+
+class OwnFilters(nn.Layer):
+    """Makes filters from each batch; Paddle Inference keeps those of the first with the same number of images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 6, 3)
+
+    def forward(self, x):
+        filters = self.conv(x)[:1].mean([2, 3], keepdim=True).reshape([2, 3, 1, 1])
+        return F.conv2d(x, filters).mean([2, 3])
 
 
 def awakened(net, seed=0):

@@ -95,7 +95,10 @@ def _fold(conv: nn.Layer, norm: nn.Layer) -> None:
     gain = gain if norm.weight is None else gain * norm.weight.numpy()
     bias = -mean if conv.bias is None else conv.bias.numpy() - mean
     bias = bias * gain if norm.bias is None else bias * gain + norm.bias.numpy()
-    conv.weight.set_value((conv.weight.numpy() * gain[:, None, None, None]).astype("float32"))
-    if conv.bias is None:
-        conv.bias = conv.create_parameter([len(bias)], is_bias=True)
-    conv.bias.set_value(bias.astype("float32"))
+    weight = conv.weight.numpy() * gain[:, None, None, None]
+    conv.weight, conv.bias = _parameter(conv, weight), _parameter(conv, bias)
+
+
+def _parameter(layer: nn.Layer, value: np.ndarray) -> Tensor:
+    """Return a new parameter, since other layers may share the present one; no random number is drawn."""
+    return layer.create_parameter(value.shape, default_initializer=nn.initializer.Assign(value.astype("float32")))

@@ -84,9 +84,10 @@ class Translation:
         for op in ops:
             if op.name() not in _HANDLERS:
                 raise Unsupported(op.name())
-        self.uses = Counter(value.id for op in ops for value in op.operands_source())
-        for op in ops:
-            result = _HANDLERS[op.name()](self, op, op.attrs(), *op.operands_source())
+        operands = [[value for value in op.operands_source() if value.initialized()] for op in ops]
+        self.uses = Counter(value.id for values in operands for value in values)
+        for op, values in zip(ops, operands):
+            result = _HANDLERS[op.name()](self, op, op.attrs(), *values)
             for each in op.results():
                 self.values[each.id] = result
 
@@ -98,6 +99,18 @@ class Translation:
         if isinstance(found, Gated):
             found = self.values[value.id] = self.add(Step("gate", found.value, found.channels, gate=found.gate))
         return found
+
+    def constant(self, value) -> np.ndarray:
+        """Return what a constant value is."""
+        found = self.values[value.id]
+        if not isinstance(found, np.ndarray):
+            raise Unsupported("feature maps in place of a constant")
+        return found
+
+    def alias(self, result, value) -> int:
+        """Return the number of a result that is the same as a value: uses of both count together."""
+        self.uses[result.id] += self.uses[value.id] - 1
+        return self.number(value)
 
     def add(self, step: Step) -> int:
         """Append a step, and return the number of its value."""
@@ -140,10 +153,14 @@ def _constant(net, op, attrs):
     return np.array(attrs["value"])
 
 
+def _full(net, op, attrs):
+    return np.full(attrs["shape"], attrs["value"])
+
+
 def _reshape(net, op, attrs, x, shape):
     value = net.values[x.id]
     if isinstance(value, np.ndarray):
-        return value.reshape(net.values[shape.id])
+        return value.reshape(op.results()[0].shape)
     return _flatten(net, op, attrs, x)
 
 
@@ -152,12 +169,30 @@ def _flatten(net, op, attrs, x, *size):
     channels = x.shape[1]
     if list(x.shape[2:]) not in ([], [1, 1]) or list(result.shape[1:]) not in ([channels], [channels, 1, 1]):
         raise Unsupported("another shape of feature maps")
-    net.uses[result.id] += net.uses[x.id] - 1  # both are the same value
-    return net.number(x)
+    return net.alias(result, x)
+
+
+def _drop(net, op, attrs, x, rate):
+    if not attrs["is_test"] or attrs["mode"] != "upscale_in_train":
+        raise Unsupported("a dropout that changes values")
+    return net.alias(op.results()[0], x)
+
+
+def _explicit(attrs, size, kernel):
+    padding = attrs["paddings"]
+    return padding if len(padding) == 4 else np.repeat(padding, 2).tolist(), attrs["dilations"]
+
+
+def _same(attrs, size, kernel):
+    totals = [max((-(-n // stride) - 1) * stride + k - n, 0) for n, stride, k in zip(size, attrs["strides"], kernel)]
+    return [half for total in totals for half in (total // 2, total - total // 2)], (1, 1)  # Paddle takes no dilation
+
+
+_PADDINGS = {"EXPLICIT": _explicit, "SAME": _same}  # and dilations, by Paddle's names
 
 
 def _convolve(net, op, attrs, x, weight):
-    filters = net.values[weight.id]
+    filters = net.constant(weight)
     outs, depth, *kernel = filters.shape
     if attrs["groups"] == 1:
         kind, packed = "convolution", pack(paddle.to_tensor(filters))
@@ -165,11 +200,10 @@ def _convolve(net, op, attrs, x, weight):
         kind, packed = "depthwise", pack_depthwise(paddle.to_tensor(filters))
     else:
         raise Unsupported(f"a convolution of {attrs['groups']} groups")
-    padding = tuple(attrs["paddings"])
-    if attrs["data_format"] != "NCHW" or attrs["padding_algorithm"] != "EXPLICIT":
+    if attrs["data_format"] != "NCHW" or attrs["padding_algorithm"] not in _PADDINGS:
         raise Unsupported("a convolution with options")
-    padding = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
-    geometry = tuple(kernel), tuple(attrs["strides"]), padding, tuple(attrs["dilations"])
+    padding, dilation = _PADDINGS[attrs["padding_algorithm"]](attrs, x.shape[2:], kernel)
+    geometry = tuple(kernel), tuple(attrs["strides"]), tuple(padding), tuple(dilation)
     net.work += filters.size * math.prod(op.results()[0].shape[2:])
     return _add_convolution(net, kind, x, packed, outs, geometry)
 
@@ -188,8 +222,8 @@ def _add_convolution(net, kind, x, packed, outs, geometry):
 
 
 def _multiply_matrices(net, op, attrs, x, weight):
-    matrix = net.values[weight.id]
-    if attrs["transpose_x"] or not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or len(x.shape) != 2:
+    matrix = net.constant(weight)
+    if attrs["transpose_x"] or matrix.ndim != 2 or len(x.shape) != 2:
         raise Unsupported("a product of matrices")
     matrix = matrix if attrs["transpose_y"] else matrix.T
     net.work += matrix.size
@@ -198,10 +232,11 @@ def _multiply_matrices(net, op, attrs, x, weight):
 
 
 def _add(net, op, attrs, x, y):
+    x, y = (y, x) if isinstance(net.values[x.id], np.ndarray) else (x, y)
     term = net.values[y.id]
     if isinstance(term, np.ndarray):
-        step = net.open_step(x)
-        if step is None or step.shortcut >= 0 or term.size != step.outs or term.shape[1:2] not in ((), (step.outs,)):
+        step, channels = net.open_step(x), (1, x.shape[1], *[1] * len(x.shape[2:]))
+        if step is None or step.shortcut >= 0 or (1,) * (len(channels) - term.ndim) + term.shape != channels:
             raise Unsupported("a sum with a constant")
         step.shift = step.shift + term.reshape(-1)
         return net.values[x.id]
@@ -223,12 +258,12 @@ def _multiply(net, op, attrs, x, y):
 
 
 def _mean(net, op, attrs, x, size):
-    sizes = net.values[size.id].tolist()
+    sizes = net.constant(size).tolist()
     if op.name() == "pd_op.mean":
-        is_mean = len(x.shape) == 4 and sorted(sizes) == [2, 3]
+        is_mean = len(x.shape) == 4 and sorted(axis % 4 for axis in sizes) == [2, 3]
     else:
         is_global = attrs["global_pooling"] or (attrs["adaptive"] and sizes == [1, 1])
-        is_mean = is_global and attrs["pooling_type"] == "avg"
+        is_mean = is_global and attrs["pooling_type"] == "avg" and attrs["data_format"] == "NCHW"
     if not is_mean:
         raise Unsupported("a pooling")
     return net.add(Step("mean", net.number(x), x.shape[1]))
@@ -248,7 +283,7 @@ def _activate(act):
 
 
 def _output(net, op, attrs, x):
-    if net.number(x) != len(net.steps) or len(x.shape) != 2:
+    if not net.steps or net.number(x) != len(net.steps) or len(x.shape) != 2:
         raise Unsupported("an output that is not of the last layer")
 
 
@@ -256,9 +291,11 @@ _HANDLERS = {
     "builtin.parameter": _parameter,
     "builtin.shadow_output": _output,
     "pd_op.data": _images,
+    "pd_op.full": _full,
     "pd_op.full_int_array": _constant,
     "pd_op.reshape": _reshape,
     "pd_op.flatten": _flatten,
+    "pd_op.dropout": _drop,
     "pd_op.conv2d": _convolve,
     "pd_op.depthwise_conv2d": _convolve,
     "pd_op.matmul": _multiply_matrices,
@@ -288,7 +325,8 @@ class FusedNet:
     runner = "an operator for small nets"
 
     def __init__(self, folder: Path):
-        if cpu_backend() == "paddle":
+        self.backend = cpu_backend()
+        if self.backend == "paddle":
             raise Unsupported("there are no operators")
         try:
             with quiet():
@@ -302,4 +340,4 @@ class FusedNet:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of images [N, C, H, W] of float32."""
-        return run_operator("pimm_net", (images, self.weights), self.steps, cpu_backend())[0]
+        return run_operator("pimm_net", (images, self.weights), self.steps, self.backend)[0]

@@ -5,7 +5,6 @@ Paddle Inference with oneDNN runs a program, or an operator of this project if t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from paddle import Tensor, nn
 from pimm.device import current, has_onednn
 from pimm.engine.evaluation import train_mode
 from pimm.engine.fold import fold_batch_norms
-from pimm.engine.fused_net import FusedNet, Unsupported
+from pimm.engine.fused_net import FusedNet
 from pimm.engine.net_checksum import net_checksum
 from pimm.engine.program import PaddleNet, has_bf16, reason_of, save_program
 from pimm.engine.program_cache import find_program, make_program
@@ -71,7 +70,7 @@ def open_engine(
         bf16 = precision == "bf16" and _has_bf16(required=engine == "inference")
         with train_mode(net, training=False), paddle.no_grad():
             folder = _program_of(net, input_size, images if engine == "auto" else None)
-        program = _open(folder, bf16)
+            program = PaddleNet(folder, bf16) if bf16 else _open(net, folder, input_size)
         logits_of = _Sized(program, input_size)
     except PimmError as error:
         if engine == "inference":
@@ -126,12 +125,26 @@ def _program_of(net: nn.Layer, input_size: Sequence[int], images: int | None) ->
         raise ConfigError("the layers of the net are nested too deeply") from None
 
 
-def _open(folder: Path, bf16: bool = False) -> Program:
-    """Return what computes logits with a program: our operator for small nets in fp32, else Paddle Inference."""
-    if not bf16:
-        with contextlib.suppress(Unsupported):
-            return FusedNet(folder)
-    return PaddleNet(folder, bf16)
+def _open(net: nn.Layer, folder: Path, input_size: Sequence[int], counts: Sequence[int] = (1,)) -> Program:
+    """Return what computes the net's logits with a program: our operator for small nets, else Paddle Inference.
+
+    Args:
+        net: the net.
+        folder: the folder of the program.
+        input_size: channels, height and width of the images.
+        counts: the numbers of random images on which the logits are compared.
+
+    Raises:
+        PimmError: the program is damaged, or does not compute the net's logits.
+    """
+    try:
+        program = FusedNet(folder)
+        _check(net, program, input_size, counts)
+    except Exception as error:  # whatever the operator lacks, Paddle Inference may have
+        _logger.debug("no operator for small nets: %s", reason_of(error))
+        program = PaddleNet(folder)
+        _check(net, program, input_size, counts)
+    return program
 
 
 def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
@@ -146,7 +159,8 @@ def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
             fused = reparameterize_model(net)
             fused = fold_batch_norms(fused, paddle.zeros([1, *input_size]))
             save_program(fused, [None, *input_size], folder, convert)
-            _check(net, _open(folder), input_size)
+            # The second image tells whether Paddle Inference has kept filters that the net makes for each batch anew.
+            _open(net, folder, input_size, counts=(1, 3, 1))
             return
         except Exception as error:  # a net that cannot be exported raises anything
             reason = error
@@ -160,13 +174,13 @@ def _is_right(net: nn.Layer, folder: Path, input_size: Sequence[int]) -> bool:
     The checksum does not see what a script has changed outside of the net: a method of its class, a global variable.
     """
     try:
-        _check(net, _open(folder), input_size, counts=(1,))
+        _open(net, folder, input_size)
     except Exception:  # what the net itself raises is raised again when it evaluates
         return False
     return True
 
 
-def _check(net: nn.Layer, program: Program, input_size: Sequence[int], counts: Sequence[int] = (1, 3)) -> None:
+def _check(net: nn.Layer, program: Program, input_size: Sequence[int], counts: Sequence[int]) -> None:
     """Raise ConfigError unless the program computes the net's logits, on such numbers of random images."""
     draw = np.random.default_rng(0)
     for count in counts:
@@ -194,10 +208,12 @@ class _Sized:
         self.program, self.input_size = program, list(input_size)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits; raise ConfigError for images of another size."""
+        """Return the logits; raise ConfigError for images of another size or type."""
         size = list(images.shape[1:])
         if size != self.input_size:
             raise ConfigError(f"images of {size}: must be of {self.input_size}, which the program was made for")
+        if images.dtype != paddle.float32:
+            raise ConfigError(f"images of {images.dtype}: must be of float32, as the program takes them")
         if not len(images):  # oneDNN takes no empty tensors
             return self.program.logits(paddle.zeros([1, *size]))[:0]
         return self.program.logits(images)

@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,8 @@ from pimm.threads import thread_count
 
 PADDLE_STEM = "model"
 PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
+
+_outputs = threading.RLock()  # of the process, which `quiet` redirects
 
 
 class PaddleNet:
@@ -162,10 +165,13 @@ def reason_of(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what Paddle's C++ code prints to the process's output and errors: notes for Paddle's developers."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.flush()
-    with contextlib.ExitStack() as undo:
+    """Drop what Paddle's C++ code prints to the process's output and errors: notes for Paddle's developers.
+
+    Other threads wait for their turn: one that kept the dropped output and restored it last would lose all later text.
+    """
+    with _outputs, contextlib.ExitStack() as undo:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         undo.callback(os.close, nowhere)
         for number in (1, 2):

@@ -185,7 +185,8 @@ struct Steps {
   }
 };
 
-// Convolves `vectors` vectors of channels from `channel` on of one image; if not `whole`, only `count` channels.
+// Convolves `vectors` vectors of channels from `channel` on of one image; if not `whole`, only `count` channels, fewer
+// than a vector has, one by one: to fill a vector with them takes longer.
 template <class T, int vectors, bool whole>
 static void convolve_channels(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
                               int64_t channel, int count, T* out) {
@@ -201,18 +202,20 @@ static void convolve_channels(const Window& w, const T* x, const T* weight, cons
       const int64_t column = ox * w.stride_x - w.left;
       const Steps columns(column, w.dilation_x, w.width, w.kernel_width);
       V sum[vectors] = {};
+      T few[S::width] = {};
       for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
         const T* from = x + (y * w.width + column) * w.channels + ky * step_y + columns.begin * step_x;
         const T* tap = weight + (ky * w.kernel_width + columns.begin) * w.channels;
         for (int64_t kx = columns.begin; kx < columns.end; ++kx, from += step_x, tap += w.channels) {
-#pragma GCC unroll 16
-          for (int j = 0; j < vectors; ++j) {
-            const V a = whole ? S::load(from + j * S::width) : load_some(from, count);
-            const V b = whole ? S::load(tap + j * S::width) : load_some(tap, count);
-            sum[j] += a * b;
+          if (!whole) {
+            for (int c = 0; c < count; ++c) few[c] += from[c] * tap[c];
+            continue;
           }
+#pragma GCC unroll 16
+          for (int j = 0; j < vectors; ++j) sum[j] += S::load(from + j * S::width) * S::load(tap + j * S::width);
         }
       }
+      if (!whole) sum[0] = S::load(few);
 #pragma GCC unroll 16
       for (int j = 0; j < vectors; ++j) {
         finish_vector<T>(sum[j], finish, channel + j * S::width, place + j * S::width, whole ? S::width : count, out);
@@ -234,12 +237,11 @@ static void convolve_depthwise(const Window& w, const T* x, const T* weight, con
   for (; c + 2 * width <= w.channels; c += 2 * width) {
     convolve_channels<T, 2, true>(w, x, weight, linear, image, c, width, out);
   }
-  for (; c + width <= w.channels; c += width) {
-    convolve_channels<T, 1, true>(w, x, weight, linear, image, c, width, out);
+  const int64_t last = w.channels - width;  // the last vector may compute some channels of the one before once more
+  for (; last >= 0 && c < w.channels; c += width) {
+    convolve_channels<T, 1, true>(w, x, weight, linear, image, c < last ? c : last, width, out);
   }
-  if (c < w.channels) {
-    convolve_channels<T, 1, false>(w, x, weight, linear, image, c, int(w.channels - c), out);
-  }
+  if (last < 0) convolve_channels<T, 1, false>(w, x, weight, linear, image, 0, int(w.channels), out);
   activate_all(finish.act, size, out + image * size);
 }
 

@@ -18,6 +18,7 @@ constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a 
 constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
 constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
 constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
+constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows
 
 class Net {
  public:
@@ -37,8 +38,11 @@ class Net {
   int64_t work() const { return work_; }      // multiply-adds for an image
   int64_t widest() const { return widest_; }  // channels, rounded up to panels
 
-  // Returns how many images a thread takes at a time, and how many of these go through the large steps together.
-  int64_t piece(int64_t images, int threads) const { return std::min(MOST_IMAGES, div_up(images, threads)); }
+  // Returns how many images a thread takes at a time, so that every thread takes as many pieces as the others, and how
+  // many of these images go through the large steps together.
+  int64_t piece(int64_t images, int64_t threads) const {
+    return div_up(images, threads * div_up(images, threads * MOST_IMAGES));
+  }
   int64_t part(int64_t piece) const { return std::min(piece, std::max<int64_t>(1, MOST_NUMBERS / largest_)); }
 
   // Returns the number of the first step after all large ones.
@@ -79,6 +83,7 @@ class Net {
                                  {n[16], n[17]});
     Step step{kind, n[1], n[2], n[3], n[4], n[5], Act(n[6]), w, n[7]};
     if (kind == Kind::mean) step.window.out_height = step.window.out_width = 1;
+    if (double(w.out_height) * double(w.out_width) * n[7] > LARGEST) fail(op_, "the value of a step is too large");
     if (kind == Kind::gate && n[2] < 0) fail(op_, "a gate is missing");
     if (step.gate >= 0) check_value(n[2], {1, 1, x[2]});
     if (step.gate >= 0 && (!w.is_pointwise() || kind == Kind::depthwise || kind == Kind::mean)) {

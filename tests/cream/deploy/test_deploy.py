@@ -13,7 +13,7 @@ import paddle
 import pytest
 import tiny
 import yaml
-from exports import IMAGES, awakened, draw_images
+from exports import IMAGES, OwnFilters, awakened, draw_images
 from image_files import pack, save
 from paths import ROOT
 from PIL import Image
@@ -104,6 +104,13 @@ def test_an_export_that_differs_is_refused_and_an_earlier_one_kept(tmp_path, mon
             export(net, IMAGES, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_net_with_filters_from_each_batch_is_not_exported(tmp_path):
+    paddle.seed(0)
+    with pytest.raises(ConfigError, match=r"model\.json: a logit differs by .* nothing is exported"):
+        export(awakened(OwnFilters()), dataclasses.replace(IMAGES, class_names=("a", "b")), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_exported_net_runs_without_this_repository(searched, tmp_path):

@@ -99,6 +99,27 @@ def test_a_convolution_whose_output_is_used_beside_its_norm_is_not_folded():
     np.testing.assert_allclose(EagerNet(folded)(images), EagerNet(net)(images), rtol=1e-4, atol=1e-5)
 
 
+class SharedWeights(nn.Layer):
+    """Has two convolutions of the same weights, each with a batch norm of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Conv2d(3, 3, 1), Conv2d(3, 3, 1)
+        self.second.weight, self.second.bias = self.first.weight, self.first.bias
+        self.norm, self.last_norm = BatchNorm2d(3), BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.last_norm(self.second(self.norm(self.first(x))))
+
+
+def test_convolutions_that_share_weights_are_folded_each_for_itself():
+    net = awakened(SharedWeights())
+    folded = fold_batch_norms(net, paddle.zeros([1, 3, 4, 4]))
+    assert count(folded, BatchNorm2d) == 0
+    images = draw_images(2, 4)
+    np.testing.assert_allclose(EagerNet(folded)(images), EagerNet(net)(images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_values_of_a_folded_convolution():
     net = nn.Sequential(Conv2d(1, 2, 1), BatchNorm2d(2, eps=0.0))
     for tensor, value in zip(

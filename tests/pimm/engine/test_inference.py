@@ -3,12 +3,13 @@
 import concurrent.futures
 import logging
 import os
+import threading
 import time
 
 import numpy as np
 import paddle
 import pytest
-from exports import awakened, draw_images
+from exports import OwnFilters, awakened, draw_images
 from paddle import nn
 from paddle.nn import functional as F
 
@@ -168,6 +169,13 @@ def test_a_program_takes_no_images_and_refuses_those_of_another_size(kind):
         engine(paddle.zeros([2, 3, 8, 16]))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "float16"])
+def test_a_program_refuses_images_of_another_type(dtype):
+    engine = open_engine(net_of(), SIZE)
+    with pytest.raises(ConfigError, match=f"images of paddle.{dtype}: must be of float32"):
+        engine(paddle.zeros([2, *SIZE], dtype))
+
+
 def write_files(size, calls=None):
     """Return what writes two files of half this size, slowly, and counts its calls."""
 
@@ -246,6 +254,7 @@ def another_program(monkeypatch):
         (Net, gpu, "Paddle Inference with oneDNN is for CPUs, and the device is gpu:0"),
         (Unexportable, lambda monkeypatch: None, "Unexportable cannot be exported: "),
         (Net, another_program, "Net cannot be exported: a logit differs by nan, where the largest is "),
+        (OwnFilters, lambda monkeypatch: None, "OwnFilters cannot be exported: a logit differs by "),
     ],
 )
 def test_where_no_program_can_be_had_one_line_says_why(kind, change, reason, monkeypatch, cache, caplog):
@@ -288,6 +297,31 @@ def test_quiet_drops_what_goes_to_the_process_and_nothing_after(capfd):
     os.write(1, b"d")
     os.write(2, b"e")
     assert capfd.readouterr() == ("ad", "e")
+
+
+def test_threads_that_want_quiet_leave_the_outputs_as_they_were(capfd):
+    """Whichever of two comes first, and whichever leaves last."""
+    inside, left = threading.Event(), threading.Event()
+
+    def first():
+        with quiet():
+            inside.set()
+            left.wait(0.2)  # in vain, if the other one waits for its turn
+
+    def second():
+        inside.wait()
+        with quiet():
+            left.set()
+            time.sleep(0.1)
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"a")
+    os.write(2, b"b")
+    assert capfd.readouterr() == ("a", "b")
 
 
 def test_the_difference_of_bf16_is_logged_for_the_first_two_batches(caplog):

@@ -17,6 +17,7 @@ from pimm.engine.program import PaddleNet, save_program
 from pimm.layers import BatchNorm2d, Conv2d, hard_sigmoid
 from pimm.ops import cpu_backend
 from pimm.ops.backend import run_operator
+from pimm.ops.channels_last import ACTS, PANEL, pack, pack_depthwise
 
 NETS = ("cream_14", "mobilenetv3_small_050", "mobilenetv2_100", "efficientnet_lite0", "mnasnet_050")
 
@@ -61,6 +62,17 @@ class Twice(Plain):
     def forward(self, x):
         x = self.conv(x.mean([2, 3], keepdim=True))
         return self.classifier(F.relu(x.flatten(1)) + x.flatten(1))
+
+
+class Shifted(Plain):
+    """Has a term of its own, 24 numbers, for its end."""
+
+    def __init__(self, end):
+        super().__init__(end)
+        self.term = self.create_parameter([24], default_initializer=nn.initializer.Normal())
+
+    def forward(self, x):
+        return self.classifier(self.end(self.conv(x), self.term).mean([2, 3]))
 
 
 @pytest.fixture(autouse=True)
@@ -113,13 +125,14 @@ def test_an_odd_net(tmp_path):
         (lambda x: F.max_pool2d(x, 2), "pool"),
         (F.sigmoid, "sigmoid"),
         (lambda x: F.hardsigmoid(x, slope=0.2), "hard sigmoid"),
-        (lambda x: F.relu(x) * 2, "pd_op.full$"),
+        (lambda x: F.relu(x) * 2, "pd_op.scale$"),
         (lambda x: F.relu(F.relu(x)), "activation"),
         (lambda x: F.relu(x + x.mean([2, 3], keepdim=True)), "a sum"),
         (lambda x: x.transpose([0, 1, 3, 2]), "transpose"),
         (lambda x: F.relu(x).flatten(2).reshape([-1, 24, 2, 8]), "shape"),
         (lambda x: F.relu(x).mean([2, 3]).reshape([-1, 6, 2, 2]).reshape([-1, 24, 1, 1]), "shape"),
         (lambda x: F.relu(x).mean(3, keepdim=True), "a pooling"),
+        (lambda x: F.dropout(x, 0.5, training=False, mode="downscale_in_infer"), "a dropout"),
     ],
 )
 def test_what_the_operator_lacks_is_run_by_paddle(end, reason, tmp_path):
@@ -131,6 +144,86 @@ def test_what_the_operator_lacks_is_run_by_paddle(end, reason, tmp_path):
     assert isinstance(engine.program, PaddleNet)
     images = images_of(3, 8, 8)
     assert_same(engine(images), net(images))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x, term: F.relu(x + term.reshape([1, 24, 1, 1])),
+        lambda x, term: F.relu(term.reshape([1, 24, 1, 1]) + x),
+        lambda x, term: F.relu(x + term.reshape([0, 1, 1])),
+        lambda x, _: F.relu(x).mean([-1, -2], keepdim=True),
+        lambda x, _: F.dropout(F.relu(x), 0.5, training=False),
+        lambda x, _: F.adaptive_avg_pool2d(F.relu(F.dropout2d(x, 0.5, training=False)), 1),
+    ],
+)
+def test_what_the_operator_has_in_another_form(end, tmp_path):
+    paddle.seed(0)
+    net = awakened(Shifted(end))
+    program = FusedNet(saved(net, (8, 8), tmp_path))
+    assert_same(program.logits(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
+
+
+@pytest.mark.parametrize("shape", [[24], [1, 24], [24, 1], [1, 24, 1]])
+def test_a_constant_for_places_is_none_for_channels(shape, tmp_path):
+    """A convolution of 24 channels of 24 x 24 pixels."""
+    paddle.seed(0)
+    net = awakened(Shifted(lambda x, term: F.relu(x + term.reshape(shape))))
+    with pytest.raises(Unsupported, match="a sum with a constant"):
+        FusedNet(saved(net, (48, 48), tmp_path))
+    assert_same(open_engine(net, (3, 48, 48), "inference")(images_of(3, 48, 48)), net(images_of(3, 48, 48)))
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda x: x, "the last layer"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1, data_format="NHWC"), "a pooling"),
+        (lambda x: F.conv2d(x, x.mean([2, 3], keepdim=True)).mean([2, 3], keepdim=True), "in place of a constant"),
+    ],
+)
+def test_programs_of_which_paddle_has_none_are_refused(end, reason, tmp_path):
+    net = Plain(end)
+    net.forward = lambda x: end(x).flatten(1)
+    with pytest.raises(Unsupported, match=reason):
+        FusedNet(saved(net, (1, 1), tmp_path))
+
+
+def test_dropout_leaves_a_small_net_to_the_operator():
+    paddle.seed(0)
+    net = awakened(pimm.create_model("cream_14", num_classes=11, drop_rate=0.2, drop_path_rate=0.1))
+    engine = open_engine(net, (3, 40, 48), "inference")
+    assert isinstance(engine.program, FusedNet)
+    assert_same(engine(images_of(3, 40, 48)), net(images_of(3, 40, 48)))
+
+
+def other_logits(self, images):
+    return paddle.full([len(images), 5], 0.5)
+
+
+def failing(*args):
+    raise ValueError("pimm_net: fails")
+
+
+@pytest.mark.parametrize(("name", "change"), [("logits", other_logits), ("logits", failing), ("__init__", failing)])
+def test_where_the_operator_fails_paddle_runs_the_program(name, change, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(FusedNet, name, change)
+    paddle.seed(0)
+    net = awakened(Plain(F.relu))
+    for _ in "made", "kept":
+        engine = open_engine(net, (3, 8, 8))
+        assert isinstance(engine.program, PaddleNet) and "Paddle Inference" in caplog.messages[-1]
+        assert_same(engine(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
+    monkeypatch.setattr(PaddleNet, "logits", other_logits)
+    assert open_engine(net, (3, 8, 8)) is net and "a logit differs" in caplog.messages[-1]
+
+
+def test_a_net_that_is_open_keeps_its_instruction_set(monkeypatch):
+    net = awakened(Plain(F.relu))
+    engine = open_engine(net, (3, 8, 8), "inference")
+    monkeypatch.setenv("PIMM_CPU_OPS", "paddle")
+    assert_same(engine(images_of(3, 8, 8)), net(images_of(3, 8, 8)))
 
 
 def test_a_value_of_two_shapes_is_not_changed_in_its_place():
@@ -166,6 +259,36 @@ def test_a_net_without_the_fold_of_its_batch_norms_is_run_by_paddle(monkeypatch)
     assert_same(engine(images_of(2, 8, 8)), net(images_of(2, 8, 8)))
 
 
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 2, 1), (2, 1, 2), (3, (1, 2), 1), (5, 3, 1)])
+def test_same_padding_is_that_of_paddle(kernel, stride, dilation, tmp_path):
+    paddle.seed(0)
+    net = awakened(Plain(lambda x: F.relu(x)))
+    net.conv = nn.Sequential(
+        nn.Conv2D(3, 24, kernel, stride, "SAME", dilation), nn.Conv2D(24, 24, kernel, stride, "SAME", groups=24)
+    )
+    program = FusedNet(saved(net, (23, 30), tmp_path))
+    assert_same(program.logits(images_of(3, 23, 30)), net(images_of(3, 23, 30)))
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("channels", [2, 3, 7, 9, 15, 17, 28, 33, 65])
+def test_depthwise_channels_that_fill_no_vector(channels):
+    """The operator's sums are those of Paddle, for a shortcut and an activation too."""
+    draw = np.random.default_rng(channels)
+    x = paddle.to_tensor(draw.standard_normal((2, channels, 6, 7)).astype("float32"))
+    weight = paddle.to_tensor(draw.standard_normal((channels, 1, 3, 5)).astype("float32"))
+    shift = paddle.to_tensor(np.pad(draw.standard_normal(channels), (0, -channels % PANEL)).astype("float32"))
+    identity = pack(paddle.eye(channels).reshape([channels, channels, 1, 1]))
+    weights = [identity, paddle.zeros_like(shift), pack_depthwise(weight), shift]
+    point = [channels, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
+    steps = [0, 0, -1, -1, 0, 1, 0, *point]  # another value than the images, for the shortcut
+    steps += [1, 1, -1, 0, 2, 3, ACTS.index("relu"), channels, 3, 5, 1, 1, 1, 1, 2, 2, 1, 1]
+    steps += [2, 2, -1, -1, -1, -1, 0, *point]
+    found = run_operator("pimm_net", (x, weights), steps, cpu_backend())[0]
+    sums = F.conv2d(x, weight, shift[:channels], 1, [1, 2], groups=channels)
+    assert_same(found, F.relu(sums + x).mean([2, 3]))
+
+
 STEP = [0, 0, -1, -1, 0, 1, 0, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1]  # a convolution to 5 channels that keeps the size
 MEAN = [2, 1, -1, -1, -1, -1, 0, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
 
@@ -196,6 +319,7 @@ def changed(step, **places):
         (changed(STEP, stride=0) + MEAN, "stride"),
         (changed(STEP, shortcut=0) + MEAN, "shape"),
         (changed(STEP, gate=0) + MEAN, "shape"),
+        (STEP[:12] + [1 << 20] * 4 + [1, 1] + MEAN, "too large"),
         (STEP, "logits"),
         (STEP + changed(MEAN, outs=4), "channels"),
         (STEP + MEAN + changed(MEAN, kind=3, source=2), "gate"),
