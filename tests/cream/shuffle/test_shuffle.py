@@ -114,18 +114,19 @@ def test_net_logits():
 @pytest.mark.parametrize("name, build, arch", [("supernet", ShuffleSuperNet, ARCHS[3]), ("net", ShuffleNet, None)])
 def test_training_pass_gradients_and_running_statistics(name, build, arch):
     net = filled(build(), FACTS[name], 1)
+    net.to(dtype="float64")  # the order of float32's sums changes gradients by more than the bound below
     net.train()
-    logits = net(images(), arch) if arch else net(images())
+    inputs = images().astype("float64")
+    logits = net(inputs, arch) if arch else net(inputs)
     *values, total, absolute = summary(logits)
     *expected, expected_total, expected_absolute = GOLDEN[f"{name}_train"]
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=5e-4)
     assert total == pytest.approx(expected_total, abs=1e-4 * absolute)
     assert absolute == pytest.approx(expected_absolute, rel=1e-4)
-    (logits * paddle.to_tensor(golden.inputs(logits.shape, 1, 12360))).sum().backward()
+    (logits * paddle.to_tensor(golden.inputs(logits.shape, 1, 12360)).astype("float64")).sum().backward()
     gradients = {key: p.grad for key, p in net.named_parameters() if p.grad is not None}
     sums = {key: gradients[key].abs().sum(dtype="float64").item() for key in GOLDEN[f"{name}_train_grads"]}
-    # Gradients of float64 differ by 0.4% from the reference's of float32, and by 0.7% from those here.
-    assert sums == pytest.approx(GOLDEN[f"{name}_train_grads"], rel=1e-2)
+    assert sums == pytest.approx(GOLDEN[f"{name}_train_grads"], rel=5e-3)
     state = to_torch_arrays(net, {key: value.numpy() for key, value in net.state_dict().items()})
     for key, expected in GOLDEN[f"{name}_train_running"].items():
         values = state[key].astype(np.float64)

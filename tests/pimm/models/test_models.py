@@ -60,15 +60,19 @@ def assert_values(features, logits, expected, entry, tolerance):
     assert features.mean() == pytest.approx(entry["features"]["mean"], rel=0, abs=max(5e-6, tolerance) * deviation)
 
 
+# In float32, the order of sums changes the logits by more than three times timm's own error.
+NOISY = ("efficientnet_b3",)
+
+
 @pytest.mark.parametrize("name", REFERENCE)
 def test_model(name):
     entry = MODELS[name]
-    model, features, logits = reference_run(name)
+    model, features, logits = reference_run(name, "float64" if name in NOISY else "float32")
     found = [[key, list(shape)] for key, shape in models.torch_names(model)]
     in_order = pimm.models.is_model_in_modules(name, ("efficientnet", "mobilenetv3"))
     assert found == entry["names_shapes"] if in_order else sorted(found) == sorted(entry["names_shapes"])
     assert sum(p.size for p in model.parameters() if not p.stop_gradient) == entry["num_params"]
-    tolerance = max(1e-5, 4 * entry["f32_f64_rel"])  # timm's own error is that of one order of rounding
+    tolerance = max(1e-5, 3 * entry["f32_f64_rel"])
     for expected in (entry, entry["f64"]):
         assert_values(features, logits, expected, entry, tolerance)
 
