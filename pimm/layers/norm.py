@@ -10,6 +10,7 @@ from paddle.autograd import PyLayer
 from pimm import ops
 from pimm.errors import ConfigError, TrainingError
 from pimm.layers.activations import Swish, swish
+from pimm.ops.updates import move_averages
 from pimm.utils.distributed import world_size
 
 _frozen = False
@@ -85,8 +86,7 @@ class BatchNorm2d(nn.BatchNorm2D):
         x, mean, variance = self._normalise(x, weight, bias, then_swish)
         if not _frozen:
             share = 1.0 - self._momentum
-            self._move(self._mean, mean, share, channels)
-            self._move(self._variance, variance, share * count / (count - 1), channels)
+            self._move((mean, variance), (share, share * count / (count - 1)), channels)
         return x
 
     def finish(self, x):
@@ -106,11 +106,14 @@ class BatchNorm2d(nn.BatchNorm2D):
         """Return the result, the mean and the biased variance of the batch."""
         return ops.batch_norm(x, weight, bias, self._epsilon, then_swish)
 
-    def _move(self, running, batch, share, channels):
+    def _move(self, batch, shares, channels):
+        """Move the running mean and variance towards those of the batch by ``shares``."""
+        running = (self._mean, self._variance)
         if channels is None:
-            running.copy_(running * self._momentum + batch * share, False)
+            move_averages(running, batch, [self._momentum] * 2, shares)
         else:
-            running[:channels] = running[:channels] * self._momentum + batch * share
+            for average, value, share in zip(running, batch, shares):
+                average[:channels] = average[:channels] * self._momentum + value * share
 
 
 class SyncBatchNorm2d(BatchNorm2d):

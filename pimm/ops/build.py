@@ -37,7 +37,8 @@ except ImportError:  # Windows, for which there are no operators either
 
 SOURCE = Path(__file__).with_name("cpu_ops.cc")
 HEADERS = sorted(SOURCE.parent.glob("*.h"))
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread", "-D_GLIBCXX_USE_CXX11_ABI=1"]
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-pthread"]
+FLAGS += ["-D_GLIBCXX_USE_CXX11_ABI=1"]
 COMPILERS = ("c++", "g++", "clang++")
 
 _loading = threading.Lock()

@@ -55,6 +55,7 @@ namespace portable {
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
 #include "scale_channels_kernels.h"
+#include "updates_kernels.h"
 }
 #undef VECTOR_BYTES
 
@@ -74,6 +75,7 @@ namespace avx2 {
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
 #include "scale_channels_kernels.h"
+#include "updates_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -97,6 +99,7 @@ namespace avx512 {
 #include "channels_last_kernels.h"
 #include "resize_kernels.h"
 #include "scale_channels_kernels.h"
+#include "updates_kernels.h"
 }
 #ifdef __clang__
 #pragma clang attribute pop
@@ -162,6 +165,20 @@ ResizeKernels resize_kernels(const std::string& isa) {
   return {portable::scale_row, portable::sum_rows};
 }
 
+struct UpdateKernels {
+  decltype(&portable::move_average) average;
+  decltype(&portable::momentum_step) momentum;
+  decltype(&portable::rmsprop_step) rmsprop;
+};
+
+UpdateKernels update_kernels(const std::string& isa) {
+#ifdef __x86_64__
+  if (isa == "avx512") return {avx512::move_average, avx512::momentum_step, avx512::rmsprop_step};
+  if (isa == "avx2") return {avx2::move_average, avx2::momentum_step, avx2::rmsprop_step};
+#endif
+  return {portable::move_average, portable::momentum_step, portable::rmsprop_step};
+}
+
 using Tensors = std::vector<paddle::Tensor>;
 
 paddle::Tensor contiguous(paddle::Tensor tensor) { return tensor.contiguous(); }  // not const in Paddle 3.0
@@ -182,6 +199,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "scale_channels.h"
 #include "channels_last.h"
 #include "net.h"
+#include "updates.h"
 
 // Names the second gradient of a tensor, which the double-backward operators take or return.
 std::string second(const char* name) { return paddle::Grad(paddle::Grad(name)); }
@@ -318,3 +336,23 @@ PD_BUILD_OP(pimm_net)
     .Outputs({"Out"})
     .Attrs({"steps: std::vector<int>", "isa: std::string"})
     .SetKernelFn(PD_KERNEL(net_op));
+
+PD_BUILD_OP(pimm_move_averages)
+    .Inputs({paddle::Vec("Averages"), paddle::Vec("Values")})
+    .Outputs({"Nothing"})
+    .Attrs({"keeps: std::vector<float>", "shares: std::vector<float>", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(move_averages_op));
+
+PD_BUILD_OP(pimm_momentum)
+    .Inputs({paddle::Vec("Params"), paddle::Vec("Grads"), paddle::Vec("Velocities")})
+    .Outputs({"Nothing"})
+    .Attrs({"rate: float", "l2: float", "momentum: float", "nesterov: bool", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(momentum_op));
+
+PD_BUILD_OP(pimm_rmsprop)
+    .Inputs({paddle::Vec("Params"), paddle::Vec("Grads"), paddle::Vec("Squares"), paddle::Vec("Velocities"),
+             paddle::Vec("Means")})
+    .Outputs({"Nothing"})
+    .Attrs({"rate: float", "l2: float", "keep: float", "rate_inside: bool", "alpha: float", "eps: float",
+            "momentum: float", "centered: bool", "isa: std::string"})
+    .SetKernelFn(PD_KERNEL(rmsprop_op));

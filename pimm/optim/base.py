@@ -109,14 +109,18 @@ class TimmOptimizer:
         pairs = zip(self._param_groups, group_lrs(self))
         return [types.MappingProxyType({**group, "lr": lr}) for group, lr in pairs]
 
-    def shrink(self, weight, lr, group):
-        """Shrink a weight in place by the share ``lr * weight_decay`` (decoupled decay, arXiv 1711.05101).
+    def kept_share(self, lr, group):
+        """Return the share of a weight that decoupled decay (arXiv 1711.05101) keeps: ``1 - lr * weight_decay``.
 
-        With the group's ``corrected_weight_decay`` the share is ``lr**2 / max_lr * weight_decay`` (arXiv 2506.02285).
+        With the group's ``corrected_weight_decay`` it is ``1 - lr**2 / max_lr * weight_decay`` (arXiv 2506.02285).
         """
+        rate = lr * lr / self.max_lr if group.get("corrected_weight_decay") else lr
+        return 1.0 - rate * group["weight_decay"]
+
+    def shrink(self, weight, lr, group):
+        """Shrink a weight in place to its `kept_share`."""
         if group["weight_decay"]:
-            rate = lr * lr / self.max_lr if group.get("corrected_weight_decay") else lr
-            weight.scale_(1.0 - rate * group["weight_decay"])
+            weight.scale_(self.kept_share(lr, group))
 
 
 def _names(parameters):

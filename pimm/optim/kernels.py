@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import paddle
 
+from pimm.ops.updates import momentum_step
 from pimm.optim.base import TimmOptimizer
+from pimm.optim.one_pass import OnePass
 
 _PADDLE_NAMES = {"eps": "epsilon", "alpha": "rho", "nesterov": "use_nesterov", "schedule_decay": "momentum_decay"}
 _DECOUPLED = ("decoupled_decay", "decoupled_weight_decay")
@@ -37,11 +39,15 @@ class KernelOptimizer(TimmOptimizer):
         return super()._append_optimize_op(block, group)
 
 
-class SGD(KernelOptimizer, paddle.optimizer.Momentum):
+class SGD(OnePass, KernelOptimizer, paddle.optimizer.Momentum):
     """Update by stochastic gradient descent with classical or Nesterov momentum."""
 
     def __init__(self, params, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False):
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+
+    def update_together(self, params, grads, rate, l2, group):
+        velocities = self.accumulators(self._velocity_acc_str, params)
+        momentum_step(params, grads, velocities, rate, l2, group["momentum"], group["nesterov"])
 
 
 class _AdamLike(KernelOptimizer):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import paddle
 
+from pimm.ops.updates import rmsprop_step
 from pimm.optim.base import RuleOptimizer, Slot
 from pimm.optim.kernels import KernelOptimizer
+from pimm.optim.one_pass import OnePass
 from pimm.optim.update import average_square, cautious, with_l2
 
 
@@ -28,7 +30,7 @@ class RMSprop(RuleOptimizer):
         param.subtract_(change * lr)
 
 
-class RMSpropTF(KernelOptimizer, paddle.optimizer.RMSProp):
+class RMSpropTF(OnePass, KernelOptimizer, paddle.optimizer.RMSProp):
     """Update as TensorFlow's RMSprop: eps is inside the root, and the average of squares starts at 1.
 
     Args:
@@ -75,6 +77,16 @@ class RMSpropTF(KernelOptimizer, paddle.optimizer.RMSProp):
     def _add_accumulator(self, name, param, fill_value=0.0, **options):
         start = 1.0 if name == self._mean_square_acc_str else fill_value
         return super()._add_accumulator(name, param, fill_value=start, **options)
+
+    def takes_group(self, group):
+        return not group["caution"]
+
+    def update_together(self, params, grads, rate, l2, group):
+        names = (self._mean_square_acc_str, self._momentum_acc_str, self._mean_grad_acc_str)
+        averages = (self.accumulators(name, params) for name in names)
+        keep = self.kept_share(rate, group) if group["decoupled_decay"] else 1.0
+        constants = (group["lr_in_momentum"], group["alpha"], group["eps"], group["momentum"], group["centered"])
+        rmsprop_step(params, grads, *averages, rate, l2, keep, *constants)
 
     def _append_optimize_op(self, block, group):
         if group["lr_in_momentum"] and not group["caution"]:
