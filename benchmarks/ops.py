@@ -15,7 +15,6 @@ from paddle.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pimm import ops
-from pimm.ops.pointwise import FEW_PIXELS
 
 CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6))  # kernel, expansion
 # Stages of Cream-287: kernel and expansion of each block, stride of the first block, output channels.
@@ -107,11 +106,10 @@ def swish_cases(batch, pixels):
 
 
 def pointwise_cases(batch, pixels):
-    """Yield what `depthwise_cases` does, for 1x1 convolutions that shrink the channels of small maps by four."""
+    """Yield what `depthwise_cases` does, for 1x1 convolutions that shrink the channels by four."""
     for shape in maps(batch, pixels):
-        if shape[2] * shape[3] <= FEW_PIXELS:
-            inputs = random_tensor(*shape), random_tensor(shape[1] // 4, shape[1], 1, 1)
-            yield str(list(shape)), F.conv2d, ops.pointwise_conv2d, inputs
+        inputs = random_tensor(*shape), random_tensor(shape[1] // 4, shape[1], 1, 1)
+        yield str(list(shape)), F.conv2d, ops.pointwise_conv2d, inputs
 
 
 CASES = {

@@ -41,10 +41,12 @@ def backend_for(*tensors: Tensor) -> str:
     """Return `cpu_backend()` for tensors on the CPU that are all of the same type of DTYPES, else "paddle"."""
     # Static graphs take Paddle's operators, since an exported model must run where ours are missing.
     dtype = tensors[0].dtype
-    ours = paddle.in_dynamic_mode() and dtype in DTYPES
-    if ours and all(tensor.place.is_cpu_place() and tensor.dtype == dtype for tensor in tensors):
-        return cpu_backend()
-    return "paddle"
+    if not paddle.in_dynamic_mode() or dtype not in DTYPES:
+        return "paddle"
+    for tensor in tensors:
+        if tensor.dtype != dtype or not tensor.place.is_cpu_place():
+            return "paddle"
+    return cpu_backend()
 
 
 def run_operator(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import paddle
 from paddle import Tensor
@@ -10,16 +10,18 @@ from paddle import Tensor
 from .backend import cpu_backend, run_operator
 
 
-def updates_together(*tensors: Tensor) -> bool:
-    """Return whether the operators of this file take these tensors: float32, on the CPU, each in one piece."""
+def updates_together(changed: Iterable[Tensor], read: Iterable[Tensor]) -> bool:
+    """Return whether the operators of this file can change and read these tensors: dense float32 ones on the CPU.
+
+    What is changed must also lie in one piece, since Paddle hands an operator copies of other tensors.
+    """
     if not paddle.in_dynamic_mode() or cpu_backend() == "paddle":
         return False
-    float32 = paddle.float32
-    for tensor in tensors:
-        plain = tensor.dtype == float32 and tensor.place.is_cpu_place() and tensor.is_dense()
-        if not (plain and tensor.is_contiguous()):
-            return False
-    return True
+    return all(_takes(tensor) and tensor.is_contiguous() for tensor in changed) and all(map(_takes, read))
+
+
+def _takes(tensor):
+    return tensor.dtype == paddle.float32 and tensor.place.is_cpu_place() and tensor.is_dense()
 
 
 def move_averages(
@@ -35,7 +37,7 @@ def move_averages(
     Raises:
         ValueError: if shapes or lists do not fit together.
     """
-    if updates_together(*averages, *values):
+    if updates_together(averages, values):
         lists = list(averages), list(values)
         run_operator("pimm_move_averages", lists, list(keeps), list(shares), cpu_backend())
         return

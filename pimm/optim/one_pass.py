@@ -64,4 +64,4 @@ class OnePass:
     def _together(self, param, grad):
         if self._get_auxiliary_var("found_inf") is not None:  # a loss scaler, for which Paddle skips steps
             return False
-        return param.name not in self._apart and updates_together(param, grad)
+        return param.name not in self._apart and updates_together((param,), (grad,))
