@@ -16,7 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measuring import Figure, Options, images_per_second, in_turns
+from measuring import Options, figures_of, images_per_second, in_turns
 
 from pimm.data import create_transform
 from pimm.data.jpeg import decode_for_resize, fast_decoder
@@ -77,10 +77,8 @@ def measure(options):
                 )
                 for name, read in (("here", decode_for_resize), ("Pillow", decode))
             }
-            rates = in_turns(runners, options.seconds / len(sides) / len(KINDS))
-            yield from (
-                Figure(f"JPEG to array, {kind}, {side} pixels", by, rate, "images/s") for by, rate in rates.items()
-            )
+            turns = in_turns(runners, options.seconds / len(sides) / len(KINDS))
+            yield from figures_of(f"JPEG to array, {kind}, {side} pixels", turns)
 
 
 def main():

@@ -5,6 +5,7 @@ machine has cores, and PyTorch runs in its best mode of those above, with timm's
 """
 
 import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 from loader import repeat_photographs
-from measuring import Figure, images_per_second, in_turns
+from measuring import figures_of, images_per_second, in_turns
 from run_jobs import NETS, TORCH_MODES, torch_net, torch_runners
 
 import pimm
@@ -35,26 +36,24 @@ def measure(options):
         engines = open_engines(net, side)
         with tempfile.TemporaryDirectory() as folder:
             rival = torch_net(options.rival_python, net, side, Path(folder))
-            rates = in_turns(net_alone(engines, rival, side, options.small), seconds)
-            yield from (
-                Figure(f"evaluate {name} at {side}, batch {BATCH}", *each, "images/s") for each in rates.items()
-            )
+            turns = in_turns(net_alone(engines, rival, side, options.small), seconds)
+            yield from figures_of(f"evaluate {name} at {side}, batch {BATCH}", turns)
             if options.photographs:
                 count = 64 if options.small else PHOTOGRAPHS
                 target = Path(folder, "photographs")
                 target.mkdir()
                 repeat_photographs(options.photographs, target, count)
-                rates = in_turns(from_jpeg(engines, rival, best_mode(rates), side, target), seconds)
-                yield from figures(f"from JPEG to top-1, {name} at {side}, batch {BATCH}", rates)
+                turns = in_turns(from_jpeg(engines, rival, best_mode(turns), side, target), seconds)
+                yield from by_precision(f"from JPEG to top-1, {name} at {side}, batch {BATCH}", turns)
             if rival:
                 rival.close()
 
 
-def figures(what, rates):
+def by_precision(what, turns):
     """Yield the figures of fp32, and those of bf16 as a comparison of their own."""
-    for name, rate in rates.items():
-        is_bf16 = "bf16" in name
-        yield Figure(f"{what}, bf16" if is_bf16 else what, name.removesuffix(" bf16"), rate, "images/s")
+    for figure in figures_of(what, turns):
+        is_bf16 = "bf16" in figure.by
+        yield figure._replace(what=f"{what}, bf16" if is_bf16 else what, by=figure.by.removesuffix(" bf16"))
 
 
 def open_engines(net, side):
@@ -83,9 +82,10 @@ def net_alone(engines, rival, side, small):
     return runners
 
 
-def best_mode(rates):
+def best_mode(turns):
     """Return PyTorch's fastest mode in fp32, or None."""
-    modes = {name: rate for name, rate in rates.items() if name.startswith("PyTorch") and "bf16" not in name}
+    medians = {name: statistics.median(values) for name, values in turns.items()}
+    modes = {name: rate for name, rate in medians.items() if name.startswith("PyTorch") and "bf16" not in name}
     return max(modes, key=modes.get).partition(" ")[2] if modes else None
 
 

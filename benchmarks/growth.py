@@ -2,7 +2,7 @@
 
 import os
 
-from measuring import Figure, images_per_second, in_turns
+from measuring import Figure, figures_of, images_per_second, in_turns
 
 PANELS = {  # the job: what its axis shows
     "growth: batch": "images of a step",
@@ -36,8 +36,8 @@ def curve(options, gpu, name, batch, side, at, places):
     """Yield the two figures of one place: training and evaluation."""
     makers = {"train": gpu.training, "evaluate": gpu.evaluation}
     runners = {kind: images_per_second(make(name, False, batch, side), batch) for kind, make in makers.items()}
-    rates = in_turns(runners, options.seconds / places)
-    yield from (Figure(name, f"here, {kind}", rate, "images/s", at) for kind, rate in rates.items())
+    turns = in_turns(runners, options.seconds / places)
+    yield from figures_of(name, {f"here, {kind}": values for kind, values in turns.items()}, at=at)
 
 
 def depths(options):

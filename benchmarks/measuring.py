@@ -5,10 +5,11 @@ import os
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-TURNS = 5
+TURNS = 11
 ENVIRONMENT = dict(os.environ)  # of other programs; Paddle, which is imported later, sets OMP_NUM_THREADS
 
 
@@ -21,6 +22,7 @@ class Figure(NamedTuple):
         value: median over turns.
         unit: of the value; of a unit that ends with ``/s``, more is better.
         at: the place on the axis of a curve, such as the size of the batch; None for a figure alone.
+        turns: the value of each turn, where rivals took turns.
     """
 
     what: str
@@ -28,6 +30,7 @@ class Figure(NamedTuple):
     value: float
     unit: str
     at: float | None = None
+    turns: Sequence[float] = ()
 
 
 class Options(NamedTuple):
@@ -49,7 +52,7 @@ class Options(NamedTuple):
 
 
 def in_turns(runners, seconds):
-    """Return the median of each runner, ``{name: median}``.
+    """Return what each runner measured in its turns, ``{name: values}``.
 
     Args:
         runners: name -> callable from seconds to a number; the first call warms up, and does not count.
@@ -64,7 +67,23 @@ def in_turns(runners, seconds):
                 found[name].append(value)
         if turn and time.perf_counter() > deadline:
             break
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
+
+
+def figures_of(what, turns, unit="images/s", at=None):
+    """Yield a figure of the same text for each runner of `in_turns`."""
+    for by, values in turns.items():
+        yield Figure(what, by, statistics.median(values), unit, at, values)
+
+
+def times_as_good(one, other):
+    """Return how many times as good a figure is as another: the median over turns, where both took the same turns.
+
+    The speed of a machine may change between turns, and less within one.
+    """
+    higher = one.unit.endswith("/s")
+    pairs = zip(one.turns, other.turns) if len(one.turns) == len(other.turns) > 0 else [(one.value, other.value)]
+    return statistics.median(own / its if higher else its / own for own, its in pairs)
 
 
 def images_per_second(step, batch):

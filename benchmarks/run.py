@@ -25,7 +25,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from measuring import HERE, Figure, Options, imports
+from measuring import HERE, Figure, Options, imports, times_as_good
 
 # name: module of this folder, function. Figures of a job that have the same ``what`` are rows of one comparison.
 JOBS = {
@@ -179,9 +179,9 @@ def cells(figures):
     shown = ["; ".join(text(each) for each in group) for group in (ours, rivals)]
     gain = ""
     if rivals:
-        higher = ours[0].unit.endswith("/s")
-        own, best = ((max if higher else min)(each.value for each in group) for group in (ours, rivals))
-        gain = f"{own / best if higher else best / own:.2f}"
+        choose = max if ours[0].unit.endswith("/s") else min
+        own, best = (choose(group, key=lambda each: each.value) for group in (ours, rivals))
+        gain = f"{times_as_good(own, best):.2f}"
     return " | ".join([*shown, gain])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from measuring import ENVIRONMENT, HERE, Figure, Rival, images_per_second, imports, in_turns
+from measuring import ENVIRONMENT, HERE, Figure, Rival, figures_of, images_per_second, imports, in_turns
 
 import pimm
 from cream.mobile.nets import ChildNet, MobileNet
@@ -64,11 +64,10 @@ def training(options):
             if rival:
                 modes = TORCH_MODES["train"][:1] if options.small else TORCH_MODES["train"]
                 runners.update(torch_runners(rival, modes, work="train", batch=batch, side=side))
-            rates = in_turns(runners, options.seconds / len(nets))
+            turns = in_turns(runners, options.seconds / len(nets))
             if rival:
                 rival.close()
-        what = f"train {name} at {side}, batch {batch}"
-        yield from (Figure(what, by, rate, "images/s") for by, rate in rates.items())
+        yield from figures_of(f"train {name} at {side}, batch {batch}", turns)
 
 
 def torch_runners(rival, modes, **case):
@@ -145,8 +144,8 @@ def supernet(options):
             if rival:
                 case = {"work": kind, "batch": batch, "side": distillation.SIDE}
                 runners.update(torch_runners(rival, ("eager", "channels_last"), **case))
-            for by, rate in in_turns(runners, options.seconds / len(distillation.KINDS)).items():
-                yield Figure(f"supernet step at 64, batch {batch}, {kind}", by, rate, "images/s")
+            turns = in_turns(runners, options.seconds / len(distillation.KINDS))
+            yield from figures_of(f"supernet step at 64, batch {batch}, {kind}", turns)
         if rival:
             rival.close()
 
@@ -194,9 +193,9 @@ def loaders(options):
                     )
                     for by, library in runners.items()
                 }
-                rates = in_turns(calls, options.seconds / 2 / len(sizes))
+                turns = in_turns(calls, options.seconds / 2 / len(sizes))
                 what = f"loader, {'training' if is_training else 'evaluation'} at {size}, {workers} workers"
-                yield from (Figure(what, by, rate, "images/s") for by, rate in rates.items())
+                yield from figures_of(what, turns)
         for library in runners.values():
             library.close()
 

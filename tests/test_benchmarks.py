@@ -28,20 +28,34 @@ def test_curves_are_jobs():
     assert set(growth.PANELS) == {name for name, (module, _) in run.JOBS.items() if module == "growth"}
 
 
-def test_rivals_take_turns_and_the_first_does_not_count():
+def test_rivals_take_turns_and_the_first_does_not_count(monkeypatch):
+    monkeypatch.setattr(measuring, "TURNS", 5)
     calls, values = [], {"a": iter([100, 3, 1, 2, 5, 4]), "b": iter([0, 30, 10, 20, 50, 40])}
 
     def runner(name):
         return lambda seconds: calls.append((name, seconds)) or next(values[name])
 
-    assert measuring.in_turns({"a": runner("a"), "b": runner("b")}, 24) == {"a": 3, "b": 30}
+    assert measuring.in_turns({"a": runner("a"), "b": runner("b")}, 24) == {
+        "a": [3, 1, 2, 5, 4],
+        "b": [30, 10, 20, 50, 40],
+    }
     assert calls == [("a", 2), ("b", 2)] * 6
 
 
 def test_turns_end_in_time_but_not_before_the_first(monkeypatch):
     monkeypatch.setattr(measuring.time, "perf_counter", iter([0, 100]).__next__)
     values = iter([9, 7])  # of the first turn, and of the one that counts
-    assert measuring.in_turns({"a": lambda seconds: next(values)}, 10) == {"a": 7}
+    assert measuring.in_turns({"a": lambda seconds: next(values)}, 10) == {"a": [7]}
+
+
+def test_figures_are_compared_turn_by_turn():
+    turns = {"here": [20.0, 9.0, 30.0], "rival": [10.0, 6.0, 5.0]}
+    ours, its = measuring.figures_of("net", turns)
+    assert (ours.value, its.value, ours.by, ours.unit) == (20.0, 6.0, "here", "images/s")
+    assert measuring.times_as_good(ours, its) == 2.0  # of 2, 1.5 and 6
+    slow, fast = measuring.figures_of("net", turns, "ms")
+    assert measuring.times_as_good(slow, fast) == 0.5
+    assert measuring.times_as_good(ours, its._replace(turns=())) == 20.0 / 6.0
 
 
 def test_images_per_second(monkeypatch):

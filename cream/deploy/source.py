@@ -96,22 +96,26 @@ def _trained(
         classes = recorded_classes(path.parent) or recorded_classes(path.parent.parent)
         return _of_settings(path.parent / _RECIPE, path, False, classes)
     if path.is_file():
-        arch, settings = _noted_model(path)
-        classes = settings.get("classes")
-        if model.endswith(_RECIPES):
-            return _of_config(with_spos_preprocessing(load_config(model), spos_preprocessing), path, None, classes)
-        if is_model(settings.get("model") or "") and (model == "auto" or is_model(model)):
-            return _of_training(path, None if model == "auto" else model, model_kwargs)
-        if model == "auto" and _RETRAINED in settings:
-            return _of_config(
-                with_spos_preprocessing(recorded_settings(path, settings), spos_preprocessing), path, None, classes
-            )
-        return _of_file(path, arch if model == "auto" else model, spos_preprocessing, model_kwargs, classes)
+        return _of_weights(path, model, spos_preprocessing, model_kwargs)
     config = next((folder / _CONFIG for folder in (path, path.parent) if (folder / _CONFIG).is_file()), None)
     if config is None:
         return _of_training(path, None, model_kwargs)
     weights, use_ema = build.weights_to_test(replace(load_config(config), RESUME_PATH=str(path)))
     return _of_settings(config, weights, use_ema, recorded_classes(weights))
+
+
+def _of_weights(path, model, spos_preprocessing, model_kwargs):
+    """Load the net that ``model`` names for a file of weights, or the net that the file itself notes."""
+    arch, noted = _noted_model(path)
+    classes = noted.get("classes")
+    if model.endswith(_RECIPES):
+        return _of_config(with_spos_preprocessing(load_config(model), spos_preprocessing), path, None, classes)
+    if is_model(noted.get("model") or "") and (model == "auto" or is_model(model)):
+        return _of_training(path, None if model == "auto" else model, model_kwargs)
+    if model == "auto" and _RETRAINED in noted:
+        settings = with_spos_preprocessing(recorded_settings(path, noted), spos_preprocessing)
+        return _of_config(settings, path, None, classes)
+    return _of_file(path, arch if model == "auto" else model, spos_preprocessing, model_kwargs, classes)
 
 
 def open_source(
