@@ -32,11 +32,11 @@ $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo 'error: $(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	@echo 'Setting up $(VENV); this downloads about 300 MB, most of it Paddle.'
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || \
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || \
 		{ echo 'error: the installation failed; Paddle 3.3 is made for Python 3.9 to 3.13 (choose with PYTHON=...)' >&2; exit 1; }
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
