@@ -64,4 +64,5 @@ class OnePass:
     def _together(self, param, grad):
         if self._get_auxiliary_var("found_inf") is not None:  # a loss scaler, for which Paddle skips steps
             return False
-        return param.name not in self._apart and updates_together((param,), (grad,))
+        # A sparse gradient, to which Paddle adds the term of L2 decay, is dense from then on.
+        return param.name not in self._apart and updates_together((param,), (grad, param.grad))
