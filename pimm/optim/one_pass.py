@@ -64,5 +64,7 @@ class OnePass:
     def _together(self, param, grad):
         if self._get_auxiliary_var("found_inf") is not None:  # a loss scaler, for which Paddle skips steps
             return False
-        # A sparse gradient, to which Paddle adds the term of L2 decay, is dense from then on.
-        return param.name not in self._apart and updates_together((param,), (grad, param.grad))
+        # Ask the parameter's own gradient: a sparse one is dense once Paddle has added the term of L2 decay to it.
+        if param.name in self._apart or not param.grad.is_dense():
+            return False
+        return updates_together((param,), (grad,))
