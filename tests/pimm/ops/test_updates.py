@@ -126,7 +126,7 @@ def test_averages_without_their_shares_are_refused():
 )
 def test_averages_that_do_not_fit_are_refused_and_stay(shapes, keeps, shares, dtype):
     average = paddle.ones([3], dtype)
-    with pytest.raises(ValueError, match="settings|lists of|each average needs|has shape"):
+    with pytest.raises(ValueError, match=r"settings|lists of|each average needs|has shape"):
         move_averages([average], [paddle.zeros(shape, dtype) for shape in shapes], keeps, shares)
     np.testing.assert_array_equal(average.numpy(), [1.0] * 3)
 
