@@ -370,6 +370,8 @@ def test_betas_and_eps_from_arguments():
         (lambda net: create_optimizer_v2(net, "lookforward_adam", lr=0.1), "only 'lookahead_'"),
         (lambda net: create_optimizer_v2(net, "sgd", lr=0.1, betas=(0.9, 0.9)), "takes no 'betas'; it takes lr"),
         (lambda net: create_optimizer_v2([], "sgd", lr=0.1), "no trainable parameter"),
+        (lambda net: create_optimizer_v2([net.norm.weight] * 2, "sgd", lr=0.1), r"of shape \[8\] twice; give it once"),
+        (lambda net: create_optimizer_v2([{"params": [net.norm.weight]}] * 2, "sgd", lr=0.1), "twice; give it once"),
         (lambda net: Lookahead(create_optimizer_v2(net, "sgd", lr=0.1), k=0), "k >= 1"),
     ],
 )
