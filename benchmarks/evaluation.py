@@ -58,9 +58,9 @@ def by_precision(what, turns):
 
 def open_engines(net, side):
     """Return what computes logits: Paddle's layers one by one, and the engine in each precision."""
-    engines = {"eager": net, "here": open_engine(net, (3, side, side), "inference")}
+    engines = {"here, eager": net, "here, inference": open_engine(net, (3, side, side), "inference")}
     if has_bf16():
-        engines["here bf16"] = open_engine(net, (3, side, side), "inference", "bf16")
+        engines["here, inference bf16"] = open_engine(net, (3, side, side), "inference", "bf16")
     return engines
 
 
