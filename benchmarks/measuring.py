@@ -1,5 +1,7 @@
 """What the benchmarks of benchmarks/run.py share: figures, turns, and rivals that run in a process of their own."""
 
+from __future__ import annotations
+
 import json
 import os
 import statistics

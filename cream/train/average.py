@@ -8,6 +8,7 @@ import paddle
 from paddle import Tensor
 
 from cream.supernet import SuperNet
+from pimm.ops.updates import move_averages
 from pimm.utils import ModelEma
 
 
@@ -30,8 +31,9 @@ class PathAverage(ModelEma):
     @paddle.no_grad()
     def update(self, parameters: Iterable[Tensor]) -> None:
         """Move the averages of the weights that an update has trained towards these weights."""
-        for weight in parameters:
-            self._averages[weight.name].scale_(self.decay).add_(weight * (1.0 - self.decay))
+        weights = list(parameters)
+        averages, count = [self._averages[weight.name] for weight in weights], len(weights)
+        move_averages(averages, weights, [self.decay] * count, [1.0 - self.decay] * count)
 
     @paddle.no_grad()
     def copy_to(self, net: SuperNet) -> None:

@@ -30,7 +30,7 @@ def move_averages(
     """Set each average to ``average * keep + value * share``, in place: by one operator where that is possible.
 
     Args:
-        averages: tensors.
+        averages: tensors, none of them twice: threads change them at the same time.
         values: tensors of the same shapes and types.
         keeps, shares: a number of each for every average.
 
@@ -41,7 +41,12 @@ def move_averages(
         lists = list(averages), list(values)
         run_operator("pimm_move_averages", lists, list(keeps), list(shares), cpu_backend())
         return
+    if not len(averages) == len(values) == len(keeps) == len(shares):
+        counts = f"{len(averages)} averages, {len(values)} values, {len(keeps)} keeps and {len(shares)} shares"
+        raise ValueError(f"each average needs a value, a keep and a share, got {counts}")
     for average, value, keep, share in zip(averages, values, keeps, shares):
+        if value.shape != average.shape:
+            raise ValueError(f"a value has shape {list(value.shape)} and must have {list(average.shape)}")
         average.scale_(keep).add_(value * share)
 
 

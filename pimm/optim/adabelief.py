@@ -7,7 +7,7 @@ import math
 import paddle
 
 from pimm.optim.base import RuleOptimizer, Slot
-from pimm.optim.update import average_square, with_l2
+from pimm.optim.update import average_square, move_average, with_l2
 
 
 class AdaBelief(RuleOptimizer):
@@ -63,7 +63,7 @@ class AdaBelief(RuleOptimizer):
             self.shrink(param, 1.0 if group["fixed_decay"] else lr, group)
         else:
             grad = with_l2(grad, param, group["weight_decay"])
-        exp_avg.lerp_(grad, 1.0 - beta1)
+        move_average(exp_avg, grad, 1.0 - beta1)
         average_square(exp_avg_var, grad - exp_avg, beta2).scale_(1.0, bias=eps)
         variance = exp_avg_var
         if max_exp_avg_var is not None:

@@ -8,7 +8,7 @@ import paddle
 
 from pimm.errors import ConfigError
 from pimm.optim.base import RuleOptimizer, Slot
-from pimm.optim.update import cautious, root_mean_square
+from pimm.optim.update import cautious, move_average, root_mean_square
 
 
 class Adafactor(RuleOptimizer):
@@ -83,16 +83,16 @@ class Adafactor(RuleOptimizer):
         rate = lr * self._relative_rate(param, step, group) if self.relative_step else lr
         square, weight = grad.square().scale_(1.0, bias=group["eps"]), float(step) ** group["decay_rate"]
         if exp_avg_sq is not None:
-            update = grad * exp_avg_sq.lerp_(square, weight).rsqrt()
+            update = grad * move_average(exp_avg_sq, square, weight).rsqrt()
         else:
             column, row = _factored_axes(param.shape, group["min_dim_size_to_factor"])
-            exp_avg_sq_row.lerp_(square.mean(row), weight)
-            exp_avg_sq_col.lerp_(square.mean(column), weight)
+            move_average(exp_avg_sq_row, square.mean(row), weight)
+            move_average(exp_avg_sq_col, square.mean(column), weight)
             rows = (exp_avg_sq_row / exp_avg_sq_row.mean(column, keepdim=True)).rsqrt().unsqueeze(row)
             update = grad * (rows * exp_avg_sq_col.rsqrt().unsqueeze(column))
         update = update / (root_mean_square(update) / group["clip_threshold"]).clip(min=1.0) * rate
         if exp_avg is not None:
-            update = exp_avg.lerp_(update, 1.0 - group["betas"][0])
+            update = move_average(exp_avg, update, 1.0 - group["betas"][0])
             update = cautious(update, grad) if group["caution"] else update
         if group["weight_decay"]:
             update = update + param * (rate * group["weight_decay"])
@@ -186,11 +186,11 @@ class AdafactorBigVision(RuleOptimizer):
         beta2 = min(group["beta2_cap"], 1.0 - max(step - group["decay_offset"], 1) ** -group["decay_rate"])
         square = grad.square().scale_(1.0, bias=group["eps"])
         if exp_avg_sq is not None:
-            update = grad * exp_avg_sq.lerp_(square, 1.0 - beta2).rsqrt()
+            update = grad * move_average(exp_avg_sq, square, 1.0 - beta2).rsqrt()
         else:
             column, row = _longest_axes(param.shape, group["min_dim_size_to_factor"])
-            exp_avg_sq_r.lerp_(square.mean(row, keepdim=True), 1.0 - beta2)
-            exp_avg_sq_c.lerp_(square.mean(column, keepdim=True), 1.0 - beta2)
+            move_average(exp_avg_sq_r, square.mean(row, keepdim=True), 1.0 - beta2)
+            move_average(exp_avg_sq_c, square.mean(column, keepdim=True), 1.0 - beta2)
             rows = (exp_avg_sq_r / exp_avg_sq_r.mean(column, keepdim=True)).rsqrt()
             update = grad * rows * exp_avg_sq_c.rsqrt()
         if group["clipping_threshold"] is not None:
@@ -217,6 +217,6 @@ def _longest_axes(shape, at_least):
 def _half_precision_average(average, update, momentum):
     """Move an average by an update rounded to the average's type; return the average in the update's type."""
     dtype = update.dtype
-    moved = average.astype(dtype).lerp_(update.astype(average.dtype).astype(dtype), 1.0 - momentum)
+    moved = average.astype(dtype).lerp(update.astype(average.dtype).astype(dtype), 1.0 - momentum)
     paddle.assign(moved.astype(average.dtype), output=average)
     return average.astype(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 
 from pimm.optim.base import RuleOptimizer
-from pimm.optim.update import average_square, cautious
+from pimm.optim.update import average_square, cautious, move_average
 
 
 class Adan(RuleOptimizer):
@@ -30,8 +30,8 @@ class Adan(RuleOptimizer):
     def update_param(self, param, grad, lr, step, group, exp_avg, exp_avg_sq, exp_avg_diff, previous_grad):
         beta1, beta2, beta3 = group["betas"]
         change = grad - (grad if step == 1 else previous_grad)
-        exp_avg.lerp_(grad, 1.0 - beta1)
-        exp_avg_diff.lerp_(change, 1.0 - beta2)
+        move_average(exp_avg, grad, 1.0 - beta1)
+        move_average(exp_avg_diff, change, 1.0 - beta2)
         average_square(exp_avg_sq, grad + change * beta2, beta3)
         scale = exp_avg_sq.sqrt().scale_((1.0 - beta3**step) ** -0.5, bias=group["eps"])
         momentum = cautious(exp_avg, grad) if group["caution"] else exp_avg

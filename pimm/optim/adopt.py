@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.optim.base import RuleOptimizer
-from pimm.optim.update import average_square, cautious, with_l2
+from pimm.optim.update import average_square, cautious, move_average, with_l2
 
 
 class Adopt(RuleOptimizer):
@@ -57,6 +57,6 @@ class Adopt(RuleOptimizer):
         if group["clip_exp"] is not None:
             bound = (step - 1) ** group["clip_exp"]
             normalised.clip_(min=-bound, max=bound)
-        exp_avg.lerp_(normalised, 1.0 - beta1)
+        move_average(exp_avg, normalised, 1.0 - beta1)
         param.subtract_((cautious(exp_avg, grad) if group["caution"] else exp_avg) * lr)
         average_square(exp_avg_sq, grad, beta2)

@@ -49,5 +49,5 @@ class LaProp(RuleOptimizer):
         exp_avg.scale_(beta1).add_(grad / scale * (lr * (1.0 - beta1)))
         if lr:  # at rate 0 the average rate may be 0 too
             momentum = cautious(exp_avg, grad) if group["caution"] else exp_avg
-            param.subtract_(momentum * (lr / exp_avg_lr))
+            param.subtract_(momentum * (lr / exp_avg_lr.squeeze(0)))
         self.shrink(param, lr, group)

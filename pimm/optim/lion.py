@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimm.optim.base import RuleOptimizer
-from pimm.optim.update import cautious
+from pimm.optim.update import cautious, move_average
 
 
 class Lion(RuleOptimizer):
@@ -30,4 +30,4 @@ class Lion(RuleOptimizer):
         self.shrink(param, lr, group)
         update = exp_avg.lerp(grad, 1.0 - beta1).sign()
         param.subtract_((cautious(update, grad) if group["caution"] else update) * lr)
-        exp_avg.lerp_(grad, 1.0 - beta2)
+        move_average(exp_avg, grad, 1.0 - beta2)

@@ -6,6 +6,7 @@ import paddle
 
 from pimm.errors import ConfigError
 from pimm.optim.base import TimmOptimizer
+from pimm.optim.update import move_average
 
 
 class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
@@ -57,7 +58,7 @@ class Lookahead(TimmOptimizer, paddle.optimizer.Optimizer):
         weight = self._master_weights.get(param.name, param)
         if param.name in self._accumulators[self.SLOW]:
             slow = self._accumulators[self.SLOW][param.name]
-            slow.lerp_(weight, self.alpha)
+            move_average(slow, weight, self.alpha)
             paddle.assign(slow, output=weight)
             if weight is not param:
                 paddle.assign(slow.astype(param.dtype), output=param)

@@ -7,7 +7,7 @@ import math
 import paddle
 
 from pimm.optim.base import RuleOptimizer, Slot
-from pimm.optim.update import with_l2
+from pimm.optim.update import move_average, with_l2
 
 
 class MADGRAD(RuleOptimizer):
@@ -43,7 +43,7 @@ class MADGRAD(RuleOptimizer):
         grad_sum_sq.add_(grad.square().scale_(weight))
         grad_sum.add_(grad * weight)
         target = start - grad_sum / _cube_root(grad_sum_sq, eps)
-        paddle.assign(target.lerp_(param, momentum) if momentum else target, output=param)
+        paddle.assign(move_average(target, param, momentum) if momentum else target, output=param)
 
 
 def _cube_root(tensor, eps):

@@ -6,7 +6,7 @@ import paddle
 
 from pimm.errors import ConfigError
 from pimm.optim.base import RuleOptimizer
-from pimm.optim.update import adam_direction, average_square, cautious, norm
+from pimm.optim.update import adam_direction, average_square, cautious, move_average, norm
 
 _TYPES = ("adamw", "lion")
 
@@ -77,7 +77,7 @@ def _variance_reduced(grad, step, group, exp_avg, exp_avg_sq, last_grad):
     if step > 1:
         corrected = grad + (grad - last_grad) * (group["gamma"] * beta1 / (1.0 - beta1))
     corrected = corrected / norm(corrected).clip(min=1.0)
-    exp_avg.lerp_(corrected, 1.0 - beta1)
+    move_average(exp_avg, corrected, 1.0 - beta1)
     momentum = cautious(exp_avg, grad) if group["caution"] else exp_avg
     if group["mars_type"] == "lion":
         return momentum.sign()

@@ -10,7 +10,7 @@ import paddle
 from pimm.errors import ConfigError
 from pimm.optim.base import RuleOptimizer, Slot
 from pimm.optim.layout import output_axis
-from pimm.optim.update import adam_direction, average_square, norm
+from pimm.optim.update import adam_direction, average_square, move_average, norm
 
 # Coefficients of the quintic a * X + (b * A + c * A A) X with A = X X': one triple for each step; the last is repeated.
 NS_COEFFICIENTS = {
@@ -142,7 +142,7 @@ class Muon(RuleOptimizer):
             lr *= group["fallback_lr_scale"]
             update = adam_direction(grad, step, group, exp_avg, exp_avg_sq, nesterov=group["nesterov"])
         else:
-            momentum_buffer.lerp_(grad, 1.0 - group["momentum"])
+            move_average(momentum_buffer, grad, 1.0 - group["momentum"])
             update = grad.lerp(momentum_buffer, group["momentum"]) if group["nesterov"] else momentum_buffer
             update = _orthogonal_step(param, update, step, group, exp_avg_sq)
         self.shrink(param, lr, group)

@@ -56,7 +56,7 @@ class NvNovoGrad(RuleOptimizer):
         exp_avg_sq.scale_(kept).add_(grad.square().sum().reshape([1]).scale_(1.0 - kept))
         if max_exp_avg_sq is not None:
             exp_avg_sq = paddle.assign(paddle.maximum(max_exp_avg_sq, exp_avg_sq), output=max_exp_avg_sq)
-        change = grad / (exp_avg_sq.sqrt() + group["eps"])
+        change = grad / (exp_avg_sq.squeeze(0).sqrt() + group["eps"])
         if group["decoupled_decay"]:
             self.shrink(param, lr, group)
         elif group["weight_decay"]:
@@ -83,11 +83,11 @@ class NovoGrad(RuleOptimizer):
         square = grad.square().sum().reshape([1])
         if step == 1:
             v.add_(square)
-            m.add_(grad / (v.sqrt() + eps) + decay)
+            m.add_(grad / (v.squeeze(0).sqrt() + eps) + decay)
         grad_ema.scale_(kept).add_(square * (1.0 - kept))
-        scaled = grad / (grad_ema.sqrt() + eps)
+        scaled = grad / (grad_ema.squeeze(0).sqrt() + eps)
         if group["grad_averaging"]:
             scaled = scaled * (1.0 - beta1)
         v.scale_(beta2).add_(scaled.square().sum().reshape([1]) * (1.0 - beta2))
-        m.scale_(beta1).add_(scaled / (v.sqrt() + eps) + decay)
+        m.scale_(beta1).add_(scaled / (v.squeeze(0).sqrt() + eps) + decay)
         param.subtract_(m * (lr * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)))

@@ -62,6 +62,10 @@ class OnePass:
             super()._create_optimization_pass({**group, "params": others}, param_group_idx)
 
     def _together(self, param, grad):
-        if self._get_auxiliary_var("found_inf") is not None:  # a loss scaler, for which Paddle skips steps
+        overflow = self._get_auxiliary_var("found_inf")
+        if overflow is not None and overflow is not False:  # of a loss scaler, for which Paddle skips steps
             return False
-        return param.name not in self._apart and updates_together((param,), (grad,))
+        # Ask the parameter's own gradient: a sparse one is dense once Paddle has added the term of L2 decay to it.
+        if param.name in self._apart or not param.grad.is_dense():
+            return False
+        return updates_together((param,), (grad,))

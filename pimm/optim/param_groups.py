@@ -165,7 +165,7 @@ def as_param_groups(params, lr, weight_decay, options):
         options: hyperparameters of groups without their own.
 
     Raises:
-        ConfigError: for an unknown or impossible setting, and if no parameter is left.
+        ConfigError: for an unknown or impossible setting, for a parameter that is there twice, and if none is left.
     """
     _check_ranges({"lr": lr, "weight_decay": weight_decay, **options})
     entries = list(params)
@@ -184,7 +184,17 @@ def as_param_groups(params, lr, weight_decay, options):
             groups.append(group)
     if not groups:
         raise ConfigError("the optimizer got no trainable parameter: all are frozen, or the list was empty")
+    _check_once([param for group in groups for param in group["params"]])
     return groups
+
+
+def _check_once(params):
+    seen = set()
+    for param in params:
+        if id(param) in seen:
+            shape = list(param.shape)
+            raise ConfigError(f"the optimizer got the parameter {param.name} of shape {shape} twice; give it once")
+        seen.add(id(param))
 
 
 def _check_keys(group, options):

@@ -8,7 +8,7 @@ from pimm.ops.updates import rmsprop_step
 from pimm.optim.base import RuleOptimizer, Slot
 from pimm.optim.kernels import KernelOptimizer
 from pimm.optim.one_pass import OnePass
-from pimm.optim.update import average_square, cautious, with_l2
+from pimm.optim.update import average_square, cautious, move_average, with_l2
 
 
 class RMSprop(RuleOptimizer):
@@ -104,7 +104,7 @@ class RMSpropTF(OnePass, KernelOptimizer, paddle.optimizer.RMSProp):
     def _update(self, weight, grad, lr, group, mean_square, mean_grad, momentum):
         variance = average_square(mean_square, grad, group["alpha"])
         if group["centered"]:
-            variance = variance - mean_grad.lerp_(grad, 1.0 - group["alpha"]).square()
+            variance = variance - move_average(mean_grad, grad, 1.0 - group["alpha"]).square()
         change = grad / (variance + group["eps"]).sqrt()
         inside, outside = (lr, 1.0) if group["lr_in_momentum"] else (1.0, lr)
         if group["momentum"]:

@@ -16,6 +16,13 @@ def cautious(update, grad):
     return update * (mask / mask.mean().clip(min=1e-3))
 
 
+def move_average(average, value, share):
+    """Move a running average by a share towards a value in place, and return it."""
+    if average.ndim:
+        return average.lerp_(value, share)
+    return paddle.assign(average.lerp(value, share), output=average)  # lerp_ makes one dimension of none
+
+
 def average_square(average, grad, beta):
     """Move a running average of squares by one gradient in place, and return it."""
     return average.scale_(beta).add_(grad.square().scale_(1.0 - beta))
@@ -47,7 +54,7 @@ def adam_direction(
         max_exp_avg_sq: largest average of squares so far, for AMSGrad.
     """
     beta1, beta2 = group["betas"]
-    exp_avg.lerp_(grad, 1.0 - beta1)
+    move_average(exp_avg, grad, 1.0 - beta1)
     average_square(exp_avg_sq, grad, beta2)
     if max_exp_avg_sq is not None:
         exp_avg_sq = paddle.assign(paddle.maximum(max_exp_avg_sq, exp_avg_sq), output=max_exp_avg_sq)

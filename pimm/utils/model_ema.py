@@ -169,11 +169,14 @@ def _frozen_copy(model, device):
 
 @paddle.no_grad()
 def _blend(average, model, weight, device, copy_statistics=False):
-    """Move each tensor of ``average`` by the share ``weight`` towards the net's; whole numbers are copied."""
+    """Move each tensor of ``average`` by the share ``weight`` towards the net's; whole numbers are copied.
+
+    A tied weight, which has several names, moves once.
+    """
     current = get_state_dict(model)
     targets = _moved(current, device) if device else current
     averages, values = [], []
-    for name, value in average.state_dict().items():
+    for name, value in {id(value): (name, value) for name, value in average.state_dict().items()}.values():
         target = targets[name]
         if target.dtype != value.dtype:
             target = target.astype(value.dtype)

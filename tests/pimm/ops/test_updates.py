@@ -26,7 +26,8 @@ def tensors(arrays):
 
 
 def assert_close(found, expected):
-    for tensor, array in zip(found, expected, strict=True):
+    assert len(found) == len(expected)
+    for tensor, array in zip(found, expected):
         assert tensor.shape == list(array.shape)
         np.testing.assert_allclose(tensor.numpy(), array, rtol=2e-6, atol=2e-7)
 
@@ -40,7 +41,7 @@ def test_averages_move_each_by_its_own_shares():
     keeps, shares = [0.9, 0.5, 0.1, 0.0, 0.99, 1.0], [0.1, 0.5, 0.2, 1.0, 0.02, 0.0]
     found = tensors(averages)
     move_averages(found, tensors(values), keeps, shares)
-    parts = zip(exact(averages), exact(values), keeps, shares, strict=True)
+    parts = zip(exact(averages), exact(values), keeps, shares)
     assert_close(found, [average * keep + value * share for average, value, keep, share in parts])
 
 
@@ -115,6 +116,19 @@ def test_lists_that_do_not_fit_are_refused(arguments, message):
 def test_averages_without_their_shares_are_refused():
     with pytest.raises(ValueError, match="1 settings for 2 tensors"):
         move_averages(tensors(drawn(0)[:2]), tensors(drawn(1)[:2]), [0.9], [0.1, 0.1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shapes", "keeps", "shares"),
+    [([], [0.5], [0.5]), ([[3], [3]], [0.5], [0.5]), ([[3]], [], [0.5]), ([[3]], [0.5], []), ([[1]], [0.5], [0.5])],
+    ids=str,
+)
+def test_averages_that_do_not_fit_are_refused_and_stay(shapes, keeps, shares, dtype):
+    average = paddle.ones([3], dtype)
+    with pytest.raises(ValueError, match=r"settings|lists of|each average needs|has shape"):
+        move_averages([average], [paddle.zeros(shape, dtype) for shape in shapes], keeps, shares)
+    np.testing.assert_array_equal(average.numpy(), [1.0] * 3)
 
 
 def test_a_tensor_that_does_not_lie_in_one_piece_takes_another_way():

@@ -101,3 +101,34 @@ def test_float64_is_left_to_paddle():
     (param * paddle.to_tensor([1.0, 2.0, 3.0], "float64")).sum().backward()
     optimizer.step()
     np.testing.assert_allclose(param.numpy(), before - [0.5, 1.0, 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("opt", "settings"), RULES[:4], ids=str)
+def test_a_sparse_gradient_decays_the_weight_once(opt, settings):
+    tables = []
+    for sparse in (False, True):
+        embedding = paddle.nn.Embedding(5, 3, sparse=sparse)
+        embedding.weight.set_value(np.linspace(-1.0, 1.0, 15, dtype="float32").reshape(5, 3))
+        optimizer = create_optimizer_v2([embedding.weight], opt, lr=0.1, **{"weight_decay": 0.5, **settings})
+        for _ in range(3):
+            embedding(paddle.to_tensor([0, 2, 2])).square().sum().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        tables.append(embedding.weight.numpy())
+    np.testing.assert_allclose(tables[1], tables[0], rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overflow", "together", "moves"),
+    [(None, True, True), (False, True, True), (True, False, False), ([False], False, True), ([True], False, False)],
+    ids=str,
+)
+def test_one_pass_takes_steps_that_no_gradient_overflow_may_skip(overflow, together, moves):
+    param = paddle.create_parameter([3], "float32")
+    optimizer = create_optimizer_v2([param], "sgd", lr=0.5, momentum=0.0, weight_decay=0.0)
+    before = param.numpy().copy()
+    (2.0 * param).sum().backward()
+    optimizer._set_auxiliary_var("found_inf", paddle.to_tensor(overflow) if isinstance(overflow, list) else overflow)
+    assert optimizer._together(param, param.grad) is together
+    optimizer.step()
+    np.testing.assert_allclose(param.numpy(), before - moves, rtol=1e-6, atol=1e-6)

@@ -6,7 +6,7 @@ import golden
 import numpy as np
 import paddle
 import pytest
-from optim_problem import Problem, train
+from optim_problem import Problem, parameter, train
 
 from pimm.errors import CheckpointError, ConfigError
 from pimm.optim import (
@@ -103,6 +103,19 @@ def test_trajectory_float64(key):
 
 
 NAMES = [*OPTIMIZERS, "lookahead_sgd", "lookahead_rmsprop", "lookahead_adamw", "lookahead_lamb"]
+
+
+@pytest.mark.parametrize("opt", NAMES)
+def test_a_parameter_without_dimensions_moves_as_one_of_one_element(opt):
+    params = [parameter(np.full(shape, 2.0, "float32")) for shape in ([], [1])]
+    optimizer = create_optimizer_v2(params, opt, lr=0.1, weight_decay=0.05)
+    for _ in range(13):  # Lookahead moves its slow copies in every sixth step, but for the first time
+        sum(param.square().sum() for param in params).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    scalar, single = params
+    assert scalar.shape == [] and abs(scalar.item() - 2.0) > 1e-3
+    np.testing.assert_allclose(scalar.numpy(), single[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("opt", NAMES)
@@ -357,6 +370,8 @@ def test_betas_and_eps_from_arguments():
         (lambda net: create_optimizer_v2(net, "lookforward_adam", lr=0.1), "only 'lookahead_'"),
         (lambda net: create_optimizer_v2(net, "sgd", lr=0.1, betas=(0.9, 0.9)), "takes no 'betas'; it takes lr"),
         (lambda net: create_optimizer_v2([], "sgd", lr=0.1), "no trainable parameter"),
+        (lambda net: create_optimizer_v2([net.norm.weight] * 2, "sgd", lr=0.1), r"of shape \[8\] twice; give it once"),
+        (lambda net: create_optimizer_v2([{"params": [net.norm.weight]}] * 2, "sgd", lr=0.1), "twice; give it once"),
         (lambda net: Lookahead(create_optimizer_v2(net, "sgd", lr=0.1), k=0), "k >= 1"),
     ],
 )

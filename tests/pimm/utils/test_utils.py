@@ -152,6 +152,17 @@ def test_model_ema_counts_whole_numbers_as_they_are():
     assert average.ema.seen.tolist() == [8]
 
 
+@pytest.mark.parametrize("kind", [ModelEma, ModelEmaV2, ModelEmaV3])
+def test_an_average_of_tied_weights_moves_once(kind):
+    net = paddle.nn.Sequential(paddle.nn.Linear(300, 300), paddle.nn.Linear(300, 300))
+    net[1].weight = net[0].weight
+    before = net[0].weight.numpy()
+    average = kind(net, decay=0.75)
+    net[0].weight.set_value(before + 1.0)
+    average.update(net)
+    np.testing.assert_allclose(averaged_net(average)[1].weight.numpy(), before + 0.25, rtol=1e-6, atol=1e-6)
+
+
 def test_model_ema_on_a_device_of_its_own():
     net = Net()
     average = ModelEma(net, decay=0.75, device="cpu")
