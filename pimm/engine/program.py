@@ -24,6 +24,10 @@ from pimm.threads import thread_count
 PADDLE_STEM = "model"
 PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
 
+_CONVOLUTIONS = {
+    f"pd_op.{name}"
+    for name in ("conv2d", "depthwise_conv2d", "conv2d_transpose", "depthwise_conv2d_transpose", "conv3d")
+}
 _outputs = threading.RLock()  # of the process, which `quiet` redirects
 
 
@@ -98,6 +102,9 @@ def save_program(net: nn.Layer, shape: Sequence[int | None], folder: Path, conve
         convert: whether Paddle translates the source of the forward functions. The program then works out sizes and
             branches from the images, which takes seconds. Otherwise the net is run once on placeholders, ten times as
             fast, and what the functions read off these holds for all images: the program has to be checked.
+
+    Raises:
+        ConfigError: the net makes filters of a convolution from its images.
     """
     leave_layers_of_paddle_alone()
     traced = net if convert else _AsItIs(net)
@@ -105,6 +112,21 @@ def save_program(net: nn.Layer, shape: Sequence[int | None], folder: Path, conve
     program = paddle.jit.to_static(traced, input_spec=[spec], full_graph=True)
     with quiet():
         paddle.jit.save(program, str(folder / PADDLE_STEM))
+        _check_filters(paddle.jit.load(str(folder / PADDLE_STEM)).program())
+
+
+def _check_filters(program) -> None:
+    """Raise ConfigError if a program makes filters of a convolution from its images.
+
+    oneDNN keeps the filters of the first batch, unless their memory happens to be used for those of the next.
+    """
+    varying = set()  # ids of the values that depend on the images
+    for op in program.global_block().ops:
+        inputs = [value.id for value in op.operands_source() if value.initialized()]
+        if op.name() in _CONVOLUTIONS and inputs[1] in varying:
+            raise ConfigError("the filters of a convolution are made from the images, which oneDNN does not support")
+        if op.name() == "pd_op.data" or varying.intersection(inputs):
+            varying.update(result.id for result in op.results())
 
 
 @functools.cache
