@@ -10,10 +10,7 @@ from pimm.ops.updates import momentum_step, move_averages, rmsprop_step, updates
 
 SHAPES = [(3, 1, 2), (1,), (0, 4), (), (129, 257), (16385,)]  # the last two take several tasks
 
-
-@pytest.fixture(autouse=True)
-def every_instruction_set(instruction_set):
-    pass
+pytestmark = pytest.mark.usefixtures("instruction_set")
 
 
 def drawn(seed, low=-1.0, high=1.0):
