@@ -159,7 +159,7 @@ def _export(net: nn.Layer, input_size: Sequence[int], folder: Path) -> None:
             fused = reparameterize_model(net)
             fused = fold_batch_norms(fused, paddle.zeros([1, *input_size]))
             save_program(fused, [None, *input_size], folder, convert)
-            # The second image of its own tells whether Paddle Inference has kept what the net makes for each batch.
+            # A second batch of one image tells whether Paddle Inference keeps what the net makes for each batch.
             _open(net, folder, input_size, counts=(1, 3, 1))
             return
         except Exception as error:  # a net that cannot be exported raises anything

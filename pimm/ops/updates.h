@@ -41,6 +41,7 @@ void for_each_piece(const Tensors& tensors, Run run) {
   });
 }
 
+// What these operators return: Paddle requires an output.
 Tensors nothing() { return {paddle::empty({1}, paddle::DataType::FLOAT32, paddle::CPUPlace())}; }
 
 Tensors move_averages_op(const Tensors& averages, const Tensors& values, const std::vector<float>& keeps,

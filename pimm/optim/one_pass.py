@@ -46,13 +46,13 @@ class OnePass:
             self._apart.update(param.name for param in group["params"])
 
     def _create_regularization_of_grad(self, param, grad, regularization=None):
-        ours = isinstance(param.regularizer, L2Decay) and self._together(param, grad)
+        ours = isinstance(param.regularizer, L2Decay) and self._takes(param, grad)
         return grad if ours else super()._create_regularization_of_grad(param, grad, regularization)
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
         group, ours, others = parameters_and_grads, [], []
         for param, grad in group["params"]:
-            (ours if self._together(param, grad) else others).append((param, grad))
+            (ours if self._takes(param, grad) else others).append((param, grad))
         if ours:
             params, grads = (list(part) for part in zip(*ours))
             self._create_accumulators(paddle.static.default_main_program().global_block(), params)
@@ -61,7 +61,8 @@ class OnePass:
         if others:
             super()._create_optimization_pass({**group, "params": others}, param_group_idx)
 
-    def _together(self, param, grad):
+    def _takes(self, param, grad):
+        """Return whether one pass updates this parameter; otherwise a kernel of Paddle does."""
         overflow = self._get_auxiliary_var("found_inf")
         if overflow is not None and overflow is not False:  # of a loss scaler, for which Paddle skips steps
             return False

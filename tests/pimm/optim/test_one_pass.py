@@ -23,7 +23,7 @@ def run(opt, settings, monkeypatch, change=lambda groups: None):
     together = one_pass.OnePass._create_optimization_pass
 
     def counted(self, group, param_group_idx=0):
-        counts.append(sum(self._together(*pair) for pair in group["params"]))
+        counts.append(sum(self._takes(*pair) for pair in group["params"]))
         return together(self, group, param_group_idx)
 
     monkeypatch.setattr(one_pass.OnePass, "_create_optimization_pass", counted)
@@ -129,6 +129,6 @@ def test_one_pass_takes_steps_that_no_gradient_overflow_may_skip(overflow, toget
     before = param.numpy().copy()
     (2.0 * param).sum().backward()
     optimizer._set_auxiliary_var("found_inf", paddle.to_tensor(overflow) if isinstance(overflow, list) else overflow)
-    assert optimizer._together(param, param.grad) is together
+    assert optimizer._takes(param, param.grad) is together
     optimizer.step()
     np.testing.assert_allclose(param.numpy(), before - moves, rtol=1e-6, atol=1e-6)
