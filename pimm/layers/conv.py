@@ -13,7 +13,7 @@ from paddle import nn
 from pimm.errors import ConfigError
 from pimm.layers.helpers import to_pair
 from pimm.layers.padding import get_padding_value, same_padding
-from pimm.ops import depthwise_conv2d, pointwise_conv2d
+from pimm.ops import depthwise_conv2d, patches_conv2d, pointwise_conv2d, takes_patches
 from pimm.ops.geometry import check_geometry, four_sides
 
 
@@ -44,6 +44,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if paddle.in_dynamic_mode() and x.ndim == 4:
         sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
         check_geometry(*sizes, to_pair(stride), four_sides(padding), to_pair(dilation))
+    if takes_patches(x, weight):
+        return patches_conv2d(x, weight, bias, to_pair(stride), four_sides(padding), to_pair(dilation))
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 

@@ -5,6 +5,7 @@ from .batch_norm import batch_norm
 from .depthwise import depthwise_conv2d
 from .log_softmax import log_softmax
 from .memory import reuse_freed_memory
+from .patches import patches_conv2d, takes_patches
 from .pointwise import pointwise_conv2d
 from .scale_channels import scale_channels
 from .swish import swish
@@ -14,8 +15,10 @@ __all__ = [
     "cpu_backend",
     "depthwise_conv2d",
     "log_softmax",
+    "patches_conv2d",
     "pointwise_conv2d",
     "reuse_freed_memory",
     "scale_channels",
     "swish",
+    "takes_patches",
 ]

@@ -212,7 +212,7 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
   };
   const auto apply = [&](const NormTask& task) {
     NormColumns<T> norm;
-    T grad_scales[COLUMNS], copy[COLUMNS];
+    T grad_scales[COLUMNS];
     for (int64_t c = 0; c < task.channels; ++c) {
       const int64_t channel = task.channel + c;
       const Sums total = sums.total(channel);
@@ -223,10 +223,8 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
                T(-scale * total.first / count));
     }
     layout.for_each_row(task, [&](int64_t offset, int columns) {
-      const T* const row = then_swish ? copy : out_grad + offset;
-      if (then_swish) std::copy_n(out_grad + offset, columns, copy);  // the kernel may not overwrite what it reads
-      kernel.normalise_backward(g.x + offset, row, norm.means, grad_scales, norm.scales, norm.shifts, columns,
-                                g.x_grad + offset);
+      kernel.normalise_backward(g.x + offset, out_grad + offset, norm.means, grad_scales, norm.scales, norm.shifts,
+                                columns, g.x_grad + offset);
     });
   };
   reduce_and_apply(layout, reduce, apply);

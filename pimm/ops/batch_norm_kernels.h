@@ -54,10 +54,16 @@ static void normalise(const T* __restrict x, const T* __restrict mean, const T* 
   for (int i = 0; i < count; ++i) out[i] = (x[i] - mean[i]) * scale[i] + shift[i];
 }
 
-// out[i] = grad[i] * grad_scale[i] + (x[i] - mean[i]) * scale[i] + shift[i]
+// out[i] = grad[i] * grad_scale[i] + (x[i] - mean[i]) * scale[i] + shift[i]. Since out may be grad, the vectors are
+// explicit.
 template <class T>
-static void normalise_backward(const T* __restrict x, const T* __restrict grad, const T* __restrict mean,
-                               const T* __restrict grad_scale, const T* __restrict scale, const T* __restrict shift,
-                               int count, T* __restrict out) {
-  for (int i = 0; i < count; ++i) out[i] = grad[i] * grad_scale[i] + ((x[i] - mean[i]) * scale[i] + shift[i]);
+static void normalise_backward(const T* x, const T* grad, const T* mean, const T* grad_scale, const T* scale,
+                               const T* shift, int count, T* out) {
+  using S = Simd<T>;
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) {
+    const typename S::Vector rest = (S::load(x + i) - S::load(mean + i)) * S::load(scale + i) + S::load(shift + i);
+    S::store(out + i, S::load(grad + i) * S::load(grad_scale + i) + rest);
+  }
+  for (; i < count; ++i) out[i] = grad[i] * grad_scale[i] + ((x[i] - mean[i]) * scale[i] + shift[i]);
 }

@@ -5,7 +5,7 @@ static inline typename Simd<T>::Vector activate(typename Simd<T>::Vector x, Act 
   using V = typename Simd<T>::Vector;
   const V zero{}, one = zero + 1, six = zero + 6;
   if (act == Act::none) return x;
-  if (act == Act::swish) return swish_vector_for_evaluation<T>(x);
+  if (act == Act::swish) return fast_swish_vector<T>(x);
   if (act == Act::relu) return x < zero ? zero : x;  // NaN stays NaN
   if (act == Act::relu6) return x < zero ? zero : x > six ? six : x;
   const V linear = x * T(1.0 / 6) + T(0.5), gate = linear < zero ? zero : linear > one ? one : linear;

@@ -194,6 +194,7 @@ void with_type(const paddle::Tensor& tensor, Run run) {
 #include "swish.h"
 #include "batch_norm.h"
 #include "depthwise.h"
+#include "patches.h"
 #include "pointwise.h"
 #include "resize.h"
 #include "scale_channels.h"
@@ -251,6 +252,25 @@ PD_BUILD_DOUBLE_GRAD_OP(pimm_pointwise_conv2d)
     .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
     .Attrs({"want_x: bool", "want_weight: bool"})
     .SetKernelFn(PD_KERNEL(pointwise_second_op));
+
+PD_BUILD_OP(pimm_dense).Inputs({"X", "Weight", "Bias"}).Outputs({"Out"}).SetKernelFn(PD_KERNEL(dense_op));
+
+PD_BUILD_GRAD_OP(pimm_dense)
+    .Inputs({"X", "Weight", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X"), paddle::Grad("Weight"), paddle::Grad("Bias")})
+    .SetKernelFn(PD_KERNEL(dense_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_dense)
+    .Inputs({"X", "Weight", paddle::Grad("Out"), second("X"), second("Weight"), second("Bias")})
+    .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Weight")), second("Out")})
+    .SetKernelFn(PD_KERNEL(dense_second_op));
+
+PD_BUILD_OP(pimm_patches)
+    .Inputs({"X"})
+    .Outputs({"Out"})
+    .Attrs({"kernel: std::vector<int>", "stride: std::vector<int>", "padding: std::vector<int>",
+            "dilation: std::vector<int>"})
+    .SetKernelFn(PD_KERNEL(patches_op));
 
 PD_BUILD_OP(pimm_batch_norm)
     .Inputs({"X", "Weight", "Bias"})

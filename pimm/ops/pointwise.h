@@ -36,11 +36,24 @@ struct Pointwise {
     return paddle::experimental::view_shape(product(matrix(weight), matrices(grad), true, false), shape);
   }
 
-  // The channels of all images in one matrix, [C, N * H * W].
+  // The channels of all images in one matrix, [C, N * H * W]. Paddle's transposition copies number by number.
   static paddle::Tensor rows(const paddle::Tensor& images) {
     const std::vector<int64_t> size = images.shape();
-    const paddle::Tensor first = contiguous(paddle::experimental::transpose(matrices(images), {1, 0, 2}));
-    return paddle::experimental::view_shape(first, {size[1], size[0] * size[2] * size[3]});
+    const int64_t count = size[0], channels = size[1], plane = size[2] * size[3];
+    const paddle::Tensor x = contiguous(images);
+    paddle::Tensor out = paddle::empty({channels, count * plane}, x.dtype(), x.place());
+    with_type(x, [&](auto type) {
+      using T = decltype(type);
+      const T* const from = x.data<T>();
+      T* const to = out.data<T>();
+      for_each_task(channels, worthwhile_threads(channels, x.numel(), 65536), [&](int64_t channel, int) {
+        for (int64_t image = 0; image < count; ++image) {
+          const T* const map = from + (image * channels + channel) * plane;
+          std::copy_n(map, plane, to + (channel * count + image) * plane);
+        }
+      });
+    });
+    return out;
   }
 
   // One product for all images of few pixels, whose products alone are too small to be fast.
@@ -87,6 +100,110 @@ Tensors pointwise_second_op(const paddle::Tensor& x, const paddle::Tensor& weigh
     check_like(op, "WeightSecond", weight_second, conv.kernel, x);
     gradients[0] = conv.x_gradient(weight_second, grad);
     gradients[2] = gradients[2] + conv.convolve(x, weight_second);
+  }
+  return gradients;
+}
+
+// 1x1 convolution of images of one pixel, with a bias: for gates and heads, as one operator where Paddle needs six.
+struct Dense {
+  int64_t images, ins, outs;
+
+  Dense(const char* op, const paddle::Tensor& x, const paddle::Tensor& weight) {
+    check_images(op, x);
+    check_tensor(op, "Weight", weight);
+    const std::vector<int64_t> shape = x.shape(), kernel = weight.shape();
+    if (kernel.size() != 4 || kernel[0] < 1) fail(op, "Weight has shape ", text_of(kernel), " and must have [O, C, 1, 1]");
+    images = shape[0], ins = shape[1], outs = kernel[0];
+    check_like(op, "X", x, {images, ins, 1, 1}, x);
+    check_like(op, "Weight", weight, {outs, ins, 1, 1}, x);
+  }
+
+  static paddle::Tensor matrix(const paddle::Tensor& tensor) {
+    return paddle::experimental::view_shape(contiguous(tensor), {tensor.shape()[0], tensor.shape()[1]});
+  }
+
+  static paddle::Tensor wide(const paddle::Tensor& matrix) {
+    return paddle::experimental::view_shape(matrix, {matrix.shape()[0], matrix.shape()[1], 1, 1});
+  }
+
+  // x times weight, transposed
+  static paddle::Tensor multiply(const paddle::Tensor& x, const paddle::Tensor& weight) {
+    return product(matrix(x), matrix(weight), false, true);
+  }
+
+  static paddle::Tensor x_gradient(const paddle::Tensor& weight, const paddle::Tensor& grad) {
+    return wide(product(matrix(grad), matrix(weight), false, false));
+  }
+
+  static paddle::Tensor weight_gradient(const paddle::Tensor& x, const paddle::Tensor& grad) {
+    return wide(product(matrix(grad), matrix(x), true, false));
+  }
+
+  void add(const paddle::Tensor& bias, paddle::Tensor& out) const {
+    const paddle::Tensor addend = contiguous(bias);
+    with_type(out, [&](auto type) {
+      using T = decltype(type);
+      const T* const from = addend.data<T>();
+      T* to = out.data<T>();
+      for (int64_t image = 0; image < images; ++image, to += outs) {
+        for (int64_t i = 0; i < outs; ++i) to[i] += from[i];
+      }
+    });
+  }
+
+  paddle::Tensor bias_gradient(const paddle::Tensor& gradient) const {
+    const paddle::Tensor grad = contiguous(gradient);
+    paddle::Tensor out = paddle::experimental::full({outs}, 0, grad.dtype(), grad.place());
+    with_type(out, [&](auto type) {
+      using T = decltype(type);
+      const T* from = grad.data<T>();
+      T* const to = out.data<T>();
+      for (int64_t image = 0; image < images; ++image, from += outs) {
+        for (int64_t i = 0; i < outs; ++i) to[i] += from[i];
+      }
+    });
+    return out;
+  }
+};
+
+Tensors dense_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& bias) {
+  const char* const op = "pimm_dense";
+  const Dense dense(op, x, weight);
+  check_like(op, "Bias", bias, {dense.outs}, x);
+  paddle::Tensor out = dense.multiply(x, weight);
+  dense.add(bias, out);
+  return {dense.wide(out)};
+}
+
+Tensors dense_grad_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& grad) {
+  const char* const op = "pimm_dense_grad";
+  const Dense dense(op, x, weight);
+  check_like(op, "OutGradient", grad, {dense.images, dense.outs, 1, 1}, x);
+  return {dense.x_gradient(weight, grad), dense.weight_gradient(x, grad), dense.bias_gradient(grad)};
+}
+
+// The backward operator's own gradients, as in depthwise.h.
+Tensors dense_second_op(const paddle::Tensor& x, const paddle::Tensor& weight, const paddle::Tensor& grad,
+                        const paddle::Tensor& x_second, const paddle::Tensor& weight_second,
+                        const paddle::Tensor& bias_second) {
+  const char* const op = "pimm_dense_grad_grad";
+  const Dense dense(op, x, weight);
+  check_like(op, "OutGradient", grad, {dense.images, dense.outs, 1, 1}, x);
+  Tensors gradients = {paddle::experimental::zeros_like(x), paddle::experimental::zeros_like(weight),
+                       paddle::experimental::zeros_like(grad)};
+  if (x_second.initialized()) {
+    check_like(op, "XSecond", x_second, x.shape(), x);
+    gradients[1] = dense.weight_gradient(x_second, grad);
+    gradients[2] = gradients[2] + dense.wide(dense.multiply(x_second, weight));
+  }
+  if (weight_second.initialized()) {
+    check_like(op, "WeightSecond", weight_second, weight.shape(), x);
+    gradients[0] = dense.x_gradient(weight_second, grad);
+    gradients[2] = gradients[2] + dense.wide(dense.multiply(x, weight_second));
+  }
+  if (bias_second.initialized()) {
+    check_like(op, "BiasSecond", bias_second, {dense.outs}, x);
+    dense.add(bias_second, gradients[2]);
   }
   return gradients;
 }

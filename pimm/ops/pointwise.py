@@ -38,6 +38,9 @@ def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     pixels = height * width
     if list(weight.shape[1:]) != [channels, 1, 1]:
         return F.conv2d(x, weight, bias)
+    if pixels == 1 and bias is not None and backend_for(x, weight, bias) != "paddle":
+        (out,) = run_operator("pimm_dense", (x, weight, bias))
+        return out
     if pixels == 1:  # F.linear would need a transposed copy of the weights
         out = paddle.matmul(x.reshape([n, channels]), weight.reshape([-1, channels]), transpose_y=True)
         return (out if bias is None else out + bias).reshape([n, -1, 1, 1])

@@ -64,7 +64,7 @@ static inline typename Simd<T>::Vector swish_vector(typename Simd<T>::Vector x) 
 
 // As swish_vector, but below -largest, where swish is nearly 0, with an absolute error of 1e-36. A third faster.
 template <class T>
-static inline typename Simd<T>::Vector swish_vector_for_evaluation(typename Simd<T>::Vector x) {
+static inline typename Simd<T>::Vector fast_swish_vector(typename Simd<T>::Vector x) {
   using V = typename Simd<T>::Vector;
   const V largest = V{} + Exp<T>::largest, bounded = x < -largest ? -largest : x;  // since -inf / inf is NaN
   return bounded / (1 + Exp<T>::of_moderate(bounded > largest ? -largest : -bounded));
@@ -80,15 +80,37 @@ static inline typename Simd<T>::Vector swish_slope(typename Simd<T>::Vector x) {
 }
 
 template <class T>
-static void swish_forward(const T* x, int count, T* out) {
+static bool any_below(T bound, const T* x, int count) {
+  using S = Simd<T>;
+  typename S::Vector least = S::splat(bound);
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) {
+    const typename S::Vector values = S::load(x + i);
+    least = values < least ? values : least;
+  }
+  bool found = false;
+  for (int k = 0; k < S::width; ++k) found |= least[k] < bound;
+  for (; i < count; ++i) found |= x[i] < bound;
+  return found;
+}
+
+template <class T, typename Simd<T>::Vector swish(typename Simd<T>::Vector)>
+static void swish_by(const T* x, int count, T* out) {
   using S = Simd<T>;
   int i = 0;
-  for (; i + S::width <= count; i += S::width) S::store(out + i, swish_vector<T>(S::load(x + i)));
+  for (; i + S::width <= count; i += S::width) S::store(out + i, swish(S::load(x + i)));
   if (i == count) return;
   T rest[S::width] = {};
   __builtin_memcpy(rest, x + i, (count - i) * sizeof(T));
-  S::store(rest, swish_vector<T>(S::load(rest)));
+  S::store(rest, swish(S::load(rest)));
   __builtin_memcpy(out + i, rest, (count - i) * sizeof(T));
+}
+
+// Numbers for which only the slower way is precise are rare.
+template <class T>
+static void swish_forward(const T* x, int count, T* out) {
+  if (any_below<T>(-Exp<T>::largest, x, count)) return swish_by<T, swish_vector<T>>(x, count, out);
+  swish_by<T, fast_swish_vector<T>>(x, count, out);
 }
 
 template <class T>

@@ -30,7 +30,18 @@ def norm(x=(2, 3, 5, 5), weight=(3,), bias=(3,), dtype="float32", isa=None):
 
 
 def pointwise(x=(2, 3, 5, 5), weight=(4, 3, 1, 1), dtype="float32"):
+    cpu_backend()  # loads the operators
     return run_operator("pimm_pointwise_conv2d", (draw(*x), draw(*weight, dtype=dtype)), True, True)
+
+
+def dense(x=(2, 3, 1, 1), weight=(4, 3, 1, 1), bias=(4,), dtype="float32"):
+    cpu_backend()
+    return run_operator("pimm_dense", (draw(*x), draw(*weight, dtype=dtype), draw(*bias)))
+
+
+def patches(x=(2, 3, 5, 5), kernel=(3, 3), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
+    cpu_backend()
+    return run_operator("pimm_patches", (draw(*x),), *map(list, (kernel, stride, padding, dilation)))
 
 
 def factors(x=(2, 3, 5, 5), by=(2, 3, 1, 1), dtype="float32", isa=None):
@@ -73,6 +84,22 @@ REFUSED = [  # operator, what is wrong with its arguments, what the error says
     (pointwise, {"weight": (4, 3, 3, 3)}, "Weight has shape [4, 3, 3, 3]"),
     (pointwise, {"weight": (4, 3)}, "Weight has shape [4, 3] and must have [O, C, 1, 1]"),
     (pointwise, {"dtype": "float64"}, "Weight must have the type of X"),
+    (dense, {"x": (2, 3)}, "X has shape [2, 3]"),
+    (dense, {"x": (2, 3, 2, 1)}, "X has shape [2, 3, 2, 1] and must have [2, 3, 1, 1]"),
+    (dense, {"weight": (4, 2, 1, 1)}, "Weight has shape [4, 2, 1, 1] and must have [4, 3, 1, 1]"),
+    (dense, {"weight": (4, 3)}, "Weight has shape [4, 3] and must have [O, C, 1, 1]"),
+    (dense, {"bias": (3,)}, "Bias has shape [3] and must have [4]"),
+    (dense, {"dtype": "float64"}, "Weight must have the type of X"),
+    (patches, {"x": (2, 5, 5)}, "X has shape [2, 5, 5]"),
+    (patches, {"kernel": (3,)}, "must have 2 numbers each"),
+    (patches, {"padding": (1, 1)}, "and padding 4"),
+    (patches, {"padding": (0, 0, -1, 0)}, "padding must not be negative"),
+    (patches, {"padding": (0, LARGE, 0, 0)}, "must not be negative nor more than"),
+    (patches, {"stride": (1, 0)}, "must be positive"),
+    (patches, {"dilation": (0, 1)}, "must be positive"),
+    (patches, {"kernel": (6, 3)}, "a kernel of 6 pixels does not fit into a padded image of 5"),
+    (patches, {"dilation": (1, LARGE)}, "does not fit"),
+    (patches, {"padding": (4096, 4096, 4096, 4096), "kernel": (2048, 2048)}, "numbers are too many"),
     (norm, {"isa": ""}, "no instruction set ''"),
     (factors, {"x": (2, 3, 5)}, "X has shape [2, 3, 5]"),
     (factors, {"by": (2, 3)}, "Factors has shape [2, 3] and must have [2, 3, 1, 1]"),

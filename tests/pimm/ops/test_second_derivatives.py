@@ -5,6 +5,7 @@ import pytest
 from ops_cases import draw
 
 from pimm import layers
+from pimm.layers.conv import conv2d
 from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
 
 X, WEIGHT, CHANNELS = (2, 3, 4, 5), (3, 1, 3, 3), (3,)
@@ -22,6 +23,11 @@ CASES = {  # name: (function, shapes of its inputs)
     "pointwise": (lambda x, weight: pointwise_conv2d(x, weight), (X, (2, 3, 1, 1))),
     "pointwise of few pixels": (lambda x, weight: pointwise_conv2d(x[:, :, :2, :2], weight), (X, (2, 3, 1, 1))),
     "pointwise of one pixel": (lambda x, weight: pointwise_conv2d(x[:, :, :1, :1], weight), (X, (2, 3, 1, 1))),
+    "pointwise of one pixel with bias": (
+        lambda x, *rest: pointwise_conv2d(x[:, :, :1, :1], *rest),
+        (X, (2, 3, 1, 1), (2,)),
+    ),
+    "patches": (lambda weight, bias: conv2d(paddle.ones(X, "float64"), weight, bias, 2, 1), ((4, 3, 3, 3), (4,))),
     "batch norm": (lambda *t: batch_norm(*t)[0], (X, CHANNELS, CHANNELS)),
     "batch norm without weights": (lambda x: batch_norm(x, eps=0.1)[0], (X,)),
     "batch norm and swish": (lambda *t: batch_norm(*t, then_swish=True)[0], (X, CHANNELS, CHANNELS)),
