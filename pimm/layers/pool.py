@@ -5,16 +5,20 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from pimm.errors import ConfigError
-from pimm.layers.helpers import to_pair
+from pimm.layers.helpers import global_avg_pool2d, to_pair
 from pimm.layers.padding import get_padding_value, pad_same
 
 
+def _avg(x, output_size):
+    return global_avg_pool2d(x) if to_pair(output_size) == (1, 1) else F.adaptive_avg_pool2d(x, output_size)
+
+
 def _avgmax(x, output_size):
-    return 0.5 * (F.adaptive_avg_pool2d(x, output_size) + F.adaptive_max_pool2d(x, output_size))
+    return 0.5 * (_avg(x, output_size) + F.adaptive_max_pool2d(x, output_size))
 
 
 def _catavgmax(x, output_size):
-    return paddle.concat([F.adaptive_avg_pool2d(x, output_size), F.adaptive_max_pool2d(x, output_size)], axis=1)
+    return paddle.concat([_avg(x, output_size), F.adaptive_max_pool2d(x, output_size)], axis=1)
 
 
 def _unpooled(x, output_size):
@@ -23,7 +27,7 @@ def _unpooled(x, output_size):
 
 _ADAPTIVE_POOLS = {  # name: (function, output channels per input channel)
     "": (_unpooled, 1),
-    "avg": (F.adaptive_avg_pool2d, 1),
+    "avg": (_avg, 1),
     "max": (F.adaptive_max_pool2d, 1),
     "avgmax": (_avgmax, 1),
     "catavgmax": (_catavgmax, 2),

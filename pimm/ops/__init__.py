@@ -7,13 +7,14 @@ from .log_softmax import log_softmax
 from .memory import reuse_freed_memory
 from .patches import patches_conv2d, takes_patches
 from .pointwise import pointwise_conv2d
-from .scale_channels import scale_channels
+from .scale_channels import global_avg_pool2d, scale_channels
 from .swish import swish
 
 __all__ = [
     "batch_norm",
     "cpu_backend",
     "depthwise_conv2d",
+    "global_avg_pool2d",
     "log_softmax",
     "patches_conv2d",
     "pointwise_conv2d",

@@ -121,6 +121,7 @@ struct Kernels {
   decltype(&portable::swish_backward<T>) swish_backward;
   decltype(&portable::scale_map<T>) scale_map;
   decltype(&portable::scale_map_backward<T>) scale_map_backward;
+  decltype(&portable::sum_map<T>) sum_map;
   decltype(&portable::find_pixels<T>) find_pixels;
   decltype(&portable::gate_pixels<T>) gate_pixels;
   decltype(&portable::convolve_pixels<T>) convolve_pixels;
@@ -133,8 +134,9 @@ struct Kernels {
   {                                                                                                                \
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
-        isa::scale_map<T>, isa::scale_map_backward<T>, isa::find_pixels<T>, isa::gate_pixels<T>,                   \
-        isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>, isa::add_pixels<T>          \
+        isa::scale_map<T>, isa::scale_map_backward<T>, isa::sum_map<T>, isa::find_pixels<T>,                       \
+        isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>,        \
+        isa::add_pixels<T>                                                                                         \
   }
 
 template <class T>
@@ -324,6 +326,24 @@ PD_BUILD_DOUBLE_GRAD_OP(pimm_scale_channels)
     .Inputs({"X", "Factors", paddle::Grad("Out"), second("X"), second("Factors")})
     .Outputs({paddle::New(paddle::Grad("X")), paddle::New(paddle::Grad("Factors")), second("Out")})
     .SetKernelFn(PD_KERNEL(scale_channels_second_op));
+
+PD_BUILD_OP(pimm_map_means)
+    .Inputs({"X"})
+    .Outputs({"Out"})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(map_means_op));
+
+PD_BUILD_GRAD_OP(pimm_map_means)
+    .Inputs({"X", paddle::Grad("Out")})
+    .Outputs({paddle::Grad("X")})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(map_means_grad_op));
+
+PD_BUILD_DOUBLE_GRAD_OP(pimm_map_means)
+    .Inputs({"X", paddle::Grad("Out"), second("X")})
+    .Outputs({paddle::New(paddle::Grad("X")), second("Out")})
+    .Attrs({"isa: std::string"})
+    .SetKernelFn(PD_KERNEL(map_means_second_op));
 
 PD_BUILD_OP(pimm_channels_last_conv)
     .Inputs({"X", "Weight", "Scale", "Shift", paddle::Optional("Gate"), paddle::Optional("Shortcut")})

@@ -80,3 +80,45 @@ Tensors scale_channels_second_op(const paddle::Tensor& input, const paddle::Tens
   }
   return gradients;
 }
+
+// The mean of every map, [N, C, 1, 1].
+Tensors map_means_op(const paddle::Tensor& input, const std::string& isa) {
+  const char* const op = "pimm_map_means";
+  check_instruction_set(op, isa);
+  check_images(op, input);
+  const paddle::Tensor x = contiguous(input);
+  const std::vector<int64_t> shape = x.shape();
+  const int64_t plane = shape[2] * shape[3];
+  paddle::Tensor means = paddle::empty({shape[0], shape[1], 1, 1}, x.dtype(), x.place());
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const auto run = kernels<T>(isa).sum_map;
+    const T* const from = x.data<T>();
+    T* const to = means.data<T>();
+    for_each_map(shape, [&](int64_t map, int64_t offset) { to[map] = run(from + offset, plane) / T(plane); });
+  });
+  return {means};
+}
+
+Tensors map_means_grad_op(const paddle::Tensor& x, const paddle::Tensor& grad, const std::string&) {
+  const char* const op = "pimm_map_means_grad";
+  check_scale_channels(op, x, grad);
+  const paddle::Tensor slopes = contiguous(grad);
+  paddle::Tensor x_grad = paddle::empty_like(x);
+  const int64_t plane = x.shape()[2] * x.shape()[3];
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const T* const slope = slopes.data<T>();
+    T* const to = x_grad.data<T>();
+    for_each_map(x.shape(), [&](int64_t map, int64_t offset) {
+      std::fill_n(to + offset, plane, slope[map] / T(plane));
+    });
+  });
+  return {x_grad};
+}
+
+// The gradient is linear in Out's alone. Paddle waits for one of X all the same.
+Tensors map_means_second_op(const paddle::Tensor& x, const paddle::Tensor&, const paddle::Tensor& x_second,
+                            const std::string& isa) {
+  return {paddle::experimental::zeros_like(x), map_means_op(x_second, isa)[0]};
+}

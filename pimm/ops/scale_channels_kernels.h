@@ -1,4 +1,4 @@
-// The arithmetic of factors for whole maps, for every instruction set (see simd.h).
+// The arithmetic of gates, of factors for whole maps and of their means, for every instruction set (see simd.h).
 
 // out[i] = x[i] * factor
 template <class T>
@@ -22,5 +22,19 @@ static T scale_map_backward(const T* x, const T* grad, T factor, int64_t count, 
   T sum = 0;
   for (int lane = 0; lane < w; ++lane) sum += first[lane];
   for (; i < count; ++i) sum += grad[i] * x[i], x_grad[i] = grad[i] * factor;
+  return sum;
+}
+
+template <class T>
+static T sum_map(const T* x, int64_t count) {
+  using S = Simd<T>;
+  constexpr int w = S::width;
+  typename S::Vector first{}, second{};
+  int64_t i = 0;
+  for (; i + 2 * w <= count; i += 2 * w) first += S::load(x + i), second += S::load(x + i + w);
+  first += second;
+  T sum = 0;
+  for (int lane = 0; lane < w; ++lane) sum += first[lane];
+  for (; i < count; ++i) sum += x[i];
   return sum;
 }

@@ -6,7 +6,7 @@ import pytest
 from ops_cases import assert_near, draw, exact_batch_norm, normalise_and_differentiate
 from paddle.nn import functional as F
 
-from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
+from pimm.ops import batch_norm, depthwise_conv2d, global_avg_pool2d, pointwise_conv2d, scale_channels, swish
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 SEEDS = range(5)
@@ -101,3 +101,4 @@ def test_scaled_channels(seed):
         shape = tuple(int(value) for value in rng.integers(1, [40, 70, 40, 40]))
         shapes = [shape, (*shape[:2], 1, 1)]
         assert_equal_to_float64(scale_channels, lambda x, factors: x * factors, shapes, shapes)
+        assert_equal_to_float64(global_avg_pool2d, lambda x: x.mean([2, 3], keepdim=True), shapes[:1], shapes[:1])

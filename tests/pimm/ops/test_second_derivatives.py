@@ -6,7 +6,7 @@ from ops_cases import draw
 
 from pimm import layers
 from pimm.layers.conv import conv2d
-from pimm.ops import batch_norm, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
+from pimm.ops import batch_norm, depthwise_conv2d, global_avg_pool2d, pointwise_conv2d, scale_channels, swish
 
 X, WEIGHT, CHANNELS = (2, 3, 4, 5), (3, 1, 3, 3), (3,)
 
@@ -33,6 +33,7 @@ CASES = {  # name: (function, shapes of its inputs)
     "batch norm and swish": (lambda *t: batch_norm(*t, then_swish=True)[0], (X, CHANNELS, CHANNELS)),
     "swish": (lambda x: swish(3 * x), (X,)),
     "factors": (lambda *t: scale_channels(*t), (X, (2, 3, 1, 1))),
+    "means": (lambda x: global_avg_pool2d(x), (X,)),
     "net": (net, (X, WEIGHT, CHANNELS, CHANNELS)),
 }
 
