@@ -46,13 +46,12 @@ class OnePass:
             self._apart.update(param.name for param in group["params"])
 
     def _create_regularization_of_grad(self, param, grad, regularization=None):
-        ours = isinstance(param.regularizer, L2Decay) and self._takes(param, grad)
+        ours = isinstance(param.regularizer, L2Decay) and self._takes([(param, grad)])
         return grad if ours else super()._create_regularization_of_grad(param, grad, regularization)
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
-        group, ours, others = parameters_and_grads, [], []
-        for param, grad in group["params"]:
-            (ours if self._takes(param, grad) else others).append((param, grad))
+        group = parameters_and_grads
+        ours, others = self._split(list(group["params"]))
         if ours:
             params, grads = (list(part) for part in zip(*ours))
             self._create_accumulators(paddle.static.default_main_program().global_block(), params)
@@ -61,12 +60,21 @@ class OnePass:
         if others:
             super()._create_optimization_pass({**group, "params": others}, param_group_idx)
 
-    def _takes(self, param, grad):
-        """Return whether one pass updates this parameter; otherwise a kernel of Paddle does."""
+    def _split(self, pairs):
+        """Return the pairs (parameter, gradient) that one pass updates, and those that Paddle's kernels do."""
+        if self._takes(pairs):
+            return pairs, []
+        ours, others = [], []
+        for pair in pairs:
+            (ours if self._takes([pair]) else others).append(pair)
+        return ours, others
+
+    def _takes(self, pairs):
+        """Return whether one pass can update all these parameters."""
         overflow = self._get_auxiliary_var("found_inf")
         if overflow is not None and overflow is not False:  # of a loss scaler, for which Paddle skips steps
             return False
         # Ask the parameter's own gradient: a sparse one is dense once Paddle has added the term of L2 decay to it.
-        if param.name in self._apart or not param.grad.is_dense():
+        if any(param.name in self._apart or not param.grad.is_dense() for param, _ in pairs):
             return False
-        return updates_together((param,), (grad,))
+        return updates_together([param for param, _ in pairs], [grad for _, grad in pairs])

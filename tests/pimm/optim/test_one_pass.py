@@ -23,7 +23,7 @@ def run(opt, settings, monkeypatch, change=lambda groups: None):
     together = one_pass.OnePass._create_optimization_pass
 
     def counted(self, group, param_group_idx=0):
-        counts.append(sum(self._takes(*pair) for pair in group["params"]))
+        counts.append(sum(self._takes([pair]) for pair in group["params"]))
         return together(self, group, param_group_idx)
 
     monkeypatch.setattr(one_pass.OnePass, "_create_optimization_pass", counted)
@@ -68,7 +68,8 @@ def test_a_parameter_that_one_pass_does_not_take_is_updated_by_paddles_kernel(op
     expected = run(opt, settings, monkeypatch)[0]
     with monkeypatch.context() as patch:
         takes = one_pass.updates_together
-        patch.setattr(one_pass, "updates_together", lambda params, grads: params[0].ndim > 1 and takes(params, grads))
+        some = lambda params, grads: all(param.ndim > 1 for param in params) and takes(params, grads)  # noqa: E731
+        patch.setattr(one_pass, "updates_together", some)
         weights, _, together = run(opt, settings, patch)
     assert 0 < together < 24
     assert_alike(weights, expected)
@@ -129,6 +130,6 @@ def test_one_pass_takes_steps_that_no_gradient_overflow_may_skip(overflow, toget
     before = param.numpy().copy()
     (2.0 * param).sum().backward()
     optimizer._set_auxiliary_var("found_inf", paddle.to_tensor(overflow) if isinstance(overflow, list) else overflow)
-    assert optimizer._takes(param, param.grad) is together
+    assert optimizer._takes([(param, param.grad)]) is together
     optimizer.step()
     np.testing.assert_allclose(param.numpy(), before - moves, rtol=1e-6, atol=1e-6)
