@@ -44,7 +44,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if paddle.in_dynamic_mode() and x.ndim == 4:
         sizes = tuple(x.shape[2:]), tuple(weight.shape[2:])
         check_geometry(*sizes, to_pair(stride), four_sides(padding), to_pair(dilation))
-    if takes_patches(x, weight):
+    if groups == 1 and takes_patches(x, weight):
         return patches_conv2d(x, weight, bias, to_pair(stride), four_sides(padding), to_pair(dilation))
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
