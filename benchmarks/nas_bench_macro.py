@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, metavar="FOLDER", help="images in train/CLASS and val/CLASS")
     parser.add_argument("--truth", required=True, metavar="FILE", help="NAS-Bench-Macro's table of accuracies")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where all results go")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["single_path", "cream", "estimate"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["fair_each_zero", "single_path", "cream"])
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="supernets of each method (default: 3)")
     parser.add_argument(
         "--epochs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,13 @@ from cream.studies.judgement import Bootstrap, Judge, Values, with_interval
 from cream.studies.ranking import share_out, write_json
 from pimm.utils import atomic_file, write_csv, write_text
 
-COLUMNS = {"accuracy": "prec1", "loss": "loss", "estimate": "estimate"}  # the estimate where a search has fitted one
-SIGNS = {"accuracy": 1, "loss": -1, "estimate": -1}  # more accuracy is better, and less loss
+JUDGES = {  # the columns that a judge adds up; there is an estimate where a search has fitted one
+    "accuracy": ("prec1",),
+    "loss": ("loss",),
+    "estimate": ("estimate",),
+    "loss and estimate": ("loss", "estimate"),
+}
+SIGNS = {"prec1": 1, "loss": -1, "estimate": -1}  # more accuracy is better, and less loss
 CEILING = "one training"
 
 
@@ -52,13 +57,18 @@ class Bench:
         return found
 
     def judges(self, method: str) -> list[str]:
-        """Return what all searches of a method score by: ``accuracy``, ``loss``, and ``estimate`` if all have it."""
+        """Return the names of the judges for which all searches of a method have the columns."""
         rows = [self.scores[name][0] for name in self.methods()[method]]
-        return [by for by, column in COLUMNS.items() if all(column in row for row in rows)]
+        return [by for by, columns in JUDGES.items() if all(column in row for row in rows for column in columns)]
 
     def score(self, name: str, judge: str) -> np.ndarray:
-        """Return the scores of a search by one of its judges, of which more is better."""
-        return SIGNS[judge] * np.array([row[COLUMNS[judge]] for row in self.scores[name]])
+        """Return the scores of a search by one of its judges, of which more is better.
+
+        Several columns are added up as standard scores: with a mean of 0 and a deviation of 1 over the nets.
+        """
+        rows, columns = self.scores[name], JUDGES[judge]
+        values = [SIGNS[column] * np.array([row[column] for row in rows]) for column in columns]
+        return values[0] if len(values) == 1 else sum(map(_standardised, values))
 
     def judgements(self) -> dict[str, Values]:
         """Return the statistics of each method by each judge, of the baselines, and of one training."""
@@ -77,14 +87,16 @@ class Bench:
     def differences(self, found: Mapping[str, Values]) -> dict[str, Values]:
         """Return by how much the statistics of the first method exceed those of each other method.
 
-        The methods are compared by each judge that both have, and each by the judge that has the larger tau. The
-        estimate of a method is compared with the loss of the same method, too.
+        The methods are compared by each judge that both have, and each by the judge that has the largest tau; the
+        first also by its best judge with the better of accuracy and loss of the others. The estimate of a method is
+        compared with the loss of the same method, too.
         """
         first, *others = self.methods()
         better = {method: better_judge(method, found) for method in self.methods()}
         both = [(other, by) for other in others for by in self.judges(first) if by in self.judges(other)]
         pairs = [(f"{first} by {by}", f"{other} by {by}") for other, by in both]
         pairs += [(better[first], better[other]) for other in others]
+        pairs += [(better[first], better_judge(other, found, ("accuracy", "loss"))) for other in others]
         estimated = [method for method in self.methods() if "estimate" in self.judges(method)]
         pairs += [(f"{method} by estimate", f"{method} by loss") for method in estimated]
         return {f"{a} - {b}": {name: found[a][name] - found[b][name] for name in found[a]} for a, b in pairs}
@@ -116,10 +128,15 @@ class Bench:
         ]
 
 
-def better_judge(method: str, found: Mapping[str, Values]) -> str:
-    """Return the label of a method by that of its judges which has the largest tau."""
-    labels = (label for label in (f"{method} by {by}" for by in COLUMNS) if label in found)
+def better_judge(method: str, found: Mapping[str, Values], judges: Iterable[str] = tuple(JUDGES)) -> str:
+    """Return the label of a method by that of these judges which has the largest tau."""
+    labels = (label for label in (f"{method} by {by}" for by in judges) if label in found)
     return max(labels, key=lambda label: found[label]["tau"][0])
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    deviation = values.std()
+    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
 def scores_of(

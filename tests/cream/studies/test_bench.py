@@ -204,17 +204,30 @@ def test_methods_are_compared_over_their_seeds_by_accuracy_and_by_loss():
 
 def test_estimates_judge_where_all_seeds_of_a_method_have_them():
     true, rng = np.arange(30.0), np.random.default_rng(0)
-    rows = [{"prec1": value, "loss": rng.normal(), "estimate": -value} for value in true]
+    rows = [{"prec1": rng.normal(), "loss": rng.normal(), "estimate": -value} for value in true]
     plain = [{"prec1": value, "loss": -value} for value in true]
     scores = {"s0/ours": rows, "s1/ours": rows, "s0/mixed": rows, "s1/mixed": plain}
     bench = Bench([((i,),) for i in range(30)], true[:, None], true, true % 3, scores, np.inf, Bootstrap(30))
-    assert bench.judges("ours") == ["accuracy", "loss", "estimate"] and bench.judges("mixed") == ["accuracy", "loss"]
+    assert bench.judges("ours") == ["accuracy", "loss", "estimate", "loss and estimate"]
+    assert bench.judges("mixed") == ["accuracy", "loss"]
     found = bench.judgements()
     np.testing.assert_allclose(found["ours by estimate"]["tau"], 1)
     assert "mixed by estimate" not in found
     differences = bench.differences(found)
     assert {"ours by loss - mixed by loss", "ours by estimate - ours by loss"} <= set(differences)
+    assert f"ours by estimate - {better_judge('mixed', found)}" in differences
     assert bench.rows()[3]["estimate s1/ours"] == -3
+
+
+def test_loss_and_estimate_count_alike_whatever_their_scales():
+    columns = {"loss": [1.0, 3.0, 2.0, 2.0], "estimate": [500.0, 500.0, 100.0, 900.0]}
+    rows = [{"prec1": 0.0, "loss": loss, "estimate": estimate} for loss, estimate in zip(*columns.values())]
+    flat = [{**row, "estimate": 7.0} for row in rows]
+    archs, ones = [((i,),) for i in range(4)], np.ones(4)
+    bench = Bench(archs, ones[:, None], ones, ones, {"a": rows, "flat": flat}, np.inf, Bootstrap(4))
+    root = np.sqrt(2)
+    np.testing.assert_allclose(bench.score("a", "loss and estimate"), [root, -root, root, -root])
+    np.testing.assert_allclose(bench.score("flat", "loss and estimate"), [root, -root, 0, 0])
 
 
 def test_the_estimate_of_a_search_is_that_of_its_losses(tmp_path):
