@@ -1,10 +1,10 @@
 """Kills trainings at random moments, lets them go on, and compares what they end with by hash with an unbroken one.
 
-    python benchmarks/faults.py [--kills 30] [--seed 0] [--output FOLDER]
+    python benchmarks/faults.py [--kills 30] [--seed 0] [--jobs JOB ...] [--output FOLDER]
 
-Search and retraining on the embedded images, alone and as two processes under paddle.distributed.launch, are killed in
-turns by SIGKILL and SIGTERM, between starting and ending, in the middle of batches and of checkpoints. Exit code 1 if
-any state differs.
+Searches of several kinds and a retraining on the embedded images, alone and as two processes under
+paddle.distributed.launch, are killed in turns by SIGKILL and SIGTERM, between starting and ending, in the middle of
+batches and of checkpoints. Exit code 1 if any state differs.
 """
 
 import argparse
@@ -31,12 +31,25 @@ SEARCH = [
     *("SUPERNET.META_STA_EPOCH=0", "SUPERNET.UPDATE_ITER=4", "SUPERNET.POOL_SIZE=3", "SUPERNET.PROBES=1"),
     *("SUPERNET.SELECT_BATCHES=2", "DATASET.BATCH_SIZE=40"),
 ]
+FAIR = [
+    *("SUPERNET.METHOD=multi_path", "SUPERNET.PATHS=3", "SUPERNET.DRAW=fair", "SUPERNET.UPDATES=each"),
+    *("SUPERNET.ZERO_RESIDUAL=True", "SUPERNET.ESTIMATE=True", "SUPERNET.FIT_WINDOW=20", "SUPERNET.AVERAGE=0.9"),
+    *("SUPERNET.HOW_TO_PROB=even", "SUPERNET.FLOPS_MINIMUM=0", "SUPERNET.FLOPS_MAXIMUM=1000", "SUPERNET.SELECT_RANDOM=2"),
+]
+ESTIMATED = [
+    *("SUPERNET.BOARD_SCORE=estimate", "SUPERNET.FIT_WINDOW=20", "SUPERNET.TEACHING=added", "SUPERNET.ACCUMULATE=2"),
+    *("SUPERNET.TEACH_SHARE=0.5", "SUPERNET.TEACH_ONLY_BETTER=True"),
+]
+HELD_OUT = ["SUPERNET.BOARD_SCORE=held_out", "SUPERNET.SELECT_ON=held_out"]
 RETRAIN = [
     *("NET.INPUT_ARCH=[[0],[0],[0],[0],[0],[0],[0]]", "WARMUP_EPOCHS=1", "DATASET.BATCH_SIZE=40"),
     "DATASET.IMAGE_SIZE=32",
 ]
 JOBS = {  # script, settings file, settings
     "search": ("tools/train.py", "configs/demo/search.yaml", SEARCH),
+    "search by fair paths": ("tools/train.py", "configs/demo/search.yaml", SEARCH + FAIR),
+    "search with an estimated board": ("tools/train.py", "configs/demo/search.yaml", SEARCH + ESTIMATED),
+    "search with a held-out board": ("tools/train.py", "configs/demo/search.yaml", SEARCH + HELD_OUT),
     "retraining": ("tools/retrain.py", "configs/demo/retrain.yaml", RETRAIN),
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -128,11 +141,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="JOB", help=", ".join(JOBS))
     parser.add_argument("--output", help="keeps the runs' folders (default: a temporary one)")
     args = parser.parse_args()
     base = Path(args.output or tempfile.mkdtemp(prefix="faults-"))
     rng = np.random.default_rng(args.seed)
-    scenarios = [(job, processes) for processes in (1, 2) for job in JOBS]
+    scenarios = [(job, processes) for processes in (1, 2) for job in args.jobs]
     differing = 0
     for number, (job, processes) in enumerate(scenarios):
         wanted = args.kills // len(scenarios) + (number < args.kills % len(scenarios))

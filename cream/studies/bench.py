@@ -212,10 +212,10 @@ def plot(path: Path, bench: Bench, table: Mapping[str, Mapping[str, Correlation]
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # matplotlib logs the fonts that it finds
     methods = bench.methods()
-    figure = Figure(figsize=(5 + 4 * len(methods), 4.2), layout="constrained")
+    labels = list(table)[::-1]
+    figure = Figure(figsize=(5 + 4 * len(methods), max(4.2, 0.27 * len(labels))), layout="constrained")
     FigureCanvasAgg(figure)
     first, *panels = figure.subplots(1, 1 + len(methods))
-    labels = list(table)[::-1]
     for name, shift, marker in (("tau", 0.12, "o"), ("tau in depth", -0.12, "s")):
         values = [table[label][name] for label in labels]
         errors = np.abs([[one.value - one.low, one.high - one.value] for one in values]).T
@@ -223,7 +223,7 @@ def plot(path: Path, bench: Bench, table: Mapping[str, Mapping[str, Correlation]
         first.errorbar([one.value for one in values], places, xerr=errors, fmt=marker, markersize=4, label=name)
     first.set_yticks(range(len(labels)), labels)
     first.grid(axis="x", alpha=0.3)
-    first.legend(fontsize="small")
+    first.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     for panel, (method, names) in zip(panels, methods.items()):
         points = panel.scatter(-bench.score(names[0], "loss"), bench.true.mean(axis=1), c=bench.depth, s=8)
         panel.invert_xaxis()
