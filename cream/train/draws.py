@@ -1,7 +1,8 @@
-"""The paths that one batch trains, where it trains several."""
+"""Draws of the paths that train on one batch, where several do."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,13 +11,13 @@ from cream.space import Arch
 from cream.train.sampler import Sampler
 from pimm.errors import ConfigError
 
-DRAWS = 1024  # among which the extreme path of a FLOPs range is looked for, where it is not that of the space
+DRAWS = 1024  # paths among which the extreme one of a FLOPs range is looked for, where that of the space lies outside
 
 
 def extreme_path(sampler: Sampler, largest: bool) -> Arch:
-    """Return the most or the least expensive path, always the same one: of the space, if it lies in the FLOPs range.
+    """Return the most or the least expensive path of the space, if that lies in the FLOPs range.
 
-    Otherwise it is the most or the least expensive of many paths drawn from the range.
+    Otherwise return the most or the least expensive of DRAWS paths drawn from the range, the same one at every call.
     """
     pick = np.argmax if largest else np.argmin
     choices = [options[int(pick(costs))] for options, costs in zip(sampler.space.options, sampler.costs)]
@@ -28,7 +29,7 @@ def extreme_path(sampler: Sampler, largest: bool) -> Arch:
 
 
 class EvenDraw:
-    """Draws ``n`` paths, each as the sampler does."""
+    """Draws ``n`` paths independently, as the sampler draws one."""
 
     def __init__(self, sampler: Sampler, n: int):
         self.sampler, self.n = sampler, n
@@ -59,21 +60,24 @@ class SandwichDraw:
 
 
 class FairDraw:
-    """Draws paths of which, at each position, no two share a choice (FairNAS, https://arxiv.org/abs/1907.01845).
+    """Draws ``n`` paths that use every choice of a position equally often (FairNAS, https://arxiv.org/abs/1907.01845).
 
-    With as many paths as a position has choices, each choice of the position is trained once in every batch; with more,
-    the choices start over in another order.
+    With as many paths as a position has choices, each choice of the position is trained once in every batch. With more
+    paths, the choices start over in another random order, and each is trained equally often on average.
 
     Raises:
         ConfigError: the FLOPs range leaves out paths of the space, or draws are not even.
     """
 
     def __init__(self, sampler: Sampler, n: int):
-        flops = sampler.flops
-        if sampler.minimum > flops.least or sampler.maximum < flops.most or sampler.probabilities(None) is not None:
+        flops, rule = sampler.flops, "SUPERNET.DRAW=fair draws every choice equally often"
+        if sampler.probabilities(None) is not None:
+            raise ConfigError(f"{rule}: SUPERNET.HOW_TO_PROB must be even")
+        if sampler.minimum > flops.least or sampler.maximum < flops.most:
+            least, most = math.floor(flops.least), math.ceil(flops.most)  # a range that can be given as it is printed
             raise ConfigError(
-                "SUPERNET.DRAW=fair draws every choice equally often: SUPERNET.HOW_TO_PROB must be even, and the FLOPs "
-                f"range must hold all paths of the space, which cost {flops.least:.4g} to {flops.most:.4g} MFLOPs"
+                f"{rule}: SUPERNET.FLOPS_MINIMUM={sampler.minimum:g} to FLOPS_MAXIMUM={sampler.maximum:g} must hold "
+                f"all paths of the space, which cost {least} to {most} MFLOPs; a later selection can narrow the range"
             )
         self.space, self.n = sampler.space, n
 
