@@ -109,7 +109,8 @@ class Supernet:
     PATHS: int = key(
         3,
         COUNT,
-        "Paths whose mean gradient on a batch makes one update, where METHOD is multi_path.",
+        "Paths that train on each batch, where METHOD is multi_path; where DRAW is fair, best as many as a block has "
+        "choices.",
         unit="paths",
         source=OURS,
         jobs=SUPERNETS,
@@ -118,8 +119,8 @@ class Supernet:
         "even",
         one_of("even", "fair", "sandwich"),
         "How the paths of a batch are drawn, where METHOD is multi_path: independently (even); so that each choice is "
-        "drawn equally often (fair); or the most expensive path, which teaches the others, random ones, and the "
-        "cheapest (sandwich).",
+        "drawn equally often, which needs HOW_TO_PROB: even and a FLOPs range that holds all paths (fair); or the most "
+        "expensive path, which teaches the others, random ones, and the cheapest (sandwich).",
         source=OURS,
         jobs=SUPERNETS,
     )
