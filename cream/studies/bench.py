@@ -16,7 +16,7 @@ from cream.studies.judgement import Bootstrap, Judge, Values, with_interval
 from cream.studies.ranking import share_out, write_json
 from pimm.utils import atomic_file, write_csv, write_text
 
-JUDGES = {  # the columns that a judge adds up; there is an estimate where a search has fitted one
+JUDGES = {  # name: the columns whose sum ranks nets; there is an estimate where a search has fitted one
     "accuracy": ("prec1",),
     "loss": ("loss",),
     "estimate": ("estimate",),
@@ -62,9 +62,9 @@ class Bench:
         return [by for by, columns in JUDGES.items() if all(column in row for row in rows for column in columns)]
 
     def score(self, name: str, judge: str) -> np.ndarray:
-        """Return the scores of a search by one of its judges, of which more is better.
+        """Return the scores of a search by one of its judges; a larger score is better.
 
-        Several columns are added up as standard scores: with a mean of 0 and a deviation of 1 over the nets.
+        Several columns are scaled to a mean of 0 and a standard deviation of 1 over the nets, and added up.
         """
         rows, columns = self.scores[name], JUDGES[judge]
         values = [SIGNS[column] * np.array([row[column] for row in rows]) for column in columns]
@@ -87,9 +87,9 @@ class Bench:
     def differences(self, found: Mapping[str, Values]) -> dict[str, Values]:
         """Return by how much the statistics of the first method exceed those of each other method.
 
-        The methods are compared by each judge that both have, and each by the judge that has the largest tau; the
-        first also by its best judge with the better of accuracy and loss of the others. The estimate of a method is
-        compared with the loss of the same method, too.
+        Two methods are compared by each judge that both have, and each method by its judge with the largest tau. The
+        first method by that judge is also compared with each other one by the better of accuracy and loss. The estimate
+        of a method is compared with the loss of the same method, too.
         """
         first, *others = self.methods()
         better = {method: better_judge(method, found) for method in self.methods()}
@@ -129,7 +129,7 @@ class Bench:
 
 
 def better_judge(method: str, found: Mapping[str, Values], judges: Iterable[str] = tuple(JUDGES)) -> str:
-    """Return the label of a method by that of these judges which has the largest tau."""
+    """Return the label of a method, by the one of these judges that has the largest tau."""
     labels = (label for label in (f"{method} by {by}" for by in judges) if label in found)
     return max(labels, key=lambda label: found[label]["tau"][0])
 

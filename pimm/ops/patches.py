@@ -10,11 +10,11 @@ from paddle import Tensor
 from .backend import backend_for, run_operator
 from .pointwise import pointwise_conv2d
 
-MOST_NUMBERS = 32  # in a patch: the matrix holds this many numbers for each output, until the backward pass is done
+MOST_NUMBERS = 32  # in a patch; the backward pass needs the matrix, which has so many numbers for each output pixel
 
 
 def takes_patches(x: Tensor, weight: Tensor) -> bool:
-    """Return whether `patches_conv2d` is the way to convolve: on the CPU, images of few channels without a gradient."""
+    """Return whether `patches_conv2d` should convolve: on the CPU, for small patches of images without a gradient."""
     if not paddle.in_dynamic_mode() or x.ndim != 4 or 0 in x.shape or not x.stop_gradient:
         return False
     few = math.prod(weight.shape[1:]) <= MOST_NUMBERS and x.shape[1] == weight.shape[1]
@@ -29,7 +29,7 @@ def patches_conv2d(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Tensor:
-    """Convolve images that need no gradient themselves: several threads help, which Paddle's convolution lets wait.
+    """Convolve images that need no gradient, with all threads, of which Paddle's convolution leaves some idle.
 
     Args:
         x: images, [N, C, H, W].

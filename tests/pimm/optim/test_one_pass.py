@@ -68,8 +68,11 @@ def test_a_parameter_that_one_pass_does_not_take_is_updated_by_paddles_kernel(op
     expected = run(opt, settings, monkeypatch)[0]
     with monkeypatch.context() as patch:
         takes = one_pass.updates_together
-        some = lambda params, grads: all(param.ndim > 1 for param in params) and takes(params, grads)  # noqa: E731
-        patch.setattr(one_pass, "updates_together", some)
+
+        def takes_matrices(params, grads):
+            return all(param.ndim > 1 for param in params) and takes(params, grads)
+
+        patch.setattr(one_pass, "updates_together", takes_matrices)
         weights, _, together = run(opt, settings, patch)
     assert 0 < together < 24
     assert_alike(weights, expected)
