@@ -102,7 +102,8 @@ Tensors map_means_op(const paddle::Tensor& input, const std::string& isa) {
 
 Tensors map_means_grad_op(const paddle::Tensor& x, const paddle::Tensor& grad, const std::string&) {
   const char* const op = "pimm_map_means_grad";
-  check_scale_channels(op, x, grad);
+  check_images(op, x);
+  check_like(op, "OutGradient", grad, {x.shape()[0], x.shape()[1], 1, 1}, x);
   const paddle::Tensor slopes = contiguous(grad);
   paddle::Tensor x_grad = paddle::empty_like(x);
   const int64_t plane = x.shape()[2] * x.shape()[3];
@@ -117,8 +118,11 @@ Tensors map_means_grad_op(const paddle::Tensor& x, const paddle::Tensor& grad, c
   return {x_grad};
 }
 
-// The gradient is linear in Out's alone. Paddle waits for one of X all the same.
+// The gradient of X depends on that of Out alone. Paddle waits for a gradient of X all the same.
 Tensors map_means_second_op(const paddle::Tensor& x, const paddle::Tensor&, const paddle::Tensor& x_second,
                             const std::string& isa) {
+  const char* const op = "pimm_map_means_grad_grad";
+  check_images(op, x);
+  check_like(op, "XSecond", x_second, x.shape(), x);
   return {paddle::experimental::zeros_like(x), map_means_op(x_second, isa)[0]};
 }

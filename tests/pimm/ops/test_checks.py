@@ -10,7 +10,15 @@ from ops_cases import draw
 from pimm import layers
 from pimm.errors import ConfigError
 from pimm.layers.conv import conv2d
-from pimm.ops import batch_norm, cpu_backend, depthwise_conv2d, pointwise_conv2d, scale_channels, swish
+from pimm.ops import (
+    batch_norm,
+    cpu_backend,
+    depthwise_conv2d,
+    global_avg_pool2d,
+    pointwise_conv2d,
+    scale_channels,
+    swish,
+)
 from pimm.ops.backend import run_operator
 
 LARGE = 2**31 - 1
@@ -48,6 +56,10 @@ def factors(x=(2, 3, 5, 5), by=(2, 3, 1, 1), dtype="float32", isa=None):
     return run_operator(
         "pimm_scale_channels", (draw(*x), draw(*by, dtype=dtype)), cpu_backend() if isa is None else isa
     )
+
+
+def means(x=(2, 3, 5, 5), isa=None):
+    return run_operator("pimm_map_means", (draw(*x),), cpu_backend() if isa is None else isa)
 
 
 REFUSED = [  # operator, what is wrong with its arguments, what the error says
@@ -101,6 +113,9 @@ REFUSED = [  # operator, what is wrong with its arguments, what the error says
     (patches, {"dilation": (1, LARGE)}, "does not fit"),
     (patches, {"padding": (4096, 4096, 4096, 4096), "kernel": (2048, 2048)}, "numbers are too many"),
     (norm, {"isa": ""}, "no instruction set ''"),
+    (means, {"isa": ""}, "no instruction set ''"),
+    (means, {"x": (2, 3, 5)}, "X has shape [2, 3, 5]"),
+    (means, {"x": (2, 3, 0, 5)}, "and not empty"),
     (factors, {"x": (2, 3, 5)}, "X has shape [2, 3, 5]"),
     (factors, {"by": (2, 3)}, "Factors has shape [2, 3] and must have [2, 3, 1, 1]"),
     (factors, {"by": (3, 2, 1, 1)}, "Factors has shape [3, 2, 1, 1]"),
@@ -133,6 +148,8 @@ FUNCTIONS = {
     "batch_norm and swish": lambda x: batch_norm(x, draw(3), draw(3), then_swish=True)[0],
     "swish": swish,
     "factors": lambda x: scale_channels(x, draw(2, 3, 1, 1)),
+    "means": global_avg_pool2d,
+    "dense": lambda x: pointwise_conv2d(x[:, :, :1, :1], draw(4, 3, 1, 1), draw(4)),
 }
 
 
