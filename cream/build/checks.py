@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cream.config import Config
+from cream.selection.choose import WITH_ESTIMATE
 from pimm.errors import ConfigError
 
 
@@ -18,6 +19,13 @@ def check_search(cfg: Config) -> None:
             f"SUPERNET.METHOD={cfg.SUPERNET.METHOD} has no board to select from: SUPERNET.SELECT_RANDOM must be at "
             "least 1"
         )
+    if cfg.SUPERNET.SELECT_BY == WITH_ESTIMATE and not is_fitted(cfg):
+        raise ConfigError(f"SUPERNET.SELECT_BY={WITH_ESTIMATE} needs SUPERNET.ESTIMATE=True")
+
+
+def is_fitted(cfg: Config) -> bool:
+    """Return whether the losses of a search's batches are fitted, which gives an estimate for every path."""
+    return cfg.SUPERNET.ESTIMATE or (cfg.SUPERNET.METHOD, cfg.SUPERNET.BOARD_SCORE) == ("cream", "estimate")
 
 
 def check_supernet(cfg: Config) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from cream.build.checks import check_supernet, teaches_in_place
+from cream.build.checks import check_supernet, is_fitted, teaches_in_place
 from cream.build.data import Images, evaluation_loader, open_images, selection_loader, training_loader
 from cream.build.families import fresh_supernet, net_of_settings, search_space
 from cream.build.recipe import (
@@ -151,8 +151,7 @@ def supernet_step(
         np.random.default_rng([cfg.SEED, 1]),
     )
     ema = PathAverage(searched.net, settings.AVERAGE) if settings.AVERAGE else None
-    fitted = settings.ESTIMATE or (settings.METHOD, settings.BOARD_SCORE) == ("cream", "estimate")
-    fit = AdditiveFit(searched.space, settings.FIT_WINDOW) if fitted else None
+    fit = AdditiveFit(searched.space, settings.FIT_WINDOW) if is_fitted(cfg) else None
     if settings.METHOD == "single_path":
         return SinglePathStep(*common, ema, fit)
     teaching = Teaching(

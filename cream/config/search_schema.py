@@ -282,8 +282,9 @@ class Supernet:
     )
     SELECT_BY: str = key(
         "prec1",
-        one_of("prec1", "loss"),
-        "Metric with the supernet's weights that ranks paths in a selection and an evolution.",
+        one_of("prec1", "loss", "loss_and_estimate"),
+        "Metric with the supernet's weights that ranks paths in a selection and an evolution. A selection from a "
+        "search with ESTIMATE can also rank by the sum of the loss and its estimate.",
         source=OURS,
         jobs=("search", *CHOICES),
     )

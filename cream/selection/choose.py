@@ -36,6 +36,7 @@ from pimm.utils import is_main_process, save_arrays, write_text
 _logger = logging.getLogger(__name__)
 
 DRAWS_PER_PATH = 100
+WITH_ESTIMATE = "loss_and_estimate"
 WEIGHTS = "architecture.pdparams"
 
 
@@ -53,7 +54,8 @@ class Selection:
         loader: loader of the images that paths are scored on.
         scored_on: a description of these images.
         batches: number of recalibration batches.
-        by: the metric that ranks the candidates: ``prec1`` or ``loss``.
+        by: the metric that ranks the candidates: ``prec1`` or ``loss``, or WITH_ESTIMATE for the sum of the loss and
+            its estimate.
         engine: how paths are scored, see ``cream.selection.candidates.score``.
         num_classes: number of classes.
         child: builds the single net of a path.
@@ -83,11 +85,15 @@ class Selection:
         Writes the files of ``write_selected``. The arguments are those of ``paths_to_score``, and the folder.
 
         Raises:
-            ConfigError: no candidate satisfies all constraints.
+            ConfigError: no candidate satisfies all constraints, or there is no estimate to rank by.
         """
+        if self.by == WITH_ESTIMATE and estimate is None:
+            raise ConfigError(f"SUPERNET.SELECT_BY={self.by} needs a search with SUPERNET.ESTIMATE=True")
         archs = self.paths_to_score(board, estimate)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
         candidates = self.score(archs)
+        if self.by == WITH_ESTIMATE:
+            candidates.sort(key=lambda candidate: candidate.loss + estimate(candidate.arch))
         for place, candidate in enumerate(candidates, start=1):
             _logger.info(
                 "candidate %d/%d %s: top-1 %.2f%%, %.1f MFLOPs",
@@ -126,10 +132,13 @@ class Selection:
         return archs
 
     def score(self, archs: Iterable[Arch]) -> list[Candidate]:
-        """Return the paths as candidates, with their accuracies after recalibration, the best first."""
-        searched = self.searched
+        """Return the paths as candidates, with their accuracies after recalibration, the best first.
+
+        WITH_ESTIMATE ranks them by their losses alone.
+        """
+        searched, by = self.searched, "loss" if self.by == WITH_ESTIMATE else self.by
         images = self.kept_images if shares_work(searched.net, self.engine) else (self.train, self.loader)
-        return score(searched.net, archs, searched.tables, *images, self.batches, self.by, self.engine)
+        return score(searched.net, archs, searched.tables, *images, self.batches, by, self.engine)
 
     @cached_property
     def kept_images(self) -> tuple[KeptBatches, KeptBatches]:

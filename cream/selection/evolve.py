@@ -12,7 +12,7 @@ from typing import Callable
 import numpy as np
 import paddle
 
-from cream.selection.candidates import Candidate, best_inside, violations
+from cream.selection.candidates import ORDERS, Candidate, best_inside, violations
 from cream.selection.choose import Selection
 from cream.selection.evolution import best_paths, evolve, unscored
 from cream.selection.shared_scoring import PATHS_AT_ONCE, shares_work
@@ -57,6 +57,8 @@ def evolve_paths(
     Raises:
         ConfigError: the folder holds an evolution with other settings, or no path satisfies the constraints.
     """
+    if selection.by not in ORDERS:
+        raise ConfigError(f"SUPERNET.SELECT_BY={selection.by} ranks no evolution; must be {' or '.join(ORDERS)}")
     searched, constraints = selection.searched, selection.constraints
     flops = constraints[0]
 

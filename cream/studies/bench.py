@@ -62,13 +62,12 @@ class Bench:
         return [by for by, columns in JUDGES.items() if all(column in row for row in rows for column in columns)]
 
     def score(self, name: str, judge: str) -> np.ndarray:
-        """Return the scores of a search by one of its judges; a larger score is better.
+        """Return the scores of a search by one of its judges, of which more is better.
 
-        Several columns are scaled to a mean of 0 and a standard deviation of 1 over the nets, and added up.
+        Loss and estimate are both losses, and are added up.
         """
-        rows, columns = self.scores[name], JUDGES[judge]
-        values = [SIGNS[column] * np.array([row[column] for row in rows]) for column in columns]
-        return values[0] if len(values) == 1 else sum(map(_standardised, values))
+        rows = self.scores[name]
+        return sum(SIGNS[column] * np.array([row[column] for row in rows]) for column in JUDGES[judge])
 
     def judgements(self) -> dict[str, Values]:
         """Return the statistics of each method by each judge, of the baselines, and of one training."""
@@ -132,11 +131,6 @@ def better_judge(method: str, found: Mapping[str, Values], judges: Iterable[str]
     """Return the label of a method, by the one of these judges that has the largest tau."""
     labels = (label for label in (f"{method} by {by}" for by in judges) if label in found)
     return max(labels, key=lambda label: found[label]["tau"][0])
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    deviation = values.std()
-    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
 def scores_of(

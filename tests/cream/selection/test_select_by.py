@@ -8,6 +8,8 @@ import tiny
 from tables import rows_of
 
 from cream import build, jobs
+from cream.space import format_arch
+from pimm.errors import ConfigError
 
 
 @pytest.mark.parametrize("by", ["prec1", "loss"])
@@ -31,3 +33,30 @@ def test_an_estimate_chooses_the_random_paths_that_are_scored(searched):
     losses = {arch: (7 * number) % 18 for number, arch in enumerate(sorted(every))}
     chosen = selection.paths_to_score(None, losses.__getitem__)
     assert [losses[arch] for arch in chosen] == [0, 1, 2]
+
+
+def test_loss_and_estimate_are_added_up(searched, tmp_path):
+    _, cfg = build.settings_of_search(searched, ["SUPERNET.SELECT_RANDOM=18", "SUPERNET.SELECT_BY=loss_and_estimate"])
+    selection = build.selection_of(cfg, build.search_net(cfg))
+    archs = selection.paths_to_score(None)
+    losses = {format_arch(candidate.arch): candidate.loss for candidate in selection.score(archs)}
+    assert list(losses.values()) == sorted(losses.values())
+    spread = max(losses.values()) - min(losses.values())
+    estimates = {arch: spread * number for number, arch in enumerate(reversed(losses))}  # of the opposite order
+    found = selection.select(None, tmp_path, lambda arch: estimates[format_arch(arch)] / 2)
+    sums = {arch: loss + estimates[arch] / 2 for arch, loss in losses.items()}
+    assert [row["arch"] for row in rows_of(tmp_path / "candidates.csv")] == sorted(sums, key=sums.get) != list(losses)
+    assert format_arch(found.arch) == min(sums, key=sums.get)
+
+
+def test_without_an_estimate_nothing_can_be_added_up(searched, tmp_path):
+    by = "SUPERNET.SELECT_BY=loss_and_estimate"
+    with pytest.raises(ConfigError, match=f"{by} needs a search with SUPERNET.ESTIMATE=True"):
+        jobs.select(searched, [by], tmp_path / "select")
+    with pytest.raises(ConfigError, match=f"{by} ranks no evolution; must be prec1 or loss"):
+        jobs.evolve(searched, [by], tmp_path / "evolve")
+    _, cfg = build.settings_of_search(searched, [by])
+    with pytest.raises(ConfigError, match=f"{by} needs SUPERNET.ESTIMATE=True"):
+        build.check_search(cfg)
+    cfg.SUPERNET.ESTIMATE = True
+    build.check_search(cfg)
