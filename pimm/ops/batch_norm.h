@@ -164,8 +164,8 @@ void batch_norm(const NormLayout& layout, const std::string& isa, double eps, bo
       norm.set(c * layout.width, layout.width, rounded, T(scale), shift);
     }
     layout.for_each_row(task, [&](int64_t offset, int columns) {
-      kernel.normalise(x + offset, norm.means, norm.scales, norm.shifts, columns, out + offset);
-      if (then_swish) kernel.swish(out + offset, columns, out + offset);
+      const auto finish = then_swish ? kernel.normalise_swish : kernel.normalise;
+      finish(x + offset, norm.means, norm.scales, norm.shifts, columns, out + offset);
     });
   };
   reduce_and_apply(layout, reduce, apply);
@@ -177,15 +177,6 @@ struct NormGradients {
   const T *x, *weight, *bias, *mean, *variance, *out;
   T *x_grad, *weight_grad, *bias_grad;
 };
-
-// Computes the gradient of what swish was applied to, for one row, from that of its result.
-template <class T>
-void swish_row_backward(const Kernels<T>& kernel, const T* x, const NormColumns<T>& norm, const T* out_grad,
-                        int columns, T* grad) {
-  T normal[COLUMNS];
-  kernel.normalise(x, norm.means, norm.scales, norm.shifts, columns, normal);
-  kernel.swish_backward(normal, out_grad, columns, grad);
-}
 
 template <class T>
 void batch_norm_backward(const NormLayout& layout, const std::string& isa, double eps, bool then_swish,
@@ -205,7 +196,8 @@ void batch_norm_backward(const NormLayout& layout, const std::string& isa, doubl
     }
     sums.make(task, [&](int64_t offset, int rows, int columns, double* sum, double* product) {
       for (int64_t i = offset; then_swish && i < offset + rows * layout.distance(); i += layout.distance()) {
-        swish_row_backward(kernel, g.x + i, norm, g.out + i, columns, g.x_grad + i);
+        kernel.normalise_swish_backward(g.x + i, norm.means, norm.scales, norm.shifts, g.out + i, columns,
+                                        g.x_grad + i);
       }
       kernel.add_products(g.x + offset, out_grad + offset, means, rows, layout.distance(), columns, sum, product);
     });

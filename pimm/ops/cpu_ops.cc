@@ -119,6 +119,8 @@ struct Kernels {
   decltype(&portable::normalise_backward<T>) normalise_backward;
   decltype(&portable::swish_forward<T>) swish;
   decltype(&portable::swish_backward<T>) swish_backward;
+  decltype(&portable::normalise_swish<T>) normalise_swish;
+  decltype(&portable::normalise_swish_backward<T>) normalise_swish_backward;
   decltype(&portable::scale_map<T>) scale_map;
   decltype(&portable::scale_map_backward<T>) scale_map_backward;
   decltype(&portable::sum_map<T>) sum_map;
@@ -134,9 +136,9 @@ struct Kernels {
   {                                                                                                                \
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
-        isa::scale_map<T>, isa::scale_map_backward<T>, isa::sum_map<T>, isa::find_pixels<T>,                       \
-        isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>,        \
-        isa::add_pixels<T>                                                                                         \
+        isa::normalise_swish<T>, isa::normalise_swish_backward<T>, isa::scale_map<T>,                              \
+        isa::scale_map_backward<T>, isa::sum_map<T>, isa::find_pixels<T>, isa::gate_pixels<T>,                     \
+        isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>, isa::add_pixels<T>          \
   }
 
 template <class T>

@@ -127,3 +127,50 @@ static void swish_backward(const T* x, const T* grad, int count, T* out) {
   S::store(rest, swish_slope<T>(S::load(rest)));
   for (int k = 0; i < count; ++i, ++k) out[i] = grad[i] * rest[k];
 }
+
+// out[i] = swish((x[i] - mean[i]) * scale[i] + shift[i]); returns the least normalised number of each lane, at most 0.
+template <class T, typename Simd<T>::Vector swish(typename Simd<T>::Vector)>
+static typename Simd<T>::Vector normalise_swish_by(const T* x, const T* mean, const T* scale, const T* shift, int count,
+                                                   T* out) {
+  using S = Simd<T>;
+  typename S::Vector least{};
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) {
+    const typename S::Vector v = (S::load(x + i) - S::load(mean + i)) * S::load(scale + i) + S::load(shift + i);
+    least = v < least ? v : least;
+    S::store(out + i, swish(v));
+  }
+  if (i == count) return least;
+  T rest[S::width] = {};
+  for (int k = 0; i + k < count; ++k) rest[k] = (x[i + k] - mean[i + k]) * scale[i + k] + shift[i + k];
+  const typename S::Vector v = S::load(rest);
+  least = v < least ? v : least;
+  S::store(rest, swish(v));
+  __builtin_memcpy(out + i, rest, (count - i) * sizeof(T));
+  return least;
+}
+
+template <class T>
+static void normalise_swish(const T* x, const T* mean, const T* scale, const T* shift, int count, T* out) {
+  const auto least = normalise_swish_by<T, fast_swish_vector<T>>(x, mean, scale, shift, count, out);
+  bool found = false;
+  for (int k = 0; k < Simd<T>::width; ++k) found |= least[k] < -Exp<T>::largest;
+  if (found) normalise_swish_by<T, swish_vector<T>>(x, mean, scale, shift, count, out);
+}
+
+// out[i] = grad[i] times the slope of swish at (x[i] - mean[i]) * scale[i] + shift[i]
+template <class T>
+static void normalise_swish_backward(const T* x, const T* mean, const T* scale, const T* shift, const T* grad,
+                                     int count, T* out) {
+  using S = Simd<T>;
+  int i = 0;
+  for (; i + S::width <= count; i += S::width) {
+    const typename S::Vector v = (S::load(x + i) - S::load(mean + i)) * S::load(scale + i) + S::load(shift + i);
+    S::store(out + i, S::load(grad + i) * swish_slope<T>(v));
+  }
+  if (i == count) return;
+  T rest[S::width] = {};
+  for (int k = 0; i + k < count; ++k) rest[k] = (x[i + k] - mean[i + k]) * scale[i + k] + shift[i + k];
+  S::store(rest, swish_slope<T>(S::load(rest)));
+  for (int k = 0; i < count; ++i, ++k) out[i] = grad[i] * rest[k];
+}
