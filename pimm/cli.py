@@ -16,7 +16,7 @@ import yaml
 from pimm import preemption
 from pimm.errors import ConfigError, PimmError
 from pimm.messages import did_you_mean
-from pimm.threads import THREADS, thread_count
+from pimm.threads import THREADS, thread_count, use_threads
 from pimm.yaml_file import compose_yaml
 
 # What the user can mend when the file system refuses; any other OSError is a fault of the program.
@@ -253,11 +253,11 @@ def use_cores():
         ConfigError: OMP_NUM_THREADS is no number of threads.
     """
     asked = THREADS and _threads(THREADS)  # before Paddle, which ends the program at a wrong number
-    from paddle.base import core  # late: takes a second, which --help need not wait for
+    import paddle  # noqa: F401  (late: takes a second, which --help need not wait for)
 
     preemption.reclaim()
     if not asked:
-        core.set_num_threads(thread_count())
+        use_threads(thread_count())
     return thread_count()
 
 

@@ -19,8 +19,11 @@ from paddle import Tensor
 from pimm.engine.program import PADDLE_STEM, quiet
 from pimm.ops.backend import cpu_backend, run_operator
 from pimm.ops.channels_last import ACTS, PANEL, pack, pack_depthwise
+from pimm.threads import thread_count
 
-MOST_WORK = 100_000_000  # multiply-adds for an image; with more, oneDNN is as fast, and shares an image among threads
+# Multiply-adds for an image. With more, oneDNN is as fast, and shares an image among threads; but it is slow at swish.
+MOST_WORK, MOST_WORK_SWISH = 100_000_000, 400_000_000
+MOST_THREADS = 16  # with more, a batch may have too few images for all threads, which makes a large net slow
 
 _KINDS = ("convolution", "depthwise", "mean", "gate")  # as net.h numbers them
 
@@ -334,10 +337,15 @@ class FusedNet:
         except Exception as error:  # Paddle raises many types for damaged files
             raise Unsupported(str(error)) from None
         translation = Translation(layer.program(), {each.name: each for each in layer.parameters()})
-        if translation.work > MOST_WORK:
+        if translation.work > _most_work(translation):
             raise Unsupported("a large net")
         self.weights, self.steps = translation.finish()
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of images [N, C, H, W] of float32."""
         return run_operator("pimm_net", (images, self.weights), self.steps, self.backend)[0]
+
+
+def _most_work(translation: Translation) -> int:
+    has_swish = any(step.act == "swish" for step in translation.steps)
+    return MOST_WORK_SWISH if has_swish and thread_count() <= MOST_THREADS else MOST_WORK

@@ -19,7 +19,7 @@ from paddle.static import InputSpec
 
 from pimm.device import current
 from pimm.errors import CheckpointError, ConfigError
-from pimm.threads import thread_count
+from pimm.threads import restore_threads, thread_count
 
 PADDLE_STEM = "model"
 PADDLE_FILES = (f"{PADDLE_STEM}.json", f"{PADDLE_STEM}.pdiparams")
@@ -70,6 +70,8 @@ class PaddleNet:
             raise
         except Exception as error:  # Paddle raises many types for damaged files
             raise damaged(paths, error) from None
+        finally:
+            restore_threads()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images; raise CheckpointError for images that the program does not take."""
@@ -90,6 +92,8 @@ class PaddleNet:
                 return self.predictor.run(*inputs)
             except Exception as error:  # Paddle raises many types
                 raise refused(PADDLE_FILES[0], images, error) from None
+            finally:
+                restore_threads()
 
 
 def save_program(net: nn.Layer, shape: Sequence[int | None], folder: Path, convert: bool = True) -> None:

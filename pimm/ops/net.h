@@ -15,7 +15,7 @@ struct Step {
 };
 
 constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
-constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
+constexpr int64_t MOST_IMAGES = 8;         // of a piece: weights are read once for each piece
 constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
 constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
 constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows

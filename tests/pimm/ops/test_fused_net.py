@@ -246,6 +246,20 @@ def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
         assert re.fullmatch(f"the net is evaluated by .*{runner}.* in fp32", caplog.messages[-1])
 
 
+def test_larger_nets_are_run_by_the_operator_if_they_have_swish_and_threads_are_few(monkeypatch):
+    work = 24 * 27 * 16 + 120  # as above
+    for act, limit, threads, kind in (
+        (F.swish, work, 16, FusedNet),
+        (F.swish, work - 1, 16, PaddleNet),
+        (F.swish, work, 17, PaddleNet),
+        (F.relu, work, 16, PaddleNet),
+    ):
+        monkeypatch.setattr(fused_net, "MOST_WORK", 1)
+        monkeypatch.setattr(fused_net, "MOST_WORK_SWISH", limit)
+        monkeypatch.setattr(fused_net, "thread_count", lambda threads=threads: threads)
+        assert isinstance(open_engine(awakened(Plain(act)), (3, 8, 8), "inference").program, kind), (act, threads)
+
+
 def test_without_operators_paddle_runs_all(monkeypatch):
     monkeypatch.setenv("PIMM_CPU_OPS", "paddle")
     assert isinstance(open_engine(awakened(Plain(F.relu)), (3, 8, 8), "inference").program, PaddleNet)
