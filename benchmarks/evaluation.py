@@ -77,9 +77,14 @@ def net_alone(engines, rival, side, small):
 
     runners = {name: images_per_second(step(engine), BATCH) for name, engine in engines.items()}
     if rival:
-        modes = TORCH_MODES["evaluate"][:1] if small else TORCH_MODES["evaluate"]
-        runners.update(torch_runners(rival, modes, work="evaluate", batch=BATCH, side=side))
+        runners.update(torch_runners(rival, torch_modes(small), work="evaluate", batch=BATCH, side=side))
     return runners
+
+
+def torch_modes(small):
+    """Return the modes of PyTorch; those in bf16, where the CPU lacks it, would take most of the time for nothing."""
+    modes = TORCH_MODES["evaluate"][:1] if small else TORCH_MODES["evaluate"]
+    return [mode for mode in modes if has_bf16() or "bf16" not in mode]
 
 
 def best_mode(turns):
