@@ -21,9 +21,10 @@ from pimm.ops.backend import cpu_backend, run_operator
 from pimm.ops.channels_last import ACTS, PANEL, pack, pack_depthwise
 from pimm.threads import thread_count
 
-# Multiply-adds for an image. With more, oneDNN is as fast, and shares an image among threads; but it is slow at swish.
-MOST_WORK, MOST_WORK_SWISH = 100_000_000, 400_000_000
-MOST_THREADS = 16  # with more, a batch may have too few images for all threads, which makes a large net slow
+# Multiply-adds for an image. With more, oneDNN is as fast, and shares an image among threads.
+MOST_WORK = 100_000_000
+# oneDNN's swish is slow on processors with AVX2. With many threads, a batch may have too few images for all of them.
+MOST_WORK_SWISH, MOST_THREADS_SWISH = 400_000_000, 16
 
 _KINDS = ("convolution", "depthwise", "mean", "gate")  # as net.h numbers them
 
@@ -337,7 +338,7 @@ class FusedNet:
         except Exception as error:  # Paddle raises many types for damaged files
             raise Unsupported(str(error)) from None
         translation = Translation(layer.program(), {each.name: each for each in layer.parameters()})
-        if translation.work > _most_work(translation):
+        if translation.work > self._most_work(translation):
             raise Unsupported("a large net")
         self.weights, self.steps = translation.finish()
 
@@ -345,7 +346,7 @@ class FusedNet:
         """Return the logits of images [N, C, H, W] of float32."""
         return run_operator("pimm_net", (images, self.weights), self.steps, self.backend)[0]
 
-
-def _most_work(translation: Translation) -> int:
-    has_swish = any(step.act == "swish" for step in translation.steps)
-    return MOST_WORK_SWISH if has_swish and thread_count() <= MOST_THREADS else MOST_WORK
+    def _most_work(self, translation: Translation) -> int:
+        has_swish = any(step.act == "swish" for step in translation.steps)
+        pays = has_swish and self.backend == "avx2" and thread_count() <= MOST_THREADS_SWISH
+        return MOST_WORK_SWISH if pays else MOST_WORK

@@ -14,6 +14,7 @@ from pimm.engine import fused_net, inference, open_engine, program_cache
 from pimm.engine.fold import fold_batch_norms
 from pimm.engine.fused_net import FusedNet, Unsupported
 from pimm.engine.program import PaddleNet, save_program
+from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, hard_sigmoid
 from pimm.ops import cpu_backend
 from pimm.ops.backend import run_operator
@@ -246,18 +247,26 @@ def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
         assert re.fullmatch(f"the net is evaluated by .*{runner}.* in fp32", caplog.messages[-1])
 
 
-def test_larger_nets_are_run_by_the_operator_if_they_have_swish_and_threads_are_few(monkeypatch):
-    work = 24 * 27 * 16 + 120  # as above
-    for act, limit, threads, kind in (
-        (F.swish, work, 16, FusedNet),
-        (F.swish, work - 1, 16, PaddleNet),
-        (F.swish, work, 17, PaddleNet),
-        (F.relu, work, 16, PaddleNet),
-    ):
-        monkeypatch.setattr(fused_net, "MOST_WORK", 1)
-        monkeypatch.setattr(fused_net, "MOST_WORK_SWISH", limit)
-        monkeypatch.setattr(fused_net, "thread_count", lambda threads=threads: threads)
-        assert isinstance(open_engine(awakened(Plain(act)), (3, 8, 8), "inference").program, kind), (act, threads)
+@pytest.mark.parametrize(
+    "act, spare, threads, isa, kind",
+    [
+        (F.swish, 0, 16, "avx2", FusedNet),
+        (F.swish, -1, 16, "avx2", PaddleNet),
+        (F.swish, 0, 17, "avx2", PaddleNet),
+        (F.swish, 0, 16, "portable", PaddleNet),
+        (F.relu, 0, 16, "avx2", PaddleNet),
+    ],
+)
+def test_larger_nets_are_run_by_the_operator_with_swish_on_avx2_by_few_threads(act, spare, threads, isa, kind, monkeypatch):
+    monkeypatch.setenv("PIMM_CPU_OPS", isa)
+    try:
+        cpu_backend()
+    except ConfigError:
+        pytest.skip(f"this machine has no {isa}")
+    monkeypatch.setattr(fused_net, "MOST_WORK", 1)
+    monkeypatch.setattr(fused_net, "MOST_WORK_SWISH", 24 * 27 * 16 + 120 + spare)  # as above
+    monkeypatch.setattr(fused_net, "thread_count", lambda: threads)
+    assert isinstance(open_engine(awakened(Plain(act)), (3, 8, 8), "inference").program, kind)
 
 
 def test_without_operators_paddle_runs_all(monkeypatch):
