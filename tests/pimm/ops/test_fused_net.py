@@ -257,7 +257,7 @@ def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
         (F.relu, 0, 16, "avx2", PaddleNet),
     ],
 )
-def test_larger_nets_are_run_by_the_operator_with_swish_on_avx2_by_few_threads(act, spare, threads, isa, kind, monkeypatch):
+def test_larger_nets_with_swish_are_run_by_the_operator_where_it_pays(act, spare, threads, isa, kind, monkeypatch):
     monkeypatch.setenv("PIMM_CPU_OPS", isa)
     try:
         cpu_backend()
