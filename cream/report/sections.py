@@ -41,7 +41,7 @@ def result(search: Search) -> list[Section]:
     """Describe the selected net in numbers."""
     net = search.result
     numbers = (
-        f"The best of {len(search.candidates)} candidates classifies {net['prec1']:.2f}% of the "
+        f"The first of {len(search.candidates)} ranked candidates classifies {net['prec1']:.2f}% of the "
         f"{net.get('scored_on', 'validation images')} correctly. It takes {net['mflops']:.2f} MFLOPs for an image of "
         f"{net['resolution']} pixels and has {net['mparams']:.3f} million parameters."
     )

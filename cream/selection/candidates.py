@@ -34,7 +34,10 @@ ORDERS: Mapping[str, Callable[[Mapping[str, float]], tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path scored with the supernet's weights: accuracies in percent, costs in millions."""
+    """A path scored with the supernet's weights: accuracies in percent, costs in millions.
+
+    ``estimate`` is the loss of the path as fitted to the batches of the training, None if the search has no fit.
+    """
 
     arch: Arch
     prec1: float
@@ -42,6 +45,7 @@ class Candidate:
     loss: float
     mflops: float
     mparams: float
+    estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def rows_of(candidates: Iterable[Candidate], constraints: Sequence[Constraint]) 
     latency = next((constraint.cost for constraint in constraints if constraint.unit == "ms"), None)
     return [
         {
-            **vars(candidate),
+            **{name: value for name, value in vars(candidate).items() if value is not None},
             "arch": format_arch(candidate.arch),
             **({"latency_ms": latency(candidate.arch)} if latency else {}),
             "outside": violations(candidate.arch, constraints),

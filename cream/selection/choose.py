@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Callable
@@ -92,14 +92,22 @@ class Selection:
         archs = self.paths_to_score(board, estimate)
         _logger.info("selecting among %d paths on %s", len(archs), self.scored_on)
         candidates = self.score(archs)
+        if estimate is not None:
+            candidates = [replace(candidate, estimate=estimate(candidate.arch)) for candidate in candidates]
         if self.by == WITH_ESTIMATE:
-            candidates.sort(key=lambda candidate: candidate.loss + estimate(candidate.arch))
+            candidates.sort(key=lambda candidate: candidate.loss + candidate.estimate)
         for place, candidate in enumerate(candidates, start=1):
             _logger.info(
-                "candidate %d/%d %s: top-1 %.2f%%, %.1f MFLOPs",
-                *(place, len(candidates), format_arch(candidate.arch), candidate.prec1, candidate.mflops),
+                "candidate %d/%d %s: top-1 %.2f%%, %s%.1f MFLOPs",
+                *(place, len(candidates), format_arch(candidate.arch), candidate.prec1),
+                *(self._losses_that_rank(candidate), candidate.mflops),
             )
         return self.write_selected(candidates, folder)
+
+    def _losses_that_rank(self, candidate: Candidate) -> str:
+        if self.by == WITH_ESTIMATE:
+            return f"loss {candidate.loss:.4f} and estimate {candidate.estimate:.4f}, "
+        return f"loss {candidate.loss:.4f}, " if self.by == "loss" else ""
 
     def paths_to_score(
         self, board: PrioritizedBoard | None, estimate: Callable[[Arch], float] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,8 @@ import numpy as np
 from cream.space import Arch
 from cream.train.sampler import Sampler
 from pimm.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
 
 DRAWS = 1024  # paths among which the extreme one of a FLOPs range is looked for, where that of the space lies outside
 
@@ -80,6 +83,13 @@ class FairDraw:
                 f"all paths of the space, which cost {least} to {most} MFLOPs; a later selection can narrow the range"
             )
         self.space, self.n = sampler.space, n
+        most_choices = max(map(len, self.space.options))
+        if n % most_choices:
+            _logger.warning(
+                "SUPERNET.PATHS=%d is no multiple of the %d choices of a block: on a batch, some are used more often "
+                "than others",
+                *(n, most_choices),
+            )
 
     def __call__(self, rng: np.random.Generator) -> list[Arch]:
         """Return the paths of one batch."""

@@ -35,7 +35,8 @@ def test_an_estimate_chooses_the_random_paths_that_are_scored(searched):
     assert [losses[arch] for arch in chosen] == [0, 1, 2]
 
 
-def test_loss_and_estimate_are_added_up(searched, tmp_path):
+def test_loss_and_estimate_are_added_up(searched, tmp_path, caplog):
+    caplog.set_level("INFO")
     _, cfg = build.settings_of_search(searched, ["SUPERNET.SELECT_RANDOM=18", "SUPERNET.SELECT_BY=loss_and_estimate"])
     selection = build.selection_of(cfg, build.search_net(cfg))
     archs = selection.paths_to_score(None)
@@ -47,6 +48,10 @@ def test_loss_and_estimate_are_added_up(searched, tmp_path):
     sums = {arch: loss + estimates[arch] / 2 for arch, loss in losses.items()}
     assert [row["arch"] for row in rows_of(tmp_path / "candidates.csv")] == sorted(sums, key=sums.get) != list(losses)
     assert format_arch(found.arch) == min(sums, key=sums.get)
+    assert found.estimate == estimates[format_arch(found.arch)] / 2
+    for row in rows_of(tmp_path / "candidates.csv"):
+        assert float(row["loss"]) + float(row["estimate"]) == pytest.approx(sums[row["arch"]], rel=1e-4)
+    assert f"loss {found.loss:.4f} and estimate {found.estimate:.4f}, " in caplog.text
 
 
 def test_without_an_estimate_nothing_can_be_added_up(searched, tmp_path):

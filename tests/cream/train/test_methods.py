@@ -63,6 +63,13 @@ def test_fair_draws_have_every_choice_equally_often():
         FairDraw(Sampler(SPACE, COSTS, 0, 100, "pre_prob", [1, 2, 3]), 3)
 
 
+def test_a_number_of_fair_paths_that_is_no_multiple_of_the_choices_is_noticed(caplog):
+    for n, said in ((3, False), (6, False), (2, True), (4, True)):
+        caplog.clear()
+        FairDraw(sampler(), n)
+        assert (f"SUPERNET.PATHS={n} is no multiple of the 3 choices of a block" in caplog.text) == said
+
+
 def test_a_sandwich_has_the_largest_path_first_and_the_smallest_last():
     draw = SandwichDraw(sampler(), 4)
     first, *between, last = draw(np.random.default_rng(0))
