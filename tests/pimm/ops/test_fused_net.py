@@ -14,7 +14,6 @@ from pimm.engine import fused_net, inference, open_engine, program_cache
 from pimm.engine.fold import fold_batch_norms
 from pimm.engine.fused_net import FusedNet, Unsupported
 from pimm.engine.program import PaddleNet, save_program
-from pimm.errors import ConfigError
 from pimm.layers import BatchNorm2d, Conv2d, hard_sigmoid
 from pimm.ops import cpu_backend
 from pimm.ops.backend import run_operator
@@ -248,7 +247,7 @@ def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    "act, spare, threads, isa, kind",
+    "act, spare, threads, instruction_set, kind",
     [
         (F.swish, 0, 16, "avx2", FusedNet),
         (F.swish, -1, 16, "avx2", PaddleNet),
@@ -256,13 +255,10 @@ def test_only_small_nets_are_run_by_the_operator(monkeypatch, caplog):
         (F.swish, 0, 16, "portable", PaddleNet),
         (F.relu, 0, 16, "avx2", PaddleNet),
     ],
+    indirect=["instruction_set"],
 )
-def test_larger_nets_with_swish_are_run_by_the_operator_where_it_pays(act, spare, threads, isa, kind, monkeypatch):
-    monkeypatch.setenv("PIMM_CPU_OPS", isa)
-    try:
-        cpu_backend()
-    except ConfigError:
-        pytest.skip(f"this machine has no {isa}")
+@pytest.mark.usefixtures("instruction_set")
+def test_larger_nets_with_swish_are_run_by_the_operator_where_it_pays(act, spare, threads, kind, monkeypatch):
     monkeypatch.setattr(fused_net, "MOST_WORK", 1)
     monkeypatch.setattr(fused_net, "MOST_WORK_SWISH", 24 * 27 * 16 + 120 + spare)  # as above
     monkeypatch.setattr(fused_net, "thread_count", lambda: threads)
