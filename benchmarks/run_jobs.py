@@ -19,7 +19,10 @@ from pimm.models.torch_names import to_torch_arrays
 NETS = {"cream_14": (64, 32), "cream_287": (224, 16)}  # side of the images, images of a step
 TORCH_MODES = {
     "train": ("eager", "channels_last", "compile", "compile channels_last"),
-    "evaluate": ("eager", "channels_last", "compile", "bf16 channels_last", "bf16 compile"),
+    "evaluate": (
+        *("eager", "channels_last", "compile", "compile channels_last", "compile frozen", "TorchScript frozen"),
+        *("bf16 channels_last", "bf16 compile"),
+    ),
 }
 SAME_LOGITS = 1e-3
 

@@ -16,13 +16,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODES = {  # channels last, compiled, bfloat16
-    "eager": (False, False, False),
-    "channels_last": (True, False, False),
-    "compile": (False, True, False),
-    "compile channels_last": (True, True, False),
-    "bf16 channels_last": (True, False, True),
-    "bf16 compile": (True, True, True),
+MODES = {  # channels last, compiler, bfloat16
+    "eager": (False, "", False),
+    "channels_last": (True, "", False),
+    "compile": (False, "inductor", False),
+    "compile channels_last": (True, "inductor", False),
+    "compile frozen": (True, "frozen", False),
+    "TorchScript frozen": (True, "script", False),
+    "bf16 channels_last": (True, "", True),
+    "bf16 compile": (True, "inductor", True),
+}
+COMPILERS = {  # those that freeze the weights fold batch norm into convolutions, and can only evaluate
+    "": lambda net, images: net,
+    "inductor": lambda net, images: torch.compile(net),
+    "frozen": lambda net, images: torch.compile(net, options={"freezing": True}),
+    "script": lambda net, images: torch.jit.freeze(torch.jit.trace(net, images)),
 }
 
 
@@ -116,21 +124,23 @@ def load(path):
     return net
 
 
-def run_of(net, mode):
-    """Return what computes logits in a mode, and the layout of its images."""
-    channels_last, compiled, _ = MODES[mode]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    net.to(memory_format=layout)
-    return torch.compile(net) if compiled else net, layout
+def layout_of(mode):
+    """Return the memory format of a mode's weights and images."""
+    return torch.channels_last if MODES[mode][0] else torch.contiguous_format
+
+
+def run_of(net, mode, images):
+    """Return what computes logits in a mode, of a net in its final state; ``images`` have the shape of a batch."""
+    net.to(memory_format=layout_of(mode))
+    return COMPILERS[MODES[mode][1]](net, images.contiguous(memory_format=layout_of(mode)))
 
 
 def make_step(net, work, batch, side, mode):
     """Return a callable that trains or evaluates one batch."""
     bf16 = MODES[mode][2]
-    images, classes = torch.randn(batch, 3, side, side), torch.randint(0, net.classifier.out_features, (batch,))
-    run, layout = run_of(net, mode)
-    images = images.contiguous(memory_format=layout)
-    net.train(work == "train")
+    classes = torch.randint(0, net.classifier.out_features, (batch,))
+    images = torch.randn(batch, 3, side, side).contiguous(memory_format=layout_of(mode))
+    run = run_of(net.train(work == "train"), mode, images)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
     def train():
@@ -155,7 +165,7 @@ def make_supernet_step(nets, work, batch, side, mode):
     compares with the entry's; another path computes the logits that teach; the loss is ``(rho KD + (2 - rho) CE) / 2``.
     """
     images, classes = torch.randn(batch, 3, side, side), torch.randint(0, nets[0].classifier.out_features, (batch,))
-    layout = run_of(nets[0], mode)[1]
+    layout = layout_of(mode)
     images = images.contiguous(memory_format=layout)
     for net in nets:
         net.train().to(memory_format=layout)
@@ -184,7 +194,7 @@ def make_supernet_step(nets, work, batch, side, mode):
 
 
 @torch.inference_mode()
-def evaluate_folder(run, layout, folder, batch, side, workers, **_):
+def evaluate_folder(run, mode, folder, batch, side, workers):
     """Return the images per second of an evaluation of a folder of photographs, with timm's loader."""
     from timm.data import ImageDataset, create_loader
     from timm.utils import accuracy
@@ -193,7 +203,8 @@ def evaluate_folder(run, layout, folder, batch, side, workers, **_):
     loader = create_loader(dataset, (3, side, side), batch, num_workers=workers, device=torch.device("cpu"))
     started, right = time.perf_counter(), 0
     for images, labels in loader:
-        right += accuracy(run(images.contiguous(memory_format=layout)), labels, topk=(1, 5))[0].item() * len(labels)
+        logits = run(images.contiguous(memory_format=layout_of(mode)))
+        right += accuracy(logits, labels, topk=(1, 5))[0].item() * len(labels)
     return len(dataset) / (time.perf_counter() - started)
 
 
@@ -205,8 +216,9 @@ def answer(paths, steps, question):
             return load(path).eval()(torch.tensor(question["images"])).tolist()
     if "folder" in question:
         if "run" not in steps:  # compiled once
-            steps["run"] = run_of(load(path).eval(), question["mode"])
-        return evaluate_folder(*steps["run"], **question)
+            images = torch.zeros(question["batch"], 3, question["side"], question["side"])
+            steps["run"] = run_of(load(path).eval(), question["mode"], images)
+        return evaluate_folder(steps["run"], **question)
     case = tuple(question[name] for name in ("work", "batch", "side", "mode"))
     is_supernets = case[0] in ("plain", "distillation")
     if case not in steps:
