@@ -168,19 +168,26 @@ def _quoted(value):
 def at_least(lowest):
     """Return the type of an option that is a whole number, ``lowest`` or more."""
 
-    def whole_number(text):
-        if int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"it is at least {lowest}, not {text}")
-        return int(text)
+    def read(text):
+        return _number(text, int, "a whole number", lambda value: value >= lowest, f"at least {lowest}")
 
-    return whole_number
+    return read
 
 
 def share(text):
     """Read the value of an option that is a number from 0 to 1, such as a probability."""
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"it is from 0 to 1, not {text}")
-    return float(text)
+    return _number(text, float, "a number", lambda value: 0 <= value <= 1, "from 0 to 1")
+
+
+def _number(text, kind, name, is_valid, range_name):
+    """Read a number of an option; the errors are those that argparse shows."""
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it is {name}, not {text!r:.80}") from None
+    if not is_valid(value):
+        raise argparse.ArgumentTypeError(f"it is {range_name}, not {text}")
+    return value
 
 
 def run(job, resume_hint=""):

@@ -75,6 +75,9 @@ def plan_retraining(cfg: Config, teacher: tuple | None = None) -> RetrainPlan:
         teacher = teach(*teacher, given, cfg.DATASET.NUM_CLASSES, classes, cfg.KD.CHECKPOINT)
     step = classify_step(cfg, net, teacher)
     scheduler, epochs = create_scheduler(timm_args(cfg), step.update.optimizer, len(train_loader))
+    cooldown = epochs - cfg.EPOCHS
+    if cooldown > cfg.EPOCHS:
+        _logger.warning("EPOCHS=%d are followed by COOLDOWN_EPOCHS=%d at MIN_LR", cfg.EPOCHS, cooldown)
     return RetrainPlan(cfg, step, epochs, scheduler, train_loader, val_loader)
 
 

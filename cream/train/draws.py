@@ -77,10 +77,12 @@ class FairDraw:
         if sampler.probabilities(None) is not None:
             raise ConfigError(f"{rule}: SUPERNET.HOW_TO_PROB must be even")
         if sampler.minimum > flops.least or sampler.maximum < flops.most:
-            least, most = math.floor(flops.least), math.ceil(flops.most)  # a range that can be given as it is printed
+            # rounded outwards: a range that can be given as it is printed
+            least, most = math.floor(100 * flops.least) / 100, math.ceil(100 * flops.most) / 100
             raise ConfigError(
                 f"{rule}: SUPERNET.FLOPS_MINIMUM={sampler.minimum:g} to FLOPS_MAXIMUM={sampler.maximum:g} must hold "
-                f"all paths of the space, which cost {least} to {most} MFLOPs; a later selection can narrow the range"
+                f"all paths of the space, which cost {least:.10g} to {most:.10g} MFLOPs; a later selection can narrow "
+                "the range"
             )
         self.space, self.n = sampler.space, n
         most_choices = max(map(len, self.space.options))

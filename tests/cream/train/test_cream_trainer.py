@@ -20,6 +20,7 @@ from cream import build, jobs
 from cream.build.data import open_images, training_images
 from cream.build.families import child_net, fresh_supernet, search_space
 from cream.build.recipe import retrain_config_for, supernet_optimizer, supernet_scheduler, timm_args
+from cream.build.retraining import plan_retraining
 from cream.config.keys import CHANGEABLE, KEYS, resume_settings
 from cream.config.load import load_config
 from cream.mobile.nets import MobileSuperNet
@@ -333,6 +334,13 @@ def test_a_found_net_sees_images_as_the_supernet_did(data, tmp_path):
 def test_a_retraining_of_warm_up_alone_is_told(data, tmp_path, capsys, epochs, told):
     jobs.retrain(settings(data, tmp_path, "SCHED=cosine", "COOLDOWN_EPOCHS=0", "WARMUP_EPOCHS=1", f"EPOCHS={epochs}"))
     assert ("EPOCHS=1 are all warm-up: WARMUP_EPOCHS=1 should be fewer\n" in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize(("cooldown", "told"), [(1, False), (2, True)])
+def test_a_retraining_that_mostly_cools_down_is_told(data, tmp_path, caplog, cooldown, told):
+    plan = plan_retraining(settings(data, tmp_path, "SCHED=cosine", "EPOCHS=1", f"COOLDOWN_EPOCHS={cooldown}"))
+    assert plan.epochs == 1 + cooldown
+    assert ("EPOCHS=1 are followed by COOLDOWN_EPOCHS=2 at MIN_LR" in caplog.text) == told
 
 
 def test_retraining_writes_checkpoints_and_keeps_the_best(data, tmp_path):
