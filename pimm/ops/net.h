@@ -15,7 +15,9 @@ struct Step {
 };
 
 constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
-constexpr int64_t MOST_IMAGES = 8;         // of a piece: weights are read once for each piece
+constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
+constexpr int64_t MOST_LARGE_IMAGES = 8;   // the same for nets of more work than SMALL_WORK: a thread that is disturbed
+constexpr int64_t SMALL_WORK = 100000000;  // holds up the others for the time of a piece. Multiply-adds for an image.
 constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
 constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
 constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows
@@ -41,7 +43,8 @@ class Net {
   // Returns how many images a thread takes at a time, so that every thread takes as many pieces as the others, and how
   // many of these images go through the large steps together.
   int64_t piece(int64_t images, int64_t threads) const {
-    return div_up(images, threads * div_up(images, threads * MOST_IMAGES));
+    const int64_t most = work_ > SMALL_WORK ? MOST_LARGE_IMAGES : MOST_IMAGES;
+    return div_up(images, threads * div_up(images, threads * most));
   }
   int64_t part(int64_t piece) const { return std::min(piece, std::max<int64_t>(1, MOST_NUMBERS / largest_)); }
 
