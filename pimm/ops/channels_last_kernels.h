@@ -2,13 +2,14 @@
 
 template <class T>
 static inline typename Simd<T>::Vector activate(typename Simd<T>::Vector x, Act act) {
-  using V = typename Simd<T>::Vector;
+  using S = Simd<T>;
+  using V = typename S::Vector;
   const V zero{}, one = zero + 1, six = zero + 6;
   if (act == Act::none) return x;
   if (act == Act::swish) return fast_swish_vector<T>(x);
-  if (act == Act::relu) return x < zero ? zero : x;  // NaN stays NaN
-  if (act == Act::relu6) return x < zero ? zero : x > six ? six : x;
-  const V linear = x * T(1.0 / 6) + T(0.5), gate = linear < zero ? zero : linear > one ? one : linear;
+  if (act == Act::relu) return S::larger(zero, x);  // NaN stays NaN
+  if (act == Act::relu6) return S::smaller(six, S::larger(zero, x));
+  const V linear = x * T(1.0 / 6) + T(0.5), gate = S::smaller(one, S::larger(zero, linear));
   return act == Act::hard_swish ? x * gate : gate;
 }
 

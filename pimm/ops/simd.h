@@ -21,6 +21,23 @@ struct Simd {
 
   static inline Vector splat(T value) { return value - Vector{}; }
 
+  // The larger of a and b, and the smaller; b where one of both is NaN. GCC would make two instructions of a comparison,
+  // with which swish takes half as long again.
+#if defined(__x86_64__) && VECTOR_BYTES == 32
+  static inline Vector larger(Vector a, Vector b) {
+    if constexpr (sizeof(T) == 4) return __builtin_ia32_maxps256(a, b);
+    else return __builtin_ia32_maxpd256(a, b);
+  }
+
+  static inline Vector smaller(Vector a, Vector b) {
+    if constexpr (sizeof(T) == 4) return __builtin_ia32_minps256(a, b);
+    else return __builtin_ia32_minpd256(a, b);
+  }
+#else
+  static inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+  static inline Vector smaller(Vector a, Vector b) { return a < b ? a : b; }
+#endif
+
   template <Integer... I>
   static inline Vector first_lanes(Vector v, int count, std::integer_sequence<Integer, I...>) {
     return (Vector)((Mask)v & (Mask{I...} < (Integer)count));

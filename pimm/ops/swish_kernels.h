@@ -51,7 +51,7 @@ struct Exp {
   // exp(x) for x <= 0; NaN stays NaN.
   static inline V of_negative(V x) {
     typename S::Mask n;
-    const V r = reduce(x < lowest ? V{} + lowest : x, n);
+    const V r = reduce(S::larger(V{} + lowest, x), n);
     const typename S::Mask half = n >> 1;  // two factors, since 2^n may be too small for one number
     return polynomial(r) * power_of_two(half) * power_of_two(n - half);
   }
@@ -61,22 +61,23 @@ template <class T>
 static inline typename Simd<T>::Vector swish_vector(typename Simd<T>::Vector x) {
   using V = typename Simd<T>::Vector;
   const V e = Exp<T>::of_negative(x > 0 ? -x : x);
-  const V bounded = x < Exp<T>::lowest ? V{} + Exp<T>::lowest : x;  // since -inf * 0 is NaN
+  const V bounded = Simd<T>::larger(V{} + Exp<T>::lowest, x);  // since -inf * 0 is NaN
   return (x > 0 ? x : bounded * e) / (1 + e);
 }
 
 // As swish_vector, but below -largest, where swish is nearly 0, with an absolute error of 1e-36. A third faster.
 template <class T>
 static inline typename Simd<T>::Vector fast_swish_vector(typename Simd<T>::Vector x) {
-  using V = typename Simd<T>::Vector;
-  const V largest = V{} + Exp<T>::largest, bounded = x < -largest ? -largest : x;  // since -inf / inf is NaN
-  return bounded / (1 + Exp<T>::of_moderate(bounded > largest ? -largest : -bounded));
+  using S = Simd<T>;
+  const typename S::Vector least = S::splat(-Exp<T>::largest), bounded = S::larger(least, x);  // since -inf / inf is NaN
+  return bounded / (1 + Exp<T>::of_moderate(S::larger(least, -bounded)));
 }
 
 template <class T>
 static inline typename Simd<T>::Vector swish_slope(typename Simd<T>::Vector x) {
-  using V = typename Simd<T>::Vector;
-  const V largest = V{} + Exp<T>::largest, bounded = x > largest ? largest : x < -largest ? -largest : x;
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  const V largest = V{} + Exp<T>::largest, bounded = S::smaller(largest, S::larger(-largest, x));
   const V e = Exp<T>::of_moderate(-bounded), sigmoid = 1 / (1 + e);
   const V slope = sigmoid * (1 + bounded * (e * sigmoid));
   return x < -largest ? V{} : slope;
@@ -89,7 +90,7 @@ static bool any_below(T bound, const T* x, int count) {
   int i = 0;
   for (; i + S::width <= count; i += S::width) {
     const typename S::Vector values = S::load(x + i);
-    least = values < least ? values : least;
+    least = S::smaller(values, least);
   }
   bool found = false;
   for (int k = 0; k < S::width; ++k) found |= least[k] < bound;
@@ -137,14 +138,14 @@ static typename Simd<T>::Vector normalise_swish_by(const T* x, const T* mean, co
   int i = 0;
   for (; i + S::width <= count; i += S::width) {
     const typename S::Vector v = (S::load(x + i) - S::load(mean + i)) * S::load(scale + i) + S::load(shift + i);
-    least = v < least ? v : least;
+    least = S::smaller(v, least);
     S::store(out + i, swish(v));
   }
   if (i == count) return least;
   T rest[S::width] = {};
   for (int k = 0; i + k < count; ++k) rest[k] = (x[i + k] - mean[i + k]) * scale[i + k] + shift[i + k];
   const typename S::Vector v = S::load(rest);
-  least = v < least ? v : least;
+  least = S::smaller(v, least);
   S::store(rest, swish(v));
   __builtin_memcpy(out + i, rest, (count - i) * sizeof(T));
   return least;
