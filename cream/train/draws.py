@@ -77,12 +77,11 @@ class FairDraw:
         if sampler.probabilities(None) is not None:
             raise ConfigError(f"{rule}: SUPERNET.HOW_TO_PROB must be even")
         if sampler.minimum > flops.least or sampler.maximum < flops.most:
-            # rounded outwards: a range that can be given as it is printed
-            least, most = math.floor(100 * flops.least) / 100, math.ceil(100 * flops.most) / 100
+            least, most = _below(flops.least), -_below(-flops.most)  # a range that can be given as it is printed
             raise ConfigError(
-                f"{rule}: SUPERNET.FLOPS_MINIMUM={sampler.minimum:g} to FLOPS_MAXIMUM={sampler.maximum:g} must hold "
-                f"all paths of the space, which cost {least:.10g} to {most:.10g} MFLOPs; a later selection can narrow "
-                "the range"
+                f"{rule}: SUPERNET.FLOPS_MINIMUM={sampler.minimum:.10g} to FLOPS_MAXIMUM={sampler.maximum:.10g} must "
+                f"hold all paths of the space, which cost {least:.10g} to {most:.10g} MFLOPs; a later selection can "
+                "narrow the range"
             )
         self.space, self.n = sampler.space, n
         most_choices = max(map(len, self.space.options))
@@ -108,3 +107,9 @@ DRAW_RULES: Mapping[str, Callable[[Sampler, int], Draw]] = {
     "fair": FairDraw,
     "sandwich": SandwichDraw,
 }
+
+
+def _below(number: float) -> float:
+    """Return the largest number of two decimals that is not above ``number``."""
+    found = math.floor(100 * number) / 100
+    return found if found <= number else round(found - 0.01, 2)  # 100 * number may be rounded up

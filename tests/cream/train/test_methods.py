@@ -43,6 +43,10 @@ def test_the_extreme_paths_are_those_of_the_space_or_of_the_range():
     assert extreme_path(inside, largest=True) == extreme_path(inside, largest=True)
 
 
+def costs_in(error):
+    return [float(text) for text in re.search(r"cost ([\d.]+) to ([\d.]+) ", str(error)).groups()]
+
+
 def test_fair_draws_have_every_choice_equally_often():
     draw, rng = FairDraw(sampler(), 3), np.random.default_rng(0)
     seen = set()
@@ -57,8 +61,12 @@ def test_fair_draws_have_every_choice_equally_often():
     finer = CostTable([[[1.0, 5.0, 2.0], [3.0, 1.0, 9.0]], [[4.0, 2.0]]], 120.5014)
     with pytest.raises(ConfigError, match=r"FLOPS_MAXIMUM=130 must hold .* cost 124.5 to 138.51 MFLOPs") as caught:
         FairDraw(Sampler(SPACE, finer, 0, 130), 3)
-    least, most = (float(text) for text in re.search(r"cost ([\d.]+) to ([\d.]+) ", str(caught.value)).groups())
-    FairDraw(Sampler(SPACE, finer, least, most), 3)  # the range of the message is accepted
+    FairDraw(Sampler(SPACE, finer, *costs_in(caught.value)), 3)  # the range of the message is accepted
+    rounded = CostTable([[[0.07, 0.26, 0.16], [0.19, 0.2, 0.26]], [[0.28, 0.07]]], 0.6)
+    assert rounded.least < 0.93 and rounded.most > 1.4  # by the last bit, which is lost when they are multiplied by 100
+    with pytest.raises(ConfigError, match=r"FLOPS_MINIMUM=0.93 to .* cost 0.92 to 1.41 MFLOPs") as caught:
+        FairDraw(Sampler(SPACE, rounded, 0.93, 1.4), 3)
+    FairDraw(Sampler(SPACE, rounded, *costs_in(caught.value)), 3)
     with pytest.raises(ConfigError, match="HOW_TO_PROB must be even"):
         FairDraw(Sampler(SPACE, COSTS, 0, 100, "pre_prob", [1, 2, 3]), 3)
 
