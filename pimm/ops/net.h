@@ -16,8 +16,10 @@ struct Step {
 
 constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
 constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
-constexpr int64_t MOST_LARGE_IMAGES = 8;   // the same for nets of more work than SMALL_WORK: a thread that is disturbed
-constexpr int64_t SMALL_WORK = 100000000;  // holds up the others for the time of a piece. Multiply-adds for an image.
+// The same for a net of more multiply-adds for an image than SMALL_WORK: a disturbed thread holds up the others for the
+// time of a piece.
+constexpr int64_t MOST_LARGE_IMAGES = 8;
+constexpr int64_t SMALL_WORK = 100000000;
 constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
 constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
 constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows
