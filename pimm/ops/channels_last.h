@@ -56,7 +56,7 @@ int64_t pixels_of_block(const Window& w) {
 // Memory of a thread for blocks of pixels of up to `channels` channels.
 template <class T>
 struct Scratch {
-  std::vector<T> nothing, gated;
+  std::vector<T> nothing, copied;
   std::vector<const T*> from;
 
   explicit Scratch(int64_t channels) : nothing(channels) {}
@@ -66,12 +66,19 @@ template <class T>
 void convolve_block(const Kernels<T>& kernel, const Window& w, const T* x, const T* panels, int64_t outs,
                     const Finish<T>& finish, const T* gate, int64_t first, int64_t count, Scratch<T>& scratch, T* out) {
   const int64_t depth = w.channels, plane = w.out_height * w.out_width;
+  if (depth < PANEL && !w.is_pointwise()) {  // to copy so few channels takes less time than to find them
+    const Window patches = w.of_patches();
+    if (scratch.copied.size() < size_t(count * patches.channels)) scratch.copied.resize(count * patches.channels);
+    kernel.copy_patches(w, x, first, count, scratch.copied.data());
+    const T* const from = scratch.copied.data() - first * patches.channels;
+    return convolve_block(kernel, patches, from, panels, outs, finish, gate, first, count, scratch, out);
+  }
   const size_t pointers = size_t((count + ACCUMULATORS) * w.taps());
   if (scratch.from.size() < pointers) scratch.from.resize(pointers);
   if (gate) {
-    if (scratch.gated.size() < size_t(count * depth)) scratch.gated.resize(count * depth);
-    kernel.gate_pixels(x, gate, first, count, plane, depth, scratch.gated.data());
-    x = scratch.gated.data() - first * depth;
+    if (scratch.copied.size() < size_t(count * depth)) scratch.copied.resize(count * depth);
+    kernel.gate_pixels(x, gate, first, count, plane, depth, scratch.copied.data());
+    x = scratch.copied.data() - first * depth;
   }
   kernel.find_pixels(w, x, scratch.nothing.data(), first, count, scratch.from.data());
   kernel.convolve_pixels(w, scratch.from.data(), panels, outs, finish, first, count, out);

@@ -37,6 +37,11 @@ struct Window {
   bool is_pointwise() const {
     return taps() == 1 && stride_y == 1 && stride_x == 1 && out_height == height && out_width == width;
   }
+
+  // Returns the convolution of one pixel by which the patches of the images make the same output.
+  Window of_patches() const {
+    return {images, out_height, out_width, taps() * channels, out_height, out_width, 1, 1, 1, 1, 1, 1, 0, 0};
+  }
 };
 
 constexpr int64_t MOST_OF_A_SIZE = 1 << 20;  // so that no product of three sizes overflows

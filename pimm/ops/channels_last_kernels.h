@@ -98,6 +98,46 @@ static void find_pixels(const Window& w, const T* x, const T* zeros, int64_t fir
   }
 }
 
+// Writes for `count` output pixels of a row, of which the first begins at `left`, the inputs of one row of taps, to each
+// `patch` numbers after the one before; `row` is null beyond the image.
+template <class T>
+static void copy_row(const Window& w, const T* row, int64_t left, int64_t count, int64_t patch, T* to) {
+  using S = Simd<T>;
+  const int64_t kernel = w.kernel_width, width = w.width, stride = w.stride_x, channels = w.channels;
+  const int64_t size = kernel * channels, last = size - S::width;
+  const bool wide = row && w.dilation_x == 1 && last >= 0;
+  for (; count > 0; --count, left += stride, to += patch) {
+    if (wide && left >= 0 && left + kernel <= width) {
+      const T* const from = row + left * channels;
+      for (int64_t k = 0; k < last; k += S::width) S::store(to + k, S::load(from + k));
+      S::store(to + last, S::load(from + last));  // of which some may be there already
+      continue;
+    }
+    for (int64_t k = 0, at = left; k < size; k += channels, at += w.dilation_x) {
+      const bool exists = row && at >= 0 && at < width;
+      for (int64_t c = 0; c < channels; ++c) to[k + c] = exists ? row[at * channels + c] : 0;
+    }
+  }
+}
+
+// Writes for each of the output pixels [first, first + count) the inputs of all taps side by side.
+template <class T>
+static void copy_patches(const Window& w, const T* x, int64_t first, int64_t count, T* to) {
+  const int64_t row_size = w.kernel_width * w.channels, patch = w.taps() * w.channels;
+  int64_t row = first / w.out_width, column = first % w.out_width;  // of all images' rows
+  while (count > 0) {
+    const int64_t run = count < w.out_width - column ? count : w.out_width - column;
+    const T* const image = x + row / w.out_height * w.height * w.width * w.channels;
+    const int64_t top = row % w.out_height * w.stride_y - w.top;
+    for (int64_t ky = 0; ky < w.kernel_height; ++ky) {
+      const int64_t y = top + ky * w.dilation_y;
+      const T* const from = y >= 0 && y < w.height ? image + y * w.width * w.channels : nullptr;
+      copy_row(w, from, column * w.stride_x - w.left, run, patch, to + ky * row_size);
+    }
+    count -= run, to += run * patch, column = 0, ++row;
+  }
+}
+
 // Stores sum * scale + shift + shortcut of a tile from `place` of the output on; if not `whole`, only for `count` of its
 // pixels and for the channels below `outs`.
 template <class T, bool whole>
@@ -166,6 +206,20 @@ static void convolve_pixels(const Window& w, const T* const* from, const T* pane
   activate_all(finish.act, count * outs, out + first * outs);
 }
 
+// to[pixel][c] = image[c][pixel]; `known` is the number of channels, or 0. With a known one, compilers use vectors.
+template <class T, int known>
+static void interleave(const T* __restrict image, int64_t plane, int64_t channels, T* __restrict to) {
+  if (known) channels = known;
+  for (int64_t pixel = 0; pixel < plane; ++pixel) {
+    for (int64_t c = 0; c < channels; ++c) to[pixel * channels + c] = image[c * plane + pixel];
+  }
+}
+
+template <class T>
+static void interleave_channels(const T* image, int64_t plane, int64_t channels, T* to) {
+  channels == 3 ? interleave<T, 3>(image, plane, channels, to) : interleave<T, 0>(image, plane, channels, to);
+}
+
 // to[i][c] = from[i][c] * gate[image of i][c], for pixels from `first` on of images of `plane` pixels
 template <class T>
 static void gate_pixels(const T* from, const T* gate, int64_t first, int64_t count, int64_t plane, int64_t channels,
@@ -186,43 +240,83 @@ struct Steps {
   }
 };
 
-// Convolves `vectors` vectors of channels from `channel` on of one image; if not `whole`, only `count` channels, fewer
-// than a vector has, one by one: to fill a vector with them takes longer.
-template <class T, int vectors, bool whole>
-static void convolve_channels(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
-                              int64_t channel, int count, T* out) {
+// From where a depthwise convolution reads, in numbers: from a tap to the one below and beside it, and from the inputs of
+// an output pixel to those of the next.
+struct Strides {
+  int64_t down, beside, apart;
+  explicit Strides(const Window& w)
+      : down(w.dilation_y * w.width * w.channels), beside(w.dilation_x * w.channels), apart(w.stride_x * w.channels) {}
+};
+
+// Convolves `vectors` vectors of channels of `pixels` output pixels side by side with `rows` rows of `taps` taps. A weight
+// is read once for all pixels. If not `whole`, a pixel has fewer channels than a vector.
+template <class T, int pixels, int vectors, bool whole>
+static inline void convolve_taps(const Window& w, const T* from, const T* weight, int64_t rows, int64_t taps,
+                                 const Finish<T>& finish, int64_t channel, int64_t place, T* out) {
   using S = Simd<T>;
-  using V = typename S::Vector;
-  const int64_t step_y = w.dilation_y * w.width * w.channels, step_x = w.dilation_x * w.channels;
+  const Strides strides(w);
+  const int64_t channels = w.channels, row_size = w.kernel_width * channels;
+  const int count = whole ? S::width : int(channels);
+  typename S::Vector sum[pixels][vectors] = {};
+  for (; rows > 0; --rows, from += strides.down, weight += row_size) {
+    const T *pixel = from, *row = weight;
+#pragma GCC unroll 5
+    for (int64_t k = 0; k < taps; ++k, pixel += strides.beside, row += channels) {
+#pragma GCC unroll 16
+      for (int j = 0; j < vectors; ++j) {
+        const typename S::Vector factor = load_some(row + j * S::width, count);
+#pragma GCC unroll 16
+        for (int i = 0; i < pixels; ++i) {
+          sum[i][j] += load_some(pixel + i * strides.apart + j * S::width, count) * factor;
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < pixels; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < vectors; ++j) {
+      finish_vector<T>(sum[i][j], finish, channel + j * S::width, place + i * channels + j * S::width, count, out);
+    }
+  }
+}
+
+// Convolves `vectors` vectors of channels from `channel` on of one image. If the kernel's width is `known` when this is
+// compiled (0 is any width), two pixels are convolved at a time where all their taps are inside the image.
+template <class T, int vectors, bool whole, int known>
+static void convolve_channels(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
+                              int64_t channel, T* out) {
   x += image * w.height * w.width * w.channels + channel, weight += channel;
   int64_t place = image * w.out_height * w.out_width * w.channels + channel;
   for (int64_t oy = 0; oy < w.out_height; ++oy) {
     const int64_t y = oy * w.stride_y - w.top;
     const Steps rows(y, w.dilation_y, w.height, w.kernel_height);
+    const T* const row = x + (y + rows.begin * w.dilation_y) * w.width * w.channels;
+    const T* const taps = weight + rows.begin * w.kernel_width * w.channels;
+    const int64_t count = rows.end - rows.begin;
     for (int64_t ox = 0; ox < w.out_width; ++ox, place += w.channels) {
       const int64_t column = ox * w.stride_x - w.left;
       const Steps columns(column, w.dilation_x, w.width, w.kernel_width);
-      V sum[vectors] = {};
-      T few[S::width] = {};
-      for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
-        const T* from = x + (y * w.width + column) * w.channels + ky * step_y + columns.begin * step_x;
-        const T* tap = weight + (ky * w.kernel_width + columns.begin) * w.channels;
-        for (int64_t kx = columns.begin; kx < columns.end; ++kx, from += step_x, tap += w.channels) {
-          if (!whole) {
-            for (int c = 0; c < count; ++c) few[c] += from[c] * tap[c];
-            continue;
-          }
-#pragma GCC unroll 16
-          for (int j = 0; j < vectors; ++j) sum[j] += S::load(from + j * S::width) * S::load(tap + j * S::width);
-        }
-      }
-      if (!whole) sum[0] = S::load(few);
-#pragma GCC unroll 16
-      for (int j = 0; j < vectors; ++j) {
-        finish_vector<T>(sum[j], finish, channel + j * S::width, place + j * S::width, whole ? S::width : count, out);
+      const int64_t last = column + w.stride_x + (w.kernel_width - 1) * w.dilation_x;  // of the next pixel
+      if (known && columns.begin == 0 && ox + 1 < w.out_width && last < w.width) {
+        convolve_taps<T, 2, vectors, whole>(w, row + column * w.channels, taps, count, known, finish, channel, place,
+                                            out);
+        ++ox, place += w.channels;
+      } else {
+        convolve_taps<T, 1, vectors, whole>(w, row + (column + columns.begin * w.dilation_x) * w.channels,
+                                            taps + columns.begin * w.channels, count, columns.end - columns.begin,
+                                            finish, channel, place, out);
       }
     }
   }
+}
+
+template <class T, int vectors>
+static void convolve_vectors(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
+                             int64_t channel, T* out) {
+  if (w.kernel_width == 3) return convolve_channels<T, vectors, true, 3>(w, x, weight, finish, image, channel, out);
+  if (w.kernel_width == 5) return convolve_channels<T, vectors, true, 5>(w, x, weight, finish, image, channel, out);
+  convolve_channels<T, vectors, true, 0>(w, x, weight, finish, image, channel, out);
 }
 
 template <class T>
@@ -233,16 +327,16 @@ static void convolve_depthwise(const Window& w, const T* x, const T* weight, con
   const Finish<T> linear{finish.scale, finish.shift, finish.shortcut, Act::none};
   int64_t c = 0;
   for (; c + 4 * width <= w.channels; c += 4 * width) {
-    convolve_channels<T, 4, true>(w, x, weight, linear, image, c, width, out);
+    convolve_vectors<T, 4>(w, x, weight, linear, image, c, out);
   }
   for (; c + 2 * width <= w.channels; c += 2 * width) {
-    convolve_channels<T, 2, true>(w, x, weight, linear, image, c, width, out);
+    convolve_vectors<T, 2>(w, x, weight, linear, image, c, out);
   }
   const int64_t last = w.channels - width;  // the last vector may compute some channels of the one before once more
   for (; last >= 0 && c < w.channels; c += width) {
-    convolve_channels<T, 1, true>(w, x, weight, linear, image, c < last ? c : last, width, out);
+    convolve_vectors<T, 1>(w, x, weight, linear, image, c < last ? c : last, out);
   }
-  if (last < 0) convolve_channels<T, 1, false>(w, x, weight, linear, image, 0, int(w.channels), out);
+  if (last < 0) convolve_channels<T, 1, false, 0>(w, x, weight, linear, image, 0, out);
   activate_all(finish.act, size, out + image * size);
 }
 

@@ -125,6 +125,8 @@ struct Kernels {
   decltype(&portable::scale_map_backward<T>) scale_map_backward;
   decltype(&portable::sum_map<T>) sum_map;
   decltype(&portable::find_pixels<T>) find_pixels;
+  decltype(&portable::copy_patches<T>) copy_patches;
+  decltype(&portable::interleave_channels<T>) interleave_channels;
   decltype(&portable::gate_pixels<T>) gate_pixels;
   decltype(&portable::convolve_pixels<T>) convolve_pixels;
   decltype(&portable::convolve_depthwise<T>) convolve_depthwise;
@@ -137,8 +139,9 @@ struct Kernels {
     isa::depthwise_forward<T>, isa::depthwise_backward<T>, isa::add_moments<T>, isa::normalise<T>,                 \
         isa::add_products<T>, isa::normalise_backward<T>, isa::swish_forward<T>, isa::swish_backward<T>,           \
         isa::normalise_swish<T>, isa::normalise_swish_backward<T>, isa::scale_map<T>,                              \
-        isa::scale_map_backward<T>, isa::sum_map<T>, isa::find_pixels<T>, isa::gate_pixels<T>,                     \
-        isa::convolve_pixels<T>, isa::convolve_depthwise<T>, isa::normalise_pixels<T>, isa::add_pixels<T>          \
+        isa::scale_map_backward<T>, isa::sum_map<T>, isa::find_pixels<T>, isa::copy_patches<T>,                    \
+        isa::interleave_channels<T>, isa::gate_pixels<T>, isa::convolve_pixels<T>, isa::convolve_depthwise<T>,     \
+        isa::normalise_pixels<T>, isa::add_pixels<T>                                                               \
   }
 
 template <class T>

@@ -15,46 +15,45 @@ struct Step {
 };
 
 constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
-constexpr int64_t MOST_IMAGES = 16;        // of a piece: weights are read once for each piece
+constexpr int64_t MOST_IMAGES = 32;        // of a piece: weights are read once for each piece
 // The same for a net of more multiply-adds for an image than SMALL_WORK: a disturbed thread holds up the others for the
 // time of a piece.
 constexpr int64_t MOST_LARGE_IMAGES = 8;
 constexpr int64_t SMALL_WORK = 100000000;
-constexpr int64_t LARGE = 16 * 1024;       // numbers: a larger value of an image makes a step large
-constexpr int64_t MOST_NUMBERS = 1 << 17;  // of a value in the few images that go through large steps at a time
+constexpr int64_t MOST_NUMBERS = 1 << 17;  // that a step reads and writes in the images that it takes at a time
 constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows
+
+// Steps that follow each other and take as many images at a time: few where an image's values are large, so that they
+// stay in the caches, and all of a piece in the end, where the weights are the larger part.
+struct Stage {
+  size_t end;      // the number of the first step after it
+  int64_t images;  // at a time
+};
 
 class Net {
  public:
-  Net(const paddle::Tensor& images, const Tensors& weights, const std::vector<int>& numbers) {
+  Net(const paddle::Tensor& images, const Tensors& weights, const std::vector<int>& numbers, int64_t threads) {
     const std::vector<int64_t> x = images.shape();
     shapes_.push_back({x[2], x[3], x[1]});
     if (numbers.empty() || numbers.size() % STEP_NUMBERS) fail(op_, "the steps are not described in whole");
     for (size_t i = 0; i < numbers.size(); i += STEP_NUMBERS) read_step(numbers.data() + i, weights, images);
-    last_.assign(shapes_.size(), 0);
+    piece_ = images_of_piece(x[0], threads);
+    make_stages();
+    find_uses();
     place_values();
   }
 
   const std::vector<Step>& steps() const { return steps_; }
   int64_t outs() const { return steps_.back().outs; }
-  int64_t total() const { return total_; }  // numbers that hold all values of one image
+  const std::vector<Stage>& stages() const { return stages_; }
+  int64_t piece() const { return piece_; }    // images that a thread takes at a time
+  int64_t total() const { return total_; }    // numbers that hold all values of a piece
   int64_t place(int64_t value) const { return places_[value]; }
   int64_t work() const { return work_; }      // multiply-adds for an image
   int64_t widest() const { return widest_; }  // channels, rounded up to panels
 
-  // Returns how many images a thread takes at a time, so that every thread takes as many pieces as the others, and how
-  // many of these images go through the large steps together.
-  int64_t piece(int64_t images, int64_t threads) const {
-    const int64_t most = work_ > SMALL_WORK ? MOST_LARGE_IMAGES : MOST_IMAGES;
-    return div_up(images, threads * div_up(images, threads * most));
-  }
-  int64_t part(int64_t piece) const { return std::min(piece, std::max<int64_t>(1, MOST_NUMBERS / largest_)); }
-
-  // Returns the number of the first step after all large ones.
-  size_t end_of_large() const { return end_of_large_; }
-
-  // Returns whether a value is used in the large steps alone, so that each part of a piece can have the same place.
-  bool is_passing(int64_t value) const { return last_[value] <= int64_t(end_of_large_); }
+  // Returns the stage that uses a value last; the value is kept for all images of that stage.
+  size_t stage_of_use(int64_t value) const { return last_stages_[value]; }
 
   int64_t size(int64_t value) const { return shapes_[value][0] * shapes_[value][1] * shapes_[value][2]; }
 
@@ -62,10 +61,17 @@ class Net {
   const char* const op_ = "pimm_net";
   std::vector<Step> steps_;
   std::vector<std::vector<int64_t>> shapes_;  // of each value: height, width, channels
-  std::vector<int64_t> places_;               // of each value in the memory of one image
-  std::vector<int64_t> last_;                 // of each value: the number, from 1, of the last step that uses it
-  size_t end_of_large_ = 0;
-  int64_t largest_ = 1, total_ = 0, work_ = 0, widest_ = PANEL;
+  std::vector<Stage> stages_;
+  std::vector<int64_t> places_;      // of each value in the memory of a piece
+  std::vector<int64_t> last_;        // of each value: the number, from 1, of the last step that uses it
+  std::vector<size_t> last_stages_;  // of each value: that step's stage
+  int64_t piece_ = 1, total_ = 0, work_ = 0, widest_ = PANEL;
+
+  // Returns how many images a thread takes at a time, so that every thread takes as many pieces as the others.
+  int64_t images_of_piece(int64_t images, int64_t threads) const {
+    const int64_t most = work_ > SMALL_WORK ? MOST_LARGE_IMAGES : MOST_IMAGES;
+    return div_up(images, threads * div_up(images, threads * most));
+  }
 
   void check_value(int number, const std::vector<int64_t>& shape) const {
     if (number < 0 || number >= int(shapes_.size())) fail(op_, "there is no value ", number, " before a step");
@@ -106,36 +112,55 @@ class Net {
     }
     work_ += step.size() * w.taps() * (kind == Kind::convolution ? x[2] : 1);
     widest_ = std::max({widest_, div_up(n[7], PANEL) * PANEL, x[2]});
-    largest_ = std::max({largest_, size(n[1]), step.size()});
     steps_.push_back(step);
-    if (std::max(size(n[1]), step.size()) > LARGE) end_of_large_ = steps_.size();
     shapes_.push_back({step.window.out_height, step.window.out_width, step.outs});
   }
 
-  // Gives each value a place that no other one takes as long as it is needed.
-  void place_values() {
-    last_.back() = int64_t(steps_.size()) + 1;
+  // Divides the steps into stages, each of at least twice as many images as the one before.
+  void make_stages() {
+    int64_t least = piece_;
+    for (size_t i = steps_.size(); i-- > 0;) {
+      const int64_t fitting = std::max<int64_t>(1, MOST_NUMBERS / (size(steps_[i].from) + steps_[i].size()));
+      if (stages_.empty() || fitting * 2 <= least) stages_.push_back({i + 1, least = std::min(least, fitting)});
+    }
+    std::reverse(stages_.begin(), stages_.end());
+  }
+
+  size_t stage_of_step(int64_t number) const {  // from 1
+    size_t stage = 0;
+    while (stages_[stage].end < size_t(number)) ++stage;
+    return stage;
+  }
+
+  void find_uses() {
+    last_.assign(shapes_.size(), 0);
+    last_.back() = int64_t(steps_.size());
     for (size_t i = 0; i < steps_.size(); ++i) {
       for (const int64_t value : {steps_[i].from, steps_[i].gate, steps_[i].shortcut}) {
         if (value >= 0) last_[value] = int64_t(i) + 1;
       }
     }
+    for (size_t i = 0; i < shapes_.size(); ++i) last_stages_.push_back(stage_of_step(std::max(last_[i], int64_t(i))));
+  }
+
+  // Gives each value a place that no other one takes as long as it is needed.
+  void place_values() {
     struct Taken {
       int64_t begin, end, last;
     };
     std::vector<Taken> taken;  // in the order of the places
     places_.assign(shapes_.size(), 0);
     const auto place = [&](int64_t value) {
+      const int64_t numbers = div_up(size(value) * stages_[last_stages_[value]].images, PANEL) * PANEL;
       int64_t begin = 0;
       auto next = taken.begin();
-      for (; next != taken.end() && next->begin - begin < size(value); ++next) begin = next->end;
-      const int64_t end = begin + div_up(size(value), PANEL) * PANEL;
-      taken.insert(next, {begin, end, last_[value]});
+      for (; next != taken.end() && next->begin - begin < numbers; ++next) begin = next->end;
+      taken.insert(next, {begin, begin + numbers, last_[value]});
       places_[value] = begin;
-      total_ = std::max(total_, end);
+      total_ = std::max(total_, begin + numbers);
     };
-    // What the large steps leave for later ones must outlive the values of the next part.
-    const auto outlives = [&](int64_t value) { return value <= int64_t(end_of_large_) && !is_passing(value); };
+    // What a stage leaves for a later one must outlive the values of the next images of the stage.
+    const auto outlives = [&](int64_t value) { return last_stages_[value] > stage_of_step(std::max<int64_t>(value, 1)); };
     for (int64_t value = 0; value < int64_t(shapes_.size()); ++value) {
       if (outlives(value)) place(value);
     }
@@ -150,50 +175,54 @@ class Net {
 // What one thread needs to take a piece of images through a net.
 class Runner {
  public:
-  Runner(const Net& net, const Kernels<float>& kernels, const std::vector<const float*>& weights, int64_t piece,
-         float* memory)
-      : net_(net), kernels_(kernels), weights_(weights), piece_(piece), memory_(memory), ones_(net.widest(), 1.0f),
-        scratch_(net.widest()) {}
+  Runner(const Net& net, const Kernels<float>& kernels, const std::vector<const float*>& weights, float* memory)
+      : net_(net), kernels_(kernels), weights_(weights), memory_(memory), ones_(net.widest(), 1.0f),
+        begins_(net.stages().size()), scratch_(net.widest()) {}
 
   // Computes the logits of `count` images [C, H, W].
   void run(const float* images, int64_t count, float* logits) {
-    logits_ = logits;
-    const size_t large = net_.end_of_large(), steps = net_.steps().size();
-    const int64_t part = net_.part(piece_);
-    for (int64_t first = 0; first < count; first += part) {
-      const int64_t rest = std::min(part, count - first);
-      load(images + first * net_.size(0), first, rest);
-      for (size_t i = 0; i < large; ++i) run_step(net_.steps()[i], int64_t(i) + 1, first, rest);
-    }
-    for (size_t i = large; i < steps; ++i) run_step(net_.steps()[i], int64_t(i) + 1, 0, count);
+    images_ = images, logits_ = logits;
+    run_stage(net_.stages().size() - 1, 0, count);
   }
 
  private:
   const Net& net_;
   const Kernels<float>& kernels_;
   const std::vector<const float*>& weights_;
-  const int64_t piece_;
   float* const memory_;
   const std::vector<float> ones_;
+  std::vector<int64_t> begins_;  // of each stage: the first of the images that it takes now
   Scratch<float> scratch_;
+  const float* images_ = nullptr;
   float* logits_ = nullptr;
+
+  // Takes images of the piece through a stage and all stages before it.
+  void run_stage(size_t stage, int64_t first, int64_t count) {
+    const Stage& now = net_.stages()[stage];
+    const int64_t end = first + count;
+    for (; first < end; first += now.images) {
+      const int64_t images = std::min(now.images, end - first);
+      begins_[stage] = first;
+      stage ? run_stage(stage - 1, first, images) : load(first, images);
+      for (size_t i = stage ? net_.stages()[stage - 1].end : 0; i < now.end; ++i) {
+        run_step(net_.steps()[i], int64_t(i) + 1, first, images);
+      }
+    }
+  }
 
   // Returns the place of a value of a piece's images from `first` on.
   float* memory_of(int64_t value, int64_t first) const {
     if (value < 0) return nullptr;
-    const int64_t offset = net_.is_passing(value) ? 0 : first * net_.size(value);
-    return offset + (value == int64_t(net_.steps().size()) ? logits_ : memory_ + net_.place(value) * piece_);
+    if (value == int64_t(net_.steps().size())) return logits_ + first * net_.outs();
+    return memory_ + net_.place(value) + (first - begins_[net_.stage_of_use(value)]) * net_.size(value);
   }
 
   // Stores images [C, H, W] as value 0.
-  void load(const float* images, int64_t first, int64_t count) {
+  void load(int64_t first, int64_t count) {
     const Window& w = net_.steps()[0].window;
-    const int64_t plane = w.height * w.width, channels = w.channels;
-    float* to = memory_of(0, first);
-    for (int64_t i = 0; i < count; ++i, images += plane * channels) {
-      for (int64_t pixel = 0; pixel < plane; ++pixel) {
-        for (int64_t c = 0; c < channels; ++c) *to++ = images[c * plane + pixel];
-      }
+    const int64_t size = net_.size(0);
+    for (int64_t i = first; i < first + count; ++i) {
+      kernels_.interleave_channels(images_ + i * size, w.height * w.width, w.channels, memory_of(0, i));
     }
   }
 
@@ -238,11 +267,11 @@ Tensors net_op(const paddle::Tensor& input, const Tensors& weights, const std::v
   check_images(op, input);
   if (input.dtype() != paddle::DataType::FLOAT32) fail(op, "X must be of float32");
   const paddle::Tensor x = contiguous(input);
-  const Net net(x, weights, steps);
+  const Net net(x, weights, steps, max_threads());
   const Window& last = net.steps().back().window;
   if (last.out_height * last.out_width != 1) fail(op, "the logits must be of one pixel");
   const int64_t images = x.shape()[0], image_size = x.numel() / images;
-  const int64_t piece = net.piece(images, max_threads()), tasks = div_up(images, piece);
+  const int64_t piece = net.piece(), tasks = div_up(images, piece);
   const int threads = worthwhile_threads(tasks, images * net.work(), WORTH);
   std::vector<paddle::Tensor> kept;  // Weights in one piece
   std::vector<const float*> pointers;
@@ -251,14 +280,14 @@ Tensors net_op(const paddle::Tensor& input, const Tensors& weights, const std::v
     pointers.push_back(kept.back().data<float>());
   }
   static thread_local std::vector<float> memory;  // kept for the next images: new memory costs more than a small net
-  const size_t floats = size_t(piece * net.total()) * size_t(threads);
+  const size_t floats = size_t(net.total()) * size_t(threads);
   if (memory.size() < floats) memory = zeros<float>(op, floats);
   paddle::Tensor out = paddle::empty({images, net.outs()}, x.dtype(), x.place());
   const Kernels<float> kernel = kernels<float>(isa);
   const float* const from = x.data<float>();
   float *const to = out.data<float>(), *const begin = memory.data();
   for_each_task(tasks, threads, [&](int64_t task, int thread) {
-    Runner runner(net, kernel, pointers, piece, begin + thread * piece * net.total());
+    Runner runner(net, kernel, pointers, begin + thread * net.total());
     const int64_t first = task * piece;
     runner.run(from + first * image_size, std::min(piece, images - first), to + first * net.outs());
   });

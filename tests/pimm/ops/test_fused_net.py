@@ -103,7 +103,7 @@ def test_logits_are_those_of_the_net(name, tmp_path):
     paddle.seed(0)
     net = awakened(pimm.create_model(name, num_classes=11))
     program = FusedNet(saved(net, (40, 48), tmp_path))
-    for count in (1, 3, 37):
+    for count in (1, 3, 70):
         images = images_of(count, 40, 48)
         assert_same(program.logits(images), net(images))
 
