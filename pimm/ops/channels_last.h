@@ -66,7 +66,7 @@ template <class T>
 void convolve_block(const Kernels<T>& kernel, const Window& w, const T* x, const T* panels, int64_t outs,
                     const Finish<T>& finish, const T* gate, int64_t first, int64_t count, Scratch<T>& scratch, T* out) {
   const int64_t depth = w.channels, plane = w.out_height * w.out_width;
-  if (depth < PANEL && !w.is_pointwise()) {  // to copy so few channels takes less time than to find them
+  if (depth <= FEW_CHANNELS && !w.is_pointwise()) {
     const Window patches = w.of_patches();
     if (scratch.copied.size() < size_t(count * patches.channels)) scratch.copied.resize(count * patches.channels);
     kernel.copy_patches(w, x, first, count, scratch.copied.data());

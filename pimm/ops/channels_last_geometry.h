@@ -1,12 +1,13 @@
 // Convolutions of images [N, H, W, C] for evaluation, on the CPU: the channels of a pixel lie side by side.
 //
 // A plain convolution multiplies matrices without copying the images: for every output pixel and tap (value of the
-// kernel) there is a pointer to the input pixel's channels, which leads to zeros beyond the image. The weights of PANEL
-// output channels lie side by side, in the order in which they are read. A depthwise convolution takes a few vectors of
+// kernel) there is a pointer to the input pixel's channels, which leads to zeros beyond the image. Of images with few
+// channels, each output pixel's inputs are copied instead, which takes less time. The weights of PANEL output channels lie side by side, in the order in which they are read. A depthwise convolution takes a few vectors of
 // channels at a time, and leaves out the taps beyond the image. Scale and shift of each output channel (a batch norm),
 // a shortcut and an activation are applied before a result leaves the registers.
 
 constexpr int PANEL = 16;         // output channels, a multiple of every vector's width
+constexpr int FEW_CHANNELS = 4;   // of images whose pixels are copied
 constexpr int ACCUMULATORS = 12;  // vectors of sums, of the 16 registers that an instruction set has at least
 
 enum class Act { none, relu, relu6, swish, hard_swish, hard_sigmoid };

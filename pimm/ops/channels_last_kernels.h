@@ -206,7 +206,8 @@ static void convolve_pixels(const Window& w, const T* const* from, const T* pane
   activate_all(finish.act, count * outs, out + first * outs);
 }
 
-// to[pixel][c] = image[c][pixel]; `known` is the number of channels, or 0. With a known one, compilers use vectors.
+// to[pixel][c] = image[c][pixel]; `known` is the number of channels, or 0. With a known one,
+// compilers use vectors, if these are wide.
 template <class T, int known>
 static void interleave(const T* __restrict image, int64_t plane, int64_t channels, T* __restrict to) {
   if (known) channels = known;
@@ -249,7 +250,8 @@ struct Strides {
 };
 
 // Convolves `vectors` vectors of channels of `pixels` output pixels side by side with `rows` rows of `taps` taps. A weight
-// is read once for all pixels. If not `whole`, a pixel has fewer channels than a vector.
+// is read once for all pixels. If not `whole`, one pixel has fewer channels than one vector, which are computed one by
+// one: to fill a vector with them takes longer.
 template <class T, int pixels, int vectors, bool whole>
 static inline void convolve_taps(const Window& w, const T* from, const T* weight, int64_t rows, int64_t taps,
                                  const Finish<T>& finish, int64_t channel, int64_t place, T* out) {
@@ -258,20 +260,24 @@ static inline void convolve_taps(const Window& w, const T* from, const T* weight
   const int64_t channels = w.channels, row_size = w.kernel_width * channels;
   const int count = whole ? S::width : int(channels);
   typename S::Vector sum[pixels][vectors] = {};
+  T few[S::width] = {};
   for (; rows > 0; --rows, from += strides.down, weight += row_size) {
     const T *pixel = from, *row = weight;
 #pragma GCC unroll 5
     for (int64_t k = 0; k < taps; ++k, pixel += strides.beside, row += channels) {
+      if (!whole) {
+        for (int c = 0; c < count; ++c) few[c] += pixel[c] * row[c];
+        continue;
+      }
 #pragma GCC unroll 16
       for (int j = 0; j < vectors; ++j) {
-        const typename S::Vector factor = load_some(row + j * S::width, count);
+        const typename S::Vector factor = S::load(row + j * S::width);
 #pragma GCC unroll 16
-        for (int i = 0; i < pixels; ++i) {
-          sum[i][j] += load_some(pixel + i * strides.apart + j * S::width, count) * factor;
-        }
+        for (int i = 0; i < pixels; ++i) sum[i][j] += S::load(pixel + i * strides.apart + j * S::width) * factor;
       }
     }
   }
+  if (!whole) sum[0][0] = S::load(few);
 #pragma GCC unroll 16
   for (int i = 0; i < pixels; ++i) {
 #pragma GCC unroll 16
@@ -282,7 +288,7 @@ static inline void convolve_taps(const Window& w, const T* from, const T* weight
 }
 
 // Convolves `vectors` vectors of channels from `channel` on of one image. If the kernel's width is `known` when this is
-// compiled (0 is any width), two pixels are convolved at a time where all their taps are inside the image.
+// compiled (0 is any width), two pixels are convolved at a time where the columns of all their taps are inside the image.
 template <class T, int vectors, bool whole, int known>
 static void convolve_channels(const Window& w, const T* x, const T* weight, const Finish<T>& finish, int64_t image,
                               int64_t channel, T* out) {

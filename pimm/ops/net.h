@@ -15,16 +15,16 @@ struct Step {
 };
 
 constexpr int STEP_NUMBERS = 18;           // by which an attribute describes a step, see read_step
-constexpr int64_t MOST_IMAGES = 32;        // of a piece: weights are read once for each piece
+constexpr int64_t MOST_IMAGES = 32;        // of a piece, so that weights are read for many images at a time
 // The same for a net of more multiply-adds for an image than SMALL_WORK: a disturbed thread holds up the others for the
 // time of a piece.
 constexpr int64_t MOST_LARGE_IMAGES = 8;
 constexpr int64_t SMALL_WORK = 100000000;
-constexpr int64_t MOST_NUMBERS = 1 << 17;  // that a step reads and writes in the images that it takes at a time
+constexpr int64_t NEAR_NUMBERS = 1 << 17;  // that stay in a core's own cache
 constexpr double LARGEST = 1e10;           // numbers of a value of an image, so that no sum of places overflows
 
 // Steps that follow each other and take as many images at a time: few where an image's values are large, so that they
-// stay in the caches, and all of a piece in the end, where the weights are the larger part.
+// stay near, and more where the weights are the larger part.
 struct Stage {
   size_t end;      // the number of the first step after it
   int64_t images;  // at a time
@@ -116,11 +116,20 @@ class Net {
     shapes_.push_back({step.window.out_height, step.window.out_width, step.outs});
   }
 
-  // Divides the steps into stages, each of at least twice as many images as the one before.
+  // Returns how many images a step should take at a time: so many that what it reads and writes of them stays near, or is
+  // as much as its weights.
+  int64_t images_of_step(const Step& step) const {
+    int64_t weights = 0;
+    if (step.kind == Kind::convolution) weights = step.window.taps() * step.window.channels * step.outs;
+    return std::max<int64_t>(1, std::max(NEAR_NUMBERS, weights) / (size(step.from) + step.size()));
+  }
+
+  // Divides the steps into stages, each of at least twice as many images as the one before, which is why a step may take
+  // up to twice as many as it should.
   void make_stages() {
     int64_t least = piece_;
     for (size_t i = steps_.size(); i-- > 0;) {
-      const int64_t fitting = std::max<int64_t>(1, MOST_NUMBERS / (size(steps_[i].from) + steps_[i].size()));
+      const int64_t fitting = images_of_step(steps_[i]);
       if (stages_.empty() || fitting * 2 <= least) stages_.push_back({i + 1, least = std::min(least, fitting)});
     }
     std::reverse(stages_.begin(), stages_.end());

@@ -308,6 +308,25 @@ def test_depthwise_channels_that_fill_no_vector(channels):
     assert_same(found, F.relu(sums + x).mean([2, 3]))
 
 
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("count", [1, 2, 7, 70])
+def test_values_last_for_steps_of_more_images(count):
+    """The first two steps take one image at a time, the third three, the last all, with the value of the first."""
+    draw = np.random.default_rng(count)
+    x, wide, last, shift = (
+        paddle.to_tensor(draw.standard_normal(shape).astype("float32"))
+        for shape in ((count, 16, 48, 48), (16, 16, 3, 3), (16, 16, 1, 1), (16,))
+    )
+    mean = [16, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
+    steps = [2, 0, -1, -1, -1, -1, 0, *mean]
+    steps += [0, 0, -1, -1, 0, 1, ACTS.index("relu"), 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1]
+    steps += [2, 2, -1, -1, -1, -1, 0, *mean]
+    steps += [0, 3, -1, 1, 2, 1, 0, *mean]
+    found = run_operator("pimm_net", (x, [pack(wide), shift, pack(last)]), steps, cpu_backend())[0]
+    maps = F.relu(F.conv2d(x, wide, shift, padding=1)).mean([2, 3], keepdim=True)
+    assert_same(found, F.conv2d(maps, last, shift).flatten(1) + x.mean([2, 3]))
+
+
 STEP = [0, 0, -1, -1, 0, 1, 0, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1]  # a convolution to 5 channels that keeps the size
 MEAN = [2, 1, -1, -1, -1, -1, 0, 5, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
 
