@@ -35,6 +35,7 @@ from pimm.engine.steps import averaged_net
 from pimm.models import load_checkpoint
 from pimm.utils import is_main_process, latest_checkpoint, single_process
 from pimm.utils.checkpoint import MODEL, read_manifest
+from pimm.utils.checkpoint_saver import BEST
 
 _logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def retrain(cfg: Config) -> dict[str, float]:
 
 
 def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
-    """Log the command that tests a retrained net, and which of net and moving average is better."""
+    """Log the commands that test, run and export a retrained net, with the better of net and moving average."""
     lags = evaluated.get("prec1_without_ema", 0) > evaluated.get("prec1", 0)
     if lags:
         _logger.info(
@@ -122,8 +123,9 @@ def log_next_command(folder: Path, evaluated: Mapping[str, float]) -> None:
     quoted = shlex.quote(str(folder))
     command = f"{typed.command('test')} --cfg {quoted}/config.yaml RESUME_PATH={quoted}"
     _logger.info("the net is tested by: %s", f"{command} NET.EMA.USE=False" if lags else command)
-    _logger.info("it classifies images by: %s %s IMAGES", typed.command("predict"), quoted)
-    _logger.info("it is exported by: %s %s --output FOLDER", typed.command("export"), quoted)
+    source = shlex.quote(str(folder / BEST / MODEL)) if lags else quoted
+    _logger.info("it classifies images by: %s %s IMAGES", typed.command("predict"), source)
+    _logger.info("it is exported by: %s %s --output FOLDER", typed.command("export"), source)
 
 
 def test(cfg: Config) -> dict[str, float]:

@@ -92,7 +92,10 @@ def _trained(
     """Load the net of a run, a checkpoint or a file of weights; arguments as of `load`."""
     if path.is_dir() and (path / _FOUND).is_file() and (path / _RECIPE).is_file():
         path = path / _FOUND
-    if path.name == _FOUND and (path.parent / _RECIPE).is_file():
+    found = path.name == _FOUND and (path.parent / _RECIPE).is_file()
+    if model != "auto" and (found or path.is_dir()):
+        raise ConfigError(f"{path} names its net itself: --model {model:.80} is for a file of weights")
+    if found:
         classes = recorded_classes(path.parent) or recorded_classes(path.parent.parent)
         return _of_settings(path.parent / _RECIPE, path, False, classes)
     if path.is_file():

@@ -12,9 +12,11 @@ import pytest
 from paths import ROOT
 from tables import rows_of
 
+import cream
 from cream import cli
 from cream.space import parse_arch
 from cream.train.board import PrioritizedBoard
+from pimm.errors import ConfigError
 from pimm.utils import latest_checkpoint, read_checkpoint
 
 SMALL = [
@@ -108,7 +110,13 @@ def test_the_retrain_file_runs_as_it_is_and_its_checkpoint_tests_alike(searched,
     run = searched.parent / "search_retrain"
     rows = rows_of(run / "summary.csv")
     lags = float(rows[1]["eval_prec1_without_ema"]) > float(rows[1]["eval_prec1"])
-    assert ("which NET.EMA.USE=False tests" in (run / "log.txt").read_text()) == lags
+    log = (run / "log.txt").read_text()
+    assert ("which NET.EMA.USE=False tests" in log) == lags
+    source = run / "model_best" / "model.pdparams" if lags else run
+    assert f"python tools/predict.py {source} IMAGES" in log and f"python tools/export.py {source} --output" in log
+    for trained in (run, run / "model_best", searched, searched / "architecture.pdparams"):
+        with pytest.raises(ConfigError, match="names its net itself: --model cream_14"):
+            cream.load(trained, model="cream_14")
     metrics = jobs.test(load_config(path, ["WORKERS=0", f"RESUME_PATH={run / 'checkpoint-1'}"]))
     assert metrics["prec1"] == pytest.approx(float(rows[1]["eval_prec1"]))
     assert metrics["loss"] == pytest.approx(float(rows[1]["eval_loss"]))
