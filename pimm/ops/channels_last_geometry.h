@@ -2,9 +2,10 @@
 //
 // A plain convolution multiplies matrices without copying the images: for every output pixel and tap (value of the
 // kernel) there is a pointer to the input pixel's channels, which leads to zeros beyond the image. Of images with few
-// channels, each output pixel's inputs are copied instead, which takes less time. The weights of PANEL output channels lie side by side, in the order in which they are read. A depthwise convolution takes a few vectors of
-// channels at a time, and leaves out the taps beyond the image. Scale and shift of each output channel (a batch norm),
-// a shortcut and an activation are applied before a result leaves the registers.
+// channels, each output pixel's inputs are copied instead, which takes less time. The weights of PANEL output channels
+// lie side by side, in the order in which they are read. A depthwise convolution takes a few vectors of channels at a
+// time, and leaves out the taps beyond the image. Scale and shift of each output channel (a batch norm), a shortcut and
+// an activation are applied before a result leaves the registers.
 
 constexpr int PANEL = 16;         // output channels, a multiple of every vector's width
 constexpr int FEW_CHANNELS = 4;   // of images whose pixels are copied

@@ -206,8 +206,8 @@ static void convolve_pixels(const Window& w, const T* const* from, const T* pane
   activate_all(finish.act, count * outs, out + first * outs);
 }
 
-// to[pixel][c] = image[c][pixel]; `known` is the number of channels, or 0. With a known one,
-// compilers use vectors, if these are wide.
+// to[pixel][c] = image[c][pixel]; `known` is the number of channels, or 0. With a known one, compilers use vectors, if
+// these are wide.
 template <class T, int known>
 static void interleave(const T* __restrict image, int64_t plane, int64_t channels, T* __restrict to) {
   if (known) channels = known;
