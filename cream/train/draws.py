@@ -69,13 +69,15 @@ class FairDraw:
     paths, the choices start over in another random order, and each is trained equally often on average.
 
     Raises:
-        ConfigError: the FLOPs range leaves out paths of the space, or draws are not even.
+        ConfigError: the FLOPs range leaves out paths of the space or has several parts, or draws are not even.
     """
 
     def __init__(self, sampler: Sampler, n: int):
         flops, rule = sampler.flops, "SUPERNET.DRAW=fair draws every choice equally often"
         if sampler.probabilities(None) is not None:
             raise ConfigError(f"{rule}: SUPERNET.HOW_TO_PROB must be even")
+        if sampler.bins > 1:
+            raise ConfigError(f"{rule}: SUPERNET.FLOPS_BINS must be 1, not {sampler.bins}")
         if sampler.minimum > flops.least or sampler.maximum < flops.most:
             least, most = _below(flops.least), -_below(-flops.most)  # a range that can be given as it is printed
             raise ConfigError(

@@ -69,6 +69,8 @@ def test_fair_draws_have_every_choice_equally_often():
     FairDraw(Sampler(SPACE, rounded, *costs_in(caught.value)), 3)
     with pytest.raises(ConfigError, match="HOW_TO_PROB must be even"):
         FairDraw(Sampler(SPACE, COSTS, 0, 100, "pre_prob", [1, 2, 3]), 3)
+    with pytest.raises(ConfigError, match="FLOPS_BINS must be 1, not 2"):
+        FairDraw(Sampler(SPACE, COSTS, 14, 28, bins=2), 3)
 
 
 def test_a_number_of_fair_paths_that_is_no_multiple_of_the_choices_is_noticed(caplog):
