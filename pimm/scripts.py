@@ -124,9 +124,7 @@ def answer_from_checkpoint(args, checkpoint):
             if name not in given | sizes:
                 setattr(args, name, recorded.get(name))
     if args.model is None:
-        by_cream = recorded and "NET.SELECTION" in recorded  # a setting of cream-retrain's runs
-        advice = "; cream-test and cream-predict take what cream-retrain has trained" if by_cream else ""
-        raise ConfigError(f"{checkpoint} does not name its model: --model NAME is missing{advice}")
+        raise ConfigError(f"{checkpoint} does not name its model: --model NAME is missing")
 
 
 def build_model(args, **options):

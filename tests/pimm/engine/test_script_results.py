@@ -24,7 +24,6 @@ from pimm.data.samplers import BatchPlan
 from pimm.errors import DataError
 from pimm.models import average_checkpoints, create_model, load_checkpoint
 from pimm.utils import load_arrays
-from pimm.utils.model_record import save_with_record
 from pimm.utils.safetensors_file import is_safetensors
 
 
@@ -270,11 +269,6 @@ MISTAKES = [
     (pimm_train, ["{images}", *NET, "--lr", "1e38", "--epochs", "2"], "try a lower --lr or set --clip-grad"),
     (pimm_validate, ["{images}"], "--checkpoint PATH is missing"),
     (pimm_validate, ["{images}", "--checkpoint", "{images}/typo.yaml"], "--model NAME is missing"),
-    (
-        pimm_validate,
-        ["{images}", "--checkpoint", "{images}/retrained.pdparams"],
-        "--model NAME is missing; cream-test and cream-predict take what cream-retrain has trained",
-    ),
     (pimm_validate, ["{images}", "--model", "zz*", "--checkpoint", "x"], "no model has a name like zz*"),
     (pimm_inference, ["{images}", "--model", "script_net"], "--checkpoint PATH is missing"),
     (pimm_inference, ["{images}", "--pretrained"], "--model NAME is missing"),
@@ -294,7 +288,6 @@ def test_mistakes_are_told_in_one_line(images, tmp_path, monkeypatch, capsys, sc
     Path(images, "choice.yaml").write_text("clip_mode: nrom\n")
     Path(images, "zero.yaml").write_text("grad_accum_steps: 0\n")
     Path(images, "one.yaml").write_text("input_size: 224\n")
-    save_with_record(Path(images, "retrained.pdparams"), {}, {"arch": "ChildNet", "args": {"NET.SELECTION": 14}})
     try:
         code = run(functools.partial(script.main, [word.replace("{images}", images) for word in arguments]))
     except SystemExit as left:  # argparse
