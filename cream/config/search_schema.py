@@ -119,8 +119,8 @@ class Supernet:
         "even",
         one_of("even", "fair", "sandwich"),
         "How the paths of a batch are drawn, where METHOD is multi_path: independently (even); so that each choice is "
-        "drawn equally often, which needs HOW_TO_PROB: even and a FLOPs range that holds all paths (fair); or the most "
-        "expensive path, which teaches the others, random ones, and the cheapest (sandwich).",
+        "drawn equally often, which needs HOW_TO_PROB: even, FLOPS_BINS: 1 and a FLOPs range that holds all paths "
+        "(fair); or the most expensive path, which teaches the others, random ones, and the cheapest (sandwich).",
         source=OURS,
         jobs=SUPERNETS,
     )
